@@ -1,0 +1,62 @@
+"""Every dropout in one algebra, the same mask everywhere, chosen by measuring.
+
+Importing this imports neither torch nor anything else that is heavy: names are resolved when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import algebra, functional, nn, presets, testing, train
+    from ._errors import InputError
+    from .algebra import Drop, Key
+    from .nn import ModelKey, key, off, sampling
+    from .presets import CATALOG
+    from .studies import study
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "InputError": "_errors",
+    "Drop": "algebra",
+    "Key": "algebra",
+    "CATALOG": "presets",
+    "ModelKey": "nn",
+    "key": "nn",
+    "off": "nn",
+    "sampling": "nn",
+    "study": "studies",
+}
+_MODULES = ("algebra", "functional", "nn", "presets", "testing", "train")
+
+__all__ = [
+    "CATALOG",
+    "Drop",
+    "InputError",
+    "Key",
+    "ModelKey",
+    "algebra",
+    "functional",
+    "key",
+    "nn",
+    "off",
+    "presets",
+    "sampling",
+    "study",
+    "testing",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module 'thinned' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

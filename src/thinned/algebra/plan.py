@@ -1,0 +1,129 @@
+"""A point on a shape, resolved to plain numbers: all that an engine needs to see."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, TypeAlias
+
+from . import per as _per
+from .drop import Drop
+from .fill import Constant
+from .law import Bernoulli, Gaussian, Law
+from .per import EXAMPLE, Block
+from .scale import Classic, Inverted, MomentMatch, Realised
+
+LawName: TypeAlias = Literal["bernoulli", "gaussian", "uniform"]
+WORDS = 1 << 32
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What happens to a tensor of ``shape``.
+
+    Cells are drawn on ``cells_shape``, which broadcasts to ``shape`` (a Block first dilates it by ``extent``). A cell
+    of a Bernoulli law falls iff its word is below ``threshold``. Kept: y = gain * x + shift; dropped: y = dropped.
+    A continuous law draws m = 1 + spread * noise and y = gain * m * x + shift. In evaluation y = mean_gain * x + mean_shift.
+    """
+
+    shape: tuple[int, ...]
+    cells_shape: tuple[int, ...]
+    sample_axis: int | None
+    law: LawName
+    threshold: int
+    spread: float
+    gain: float
+    shift: float
+    dropped: float
+    mean_gain: float
+    mean_shift: float
+    extent: tuple[int, ...]
+    realised: bool
+
+    @property
+    def samples(self) -> int:
+        """How many examples have cells of their own (1 where all share)."""
+        return 1 if self.sample_axis is None else self.shape[self.sample_axis]
+
+    @property
+    def cells(self) -> int:
+        """Noise cells of one example."""
+        return math.prod(n for i, n in enumerate(self.cells_shape) if i != self.sample_axis)
+
+    @property
+    def blocks(self) -> bool:
+        return any(e > 1 for e in self.extent)
+
+    @property
+    def identity(self) -> bool:
+        """Does drawing change nothing?"""
+        return self.threshold == 0 and self.spread == 0 and (self.gain, self.shift) == (1.0, 0.0)
+
+    @property
+    def erased(self) -> bool:
+        """Is everything dropped?"""
+        return self.law == "bernoulli" and self.threshold == WORDS
+
+
+def threshold(p: float) -> int:
+    """The 32-bit threshold nearest to ``p``: a word below it drops. Only 0 and 1 themselves give never and always."""
+    if p in (0.0, 1.0):
+        return int(p) * WORDS
+    return min(max(round(p * WORDS), 1), WORDS - 1)
+
+
+def coefficients(drop: Drop, p: float) -> tuple[float, float, float]:
+    """(gain, shift, dropped) of a point whose drop probability is exactly ``p`` (its mean is 1 for continuous laws)."""
+    fill = drop.fill.value if isinstance(drop.fill, Constant) else 0.0
+    match drop.scale:
+        case Inverted():
+            gain, shift = (1.0 / (1.0 - p) if p < 1.0 else 0.0), 0.0
+        case MomentMatch() if p < 1.0:  # Klambauer et al. 2017, equation 25, for mean 0 and variance 1
+            gain = ((1.0 - p) * (1.0 + p * fill**2)) ** -0.5
+            shift = -gain * p * fill
+        case MomentMatch():
+            return 0.0, 0.0, 0.0
+        case Classic() | Realised():
+            gain, shift = 1.0, 0.0
+    return gain, shift, gain * fill + shift
+
+
+@lru_cache(maxsize=4096)
+def plan(drop: Drop, shape: tuple[int, ...]) -> Plan:
+    """Resolve ``drop`` on a tensor of ``shape``. Raises :class:`InputError` where they do not fit."""
+    names = _per.expand(drop.of, len(shape))
+    block = drop.per if isinstance(drop.per, Block) else None
+    per = (block.per or drop.of) if block else str(drop.per)
+    own = _per.chosen(per, drop.of, len(shape))
+    cells = tuple(n if o else 1 for n, o in zip(shape, own, strict=True))
+    extent = (1,) * len(shape)
+    rate = realised = drop.law.p if isinstance(drop.law, Bernoulli) else 0.0
+    if block and 0.0 < rate < 1.0 and math.prod(shape):
+        extent = _per.block_sizes(block, _per.chosen(block.over, drop.of, len(shape)), shape)
+        rate = _per.seed_rate(rate, extent, shape)
+        cells = tuple(n - e + 1 for n, e in zip(cells, extent, strict=True))
+    limit = threshold(rate)
+    if not block:
+        realised = limit / WORDS
+    gain, shift, dropped = coefficients(drop, realised)
+    mean = (1.0, 0.0)
+    if isinstance(drop.scale, Classic):
+        kept = 1.0 - realised if isinstance(drop.law, Bernoulli) else drop.law.mean()
+        mean = (kept * gain, realised * dropped + kept * shift)
+    sample_axis = names.index(EXAMPLE) if EXAMPLE in names and own[names.index(EXAMPLE)] else None
+    return Plan(
+        shape, cells, sample_axis, _name(drop.law), limit, _spread(drop.law), gain, shift, dropped, *mean, extent,
+        isinstance(drop.scale, Realised),
+    )  # fmt: skip
+
+
+def _name(law: Law) -> LawName:
+    return "bernoulli" if isinstance(law, Bernoulli) else "gaussian" if isinstance(law, Gaussian) else "uniform"
+
+
+def _spread(law: Law) -> float:
+    """The factor of the unit noise: standard normal, or uniform on (-1, 1)."""
+    if isinstance(law, Bernoulli):
+        return 0.0
+    return math.sqrt(law.var()) if isinstance(law, Gaussian) else law.beta

@@ -1,0 +1,98 @@
+"""The NumPy engine: the readable definition of every mask, on arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..algebra.key import MULTIPLIERS, ROUNDS, WEYL, WORD, Key, derive
+from ..algebra.plan import WORDS, Plan
+
+Words = NDArray[np.uint32]
+_HALF = np.uint64(32)
+_LOW = np.uint64(WORD)
+
+
+def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[Words, Words, Words, Words]:
+    """Philox4x32-10 on arrays of 32-bit counters and keys that broadcast; four arrays of words."""
+    c0, c1, c2, c3 = (np.asarray(c, np.uint64) for c in counter)
+    k0, k1 = (np.asarray(k, np.uint64) for k in key)
+    m0, m1 = (np.uint64(m) for m in MULTIPLIERS)
+    weyl0, weyl1 = (np.uint64(w) for w in WEYL)
+    for _ in range(ROUNDS):
+        a, b = m0 * c0, m1 * c2
+        c0, c1, c2, c3 = (b >> _HALF) ^ c1 ^ k0, b & _LOW, (a >> _HALF) ^ c3 ^ k1, a & _LOW
+        k0, k1 = (k0 + weyl0) & _LOW, (k1 + weyl1) & _LOW
+    w0, w1, w2, w3 = (w.astype(np.uint32) for w in np.broadcast_arrays(c0, c1, c2, c3))
+    return w0, w1, w2, w3
+
+
+def words(key: Key, samples: int, cells: int) -> Words:
+    """The random words of ``cells`` cells for each of ``samples`` examples: uint32 [samples, cells]."""
+    ids = np.arange(samples, dtype=np.uint64) if key.samples is None else np.asarray(key.samples).astype(np.uint64)
+    blocks = np.arange((cells + 3) // 4, dtype=np.uint64)
+    four = philox(
+        (blocks[None, :], (ids & _LOW)[:, None], (ids >> _HALF)[:, None], np.uint64(key.step)),
+        derive(key.seed, key.stream, key.call),
+    )
+    return np.stack(four, axis=-1).reshape(samples, 4 * len(blocks))[:, :cells]
+
+
+def cells(plan: Plan, key: Key) -> Words:
+    """The words of a plan's cells, on ``plan.cells_shape``."""
+    drawn = words(key, plan.samples, plan.cells)
+    axis = plan.sample_axis
+    if axis is None:
+        return drawn.reshape(plan.cells_shape)
+    rest = plan.cells_shape[:axis] + plan.cells_shape[axis + 1 :]
+    return np.moveaxis(drawn.reshape(plan.samples, *rest), 0, axis)
+
+
+def kept(plan: Plan, key: Key) -> NDArray[np.bool_]:
+    """The mask of a Bernoulli plan, True where kept; it broadcasts to ``plan.shape``."""
+    fell: NDArray[np.bool_] = cells(plan, key).astype(np.uint64) < plan.threshold
+    for axis, size in enumerate(plan.extent):
+        if size > 1:  # a seed drops its place and the next size - 1
+            padding = [(0, 0)] * fell.ndim
+            padding[axis] = (size - 1, size - 1)
+            windows = np.lib.stride_tricks.sliding_window_view(np.pad(fell, padding), size, axis=axis)
+            fell = np.any(windows, axis=-1)
+    return ~fell
+
+
+def noise(plan: Plan, key: Key) -> NDArray[np.float64]:
+    """The unit noise of a continuous plan: standard normal (Box-Muller on pairs of cells) or uniform on (-1, 1)."""
+    if plan.law == "uniform":
+        return (cells(plan, key).astype(np.float64) + 0.5) * (2.0 / WORDS) - 1.0
+    even = plan.cells + plan.cells % 2
+    u = (words(key, plan.samples, even).reshape(plan.samples, even // 2, 2) + 0.5) / WORDS
+    radius, angle = np.sqrt(-2.0 * np.log(u[..., 0])), 2.0 * np.pi * u[..., 1]
+    pairs = np.stack((radius * np.cos(angle), radius * np.sin(angle)), -1)
+    drawn = pairs.reshape(plan.samples, even)[:, : plan.cells]
+    axis = plan.sample_axis
+    if axis is None:
+        return drawn.reshape(plan.cells_shape)
+    rest = plan.cells_shape[:axis] + plan.cells_shape[axis + 1 :]
+    return np.moveaxis(drawn.reshape(plan.samples, *rest), 0, axis)
+
+
+def sample(x: NDArray[Any], plan: Plan, key: Key) -> NDArray[Any]:
+    """What training sees: a new array of ``x``'s shape and dtype."""
+    if plan.erased:
+        return np.full_like(x, plan.dropped)
+    if plan.law != "bernoulli":
+        return (x * (plan.gain * (1.0 + plan.spread * noise(plan, key))) + plan.shift).astype(x.dtype)
+    keep = kept(plan, key)
+    gain = plan.gain
+    if plan.realised:
+        gain *= keep.size / max(int(keep.sum()), 1)
+    return np.where(keep, x * gain + plan.shift, plan.dropped).astype(x.dtype)
+
+
+def mean(x: NDArray[Any], plan: Plan) -> NDArray[Any]:
+    """What evaluation sees."""
+    if (plan.mean_gain, plan.mean_shift) == (1.0, 0.0):
+        return x
+    return (x * plan.mean_gain + plan.mean_shift).astype(x.dtype)

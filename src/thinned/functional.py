@@ -1,0 +1,136 @@
+"""Dropout as functions, with torch's names, arguments and errors; and :func:`drop`, which takes any point."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from . import presets
+from ._errors import InputError, unknown
+from .algebra.drop import Drop
+from .algebra.key import Key
+from .algebra.per import Block
+from .algebra.plan import plan
+from .engines.torch import reference, seed
+
+Mode = Literal["sample", "mean", "off"]
+MODES = ("sample", "mean", "off")
+
+
+def drop(
+    x: Tensor,
+    spec: Drop,
+    *,
+    mode: Mode = "sample",
+    key: Key | None = None,
+    generator: torch.Generator | None = None,
+    inplace: bool = False,
+) -> Tensor:
+    """Apply the point ``spec`` to ``x``.
+
+    ``mode``: ``"sample"`` draws (training, or Monte Carlo inference), ``"mean"`` is the point's evaluation, ``"off"``
+    returns ``x``. ``key`` says whom the mask belongs to; without one, 64 bits are drawn from ``generator`` or from
+    torch's global generator. ``x`` is floating point or complex, of any shape that fits ``spec.of``; the result has
+    its shape, dtype and memory format, and is ``x`` itself where nothing can fall.
+
+    Raises :class:`thinned.InputError` (a ValueError) for a wrong mode, dtype, shape or sample ids.
+    """
+    if mode not in MODES:
+        raise unknown("mode", mode, MODES)
+    if mode == "off" or not x.numel():
+        return x
+    planned = plan(spec, tuple(x.shape))
+    if planned.identity:
+        return x
+    if mode == "mean":
+        y = reference.mean(x, planned)
+    else:
+        if not (x.is_floating_point() or x.is_complex()):
+            raise InputError(f"dropout needs a floating-point tensor, but got {x.dtype}; write x.float()")
+        if key is None:
+            key = seed.draw(generator)
+        elif key.samples is not None:
+            _check_samples(key.samples, planned.sample_axis, planned.samples)
+        y = reference.sample(x, planned, key)
+    return x.copy_(y) if inplace and y is not x else y
+
+
+def _check_samples(samples: Tensor, axis: int | None, count: int) -> None:
+    if axis is not None and len(samples) != count:
+        raise InputError(
+            f"samples has to name each of the {count} examples on axis {axis}, but got {len(samples)} ids; "
+            "pass one id a row of the batch to key.at(step, samples=ids)"
+        )
+
+
+def _mode(training: bool) -> Mode:
+    return "sample" if training else "mean"
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """:func:`thinned.presets.dropout` on every element, as ``torch.nn.functional.dropout``.
+
+    Unlike torch, an element that falls is 0 even where ``input`` holds inf or NaN, and a NaN ``p`` is an error.
+    """
+    return drop(input, presets.dropout(p), mode=_mode(training), inplace=inplace)
+
+
+def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """:func:`thinned.presets.spatial` on [n, c, l] or unbatched [c, l], as ``torch.nn.functional.dropout1d``.
+
+    Raises RuntimeError for other ranks.
+    """
+    return _channels(1, input, p, training, inplace)
+
+
+def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """:func:`thinned.presets.spatial` on [n, c, h, w], as ``torch.nn.functional.dropout2d``.
+
+    As in torch a 3-d input is read as [n, c, l], with a warning; for one image [c, h, w] write ``x.unsqueeze(0)``.
+    """
+    return _channels(2, input, p, training, inplace)
+
+
+def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """:func:`thinned.presets.spatial` on [n, c, d, h, w] or unbatched [c, d, h, w], as ``torch.nn.functional.dropout3d``."""
+    return _channels(3, input, p, training, inplace)
+
+
+def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
+    """:func:`thinned.presets.alpha`, as ``torch.nn.functional.alpha_dropout``: ``training`` is False by default, as there."""
+    return drop(input, presets.alpha(p), mode=_mode(training), inplace=inplace)
+
+
+def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
+    """:func:`thinned.presets.feature_alpha`, as ``torch.nn.functional.feature_alpha_dropout``."""
+    return drop(input, presets.feature_alpha(p), mode=_mode(training), inplace=inplace)
+
+
+_SHAPES = {1: "[n, c, l] or [c, l]", 2: "[n, c, h, w]", 3: "[n, c, d, h, w] or [c, d, h, w]"}
+
+
+def laid_out(spec: Drop, x: Tensor, dims: int, name: str) -> Drop:
+    """``spec`` of layout ``b c *`` made ready for ``x``, a map of ``dims`` axes: torch's rules for its rank.
+
+    Unbatched [c, l] and [c, d, h, w] are read as such; [c, h, w] cannot be told from [n, c, l].
+    """
+    if x.dim() == dims + 2:
+        return spec
+    if x.dim() == dims + 1 and dims != 2:
+        per = replace(spec.per, per="c *") if isinstance(spec.per, Block) else "c"
+        return replace(spec, per=per, of="c *")
+    message = f"{name}: expected an input of shape {_SHAPES[dims]}, but got {list(x.shape)}"
+    if dims == 1 or x.dim() < 2 or isinstance(spec.per, Block):
+        raise RuntimeError(f"{message}; for one example write x.unsqueeze(0)")
+    reading = "it is read as [n, c, l]" if x.dim() == 3 else "each of the first two axes has its own coins"
+    warnings.warn(f"{message}; {reading}. Add a batch axis, or use the function for this rank.", stacklevel=3)
+    return spec
+
+
+def _channels(dims: int, x: Tensor, p: float, training: bool, inplace: bool) -> Tensor:
+    spec = laid_out(presets.spatial(p), x, dims, f"dropout{dims}d")
+    return drop(x, spec, mode=_mode(training), inplace=inplace)

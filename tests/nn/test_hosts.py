@@ -1,0 +1,203 @@
+"""The hosts: construction, torch's habits, keys, modes, and models that contain them."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch.nn.modules.dropout import _DropoutNd
+
+import thinned
+from thinned import InputError, nn, presets
+
+
+@pytest.mark.parametrize(
+    ("host", "text"),
+    [
+        (lambda: nn.Dropout(), "Dropout(p=0.5, inplace=False)"),
+        (lambda: nn.Dropout(0.2, True), "Dropout(p=0.2, inplace=True)"),
+        (lambda: nn.Dropout(p=0.3), "Dropout(p=0.3, inplace=False)"),
+        (lambda: nn.Dropout("dropblock", p=0.1, block=7), "Dropout(dropblock, p=0.1, inplace=False)"),
+        (lambda: nn.Dropout(presets.gaussian(0.3)), "Dropout(gaussian, p=0.3, inplace=False)"),
+        (lambda: nn.Dropout("uout", 0.2), None),
+        (lambda: nn.Dropout("uout", beta=0.2), "Dropout(uout, p=0.2, inplace=False)"),
+        (lambda: nn.Dropout2d(0.2), "Dropout(spatial2d, p=0.2, inplace=False)"),
+        (lambda: nn.DropBlock2d(0.1, 7), "Dropout(dropblock2d, p=0.1, inplace=False)"),
+        (
+            lambda: nn.DropWeight(torch.nn.Linear(7, 8), p=0.5),
+            "DropWeight(in_features=7, out_features=8, bias=True, p=0.5)",
+        ),
+    ],
+)
+def test_construction(host, text):
+    if text:
+        assert repr(host()) == text
+    else:
+        assert host().inplace  # the second place is torch's inplace
+
+
+def test_is_a_torch_dropout():
+    for host in (nn.Dropout(), nn.Dropout1d(), nn.AlphaDropout(), nn.DropBlock3d()):
+        assert isinstance(host, _DropoutNd)
+        assert "Dropout" in type(host).__name__
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: nn.Dropout(1.5), "dropout probability has to be between 0 and 1, but got 1.5"),
+        (lambda: nn.Dropout("zoneot"), "unknown dropout method 'zoneot'"),
+        (lambda: nn.Dropout(presets.dropout(), p=0.2), "a Drop says everything itself"),
+        (lambda: nn.DropWeight(torch.nn.Conv2d(1, 1, 1)), "needs a torch.nn.Linear, but got Conv2d"),
+        (lambda: nn.DropWeight(torch.nn.Linear(2, 2), presets.dropout()), "layout 'b o i'"),
+        (lambda: nn.DropWeight(torch.nn.Linear(2, 2), sampling="fast"), "unknown sampling 'fast'"),
+        (lambda: thinned.key(torch.nn.Linear(2, 2)), "no thinned dropout"),
+    ],
+)
+def test_refused(build, message):
+    with pytest.raises(InputError, match=message):
+        build()
+
+
+def test_rate_may_be_changed():
+    host = nn.Dropout(0.5)
+    host.p = 0.9
+    assert 0.85 < (host(torch.ones(10_000)) == 0).float().mean() < 0.95
+    host.p = 2.0
+    with pytest.raises(InputError, match="but got 2"):
+        host(torch.ones(3))
+
+
+def test_dropblock_ranks():
+    assert nn.DropBlock1d(0.5, 3)(torch.ones(4, 9)).shape == (4, 9)
+    with pytest.raises(RuntimeError, match=r"expected an input of shape \[n, c, h, w\], but got \[3, 9, 9\].*unsqueeze"):
+        nn.DropBlock2d(0.5, 3)(torch.ones(3, 9, 9))
+
+
+def net():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        nn.Dropout(0.2), torch.nn.Linear(6, 30), torch.nn.ReLU(), nn.Dropout(0.5), nn.DropWeight(torch.nn.Linear(30, 4), 0.5)
+    )
+
+
+def test_evaluation_draws_nothing():
+    model, x = net().eval(), torch.randn(5, 6)
+    state = torch.get_rng_state()
+    assert torch.equal(model(x), model(x))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_modes_restore():
+    model, x = net().eval(), torch.randn(5, 6)
+    quiet = model(x)
+    with thinned.sampling(model):
+        assert not torch.equal(model(x), model(x))
+        with thinned.off(model):
+            assert torch.equal(model(x), model(x))
+        assert not torch.equal(model(x), quiet)
+    assert torch.equal(model(x), quiet)
+    with pytest.raises(RuntimeError, match="inside"), thinned.sampling(model):
+        raise RuntimeError("inside")
+    assert torch.equal(model(x), quiet)
+
+
+def test_sampling_leaves_batch_norm_alone():
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(6), nn.Dropout(0.5)).eval()
+    before = copy.deepcopy(model.state_dict())
+    with thinned.sampling(model):
+        model(torch.randn(5, 6))
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_keyed_masks_belong_to_layer_step_and_example():
+    model, x = net(), torch.randn(8, 6)
+    ids = torch.arange(8) + 100
+    key = thinned.key(model, seed=7)
+    with pytest.raises(InputError, match=r"call key.at\(step\)"):
+        model(x)
+    key.at(0, samples=ids)
+    whole = model(x)
+    key.at(0, samples=ids)
+    assert torch.equal(model(x), whole)
+    assert not torch.equal(model(x), whole)  # a second call within the step has its own masks
+    order = torch.randperm(8)
+    key.at(0, samples=ids[order])
+    torch.testing.assert_close(model(x[order]), whole[order])
+    key.at(1, samples=ids)
+    assert not torch.equal(model(x), whole)
+    other = thinned.key(model, seed=8)
+    other.at(0, samples=ids)
+    assert not torch.equal(model(x), whole)
+
+
+def test_keys_ignore_torchs_generator():
+    model, x = net(), torch.randn(8, 6)
+    key = thinned.key(model)
+    key.at(3)
+    state = torch.get_rng_state()
+    model(x)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_copies_draw_the_same():
+    model, x = net(), torch.randn(8, 6)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301
+        a, b = thinned.key(model, 1), thinned.key(twin, 1)
+        a.at(2)
+        b.at(2)
+        assert torch.equal(model(x), twin(x))
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [([0.5, 1.0], "1-d tensor of integers"), ([[1]], "1-d tensor of integers"), ([3, -1], "ids of at least 0, but got -1")],
+)
+def test_bad_samples(samples, message):
+    with pytest.raises(InputError, match=message):
+        thinned.key(net()).at(0, samples=samples)
+
+
+def test_bad_step():
+    with pytest.raises(InputError, match=r"step has to be in \[0, 2\^32\), but got -1"):
+        thinned.key(net()).at(-1)
+
+
+def test_drop_weight_takes_over_the_parameters():
+    """Checkpoints of the plain model load, and gradients reach the same tensors."""
+    plain = torch.nn.Sequential(torch.nn.Linear(3, 4))
+    hosted = torch.nn.Sequential(nn.DropWeight(torch.nn.Linear(3, 4), 0.5))
+    hosted.load_state_dict(plain.state_dict())
+    hosted(torch.randn(5, 3)).sum().backward()
+    assert hosted[0].weight.grad is not None
+    hosted[0].p = 0.0
+    x = torch.randn(5, 3)
+    assert torch.equal(hosted(x), plain(x))
+
+
+def test_drop_weight_shapes():
+    host = nn.DropWeight(torch.nn.Linear(3, 4), 0.5)
+    assert host(torch.randn(3)).shape == (4,)
+    assert host(torch.randn(2, 7, 3)).shape == (2, 7, 4)
+    assert nn.DropWeight(torch.nn.Linear(3, 4), 1.0)(torch.randn(2, 3)).abs().sum() == 0
+    moments = nn.DropWeight(torch.nn.Linear(3, 4), 0.5, sampling="moments")
+    x = torch.zeros(2, 3, requires_grad=True)
+    moments(x).sum().backward()
+    assert x.grad.isfinite().all()
+
+
+def test_drop_weight_gradient():
+    """gradcheck at a fixed key, for the input and the weights, in both samplings."""
+    for sampling in ("exact", "moments"):
+        host = nn.DropWeight(torch.nn.Linear(3, 2).double(), 0.4, sampling=sampling)
+        model = torch.nn.Sequential(host)
+        key = thinned.key(model, 2)
+
+        def run(x, w, host=host, model=model, key=key):
+            key.at(0)
+            return torch.func.functional_call(model, {"0.weight": w, "0.bias": host.bias}, (x,))
+
+        x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(run, (x, host.weight))

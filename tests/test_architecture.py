@@ -1,0 +1,99 @@
+"""Who may import whom, read from the source."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "src" / "thinned"
+
+# room -> the rooms that it may import (its own always). "" is the package's root: _errors.
+MAY = {
+    "algebra": set(),
+    "presets": {"algebra"},
+    "engines.numpy": {"algebra"},
+    "engines.torch": {"algebra"},
+    "functional": {"algebra", "presets", "engines.torch"},
+    "nn": {"algebra", "presets", "engines.torch", "functional"},
+    "train": {"algebra", "presets", "engines.torch", "functional", "nn"},
+    "studies": {"algebra", "presets", "train", "nn", "functional"},
+    "testing": {"algebra", "presets", "functional", "engines.numpy"},
+    "cli": {"studies"},
+}
+# Third-party packages, each beside the rooms that may import it.
+PACKAGES = {
+    "numpy": {"engines.numpy", "nn", "train", "studies", "testing"},
+    "torch": {"engines.torch", "functional", "nn", "train", "studies", "testing"},
+    "sklearn": {"studies"},
+    "pandas": {"studies"},
+    "scipy": {"studies"},
+    "matplotlib": {"studies"},
+    "jinja2": {"studies"},
+    "markupsafe": {"studies"},
+    "rich": {"studies", "cli"},
+    "typer": {"cli"},
+}
+STDLIB = set(__import__("sys").stdlib_module_names)
+
+
+def room(module: str) -> str:
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] == "engines" else parts[0]
+
+
+def imports(path: Path):
+    """(line, thinned module or None, package) of every import outside TYPE_CHECKING."""
+    here = ["thinned", *path.relative_to(ROOT).with_suffix("").parts]
+    tree = ast.parse(path.read_text())
+    hidden = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and getattr(branch.test, "id", "") == "TYPE_CHECKING"
+        for node in ast.walk(branch)
+    }
+    for node in ast.walk(tree):
+        if id(node) in hidden or not isinstance(node, (ast.Import, ast.ImportFrom)):
+            continue
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif node.level:
+            base = here[: len(here) - node.level]
+            stem = [*base, *(node.module.split(".") if node.module else [])]
+            names = [".".join(stem)] if node.module else [".".join([*stem, alias.name]) for alias in node.names]
+        else:
+            names = [node.module or ""]
+        for name in names:
+            own = name.split(".")[0] == "thinned"
+            yield node.lineno, name.removeprefix("thinned").lstrip(".") if own else None, name.split(".")[0]
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_import_directions(path):
+    here = room(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    if here.startswith(("_", "engines.__init__")):
+        return
+    for line, ours, package in imports(path):
+        if ours is not None:
+            there = room(ours) if ours else ""
+            allowed = there.startswith("_") or there in ("", here) or there in MAY[here]
+            assert allowed, f"{path.name}:{line}: {here} may not import {there}"
+        elif package not in STDLIB:
+            assert here in PACKAGES.get(package, ()), f"{path.name}:{line}: {here} may not import {package}"
+
+
+def test_every_room_is_in_the_plan():
+    rooms = {room(".".join(p.relative_to(ROOT).with_suffix("").parts)) for p in FILES}
+    assert {r for r in rooms if not r.startswith(("_", "engines.__init__"))} == set(MAY)
+
+
+def test_studies_report_reads_plain_records():
+    """What draws the report knows nothing of training."""
+    for name in ("report.py", "figures.py", "stats.py"):
+        for line, ours, package in imports(ROOT / "studies" / name):
+            assert package != "torch", f"{name}:{line} imports torch"
+            assert ours is None or room(ours) in ("studies", "") or ours.startswith("_"), f"{name}:{line} imports {ours}"

@@ -1,0 +1,166 @@
+"""torch's signatures, errors and edge behaviour, checked beside torch itself."""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+import pytest
+import torch
+from torch.nn import functional as TF
+
+from thinned import InputError, presets
+from thinned import functional as F
+from thinned.algebra import Key
+
+NAMES = ["dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"]
+INPUTS = {"dropout1d": (2, 3, 4), "dropout2d": (2, 3, 4, 5), "dropout3d": (2, 3, 4, 5, 6), "feature_alpha_dropout": (2, 3, 4)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_signature_is_torchs(name):
+    ours, theirs = (inspect.signature(getattr(m, name)).parameters for m in (F, TF))
+    assert [(p.name, p.default) for p in ours.values()] == [(p.name, p.default) for p in theirs.values()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("p", [-0.1, 1.1])
+def test_bad_rate_has_torchs_text(name, p):
+    x = torch.ones(INPUTS.get(name, (2, 3)))
+    with pytest.raises(ValueError, match="dropout probability") as theirs:
+        getattr(TF, name)(x, p, training=True)
+    with pytest.raises(ValueError, match="dropout probability") as ours:
+        getattr(F, name)(x, p, training=True)
+    assert str(ours.value).startswith(str(theirs.value))
+
+
+def test_nan_rate_is_an_error():
+    with pytest.raises(ValueError, match="finite number, but got nan"):
+        F.dropout(torch.ones(3), math.nan)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_evaluation_and_zero_rate_return_the_input(name):
+    x = torch.randn(INPUTS.get(name, (2, 3)))
+    assert getattr(F, name)(x, 0.5, training=False) is x
+    assert getattr(F, name)(x, 0.0, training=True) is x
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_full_rate_gives_zeros(name):
+    x = torch.full(INPUTS.get(name, (2, 3)), math.nan)
+    assert torch.equal(getattr(F, name)(x, 1.0, training=True), torch.zeros_like(x))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_law_is_torchs(name):
+    """The values that occur, and how often, beside torch's (z test, alpha 1e-6)."""
+    shape = (400, 50, *INPUTS.get(name, (2, 3))[2:])
+    ours, theirs = (getattr(m, name)(torch.ones(shape), 0.3, training=True) for m in (F, TF))
+    torch.testing.assert_close(ours.unique(), theirs.unique())
+    cells = math.prod(shape) if name in ("dropout", "alpha_dropout") else 400 * 50
+    a, b = ((y < ours.mean()).float().mean().item() for y in (ours, theirs))
+    assert abs(a - b) < 4.9 * math.sqrt(2 * 0.21 / cells)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inplace_writes_into_the_input(name):
+    x = torch.ones(INPUTS.get(name, (4, 5)))
+    y = getattr(F, name)(x, 0.5, training=True, inplace=True)
+    assert y is x
+    assert not torch.equal(x, torch.ones_like(x))
+
+
+@pytest.mark.parametrize(("name", "shape"), [("dropout1d", (30, 4)), ("dropout3d", (30, 2, 2, 2))])
+def test_unbatched(name, shape):
+    x = torch.ones(shape)
+    y = getattr(F, name)(x, 0.5, inplace=True)
+    assert y is x
+    assert set(y.flatten(1).mean(1).tolist()) == {0.0, 2.0}
+
+
+def test_ranks_as_torch_reads_them():
+    with pytest.raises(RuntimeError, match=r"dropout1d: expected an input of shape \[n, c, l\] or \[c, l\], but got \[3\]"):
+        F.dropout1d(torch.ones(3))
+    with pytest.raises(RuntimeError, match="dropout2d: expected"):
+        F.dropout2d(torch.ones(3))
+    with pytest.warns(UserWarning, match=r"but got \[50, 4, 6\]; it is read as \[n, c, l\]"):
+        y = F.dropout2d(torch.ones(50, 4, 6), 0.5)
+    assert set(y.mean(-1).view(-1).tolist()) == {0.0, 2.0}
+    with pytest.warns(UserWarning, match="each of the first two axes has its own coins"):
+        assert F.dropout3d(torch.ones(30, 4), 0.5).unique().tolist() == [0.0, 2.0]
+
+
+def test_manual_seed_decides():
+    x = torch.ones(100)
+    torch.manual_seed(0)
+    a, b = F.dropout(x), F.dropout(x)
+    torch.manual_seed(0)
+    assert torch.equal(a, F.dropout(x))
+    assert not torch.equal(a, b)
+
+
+def test_generator_decides():
+    x = torch.ones(100)
+    draw = lambda seed: F.drop(x, presets.dropout(), generator=torch.Generator().manual_seed(seed))  # noqa: E731
+    state = torch.get_rng_state()
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_checkpointing_sees_the_same_mask():
+    from torch.utils.checkpoint import checkpoint
+
+    def gradient(use):
+        torch.manual_seed(3)
+        x = torch.linspace(-1, 1, 200).requires_grad_()
+        f = lambda t: F.dropout(t.sin(), 0.5).square()  # noqa: E731
+        (checkpoint(f, x, use_reentrant=False) if use else f(x)).sum().backward()
+        return x.grad
+
+    assert torch.equal(gradient(True), gradient(False))
+
+
+def test_dropped_infinity_is_zero():
+    """torch gives NaN (inf * 0); what was dropped here is zero whatever it was, and so is its gradient."""
+    x = torch.full((1000,), math.inf, requires_grad=True)
+    y = F.drop(x, presets.dropout(0.5), key=Key(0))
+    assert y.unique().tolist() == [0.0, math.inf]
+    y.sum().backward()
+    assert x.grad.unique().tolist() == [0.0, 2.0]
+
+
+def test_complex_and_integers():
+    y = F.dropout(torch.full((100,), 1 + 2j), 0.5)
+    assert {complex(v) for v in y.tolist()} == {0j, 2 + 4j}
+    with pytest.raises(InputError, match=r"needs a floating-point tensor, but got torch.int64; write x.float\(\)"):
+        F.dropout(torch.arange(3))
+    assert F.dropout(torch.arange(3), training=False).tolist() == [0, 1, 2]
+
+
+def test_scalars_and_empty():
+    assert F.dropout(torch.tensor(3.0)).item() in (0.0, 6.0)
+    empty = torch.empty(0, 3)
+    assert F.dropout(empty) is empty
+
+
+def test_bad_mode_and_samples():
+    with pytest.raises(InputError, match="unknown mode 'train'; known: mean, off, sample"):
+        F.drop(torch.ones(3), presets.dropout(), mode="train")
+    with pytest.raises(InputError, match="samples has to name each of the 3 examples on axis 0, but got 2 ids"):
+        F.drop(torch.ones(3, 4), presets.dropout(), key=Key(0, samples=torch.arange(2)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_dtype_is_kept_and_the_mask_is_the_same(dtype):
+    y = F.drop(torch.ones(50, 60, dtype=dtype), presets.dropout(0.4), key=Key(3))
+    assert y.dtype == dtype
+    assert torch.equal(y == 0, F.drop(torch.ones(50, 60), presets.dropout(0.4), key=Key(3)) == 0)
+
+
+def test_autocast_and_compile_free_function_transforms():
+    """vmap over examples with a fixed key gives what a loop gives."""
+    x = torch.randn(5, 8)
+    drawn = torch.func.vmap(lambda row: F.drop(row, presets.dropout(0.5), key=Key(2)))(x)
+    assert torch.equal(drawn, torch.stack([F.drop(row, presets.dropout(0.5), key=Key(2)) for row in x]))

@@ -1,0 +1,41 @@
+"""What importing costs, in fresh processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def loaded(code: str) -> set[str]:
+    script = f"{code}\nimport sys; print(*(m for m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    return set(done.stdout.split())
+
+
+HEAVY = {"torch", "sklearn", "pandas", "scipy", "matplotlib", "jinja2", "rich", "typer", "keras"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import thinned",
+        "import thinned.algebra, thinned.presets; thinned.presets.make('dropblock').to_json()",
+        "import thinned.engines.numpy",
+        "import thinned; dir(thinned); thinned.InputError",
+    ],
+)
+def test_light_imports(code):
+    assert not loaded(code) & HEAVY
+
+
+def test_torch_faces_need_torch_alone():
+    assert not loaded("from thinned import nn, functional, train") & (HEAVY - {"torch"})
+
+
+def test_unknown_name():
+    import thinned
+
+    with pytest.raises(AttributeError, match="has no attribute 'dropuot'"):
+        _ = thinned.dropuot
