@@ -88,7 +88,7 @@ class DropWeight(Host, nn.Module):
             return act(self._gaussian(x) if self.sampling == "moments" and 0 < drop.rate < 1 else self._exact(x))
         if self.inference == "mean" or self.activation is None:
             return act(plan(drop, (1, 1, 1)).mean_gain * F.linear(x, self.weight, self.bias))
-        return self._expected(*self.moments(x), act)
+        return expected(act, *self.moments(x))
 
     def _exact(self, x: Tensor) -> Tensor:
         batched = x if x.dim() > 1 else x.unsqueeze(0)
@@ -108,17 +108,6 @@ class DropWeight(Host, nn.Module):
         # The root's slope is infinite at 0, where a row of zeros brings every variance.
         return mean + (var + torch.finfo(var.dtype).tiny).sqrt() * eps.view(mean.shape).to(mean.dtype)
 
-    def _expected(self, mean: Tensor, var: Tensor, act: Callable[[Tensor], Tensor]) -> Tensor:
-        """E[act(u)] for u ~ N(mean, var)."""
-        std = var.sqrt()
-        if isinstance(act, nn.ReLU) or act in (F.relu, torch.relu):
-            return rectified(mean, std)
-        nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-        expected = torch.zeros_like(mean)
-        for node, weight in zip(nodes.tolist(), (weights / weights.sum()).tolist(), strict=True):
-            expected = expected + weight * act(mean + std * node)
-        return expected
-
     def extra_repr(self) -> str:
         text = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, p={self.p}"
         return text + (f", sampling={self.sampling}" if self.sampling != "exact" else "")
@@ -129,3 +118,15 @@ def rectified(mean: Tensor, std: Tensor) -> Tensor:
     t = mean / std.clamp_min(torch.finfo(std.dtype).tiny)
     phi = torch.exp(-0.5 * t.square()) / math.sqrt(2.0 * math.pi)
     return mean * torch.special.ndtr(t) + std * phi
+
+
+def expected(act: Callable[[Tensor], Tensor], mean: Tensor, var: Tensor) -> Tensor:
+    """E[act(u)] for u ~ N(mean, var), element by element: in closed form for ReLU, else by Gauss-Hermite quadrature."""
+    std = var.sqrt()
+    if isinstance(act, nn.ReLU) or act in (F.relu, torch.relu):
+        return rectified(mean, std)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    total = torch.zeros_like(mean)
+    for node, weight in zip(nodes.tolist(), (weights / weights.sum()).tolist(), strict=True):
+        total = total + weight * act(mean + std * node)
+    return total

@@ -25,21 +25,25 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
     return c0.expand(shape), c1.expand(shape), c2.expand(shape), c3.expand(shape)
 
 
-def words(key: Key, samples: int, cells: int, device: torch.device | None = None) -> Tensor:
-    """The random words of ``cells`` cells for each of ``samples`` examples: int64 [samples, cells] in [0, 2^32)."""
+def words(key: Key, samples: int, cells: int, device: torch.device | None = None, steps: Tensor | None = None) -> Tensor:
+    """The random words of ``cells`` cells for each of ``samples`` examples: int64 [samples, cells] in [0, 2^32).
+
+    ``steps``: a step for each example, where they are not all at ``key.step``.
+    """
     if key.samples is None:
         ids = torch.arange(samples, device=device)
     else:
         ids = torch.as_tensor(key.samples, dtype=torch.int64, device=device)
+    if steps is None:
+        steps = torch.full((samples,), key.step, device=device)
     blocks = torch.arange((cells + 3) // 4, device=device)
     philox_key = derive(key.seed, key.stream, key.call)
     out = torch.empty(samples, len(blocks), 4, dtype=torch.int64, device=device)
     rows = max(1, _LANES // max(len(blocks), 1))
     columns = min(max(len(blocks), 1), _LANES)
-    step = torch.full((1, 1), key.step, device=device)
     for i in range(0, samples, rows):
         some = ids[i : i + rows, None]
         for j in range(0, len(blocks), columns):
-            counter = (blocks[None, j : j + columns], some & WORD, some >> 32, step)
+            counter = (blocks[None, j : j + columns], some & WORD, some >> 32, steps[i : i + rows, None])
             torch.stack(philox(counter, philox_key), dim=-1, out=out[i : i + rows, j : j + columns])
     return out.view(samples, 4 * len(blocks))[:, :cells]

@@ -37,12 +37,20 @@ def kept(plan: Plan, key: Key, device: torch.device | None = None) -> Tensor:
 def noise(plan: Plan, key: Key, device: torch.device | None = None) -> Tensor:
     """The unit noise of a continuous plan, float64: standard normal (Box-Muller on pairs) or uniform on (-1, 1)."""
     if plan.law == "uniform":
-        return _place((words(key, plan.samples, plan.cells, device) + 0.5) * (2.0 / WORDS) - 1.0, plan)
-    even = plan.cells + plan.cells % 2
-    u = ((words(key, plan.samples, even, device) + 0.5) / WORDS).view(plan.samples, even // 2, 2)
+        return _place(uniform(words(key, plan.samples, plan.cells, device)), plan)
+    return _place(normal(words(key, plan.samples, plan.cells + plan.cells % 2, device))[:, : plan.cells], plan)
+
+
+def uniform(drawn: Tensor) -> Tensor:
+    """Words as uniform numbers on (-1, 1), float64."""
+    return (drawn + 0.5) * (2.0 / WORDS) - 1.0
+
+
+def normal(drawn: Tensor) -> Tensor:
+    """Words [n, even] as standard normals, float64: Box-Muller on neighbours."""
+    u = ((drawn + 0.5) / WORDS).unflatten(-1, (-1, 2))
     radius, angle = (-2.0 * u[..., 0].log()).sqrt(), 2.0 * math.pi * u[..., 1]
-    pairs = torch.stack((radius * angle.cos(), radius * angle.sin()), -1)
-    return _place(pairs.view(plan.samples, even)[:, : plan.cells], plan)
+    return torch.stack((radius * angle.cos(), radius * angle.sin()), -1).flatten(-2)
 
 
 def sample(x: Tensor, plan: Plan, key: Key) -> Tensor:

@@ -1,0 +1,177 @@
+"""A recipe's network as an ``nn.Module``, with a host of ours at every place."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections import OrderedDict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from .._errors import InputError
+from ..algebra.drop import Drop
+from ..nn import Dropout, DropWeight
+from ..presets import dropout
+from .data import Split
+from .recipe import Cnn, Custom, Mlp, Recipe
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "selu": nn.SELU,
+    "gelu": nn.GELU,
+}
+WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd, DropWeight)
+OFF = dropout(0.0)
+
+
+def build(recipe: Recipe, split: Split) -> nn.Module:
+    """The network of ``recipe`` for the rows of ``split``: [n, features] in, [n, outputs] out.
+
+    Its weights depend on the architecture and ``recipe.seed`` alone. Raises :class:`thinned.InputError` where the
+    user's function cannot be found, raises, or returns something else.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        match recipe.network:
+            case Mlp():
+                return _mlp(recipe, recipe.network, split.inputs, split.task.outputs)
+            case Cnn():
+                return _cnn(recipe, recipe.network, split)
+            case Custom():
+                return Placed(_custom(recipe.network, split), recipe, split.image)
+
+
+def _layer(recipe: Recipe, i: int, linear: nn.Module, norm: nn.Module, act: nn.Module) -> list[tuple[str, nn.Module]]:
+    network = recipe.network
+    assert not isinstance(network, Custom)
+    if recipe.connect:
+        if network.order[:2] != ("linear", "act"):
+            raise InputError("connect needs the activation right after the linear step, because its inference does")
+        if isinstance(linear, nn.Linear):
+            host = DropWeight(linear, recipe.connect, activation=act, sampling="moments", inference="moments")
+            linear, act = host, nn.Identity()
+    steps = {"linear": linear, "norm": norm, "act": act, "drop": Dropout(recipe.drop(i) or OFF)}
+    return [(f"{step}{i}", steps[step]) for step in network.order]
+
+
+def _mlp(recipe: Recipe, network: Mlp, inputs: int, outputs: int) -> nn.Sequential:
+    layers: list[tuple[str, nn.Module]] = [("drop0", Dropout(recipe.drop(0) or OFF))]
+    for i, width in enumerate(network.hidden, 1):
+        parts = nn.Linear(inputs, width), nn.BatchNorm1d(width), ACTIVATIONS[network.activation]()
+        layers += _layer(recipe, i, *parts)
+        inputs = width
+    layers.append((f"linear{len(network.hidden) + 1}", nn.Linear(inputs, outputs)))
+    return nn.Sequential(OrderedDict(layers))
+
+
+def _cnn(recipe: Recipe, network: Cnn, split: Split) -> nn.Sequential:
+    if split.image is None:
+        raise InputError("model 'cnn' needs images: an IDX folder, or an NPZ whose x has 3 or 4 axes; use mlp for tables")
+    channels, height, width = split.image
+    layers: list[tuple[str, nn.Module]] = [("image", nn.Unflatten(1, split.image)), ("drop0", Dropout(recipe.drop(0) or OFF))]
+    for i, wide in enumerate(network.channels, 1):
+        layers += _layer(recipe, i, nn.Conv2d(channels, wide, 3, padding=1), nn.BatchNorm2d(wide), nn.ReLU())
+        channels = wide
+        if min(height, width) >= 2:
+            layers.append((f"pool{i}", nn.MaxPool2d(2)))
+            height, width = height // 2, width // 2
+    last = len(network.channels) + 1
+    layers.append(("flat", nn.Flatten()))
+    parts = nn.Linear(channels * height * width, network.dense), nn.BatchNorm1d(network.dense), nn.ReLU()
+    layers += _layer(recipe, last, *parts)
+    layers.append((f"linear{last + 1}", nn.Linear(network.dense, split.task.outputs)))
+    return nn.Sequential(OrderedDict(layers))
+
+
+class Placed(nn.Module):
+    """The user's network with a host before each weight layer: ``drop0`` on the input, the others on hidden values.
+
+    The network's own dropout is set to rate 0, so that arms differ by what they say and nothing else.
+    """
+
+    def __init__(self, net: nn.Module, recipe: Recipe, image: tuple[int, int, int] | None) -> None:
+        super().__init__()
+        self.net, self.image = net, image
+        for module in net.modules():
+            if isinstance(module, _DropoutNd):
+                module.p = 0.0
+        layers = [m for m in net.modules() if isinstance(m, WEIGHTED)]
+        if not layers:
+            raise InputError("the model has no Linear or convolution layer to put dropout before")
+        self.drops = nn.ModuleList(Dropout(_place(recipe, i) or OFF) for i in range(len(layers)))
+        for layer, host in zip(layers, self.drops, strict=True):
+            layer.register_forward_pre_hook(lambda _, args, host=host: (host(args[0]), *args[1:]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.unflatten(1, self.image) if self.image else x)
+
+
+def _place(recipe: Recipe, i: int) -> Drop | None:
+    """Hidden places beyond those that a recipe names take its last."""
+    return recipe.drop(min(i, len(recipe.drops) - 1)) if recipe.drops and (i == 0 or len(recipe.drops) > 1) else None
+
+
+def _custom(network: Custom, split: Split) -> nn.Module:
+    function = load(network.path)
+    inputs: Any = split.image or split.inputs
+    try:
+        net = function(inputs=inputs, outputs=split.task.outputs)
+    except Exception as error:
+        raise InputError(
+            f"{network.path}(inputs={inputs}, outputs={split.task.outputs}) raised {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(net, nn.Module):
+        raise InputError(f"{network.path} has to return a torch.nn.Module, but returned {type(net).__name__}")
+    return net
+
+
+def load(path: str) -> Any:
+    """The function named by ``"module:function"`` or ``"file.py:function"``, from the working directory or the path."""
+    where, _, name = path.rpartition(":")
+    if not where or not name:
+        raise InputError(f"model {path!r} is neither built in (mlp, wide, deep, cnn) nor of the form module:function")
+    file = Path(where)
+    if file.suffix == ".py" and not file.is_file():
+        raise InputError(f"model file {where!r} does not exist")
+    folder = str(file.parent.resolve() if file.suffix == ".py" else Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        module = _import_file(file) if file.suffix == ".py" else importlib.import_module(where)
+    except Exception as error:
+        raise InputError(f"importing {where!r} for the model raised {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(folder)
+    if not callable(getattr(module, name, None)):
+        raise InputError(f"module {where!r} has no function {name!r}")
+    return getattr(module, name)
+
+
+def _import_file(file: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"thinned_model_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # so that its classes can be pickled
+    spec.loader.exec_module(module)
+    return module
+
+
+def check_output(net: nn.Module, split: Split) -> None:
+    """Raise :class:`thinned.InputError` unless ``net`` maps two rows to [2, outputs]."""
+    net.eval()
+    try:
+        with torch.no_grad():
+            y = net(split.train.x[:2])
+    except Exception as error:
+        raise InputError(f"the model raised {type(error).__name__} on a batch of 2 rows: {error}") from error
+    if not isinstance(y, Tensor) or tuple(y.shape) != (2, split.task.outputs):
+        got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        raise InputError(f"the model has to return a tensor of shape (2, {split.task.outputs}) for 2 rows, but returned {got}")
