@@ -65,7 +65,8 @@ def _layer(recipe: Recipe, i: int, linear: nn.Module, norm: nn.Module, act: nn.M
 def _mlp(recipe: Recipe, network: Mlp, inputs: int, outputs: int) -> nn.Sequential:
     layers: list[tuple[str, nn.Module]] = [("drop0", Dropout(recipe.drop(0) or OFF))]
     for i, width in enumerate(network.hidden, 1):
-        parts = nn.Linear(inputs, width), nn.BatchNorm1d(width), ACTIVATIONS[network.activation]()
+        linear = nn.Linear(inputs, width, bias=network.bias)
+        parts = linear, nn.BatchNorm1d(width), ACTIVATIONS[network.activation]()
         layers += _layer(recipe, i, *parts)
         inputs = width
     layers.append((f"linear{len(network.hidden) + 1}", nn.Linear(inputs, outputs)))
@@ -78,14 +79,14 @@ def _cnn(recipe: Recipe, network: Cnn, split: Split) -> nn.Sequential:
     channels, height, width = split.image
     layers: list[tuple[str, nn.Module]] = [("image", nn.Unflatten(1, split.image)), ("drop0", Dropout(recipe.drop(0) or OFF))]
     for i, wide in enumerate(network.channels, 1):
-        layers += _layer(recipe, i, nn.Conv2d(channels, wide, 3, padding=1), nn.BatchNorm2d(wide), nn.ReLU())
+        layers += _layer(recipe, i, nn.Conv2d(channels, wide, 3, padding=1, bias=network.bias), nn.BatchNorm2d(wide), nn.ReLU())
         channels = wide
         if min(height, width) >= 2:
             layers.append((f"pool{i}", nn.MaxPool2d(2)))
             height, width = height // 2, width // 2
     last = len(network.channels) + 1
     layers.append(("flat", nn.Flatten()))
-    parts = nn.Linear(channels * height * width, network.dense), nn.BatchNorm1d(network.dense), nn.ReLU()
+    parts = nn.Linear(channels * height * width, network.dense, bias=network.bias), nn.BatchNorm1d(network.dense), nn.ReLU()
     layers += _layer(recipe, last, *parts)
     layers.append((f"linear{last + 1}", nn.Linear(network.dense, split.task.outputs)))
     return nn.Sequential(OrderedDict(layers))

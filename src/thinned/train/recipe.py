@@ -49,6 +49,11 @@ class Mlp:
     def norm(self) -> bool:
         return "norm" in self.order
 
+    @property
+    def bias(self) -> bool:
+        """Normalisation right after the weights removes their bias, whose gradient would be rounding noise."""
+        return self.order[1:2] != ("norm",)
+
 
 @dataclass(frozen=True)
 class Cnn:
@@ -71,6 +76,10 @@ class Cnn:
     @property
     def norm(self) -> bool:
         return "norm" in self.order
+
+    @property
+    def bias(self) -> bool:
+        return self.order[1:2] != ("norm",)
 
 
 @dataclass(frozen=True)

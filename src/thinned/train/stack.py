@@ -134,7 +134,9 @@ class Stack:
         nets = [built[r.seed] for r in recipes]
         linears = [[m for m in net.modules() if isinstance(m, nn.Linear)] for net in nets]
         self.weights = [_stacked([net[i].weight.t() for net in linears]) for i in range(self.layers)]  # [m, in, out]
-        self.biases = [_stacked([net[i].bias[None] for net in linears]) for i in range(self.layers)]  # [m, 1, out]
+        self.biases = [  # [m, 1, out]; None where normalisation follows at once
+            None if linears[0][i].bias is None else _stacked([net[i].bias[None] for net in linears]) for i in range(self.layers)
+        ]
         self.gammas: list[Tensor] = []
         self.betas: list[Tensor] = []
         self.means: list[Tensor] = []
@@ -146,7 +148,8 @@ class Stack:
             self.means = [torch.zeros(m, 1, w) for w in network.hidden]
             self.vars = [torch.ones(m, 1, w) for w in network.hidden]
         self.parts = [Part(w, i, True, (1,)) for i, w in enumerate(self.weights)]
-        self.parts += [Part(b, i, False) for group in (self.biases, self.gammas, self.betas) for i, b in enumerate(group)]
+        others = (self.biases, self.gammas, self.betas)
+        self.parts += [Part(b, i, False) for group in others for i, b in enumerate(group) if b is not None]
         self.connect = None
         if recipes[0].connect:
             law = [moments(dropconnect(r.connect)) for r in recipes]
@@ -182,18 +185,14 @@ class Stack:
         for i in range(self.layers - 1):
             for op in self.network.order:
                 if op == "linear":
-                    h = (
-                        self._connected(i, h, start, stop)
-                        if self.connect
-                        else torch.baddbmm(self.biases[i], h, self.weights[i])
-                    )
+                    h = self._connected(i, h, start, stop) if self.connect else self._linear(i, h)
                 elif op == "act":
                     h = self.act(h)
                 elif op == "norm":
                     h = self._normed(i, h)
                 else:
                     h = self._dropped(i + 1, h, start, stop)
-        return torch.baddbmm(self.biases[-1], h, self.weights[-1])
+        return self._linear(-1, h)
 
     def evaluate(self, x: Tensor) -> Tensor:
         h, _ = self._evaluated(x)
@@ -211,7 +210,7 @@ class Stack:
                         h = expected(self.act, *self._moments(i, h))
                         active.append(h)
                     else:
-                        h = torch.baddbmm(self.biases[i], h, self.weights[i])
+                        h = self._linear(i, h)
                 elif op == "act":
                     if not self.connect:
                         h = self.act(h)
@@ -220,7 +219,7 @@ class Stack:
                     h = (h - self.means[i]) * ((self.vars[i] + _EPS).rsqrt() * self.gammas[i]) + self.betas[i]
                 elif (mean := self.places[i + 1].mean) is not None:
                     h = h * mean
-        return torch.baddbmm(self.biases[-1], h, self.weights[-1]), active
+        return self._linear(-1, h), active
 
     def dead(self, x: Tensor) -> list[float]:
         if not isinstance(self.act, nn.ReLU):
@@ -231,11 +230,16 @@ class Stack:
     def _dropped(self, place: int, h: Tensor, start: int, stop: int) -> Tensor:
         return h * self.places[place].factor(start, stop) if self.places[place].slices else h
 
+    def _linear(self, i: int, h: Tensor) -> Tensor:
+        bias = self.biases[i]
+        return torch.bmm(h, self.weights[i]) if bias is None else torch.baddbmm(bias, h, self.weights[i])
+
     def _moments(self, i: int, h: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of a layer under DropConnect (:meth:`thinned.nn.DropWeight.moments`)."""
         assert self.connect is not None
         gain, square = self.connect
         w, bias = self.weights[i], self.biases[i]
+        assert bias is not None
         return gain * torch.baddbmm(bias, h, w), square * torch.baddbmm(bias.square(), h.square(), w.square())
 
     def _connected(self, i: int, h: Tensor, start: int, stop: int) -> Tensor:
@@ -273,7 +277,8 @@ class Stack:
         with torch.no_grad():
             for linear, w, b in zip(linears, self.weights, self.biases, strict=True):
                 linear.weight.copy_(w[member].t())
-                linear.bias.copy_(b[member, 0])
+                if b is not None:
+                    linear.bias.copy_(b[member, 0])
             for i, norm in enumerate(norms):
                 norm.weight.copy_(self.gammas[i][member, 0])
                 norm.bias.copy_(self.betas[i][member, 0])
