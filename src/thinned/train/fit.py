@@ -113,6 +113,9 @@ def grouped(recipes: Sequence[Recipe]) -> list[list[int]]:
     alike = lambda i: (  # noqa: E731
         repr(recipes[i].optimizer),
         recipes[i].seed,
+        bool(recipes[i].l1),
+        bool(recipes[i].l2),
+        bool(recipes[i].max_norm),
         [type(recipes[i].drop(p) and recipes[i].drop(p).law).__name__ for p in range(len(recipes[i].drops))],  # type: ignore[union-attr]
     )
     return [sorted(group, key=alike) for group in stacks.values()] + alone

@@ -50,16 +50,16 @@ class Trainee(Protocol):
         """For each network the share of hidden units that are 0 on every row of ``x``; NaN without ReLU."""
         ...
 
-    def spread(self, values: Tensor, part: Part) -> Tensor:
-        """One number a network, shaped to broadcast over ``part.tensor``."""
+    def spread(self, values: Tensor) -> Tensor:
+        """One number a network, shaped to broadcast over a parameter's slice of those networks."""
         ...
 
-    def members(self, part: Part, start: int, stop: int) -> Tensor:
-        """The part's slice that belongs to networks ``start`` to ``stop``; shares memory."""
+    def members(self, tensor: Tensor, start: int, stop: int) -> Tensor:
+        """The slice of a parameter, or of its gradient, that belongs to networks ``start`` to ``stop``; shares memory."""
         ...
 
-    def per_member(self, part: Part, gradient: Tensor) -> Tensor:
-        """``gradient`` as [m, everything else]."""
+    def per_member(self, gradient: Tensor) -> Tensor:
+        """A gradient as [m, everything else]."""
         ...
 
     def save(self, member: int) -> list[Tensor]:
@@ -120,13 +120,13 @@ class Solo:
             self.evaluate(x)
         return [1.0 - torch.cat(alive).float().mean().item() if alive else float("nan")]
 
-    def spread(self, values: Tensor, part: Part) -> Tensor:
+    def spread(self, values: Tensor) -> Tensor:
         return values[0]
 
-    def members(self, part: Part, start: int, stop: int) -> Tensor:
-        return part.tensor
+    def members(self, tensor: Tensor, start: int, stop: int) -> Tensor:
+        return tensor
 
-    def per_member(self, part: Part, gradient: Tensor) -> Tensor:
+    def per_member(self, gradient: Tensor) -> Tensor:
         return gradient.reshape(1, -1)
 
     def save(self, member: int) -> list[Tensor]:

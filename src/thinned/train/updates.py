@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,84 +33,102 @@ def rate_factor(optimizer: Optimizer, step: int, total: int) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (step - rising) / max(total - rising, 1)))
 
 
+@dataclass(frozen=True)
+class Span:
+    """Neighbouring networks that have a setting, and its values for them."""
+
+    start: int
+    stop: int
+    values: Tensor
+
+
+def spans(values: Sequence[float | None]) -> list[Span]:
+    """The runs of networks whose value is neither None nor 0."""
+    found = ((start, stop) for start, stop, has in runs([bool(v) for v in values]) if has)
+    return [Span(start, stop, torch.tensor([float(v or 0) for v in values[start:stop]])) for start, stop in found]
+
+
 class Updates:
     """One step for every network of a trainee."""
 
     def __init__(self, trainee: Trainee, total: int) -> None:
         self.trainee, self.total = trainee, total
         recipes = trainee.recipes
-        self.slices: list[tuple[Part, int, int, Tensor]] = []
-        groups: list[dict[str, Any]] = []
+        self.views: list[tuple[Part, int, int, Tensor]] = []
+        groups: dict[object, dict[str, Any]] = {}  # equal options together: fewer calls
         for start, stop, settings in runs([r.optimizer for r in recipes]):
             for part in trainee.parts:
-                view = trainee.members(part, start, stop).detach()
-                self.slices.append((part, start, stop, view))
+                view = trainee.members(part.tensor, start, stop).detach()
+                self.views.append((part, start, stop, view))
                 factors = settings.layer_lr or (1.0,)
                 base = settings.lr * factors[min(part.layer, len(factors) - 1)]
-                groups.append(
-                    {
-                        "params": [view],
-                        "lr": base,
-                        "base": base,
-                        "settings": settings,
-                        "weight": part.weight,
-                        **_extra(settings),
-                    }
-                )
+                options = {
+                    "lr": base,
+                    "base": base,
+                    "settings": settings,
+                    "shrink": settings.shrink if part.weight else 0.0,
+                    **_extra(settings),
+                }
+                groups.setdefault(tuple(options.items()), {"params": [], **options})["params"].append(view)
         cls, options = _CLASSES[recipes[0].optimizer.name]
-        self.optimizer = cls(_merged(groups), **options)
-        self.l1, self.l2, self.clip, self.max_norm = (
-            _column([getattr(r, name) for r in recipes]) for name in ("l1", "l2", "clip", "max_norm")
-        )
+        self.optimizer = cls(list(groups.values()), **options)
+        self.l1, self.l2, self.max_norm = (spans([getattr(r, n) for r in recipes]) for n in ("l1", "l2", "max_norm"))
+        clip = [r.clip for r in recipes]
+        self.clip = torch.tensor([v or math.inf for v in clip]) if any(clip) else None
 
     def step(self, number: int) -> None:
-        """Use the gradients that ``backward`` left, and forget them."""
+        """Use the gradients that ``backward`` left."""
         with torch.no_grad():
-            for part in self.trainee.parts:
-                if part.weight:
-                    self._penalise(part)
+            self._penalise()
             if self.clip is not None:
                 self._clip(self.clip)
-            for part, start, stop, view in self.slices:
-                gradient = part.tensor.grad
-                if gradient is not None:
-                    view.grad = gradient if gradient.shape == view.shape else gradient[start:stop]
+            for part, start, stop, view in self.views:
+                if part.tensor.grad is not None:
+                    view.grad = self.trainee.members(part.tensor.grad, start, stop)
             for group in self.optimizer.param_groups:
                 group["lr"] = group["base"] * rate_factor(group["settings"], number, self.total)
-                if group["weight"] and group["settings"].shrink:
+                if group["shrink"]:
                     for p in group["params"]:
-                        p.mul_(1.0 - group["lr"] * group["settings"].shrink)
+                        p.mul_(1.0 - group["lr"] * group["shrink"])
             self.optimizer.step()
-            if self.max_norm is not None:
-                self._project(self.max_norm)
+            self._project()
 
     def clear(self) -> None:
+        """Forget the gradients."""
         for part in self.trainee.parts:
             part.tensor.grad = None
 
-    def _penalise(self, part: Part) -> None:
-        gradient = part.tensor.grad
-        if gradient is None:
-            return
-        if self.l2 is not None:  # of l2 * sum W^2
-            gradient.addcmul_(part.tensor, self.trainee.spread(torch.nan_to_num(self.l2), part), value=2.0)
-        if self.l1 is not None:
-            gradient.addcmul_(part.tensor.sign(), self.trainee.spread(torch.nan_to_num(self.l1), part))
+    def _weights(self, span: Span) -> Iterator[tuple[Part, Tensor]]:
+        for part in self.trainee.parts:
+            if part.weight and part.tensor.grad is not None:
+                yield part, self.trainee.members(part.tensor, span.start, span.stop)
+
+    def _penalise(self) -> None:
+        """The gradients of l1 * sum|W| and l2 * sum W^2."""
+        members, spread = self.trainee.members, self.trainee.spread
+        for span in self.l2:
+            for part, w in self._weights(span):
+                assert part.tensor.grad is not None
+                members(part.tensor.grad, span.start, span.stop).addcmul_(w, spread(span.values), value=2.0)
+        for span in self.l1:
+            for part, w in self._weights(span):
+                assert part.tensor.grad is not None
+                members(part.tensor.grad, span.start, span.stop).addcmul_(w.sign(), spread(span.values))
 
     def _clip(self, longest: Tensor) -> None:
         norm = gradient_norms(self.trainee).square().sum(1).sqrt()  # [m]
-        factor = (torch.nan_to_num(longest, nan=math.inf) / norm.clamp_min(1e-12)).clamp_max(1.0)
+        factor = self.trainee.spread((longest / norm.clamp_min(1e-12)).clamp_max(1.0))
         for part in self.trainee.parts:
             if part.tensor.grad is not None:
-                part.tensor.grad.mul_(self.trainee.spread(factor, part))
+                part.tensor.grad.mul_(factor)
 
-    def _project(self, longest: Tensor) -> None:
-        """Shorten the incoming weights of every hidden unit to ``longest`` (Srivastava et al. 2014, section 5.1)."""
-        for part in self.trainee.parts:
-            if part.weight and part.layer < self.trainee.layers - 1:
-                limit = torch.nan_to_num(self.trainee.spread(longest, part), nan=math.inf)
-                norm = torch.linalg.vector_norm(part.tensor, dim=part.units, keepdim=True)
-                part.tensor.mul_((limit / norm.clamp_min(1e-12)).clamp_max(1.0))
+    def _project(self) -> None:
+        """Shorten the incoming weights of every hidden unit to the longest allowed (Srivastava et al. 2014, section 5.1)."""
+        for span in self.max_norm:
+            for part, w in self._weights(span):
+                if part.layer < self.trainee.layers - 1:
+                    norm = w.square().sum(part.units, keepdim=True).sqrt_()  # faster here than vector_norm
+                    w.mul_((self.trainee.spread(span.values) / norm.clamp_min(1e-12)).clamp_max(1.0))
 
 
 def gradient_norms(trainee: Trainee) -> Tensor:
@@ -117,13 +136,8 @@ def gradient_norms(trainee: Trainee) -> Tensor:
     out = torch.zeros(len(trainee.recipes), trainee.layers)
     for part in trainee.parts:
         if part.tensor.grad is not None:
-            out[:, part.layer] += trainee.per_member(part, part.tensor.grad).square().sum(1)
+            out[:, part.layer] += trainee.per_member(part.tensor.grad).square().sum(1)
     return out.sqrt()
-
-
-def _column(values: list[float | None]) -> Tensor | None:
-    """One number a network, NaN where it has none; None where nobody has."""
-    return torch.tensor([math.nan if v is None else float(v) for v in values]) if any(values) else None
 
 
 def _extra(settings: Optimizer) -> dict[str, Any]:
@@ -134,15 +148,3 @@ def _extra(settings: Optimizer) -> dict[str, Any]:
             return {"momentum": settings.momentum}
         case _:
             return {}
-
-
-def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Groups with equal options as one: fewer calls."""
-    merged: dict[object, dict[str, Any]] = {}
-    find: Callable[[dict[str, Any]], object] = lambda g: tuple((k, v) for k, v in g.items() if k != "params")  # noqa: E731
-    for group in groups:
-        if find(group) in merged:
-            merged[find(group)]["params"] += group["params"]
-        else:
-            merged[find(group)] = group
-    return list(merged.values())

@@ -1,0 +1,456 @@
+"""What a study trains: arms with their candidates, curves and maps, cut into chunks that can be resumed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from .._errors import InputError, unknown
+from ..algebra.drop import Drop
+from ..presets import dropout, gaussian
+from ..train import Augment, Cnn, Custom, Mlp, Optimizer, Recipe, Split
+from ..train.fit import batches, grouped
+from ..train.stack import structure
+
+MODELS: dict[str, Mlp | Cnn] = {
+    "mlp": Mlp((128, 128)),
+    "wide": Mlp((512,)),
+    "deep": Mlp((64, 64, 64, 64, 64)),
+    "cnn": Cnn(),
+}
+EXPERIMENTS = ("arms", "rate", "layers", "batch", "optimizer", "size")
+RATES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A study's size. ``candidates``: how many strengths each arm may try. ``updates``: optimizer steps a network gets."""
+
+    model: str = "mlp"
+    arms: tuple[str, ...] = ()
+    folds: int = 5
+    repeats: int = 1
+    candidates: int = 4
+    map_folds: int = 2
+    updates: int = 800
+    epochs: int | None = None
+    batch_size: int = 64
+    lr: float = 3e-3
+    seed: int = 0
+    experiments: tuple[str, ...] = EXPERIMENTS
+
+    def __post_init__(self) -> None:
+        for name in self.arms:
+            if name not in ARMS:
+                raise unknown("arm", name, ARMS)
+        if self.folds < 2:
+            raise InputError(f"--folds has to be at least 2, but got {self.folds}")
+        if self.seed < 0:
+            raise InputError(f"--seed has to be at least 0, but got {self.seed}")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+LEVELS = {
+    "quick": Settings(folds=3, candidates=2, map_folds=1, updates=400, experiments=("arms", "rate")),
+    "default": Settings(),
+    "full": Settings(repeats=2, candidates=6, map_folds=5, updates=1500),
+}
+
+
+def network(model: str) -> Mlp | Cnn | Custom:
+    """A built-in by name, or the user's ``module:function``."""
+    if model in MODELS:
+        return MODELS[model]
+    if ":" in model:
+        return Custom(model)
+    raise InputError(f"{unknown('model', model, MODELS)}, or write module:function for a model of your own")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One setting that an arm may take. ``label``: its strength in words, such as ``"p = 0.3"``."""
+
+    label: str
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Context:
+    """What arms build on: the unregularized recipe and the data's kind."""
+
+    base: Recipe
+    image: tuple[int, int, int] | None
+    count: int
+
+    @property
+    def layers(self) -> int:
+        return 2 if isinstance(self.base.network, Custom) else len(self.base.network.hidden)
+
+    def hidden(self, p: float, make: Callable[[float], Drop] = dropout) -> tuple[Drop | None, ...]:
+        """One rate after every hidden layer."""
+        return (None, *(make(p),) * self.layers)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to regularize. ``family``: none, dropout, rival or pair. ``fits``: for which networks."""
+
+    title: str
+    family: str
+    candidates: Callable[[Context], list[Candidate]] = field(repr=False)
+    builtin_only: bool = False
+
+
+def pick(values: Sequence[Any], count: int) -> list[Any]:
+    """``count`` of ``values``, evenly spread, the first and the last among them."""
+    if count >= len(values):
+        return list(values)
+    if count == 1:
+        return [values[len(values) // 2]]
+    return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
+
+
+HIDDEN = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+INPUT = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
+L1 = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+L2 = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
+NORM = (0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+LR = (1 / 3, 0.5, 1.0, 1.5, 2.0, 3.0)
+PATIENCE = (0.06, 0.1, 0.15, 0.2, 0.3, 0.4)  # shares of all epochs
+AUGMENT = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # times (6 % of the side, 6 degrees), or times 0.15 of noise
+BN_DROP, DROP_BN = ("linear", "norm", "act", "drop"), ("linear", "act", "drop", "norm")
+
+
+def _number(value: float) -> str:
+    return f"{value:.0e}".replace("e-0", "e-") if 0 < value < 1e-2 else f"{value:g}"
+
+
+def _over(values: Sequence[Any], make: Callable[[Context, Any], tuple[str, Recipe]]) -> Callable[[Context], list[Candidate]]:
+    return lambda c: [Candidate(*make(c, v)) for v in pick(values, c.count)]
+
+
+def _rate(make: Callable[[float], Drop] = dropout) -> Callable[[Context], list[Candidate]]:
+    return _over(HIDDEN, lambda c, p: (f"p = {p:g}", c.base.at(drops=c.hidden(p, make))))
+
+
+def _lr(c: Context, factor: float) -> tuple[str, Recipe]:
+    lr = c.base.optimizer.lr * factor
+    return f"lr = {lr:.2g}", c.base.at(optimizer=replace(c.base.optimizer, lr=lr))
+
+
+def _ordered(c: Context, order: tuple[str, ...], recipe: Recipe) -> Recipe:
+    assert not isinstance(c.base.network, Custom)
+    return recipe.at(network=replace(c.base.network, order=order))
+
+
+def _profiles(c: Context, profile: tuple[float, float, float]) -> tuple[str, Recipe]:
+    """(input, first hidden, last hidden); layers between are on the line."""
+    at_input, first, last = profile
+    steps = max(c.layers - 1, 1)
+    rates = [round(first + (last - first) * i / steps, 3) for i in range(c.layers)]
+    label = f"input {at_input:g}, hidden " + " ".join(f"{r:g}" for r in rates)
+    return label, c.base.at(drops=(dropout(at_input), *(dropout(r) for r in rates)))
+
+
+def _augmented(c: Context, strength: float, recipe: Recipe) -> tuple[str, Recipe]:
+    if c.image is None:
+        noise = round(0.15 * strength, 3)
+        return f"noise {noise:g}", recipe.at(augment=Augment(noise=noise))
+    shift, rotate = round(0.06 * strength * min(c.image[1:]), 2), 6 * strength
+    return f"shift {shift:g} px, rotate {rotate:g}°", recipe.at(augment=Augment(shift=shift, rotate=rotate))
+
+
+def _patience(c: Context, share: float) -> int:
+    return max(2, round(share * c.base.epochs))
+
+
+# Pairs have two strengths: six points that cross weak and strong of both.
+_WITH_NORM = ((0.2, 3.0), (0.3, 2.0), (0.4, 1.5), (0.5, 2.0), (0.5, 3.0), (0.3, 1.0))
+_WITH_L2 = ((0.1, 1e-4), (0.2, 3e-4), (0.3, 3e-5), (0.3, 1e-4), (0.4, 1e-4), (0.5, 3e-5))
+_WITH_AUGMENT = ((0.1, 0.5), (0.2, 1.0), (0.2, 1.5), (0.3, 0.5), (0.3, 1.0), (0.5, 0.5))
+_PROFILES = ((0.0, 0.2, 0.5), (0.0, 0.5, 0.2), (0.1, 0.3, 0.5), (0.1, 0.5, 0.3), (0.2, 0.5, 0.5), (0.2, 0.2, 0.2))
+
+ARMS: dict[str, Arm] = {
+    "none": Arm("no regularizer", "none", _over(LR, _lr)),
+    "dropout": Arm("dropout", "dropout", _rate()),
+    "classic": Arm("dropout, classic scaling", "dropout", _rate(lambda p: dropout(p, "classic"))),
+    "gaussian": Arm("Gaussian dropout", "dropout", _rate(gaussian)),
+    "input": Arm("dropout on the input", "dropout", _over(INPUT, lambda c, p: (f"p = {p:g}", c.base.at(drops=(dropout(p),))))),
+    "layers": Arm("dropout, a rate for each layer", "dropout", _over(_PROFILES, _profiles)),
+    "dropconnect": Arm(
+        "DropConnect", "dropout", _over(HIDDEN, lambda c, p: (f"p = {p:g}", c.base.at(connect=p))), builtin_only=True
+    ),
+    "l1": Arm("L1", "rival", _over(L1, lambda c, v: (f"λ = {_number(v)}", c.base.at(l1=v)))),
+    "l2": Arm("L2", "rival", _over(L2, lambda c, v: (f"λ = {_number(v)}", c.base.at(l2=v)))),
+    "elastic": Arm(
+        "elastic net",
+        "rival",
+        _over(
+            tuple(zip(L1, L2, strict=True)),
+            lambda c, v: (f"λ1 = {_number(v[0])}, λ2 = {_number(v[1])}", c.base.at(l1=v[0], l2=v[1])),
+        ),
+    ),
+    "max-norm": Arm("max-norm", "rival", _over(NORM, lambda c, v: (f"c = {v:g}", c.base.at(max_norm=v)))),
+    "weight-decay": Arm(
+        "decoupled weight decay",
+        "rival",
+        _over(
+            (0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+            lambda c, v: (f"λ = {v:g}", c.base.at(optimizer=replace(c.base.optimizer, weight_decay=v))),
+        ),
+    ),
+    "label-smoothing": Arm(
+        "label smoothing",
+        "rival",
+        _over((0.02, 0.05, 0.08, 0.1, 0.15, 0.2), lambda c, v: (f"ε = {v:g}", c.base.at(label_smoothing=v))),
+    ),
+    "bn": Arm(
+        "batch normalisation",
+        "rival",
+        lambda c: [replace(x, recipe=_ordered(c, BN_DROP, x.recipe)) for x in _over(LR, _lr)(c)],
+        builtin_only=True,
+    ),
+    "early-stopping": Arm(
+        "early stopping",
+        "rival",
+        _over(PATIENCE, lambda c, v: (f"patience {_patience(c, v)}", c.base.at(patience=_patience(c, v)))),
+    ),
+    "augment": Arm("data augmentation", "rival", _over(AUGMENT, lambda c, v: _augmented(c, v, c.base))),
+    "bn-dropout": Arm(
+        "batch normalisation, then dropout",
+        "pair",
+        lambda c: [replace(x, recipe=_ordered(c, BN_DROP, x.recipe)) for x in _rate()(c)],
+        builtin_only=True,
+    ),
+    "dropout-bn": Arm(
+        "dropout, then batch normalisation",
+        "pair",
+        lambda c: [replace(x, recipe=_ordered(c, DROP_BN, x.recipe)) for x in _rate()(c)],
+        builtin_only=True,
+    ),
+    "dropout+max-norm": Arm(
+        "dropout + max-norm",
+        "pair",
+        _over(_WITH_NORM, lambda c, v: (f"p = {v[0]:g}, c = {v[1]:g}", c.base.at(drops=c.hidden(v[0]), max_norm=v[1]))),
+    ),
+    "dropout+l2": Arm(
+        "dropout + L2",
+        "pair",
+        _over(_WITH_L2, lambda c, v: (f"p = {v[0]:g}, λ = {_number(v[1])}", c.base.at(drops=c.hidden(v[0]), l2=v[1]))),
+    ),
+    "dropout+early-stopping": Arm(
+        "dropout + early stopping",
+        "pair",
+        _over(
+            HIDDEN,
+            lambda c, p: (
+                f"p = {p:g}, patience {_patience(c, 0.2)}",
+                c.base.at(drops=c.hidden(p), patience=_patience(c, 0.2)),
+            ),
+        ),
+    ),
+    "dropout+augment": Arm(
+        "dropout + augmentation",
+        "pair",
+        _over(
+            _WITH_AUGMENT,
+            lambda c, v: (lambda made: (f"p = {v[0]:g}, {made[0]}", made[1]))(
+                _augmented(c, v[1], c.base.at(drops=c.hidden(v[0])))
+            ),
+        ),
+    ),
+}
+EXTRA_ARMS = ("weight-decay", "label-smoothing")  # in a full study, or by name
+DEFAULT_ARMS = tuple(name for name in ARMS if name not in EXTRA_ARMS)
+
+
+def epochs_for(settings: Settings, train_rows: int) -> int:
+    """Enough epochs for about ``settings.updates`` steps, within 20 to 200."""
+    if settings.epochs is not None:
+        return settings.epochs
+    return min(max(math.ceil(settings.updates / len(batches(train_rows, settings.batch_size))), 20), 200)
+
+
+def context(settings: Settings, split: Split, fold: int) -> Context:
+    """The unregularized recipe of a fold."""
+    seed = settings.seed * 1000 + fold
+    base = Recipe(
+        network(settings.model),
+        optimizer=Optimizer("adam", settings.lr, decay="cosine"),
+        epochs=epochs_for(settings, len(split.train)),
+        batch_size=min(settings.batch_size, max(len(split.train) // 2, 1)),
+        seed=seed,
+        shuffle=seed,
+    )
+    return Context(base, split.image, settings.candidates)
+
+
+def usable(settings: Settings, split: Split) -> tuple[list[str], dict[str, str]]:
+    """The arms that run, and those that cannot, each with its reason."""
+    custom = isinstance(network(settings.model), Custom)
+    chosen = list(settings.arms or (ARMS if settings.candidates > 4 else DEFAULT_ARMS))
+    if "none" not in chosen:
+        chosen.insert(0, "none")
+    skipped = {}
+    for name in chosen:
+        if custom and ARMS[name].builtin_only:
+            skipped[name] = "it changes the network's layers, which is done for built-in models only"
+        elif name == "label-smoothing" and split.task.kind == "regression":
+            skipped[name] = "it is for classification"
+    return [name for name in chosen if name not in skipped], skipped
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe, and every place in the study that wants its result."""
+
+    recipe: Recipe
+    tags: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Jobs that are trained together: the unit of progress and of resuming. ``size``: a smaller training set."""
+
+    name: str
+    fold: int
+    jobs: tuple[Job, ...]
+    size: int | None
+    what: str
+
+    def cost(self, split: Split) -> float:
+        """Network-steps, for the progress bar."""
+        first = self.jobs[0].recipe
+        return len(self.jobs) * first.epochs * len(batches(len(split.train), first.batch_size))
+
+
+def chunks(settings: Settings, splits: Sequence[Split]) -> list[Chunk]:
+    """Everything that the study trains, in the order of importance: all folds of the arms first."""
+    arms, _ = usable(settings, splits[0])
+    first: list[Chunk] = []
+    later: list[Chunk] = []
+    for fold, split in enumerate(splits):
+        c = context(settings, split, fold)
+        tagged = [
+            (x.recipe, {"experiment": "arms", "arm": arm, "label": x.label}) for arm in arms for x in ARMS[arm].candidates(c)
+        ]
+        single = structure(c.base) is None  # networks that are trained one by one: fewer of them
+        for name in settings.experiments:
+            if name in _EXPERIMENTS and (fold < settings.map_folds or name == "rate"):
+                tagged += _EXPERIMENTS[name](c, single)
+        for job_group in _merged(tagged):
+            home = first if any(t["experiment"] == "arms" for job in job_group for t in job.tags) else later
+            home.append(Chunk("", fold, tuple(job_group), None, _what(job_group, fold)))
+        if "size" in settings.experiments and fold < settings.map_folds and not single:
+            for n, recipes in _sizes(c, len(split.train)):
+                for job_group in _merged(recipes):
+                    later.append(Chunk("", fold, tuple(job_group), n, f"training-set size {n}, fold {fold + 1}"))
+    return [replace(c, name=f"{i:04d}") for i, c in enumerate(first + later)]
+
+
+def _merged(tagged: Sequence[tuple[Recipe, dict[str, Any]]]) -> list[list[Job]]:
+    """Equal recipes once, with all their tags; then groups that are trained together."""
+    tags: dict[Recipe, list[dict[str, Any]]] = {}
+    for recipe, tag in tagged:
+        tags.setdefault(recipe, []).append(tag)
+    jobs = [Job(recipe, tuple(t)) for recipe, t in tags.items()]
+    return [[jobs[i] for i in group] for group in grouped([j.recipe for j in jobs])]
+
+
+def _what(jobs: Sequence[Job], fold: int) -> str:
+    arms = list(dict.fromkeys(t["arm"] for job in jobs for t in job.tags if t["experiment"] == "arms"))
+    maps = list(dict.fromkeys(t["experiment"] for job in jobs for t in job.tags if t["experiment"] != "arms"))
+    what = f"{len(arms)} arms" if len(arms) > 3 else ", ".join(arms) or ", ".join(f"{m} map" for m in maps)
+    return f"{what}, fold {fold + 1}"
+
+
+def _rate_curve(c: Context, single: bool) -> list[tuple[Recipe, dict[str, Any]]]:
+    rates = RATES[::2] if single else RATES
+    return [(c.base.at(drops=c.hidden(p) if p else ()), {"experiment": "rate", "rate": p}) for p in rates]
+
+
+def _layer_map(c: Context, single: bool) -> list[tuple[Recipe, dict[str, Any]]]:
+    """Rates of the first and the last hidden layer; for one hidden layer, of the input and it."""
+    if single:
+        return []
+    rates, out = (0.0, 0.2, 0.4, 0.6, 0.8), []
+    for a in rates:
+        for b in rates:
+            if c.layers == 1:
+                points, places = (dropout(a), dropout(b)), ("input", "hidden layer")
+            else:
+                points = (None, dropout(a), *[None] * (c.layers - 2), dropout(b))
+                places = ("first hidden layer", "last hidden layer")
+            drops = points if a or b else ()
+            if c.layers == 2 and a == b and a:
+                drops = c.hidden(a)  # the same recipe as on the rate curve
+            out.append((c.base.at(drops=drops), {"experiment": "layers", "first": a, "last": b, "places": places}))
+    return out
+
+
+def _batch_map(c: Context, single: bool) -> list[tuple[Recipe, dict[str, Any]]]:
+    """Adam's rate goes with the root of the batch size."""
+    if single:
+        return []
+    out = []
+    for size in (c.base.batch_size // 2, c.base.batch_size, 2 * c.base.batch_size, 4 * c.base.batch_size):
+        lr = c.base.optimizer.lr * math.sqrt(size / c.base.batch_size)
+        for p in (0.0, 0.2, 0.4, 0.6):
+            recipe = c.base.at(
+                drops=c.hidden(p) if p else (), batch_size=max(size, 1), optimizer=replace(c.base.optimizer, lr=lr)
+            )
+            out.append((recipe, {"experiment": "batch", "rate": p, "batch": size}))
+    return out
+
+
+_OPTIMIZERS: dict[str, tuple[str, dict[str, Any], tuple[float, ...]]] = {
+    "SGD": ("sgd", {}, (0.05, 0.3)),
+    "SGD, momentum": ("sgd", {"momentum": 0.9}, (0.01, 0.05)),
+    "SGD, Nesterov": ("sgd", {"momentum": 0.9, "nesterov": True}, (0.01, 0.05)),
+    "Adam": ("adam", {}, (1e-3, 3e-3)),
+    "AdamW": ("adamw", {}, (1e-3, 3e-3)),
+    "RMSProp": ("rmsprop", {}, (5e-4, 2e-3)),
+    "Adadelta": ("adadelta", {}, (0.5, 2.0)),
+    "Adagrad": ("adagrad", {}, (0.01, 0.03)),
+}
+
+
+def _optimizer_map(c: Context, single: bool) -> list[tuple[Recipe, dict[str, Any]]]:
+    """Every optimizer with two learning rates of its own, the better one by validation."""
+    if single:
+        return []
+    out = []
+    for title, (name, options, rates) in _OPTIMIZERS.items():
+        for lr in rates:
+            optimizer = replace(c.base.optimizer, name=name, lr=lr, **options)
+            for p in (0.0, 0.25, 0.5):
+                recipe = c.base.at(drops=c.hidden(p) if p else (), optimizer=optimizer)
+                out.append((recipe, {"experiment": "optimizer", "rate": p, "optimizer": title, "lr": lr}))
+    return out
+
+
+def _sizes(c: Context, n: int) -> list[tuple[int, list[tuple[Recipe, dict[str, Any]]]]]:
+    """Training sets of n / 16, n / 8 ... n rows, all with the same number of updates."""
+    sizes = [max(n // k, c.base.batch_size) for k in (16, 8, 4, 2, 1)]
+    return [
+        (
+            size,
+            [
+                (c.base.at(drops=c.hidden(p) if p else ()), {"experiment": "size", "rate": p, "size": size})
+                for p in (0.0, 0.25, 0.5)
+            ],
+        )
+        for size in dict.fromkeys(sizes)
+    ]
+
+
+_EXPERIMENTS: dict[str, Callable[[Context, bool], list[tuple[Recipe, dict[str, Any]]]]] = {
+    "rate": _rate_curve,
+    "layers": _layer_map,
+    "batch": _batch_map,
+    "optimizer": _optimizer_map,
+}

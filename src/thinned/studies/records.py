@@ -1,0 +1,162 @@
+"""What a study leaves on disk: plain records, each written beside and renamed, so that nothing is ever half there."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from .._errors import InputError
+
+Record = dict[str, Any]
+FORMAT = 1
+
+
+def write(path: Path, text: str | bytes) -> None:
+    """Write a file beside its place and rename it into it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(text.encode() if isinstance(text, str) else text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def dump(path: Path, data: Any) -> None:
+    """Write JSON; numbers that are not finite become null."""
+    write(path, json.dumps(_finite(data), ensure_ascii=False, separators=(",", ":")))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, dict):
+        return {k: _finite(v) for k, v in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(v) for v in data]
+    return data
+
+
+def read(path: Path) -> Any:
+    """Read JSON. Raises :class:`thinned.InputError` where the file is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; is {path.parent} the folder of a study?") from None
+    except (ValueError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path} is damaged ({error}); remove it and run the study again with --resume") from None
+
+
+class Store:
+    """The folder of a study: ``study.json`` (settings and surroundings), ``runs/`` (a file a chunk), and the results."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.runs = folder, folder / "runs"
+
+    def prepare(self) -> None:
+        """Make the folder. Raises :class:`thinned.InputError` where it cannot be written or has no room."""
+        try:
+            self.runs.mkdir(parents=True, exist_ok=True)
+            write(self.folder / ".room", b"\0" * (1 << 20))
+            (self.folder / ".room").unlink()
+        except OSError as error:
+            raise InputError(
+                f"the output folder {self.folder} cannot be written: {error.strerror}; choose another with --out"
+            ) from None
+
+    @property
+    def header(self) -> Path:
+        return self.folder / "study.json"
+
+    def begin(self, header: Record, resume: bool) -> Record:
+        """Start a study, or go on with the one that is here; returns the header that holds.
+
+        Raises :class:`thinned.InputError` where a study is here and ``resume`` is not asked, or its data or settings differ.
+        """
+        if not self.header.exists():
+            if resume:
+                raise InputError(f"nothing to resume: {self.header} does not exist; leave --resume out")
+            dump(self.header, header)
+            return header
+        if not resume:
+            raise InputError(
+                f"{self.folder} holds a study already; go on with it by --resume, or choose another folder with --out"
+            )
+        before: Record = read(self.header)
+        for part in ("settings", "data", "versions"):
+            then, now = before.get(part), json.loads(json.dumps(_finite(header[part])))
+            if then != now:
+                differs = next((k for k in now if not isinstance(then, dict) or then.get(k) != now[k]), "?")
+                had = then.get(differs) if isinstance(then, dict) else None
+                raise InputError(
+                    f"{self.folder} was begun with other {part}: {differs} was {had!r} and is {now.get(differs)!r} now; "
+                    "give the same again, or choose another folder with --out"
+                )
+        return before
+
+    def has(self, name: str) -> bool:
+        return (self.runs / f"{name}.json").exists()
+
+    def put(self, name: str, data: Any) -> None:
+        dump(self.runs / f"{name}.json", data)
+
+    def get(self, name: str) -> Any:
+        return read(self.runs / f"{name}.json")
+
+    def records(self) -> list[Record]:
+        """Every network's record, in the order of the chunks."""
+        names = sorted(p.stem for p in self.runs.glob("*.json") if p.stem.isdigit())
+        return [record for name in names for record in self.get(name)]
+
+
+def table(records: list[Record], header: Record) -> pd.DataFrame:
+    """One row a network and place in the study, without curves."""
+    out = []
+    for r in records:
+        row = {
+            "experiment": r["experiment"],
+            "arm": r.get("arm", ""),
+            "label": r.get("label", ""),
+            **{k: r.get(k) for k in ("rate", "batch", "optimizer", "lr", "size", "first", "last")},
+            "fold": r["fold"],
+            "epochs": r["epochs"],
+            "best_epoch": r["best"],
+            "stopped": r["stopped"],
+            "diverged": r["diverged"] is not None,
+            "dead_units": r["dead"],
+            "gap": r["gap"],
+        }
+        for part, (loss, metric) in r["scores"].items():
+            row[f"{part}_loss"], row[f"{part}_{header['data']['metric']}"] = loss, metric
+        row["seconds"], row["recipe"] = r["seconds"], json.dumps(r["recipe"])
+        out.append(row)
+    return pd.DataFrame(out)
+
+
+def write_table(folder: Path, records: list[Record], header: Record) -> Path:
+    """``results.parquet``, or ``results.csv`` where Parquet cannot be written."""
+    frame = table(records, header)
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        path = folder / "results.csv"
+        write(path, frame.to_csv(index=False))
+        return path
+    path = folder / "results.parquet"
+    import io
+
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    write(path, buffer.getvalue())
+    return path

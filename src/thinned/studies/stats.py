@@ -1,0 +1,64 @@
+"""Honest comparisons over folds: paired, corrected for folds that share training rows, and for many arms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean paired difference (first less second) with its 95 % interval and two-sided p.
+
+    ``low``, ``high`` and ``p`` are NaN where there are too few folds to tell.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+    def shown(self, alpha: float = 1 - LEVEL) -> int:
+        """-1 if the first is smaller beyond doubt, 1 if larger, 0 if no difference is shown."""
+        return int(math.copysign(1, self.mean)) if self.p < alpha else 0
+
+
+def paired(first: Sequence[float], second: Sequence[float], test_share: float) -> Difference:
+    """The corrected resampled t test (Nadeau and Bengio 2003) on scores of the same folds.
+
+    ``test_share``: test rows / training rows of a fold, 1 / (k - 1) in k-fold cross-validation. The variance of the
+    mean of J differences is taken as (1 / J + test_share) times their sample variance, because folds share training
+    rows; the ordinary t test takes 1 / J and finds differences that are not there.
+    """
+    d = np.asarray(first, float) - np.asarray(second, float)
+    d = d[np.isfinite(d)]
+    n = len(d)
+    if n < 2:
+        return Difference(float(d.mean()) if n else math.nan, math.nan, math.nan, math.nan)
+    mean, var = float(d.mean()), float(d.var(ddof=1))
+    error = math.sqrt((1 / n + test_share) * var)
+    if error == 0:
+        return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
+    return Difference(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, n - 1)))
+
+
+def interval(values: Sequence[float], test_share: float) -> Difference:
+    """The mean of fold scores with the interval of the same corrected variance."""
+    return paired(values, [0.0] * len(values), test_share)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of p values for many comparisons; NaN stays NaN."""
+    order = sorted((i for i, p in enumerate(ps) if not math.isnan(p)), key=lambda i: ps[i])
+    out, worst = [math.nan] * len(ps), 0.0
+    for rank, i in enumerate(order):
+        worst = max(worst, min(1.0, (len(order) - rank) * ps[i]))
+        out[i] = worst
+    return out
