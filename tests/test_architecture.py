@@ -43,6 +43,11 @@ def room(module: str) -> str:
     return ".".join(parts[:2]) if parts[0] == "engines" else parts[0]
 
 
+def is_module(name: str) -> bool:
+    path = ROOT.parent.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
 def imports(path: Path):
     """(line, thinned module or None, package) of every import outside TYPE_CHECKING."""
     here = ["thinned", *path.relative_to(ROOT).with_suffix("").parts]
@@ -61,7 +66,8 @@ def imports(path: Path):
         elif node.level:
             base = here[: len(here) - node.level]
             stem = [*base, *(node.module.split(".") if node.module else [])]
-            names = [".".join(stem)] if node.module else [".".join([*stem, alias.name]) for alias in node.names]
+            inside = [".".join([*stem, alias.name]) for alias in node.names]  # a name may be a module of its own
+            names = [n if is_module(n) else ".".join(stem) for n in inside]
         else:
             names = [node.module or ""]
         for name in names:

@@ -13,6 +13,7 @@ from . import presets
 from ._errors import InputError, unknown
 from .algebra.drop import Drop
 from .algebra.key import Key
+from .algebra.law import Bernoulli
 from .algebra.per import Block
 from .algebra.plan import plan
 from .engines.torch import reference, seed
@@ -57,6 +58,16 @@ def drop(
             _check_samples(key.samples, planned.sample_axis, planned.samples)
         y = reference.sample(x, planned, key)
     return x.copy_(y) if inplace and y is not x else y
+
+
+def mask(spec: Drop, shape: tuple[int, ...], key: Key, device: torch.device | None = None) -> Tensor:
+    """Which elements of a tensor of ``shape`` are kept under ``key``: bool, True where kept, broadcasts to ``shape``.
+
+    A mask is a function of its key, so it can be looked at without having been stored. ``spec`` has a Bernoulli law.
+    """
+    if not isinstance(spec.law, Bernoulli):
+        raise InputError(f"only a Bernoulli law has a mask, but got {spec.law}")
+    return reference.kept(plan(spec, shape), key, device)
 
 
 def _check_samples(samples: Tensor, axis: int | None, count: int) -> None:

@@ -78,6 +78,12 @@ class Analysis:
         return self.header["data"]
 
     @property
+    def left(self) -> int:
+        """How many parts of the study are not done."""
+        done = len({r["chunk"] for r in self.records}) + bool(self.costs) + (self.ensemble is not None)
+        return int(self.header["planned"]) - done
+
+    @property
     def test_share(self) -> float:
         """Test rows / training rows of a fold."""
         return self.data["test"] / max(self.data["train"] + self.data["val"], 1)
@@ -128,8 +134,9 @@ def analyse(
         scores = [[_score(r, i) for r in chosen] for i in (0, 1)]
         base = [[_score(r, i) for r in nothing] for i in (0, 1)]
         share = out.test_share
-        change = [paired(a, b, share) for a, b in zip(scores, base, strict=True)]
-        return Choice(name, title, family, chosen, interval(scores[0], share), interval(scores[1], share), *change)
+        loss, metric = (interval(s, share) for s in scores)
+        loss_change, metric_change = (paired(a, b, share) for a, b in zip(scores, base, strict=True))
+        return Choice(name, title, family, chosen, loss, metric, loss_change, metric_change)
 
     nothing = [min((r for r in arms if r["fold"] == f and r["arm"] == "none"), key=_loss) for f in folds]
     out.arms = [choose(name, *titles[name], {name}) for name in names]

@@ -88,9 +88,24 @@ def load(
             raise InputError(
                 f"data {source!r} has an unknown ending; use .csv, .parquet, .npz, a folder of IDX files, or openml:NAME"
             )
-    if limit is not None and limit < len(data):
-        data = _sample(data, limit, seed)
-    return data
+    return _limited(data, limit, seed)
+
+
+def from_frame(frame: pd.DataFrame, target: str | None, kind: Kind | None, limit: int | None = None, seed: int = 0) -> Dataset:
+    """A DataFrame as a dataset; see :func:`load`."""
+    return _limited(_table(frame.copy(), target, kind, "the table"), limit, seed)
+
+
+def from_arrays(x: Array, y: Array, kind: Kind | None, limit: int | None = None, seed: int = 0) -> Dataset:
+    """Arrays as a dataset: x [n, features], [n, h, w] or [n, c, h, w], y [n]; see :func:`load`."""
+    notes: list[str] = []
+    pixels, image = _pixels(x, "x")
+    target, kind, classes = _labels(y, kind, len(pixels), notes)
+    return _limited(Dataset("the arrays", pixels, target, kind, classes, image, notes=notes), limit, seed)
+
+
+def _limited(data: Dataset, limit: int | None, seed: int) -> Dataset:
+    return data if limit is None or limit >= len(data) else _sample(data, limit, seed)
 
 
 def _beside(path: Path) -> str:
@@ -189,7 +204,7 @@ def _features(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
         raise InputError(f"column {empty[0]!r} has no values at all; remove it")
     keep: dict[str, Any] = {}
     missing, categorical = 0, []
-    for name in frame:
+    for name in map(str, frame):
         column = frame[name]
         if pd.api.types.is_bool_dtype(column) or pd.api.types.is_numeric_dtype(column):
             number = column.astype(np.float64)
@@ -239,7 +254,7 @@ def _openml(name: str, target: str | None, kind: Kind | None) -> Dataset:
 
 def _npz(path: Path, kind: Kind | None) -> Dataset:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {k: file[k] for k in file.files}
     except ValueError as error:
         if "pickle" in str(error).lower():
@@ -247,7 +262,7 @@ def _npz(path: Path, kind: Kind | None) -> Dataset:
                 f"{path} holds pickled objects, which could run code when read; save plain arrays: np.savez(path, x=x, y=y)"
             ) from None
         raise InputError(f"{path} cannot be read as NPZ: {error}") from None
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:  # TypeError: one array, not an archive
         raise InputError(f"{path} cannot be read as NPZ: {error}") from None
     for name in ("x", "y"):
         if name not in arrays:
@@ -271,13 +286,13 @@ def _pixels(x: Array, name: str) -> tuple[Array, tuple[int, int, int] | None]:
         raise InputError(
             f"{name} has to be [n, features], [n, h, w] or [n, c, h, w] with rows in it, but its shape is {x.shape}"
         )
-    image = None
+    image: tuple[int, int, int] | None = None
     if x.ndim == 3:
         x = x[:, None]
     elif x.ndim == 4 and x.shape[1] not in (1, 3, 4) and x.shape[3] in (1, 3, 4):
         x = np.moveaxis(x, 3, 1)  # channels last
     if x.ndim == 4:
-        image = tuple(int(n) for n in x.shape[1:])
+        image = (int(x.shape[1]), int(x.shape[2]), int(x.shape[3]))
     x = x.reshape(len(x), -1).astype(np.float32)
     if not np.isfinite(x).all():
         raise InputError(f"{name} holds NaN or infinite values; impute them, or give a CSV, whose missing values are handled")

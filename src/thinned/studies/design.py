@@ -380,12 +380,13 @@ def _layer_map(c: Context, single: bool) -> list[tuple[Recipe, dict[str, Any]]]:
     rates, out = (0.0, 0.2, 0.4, 0.6, 0.8), []
     for a in rates:
         for b in rates:
-            if c.layers == 1:
-                points, places = (dropout(a), dropout(b)), ("input", "hidden layer")
-            else:
-                points = (None, dropout(a), *[None] * (c.layers - 2), dropout(b))
+            drops: tuple[Drop | None, ...] = (dropout(a), dropout(b))
+            places = ("input", "hidden layer")
+            if c.layers > 1:
+                drops = (None, dropout(a), *[None] * (c.layers - 2), dropout(b))
                 places = ("first hidden layer", "last hidden layer")
-            drops = points if a or b else ()
+            if not a and not b:
+                drops = ()
             if c.layers == 2 and a == b and a:
                 drops = c.hidden(a)  # the same recipe as on the rate curve
             out.append((c.base.at(drops=drops), {"experiment": "layers", "first": a, "last": b, "places": places}))

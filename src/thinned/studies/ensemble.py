@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..algebra import Key, plan, stream_of
-from ..engines.torch.reference import kept
+from ..algebra import Key, stream_of
+from ..functional import mask
 from ..nn import sampling
 from ..presets import dropout
 from ..train import Mlp, Optimizer, Recipe, Rows, Split, Task, fit
@@ -153,4 +153,4 @@ def _mask(recipe: Recipe, place: int, width: int, step: int, ids: Tensor) -> lis
     drop = recipe.drop(place)
     assert drop is not None
     key = Key(recipe.seed, stream_of(f"drop{place}"), step=step, samples=ids)
-    return kept(plan(drop, (1, width)), key)[0].int().tolist()
+    return mask(drop, (1, width), key)[0].int().tolist()

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from .._errors import InputError
@@ -52,9 +53,10 @@ def perform(tasks: Sequence[Task], splits: Sequence[Split], jobs: int, more: Cal
         )
         for _ in range(min(jobs, len(tasks)))
     ]
+    threads = [threading.Thread(target=_drive, args=(w, waiting, splits, events, more), daemon=True) for w in workers]
     try:
-        for worker in workers:
-            threading.Thread(target=_drive, args=(worker, waiting, splits, events, more), daemon=True).start()
+        for thread in threads:
+            thread.start()
         ended = 0
         while ended < len(workers):
             kind, task, value = events.get()
@@ -69,7 +71,14 @@ def perform(tasks: Sequence[Task], splits: Sequence[Split], jobs: int, more: Cal
     finally:
         for worker in workers:
             worker.kill()
+        for worker, thread in zip(workers, threads, strict=True):
             worker.wait()
+            if thread.ident is not None:
+                thread.join()
+            for pipe in (worker.stdin, worker.stdout):
+                if pipe is not None:
+                    with suppress(BrokenPipeError):  # what was still to be written has nobody to read it
+                        pipe.close()
 
 
 def _drive(

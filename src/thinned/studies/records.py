@@ -9,8 +9,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from .._errors import InputError
 
 Record = dict[str, Any]
@@ -117,46 +115,4 @@ class Store:
     def records(self) -> list[Record]:
         """Every network's record, in the order of the chunks."""
         names = sorted(p.stem for p in self.runs.glob("*.json") if p.stem.isdigit())
-        return [record for name in names for record in self.get(name)]
-
-
-def table(records: list[Record], header: Record) -> pd.DataFrame:
-    """One row a network and place in the study, without curves."""
-    out = []
-    for r in records:
-        row = {
-            "experiment": r["experiment"],
-            "arm": r.get("arm", ""),
-            "label": r.get("label", ""),
-            **{k: r.get(k) for k in ("rate", "batch", "optimizer", "lr", "size", "first", "last")},
-            "fold": r["fold"],
-            "epochs": r["epochs"],
-            "best_epoch": r["best"],
-            "stopped": r["stopped"],
-            "diverged": r["diverged"] is not None,
-            "dead_units": r["dead"],
-            "gap": r["gap"],
-        }
-        for part, (loss, metric) in r["scores"].items():
-            row[f"{part}_loss"], row[f"{part}_{header['data']['metric']}"] = loss, metric
-        row["seconds"], row["recipe"] = r["seconds"], json.dumps(r["recipe"])
-        out.append(row)
-    return pd.DataFrame(out)
-
-
-def write_table(folder: Path, records: list[Record], header: Record) -> Path:
-    """``results.parquet``, or ``results.csv`` where Parquet cannot be written."""
-    frame = table(records, header)
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError:
-        path = folder / "results.csv"
-        write(path, frame.to_csv(index=False))
-        return path
-    path = folder / "results.parquet"
-    import io
-
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
-    write(path, buffer.getvalue())
-    return path
+        return [{"chunk": name, **record} for name in names for record in self.get(name)]

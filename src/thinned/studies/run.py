@@ -80,8 +80,9 @@ def run(
     check_output(build(context(settings, folds[0], 0).base, folds[0]), folds[0])
     store = Store(folder)
     store.prepare()
-    kept = store.begin(header(data, settings, folds, command), resume)
     planned = chunks(settings, folds)
+    finished = all(store.has(name) for name in (*(c.name for c in planned), "ensemble", "costs"))
+    kept = store.begin(header(data, settings, folds, command) | {"planned": len(planned) + 2}, resume or finished)
     costs = [c.cost(folds[c.fold]) for c in planned]
     there = [store.has(c.name) for c in planned]
     watcher.start(sum(costs), sum(x for x, t in zip(costs, there, strict=True) if t), sum(len(c.jobs) for c in planned))

@@ -37,7 +37,8 @@ class Words:
         """A signed difference, in points for percentages."""
         if math.isnan(x):
             return "–"
-        return (f"{100 * x:+.1f}" if self.percent else f"{x:+.3g}").replace("-", "−")
+        text = f"{100 * x:+.1f}" if self.percent else f"{x:+.3g}"
+        return "0.0" if self.percent and float(text) == 0 else text.replace("-", "−")
 
     def range(self, d: Difference) -> str:
         return f"{self.change(d.low)} to {self.change(d.high)}{' points' if self.percent else ''}"

@@ -1,0 +1,5 @@
+"""``python -m thinned``."""
+
+from .cli import main
+
+main()

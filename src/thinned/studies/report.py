@@ -1,0 +1,286 @@
+"""The report: one HTML file from plain records, with nothing to fetch."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from . import figures
+from .analysis import Analysis, Choice
+from .records import Record
+from .verdict import Words, loss_range, loss_text, rate_curve, verdict
+
+
+def render(a: Analysis, outputs: Sequence[str]) -> str:
+    """The page. ``outputs``: the names of the files beside it."""
+    words = Words(a.data["kind"])
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "metric": words.value,
+        "change": words.change,
+        "loss": loss_text,
+        "count": lambda n: f"{n:,}",
+        "svg": Markup,
+        "p": _p,
+        "size": _bytes,
+    }
+    said = verdict(a)
+    return environment.get_template("report.html.jinja").render(
+        a=a,
+        data=a.data,
+        words=words,
+        verdict=said,
+        tiles=_tiles(a),
+        arms=_arms(a),
+        networks=len({_identity(r) for r in a.records}),
+        rate=figures.rate(a, words),
+        learning=figures.learning(a, words) if a.arms else None,
+        size=figures.size(a, words),
+        monte_carlo=figures.monte_carlo(a, words),
+        subnetworks=figures.subnetworks(a, words),
+        gradients=figures.gradients(a) if a.arms else None,
+        maps=[m for m in (_layer_map(a), _batch_map(a), _optimizer_map(a)) if m],
+        rates=rate_curve(a),
+        animation=_animation(a),
+        costs=_costs(a),
+        flags=_flags(a),
+        network=_network(a),
+        outputs=outputs,
+        loss_range=loss_range,
+        isnan=math.isnan,
+    )
+
+
+def _identity(r: Record) -> str:
+    """One network may stand at several places in a study."""
+    return f"{r['fold']} {r.get('size')} {r['recipe']}"
+
+
+def _p(value: float) -> str:
+    return "–" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
+def _bytes(n: float) -> str:
+    return f"{n / 1e6:.1f} MB" if n >= 1e6 else f"{n / 1e3:.0f} kB"
+
+
+def _network(a: Analysis) -> str:
+    """The study's network in words."""
+    kind, parts = next(iter(a.header["base"]["network"].items()))
+    model = a.header["settings"]["model"]
+    if kind == "custom":
+        return f"{model}, with dropout before each of its weight layers"
+    widths = " and ".join(map(str, parts.get("hidden") or parts["channels"]))
+    if kind == "cnn":
+        return f"{model}, convolutions of {widths} channels, then {parts['dense']} units"
+    return f"{model}, hidden layers of {widths} units, {parts['activation']}"
+
+
+def _tiles(a: Analysis) -> list[dict[str, Any]]:
+    if not a.arms:
+        return []
+    titles = {arm.name: arm.title for arm in a.arms}
+    out = [{"family": "none", "title": "no regularizer", "choice": a.none, "often": "its learning rate by validation"}]
+    for family, name in (("dropout", "dropout alone"), ("rival", "another regularizer"), ("pair", "dropout and another")):
+        if family in a.families:
+            choice = a.families[family]
+            often = titles[choice.arms[0][0]]
+            out.append({"family": family, "title": name, "choice": choice, "often": f"most often {often}"})
+    return out
+
+
+def _arms(a: Analysis) -> dict[str, Any]:
+    """Rows of the comparison, with each interval's place on a common strip in percent."""
+    others = sorted((x for x in a.arms if x.name != "none"), key=lambda x: (x.metric.mean, x.loss.mean))
+    reach = max((abs(v) for x in others for v in _ends(x)), default=0.0) * 1.05 or 1.0
+
+    def at(v: float) -> float:
+        return round(50 + 50 * v / reach, 2)
+
+    rows = []
+    for x in others:
+        low, high = _ends(x)
+        rows.append(
+            {
+                "arm": x,
+                "low": at(low),
+                "width": round(at(high) - at(low), 2),
+                "mean": at(x.metric_change.mean),
+                "known": low < high,
+            }
+        )
+    return {"rows": rows, "reach": reach, "count": len(others)}
+
+
+def _ends(x: Choice) -> tuple[float, float]:
+    d = x.metric_change
+    return (d.mean, d.mean) if math.isnan(d.low) else (d.low, d.high)
+
+
+def _heat(
+    title: str, text: str, across: str, down: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[float]]]
+) -> dict[str, Any]:
+    """A table whose cells are tinted by how low they are, on a logarithmic scale."""
+    known = [v for _, values in rows for v in values if v > 0 and math.isfinite(v)]
+    low, high = math.log(min(known)), math.log(max(known))
+
+    def cell(v: float) -> dict[str, Any]:
+        good = v > 0 and math.isfinite(v)
+        tint = (high - math.log(v)) / (high - low) if good and high > low else 0.0
+        return {"text": loss_text(v), "tint": round(100 * tint**1.5), "best": good and v == min(known)}
+
+    return {
+        "title": title,
+        "text": text,
+        "across": across,
+        "down": down,
+        "columns": columns,
+        "rows": [(name, [cell(v) for v in values]) for name, values in rows],
+    }
+
+
+def _means(records: Sequence[Record], keys: tuple[str, str]) -> dict[tuple[Any, Any], float]:
+    """The mean test loss over folds at each pair of coordinates."""
+    found: dict[tuple[Any, Any], list[float]] = {}
+    for r in records:
+        value = r["scores"]["test"][0]
+        found.setdefault((r[keys[0]], r[keys[1]]), []).append(math.nan if value is None else value)
+    return {k: fmean(v) for k, v in found.items()}
+
+
+def _grid(cells: dict[tuple[Any, Any], float]) -> tuple[list[Any], list[Any]]:
+    return sorted({k[0] for k in cells}), sorted({k[1] for k in cells})
+
+
+def _layer_map(a: Analysis) -> dict[str, Any] | None:
+    records = a.of("layers")
+    if not records:
+        return None
+    cells = _means(records, ("first", "last"))
+    downs, acrosses = _grid(cells)
+    first, last = records[0]["places"]
+    rows = [(f"{d:g}", [cells.get((d, c), math.nan) for c in acrosses]) for d in downs]
+    text = f"Is it better to drop more in early or in late layers? Test loss for each pair of rates, mean of {_folds(records)}."
+    return _heat("A rate for each layer", text, f"rate, {last}", f"rate, {first}", [f"{c:g}" for c in acrosses], rows)
+
+
+def _batch_map(a: Analysis) -> dict[str, Any] | None:
+    records = a.of("batch")
+    if not records:
+        return None
+    cells = _means(records, ("batch", "rate"))
+    downs, acrosses = _grid(cells)
+    rows = [(f"{d:,}", [cells.get((d, c), math.nan) for c in acrosses]) for d in downs]
+    text = (
+        "Small batches are noisy themselves. Test loss after equal epochs, with the learning rate following the root of "
+        f"the batch size, mean of {_folds(records)}."
+    )
+    return _heat("Rate and minibatch size", text, "dropout rate", "batch size", [f"{c:g}" for c in acrosses], rows)
+
+
+def _optimizer_map(a: Analysis) -> dict[str, Any] | None:
+    records = a.of("optimizer")
+    if not records:
+        return None
+    # of each optimizer's learning rates, the one with the lower validation loss, rate by rate
+    by: dict[tuple[str, float], dict[float, list[Record]]] = {}
+    for r in records:
+        by.setdefault((r["optimizer"], r["rate"]), {}).setdefault(r["lr"], []).append(r)
+
+    def value(r: Record, part: str) -> float:
+        v = r["scores"][part][0]
+        return math.inf if v is None else v
+
+    cells = {}
+    for key, by_lr in by.items():
+        best = min(by_lr.values(), key=lambda rs: fmean(value(r, "val") for r in rs))
+        cells[key] = fmean(value(r, "test") for r in best)
+    names, rates = list(dict.fromkeys(k[0] for k in by)), sorted({k[1] for k in by})
+    rows = [(n, [cells.get((n, c), math.nan) for c in rates]) for n in names]
+    text = f"Test loss, each optimizer at the better of two learning rates (by validation), mean of {_folds(records)}."
+    return _heat("Rate and optimizer", text, "dropout rate", "optimizer", [f"{c:g}" for c in rates], rows)
+
+
+def _folds(records: Sequence[Record]) -> str:
+    n = len({r["fold"] for r in records})
+    return f"{n} fold{'s' if n > 1 else ''}"
+
+
+def _animation(a: Analysis) -> dict[str, Any] | None:
+    """Coordinates of the small network and of its losses, and the frames for the page's script."""
+    told = (a.ensemble or {}).get("animation")
+    if not told:
+        return None
+    widths = [*told["widths"], min(told["outputs"], 10)]
+    xs = [190, 355, 520]
+    units = [[(x, 130 + (i - (n - 1) / 2) * (240 / max(n, 6))) for i in range(n)] for x, n in zip(xs, widths, strict=True)]
+    edges = [
+        {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "from": f"{layer}-{i}", "to": f"{layer + 1}-{j}"}
+        for layer in (0, 1)
+        for i, (x1, y1) in enumerate(units[layer])
+        for j, (x2, y2) in enumerate(units[layer + 1])
+    ]
+    frames = told["frames"]
+    losses = [f[k] for f in frames for k in ("loss", "val")]
+    low, high = min(losses), max(losses)
+
+    def line(key: str) -> str:
+        points = ((i, 100 - 90 * (f[key] - low) / max(high - low, 1e-9)) for i, f in enumerate(frames))
+        return " ".join(f"{20 + 600 * i / max(len(frames) - 1, 1):.1f},{y:.1f}" for i, y in points)
+
+    return {
+        "units": units,
+        "edges": edges,
+        "inputs": a.data["inputs"],
+        "outputs": told["outputs"],
+        "frames": frames,
+        "p": told["p"],
+        "loss": line("loss"),
+        "val": line("val"),
+    }
+
+
+def _costs(a: Analysis) -> list[dict[str, Any]]:
+    if not a.costs:
+        return []
+    titles = {arm.name: (arm.title, arm.family) for arm in a.arms}
+    longest = max(c["milliseconds"] for c in a.costs)
+    base = next((c["milliseconds"] for c in a.costs if c["arm"] == "none"), longest)
+    return [
+        {
+            **c,
+            "title": titles.get(c["arm"], (c["arm"], ""))[0],
+            "family": titles.get(c["arm"], ("", "none"))[1],
+            "share": round(100 * c["milliseconds"] / longest, 1),
+            "ratio": c["milliseconds"] / base,
+        }
+        for c in a.costs
+    ]
+
+
+def _flags(a: Analysis) -> list[tuple[str, int, str]]:
+    """What went wrong in training: the kind, how many networks, and where it was seen."""
+    seen: dict[str, set[str]] = {}
+    where: dict[str, Counter[str]] = {}
+    for r in a.records:
+        for flag in r["flags"]:
+            kind = flag.split(":")[0].split(" in epoch")[0]
+            seen.setdefault(kind, set()).add(_identity(r))
+            where.setdefault(kind, Counter())[_place(r)] += 1
+    return [(kind, len(ids), ", ".join(name for name, _ in where[kind].most_common(3))) for kind, ids in seen.items()]
+
+
+def _place(r: Record) -> str:
+    if r["experiment"] == "arms":
+        return f"{r['arm']} ({r['label']})"
+    coordinates = {k: r[k] for k in ("optimizer", "lr", "rate", "batch", "size", "first", "last") if k in r}
+    return f"{r['experiment']} map ({', '.join(f'{k} {v}' for k, v in coordinates.items())})"

@@ -1,0 +1,302 @@
+"""Reading users' data, and every way in which it can be wrong."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from thinned import InputError
+from thinned.studies import data as module
+from thinned.studies.data import check_folds, from_arrays, from_frame, load, read_idx, splits
+
+
+def frame(n=120, seed=0):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "age": rng.normal(40, 10, n),
+            "city": rng.choice(["Paris", "Rome", "Oslo"], n),
+            "member": rng.random(n) < 0.5,
+            "label": rng.choice(["yes", "no"], n),
+            "price": rng.normal(size=n),
+        }
+    )
+
+
+def write_idx(folder: Path, n=40, h=6, w=5, prefix="train", zipped=True):
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(1)
+    x, y = rng.integers(0, 256, (n, h, w), np.uint8), (np.arange(n) % 4).astype(np.uint8)
+    for name, array in (("images-idx3-ubyte", x), ("labels-idx1-ubyte", y)):
+        raw = b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+        path = folder / f"{prefix}-{name}{'.gz' if zipped else ''}"
+        path.write_bytes(gzip.compress(raw) if zipped else raw)
+    return x, y
+
+
+def test_default_is_digits():
+    data = load(None)
+    assert (data.name, len(data), data.image, data.kind, len(data.classes)) == ("digits", 1797, (1, 8, 8), "classification", 10)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet", ".tsv", ".csv.gz"])
+def test_tables(tmp_path, ending):
+    path, table = tmp_path / f"people{ending}", frame()
+    if ending == ".parquet":
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, index=False, sep="\t" if ending == ".tsv" else ",")
+    data = load(str(path), "label")
+    assert (data.name, data.kind, data.classes) == ("people", "classification", ["no", "yes"])
+    assert list(data.x.columns) == ["age", "city", "member", "price"]
+    assert load(str(path), "price").kind == "regression"
+    assert load(str(path), "price").target == "price"
+
+
+def test_mixed_columns_become_numbers():
+    table = frame()
+    table.loc[3, "age"], table.loc[5, "age"], table.loc[7, "city"] = np.nan, np.inf, None
+    data = from_frame(table, "label", None)
+    text = " ".join(data.notes)
+    assert "1 infinite values in age count as missing" in text
+    assert "3 missing values" in text
+    assert "Categories (city) became 0/1 columns" in text
+    for split in splits(data, 3, 1, 0):
+        assert split.train.x.isfinite().all()
+        assert abs(split.train.x[:, 0].mean()) < 1e-5  # age, scaled on training rows
+        assert abs(split.train.x[:, 0].std(correction=0) - 1) < 1e-4
+        assert set(split.train.x[:, -3:].unique().tolist()) == {0.0, 1.0}
+
+
+def test_nothing_leaks_from_test_rows():
+    """A category that only a test row has is unknown in training, and a huge test value does not move the mean."""
+    table = frame()
+    data = from_frame(table, "price", None)
+    fold = splits(data, 3, 1, 0)[0]
+    row = int(fold.test.ids[0])
+    table.loc[row, "city"], table.loc[row, "age"] = "Atlantis", 1e9
+    changed = splits(from_frame(table, "price", None), 3, 1, 0)[0]
+    assert changed.train.x.equal(fold.train.x)
+    assert changed.test.x[0, 0] > 1e6
+    assert not changed.test.x[0, 3:].any() or changed.test.x.shape[1] == fold.test.x.shape[1]
+
+
+def test_regression_targets_are_standardised_on_training_rows():
+    data = from_frame(frame(), "price", None)
+    for split in splits(data, 3, 1, 0):
+        assert abs(split.train.y.mean()) < 1e-6
+        back = split.test.y.double() * split.task.scale
+        raw = data.y[split.test.ids.numpy()]
+        np.testing.assert_allclose((back - back.mean()).numpy(), raw - raw.mean(), atol=1e-5)
+
+
+def test_folds_are_a_partition_with_every_class():
+    data = load(None, limit=300)
+    assert "300 of 1,797 rows were used" in data.notes[-1]
+    folds = splits(data, 5, 2, 0)
+    assert len(folds) == 10
+    for repeat in (folds[:5], folds[5:]):
+        tested = np.concatenate([f.test.ids.numpy() for f in repeat])
+        assert sorted(tested) == list(range(300))
+        for f in repeat:
+            parts = [set(p.ids.tolist()) for p in (f.train, f.val, f.test)]
+            assert sum(map(len, parts)) == 300
+            assert len(set.union(*parts)) == 300
+            assert len(f.train.y.unique()) == len(f.val.y.unique()) == 10
+    assert not folds[0].test.ids.equal(folds[5].test.ids)
+
+
+def test_npz(tmp_path):
+    path, rng = tmp_path / "a.npz", np.random.default_rng(0)
+    x = rng.random((60, 8, 8, 3))
+    np.savez(path, x=x, y=np.arange(60) % 3, x_test=x[:10], y_test=np.arange(10) % 3)
+    data = load(str(path))
+    assert data.image == (3, 8, 8)
+    np.testing.assert_allclose(data.x[0].reshape(3, 8, 8), np.moveaxis(x[0], 2, 0), rtol=1e-6)
+    assert len(data.extra[1]) == 10
+    assert len(splits(data, 3, 1, 0)[0].extra) == 10
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_idx_folder(tmp_path, zipped):
+    x, y = write_idx(tmp_path / "images", zipped=zipped)
+    write_idx(tmp_path / "images", n=12, prefix="t10k", zipped=zipped)
+    data = load(str(tmp_path / "images"))
+    assert (data.name, data.image, len(data)) == ("images", (1, 6, 5), 40)
+    np.testing.assert_array_equal(data.x, x.reshape(40, -1))
+    np.testing.assert_array_equal(data.y, y)
+    assert len(data.extra[1]) == 12
+
+
+def test_openml_goes_through_scikit_learn(monkeypatch):
+    class Bunch:
+        frame, target_names = frame(), ["label"]
+
+    asked = {}
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", lambda **k: asked.update(k) or Bunch)
+    assert load("openml:people").target == "label"
+    assert asked["name"] == "people"
+    load("openml:42", target="price")
+    assert asked["data_id"] == 42
+
+    def offline(**_):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", offline)
+    with pytest.raises(InputError, match=r"openml:people could not be fetched \(OSError: no route to host\)"):
+        load("openml:people")
+
+
+def test_arrays_and_images():
+    rng = np.random.default_rng(0)
+    data = from_arrays(rng.random((50, 4)), rng.random(50), None)
+    assert (data.kind, data.image) == ("regression", None)
+    assert from_arrays(rng.random((50, 7, 7)), np.arange(50) % 2, None).image == (1, 7, 7)
+    assert from_arrays(rng.random((50, 4)), np.array(["a", "b"] * 25), None).classes == ["a", "b"]
+    assert from_arrays(rng.random((50, 4)), np.array([True, False] * 25), None).kind == "classification"
+    assert from_arrays(rng.random((50, 4)), np.arange(50) % 2, "regression").kind == "regression"
+
+
+def test_digest_sees_a_change():
+    a, b = frame(), frame()
+    b.loc[0, "age"] += 1e-9
+    assert from_frame(a, "label", None).digest() == from_frame(frame(), "label", None).digest()
+    assert from_frame(a, "label", None).digest() != from_frame(b, "label", None).digest()
+
+
+def bad_npz(path, **arrays):
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def case(tmp_path, name):
+    """(arguments of load, the message)."""
+    table, path = frame(), tmp_path / "t.csv"
+
+    def save(t):
+        t.to_csv(path, index=False)
+        return str(path)
+
+    ones, labels = np.ones((30, 2)), np.arange(30) % 2
+    match name:
+        case "missing file":
+            save(table)
+            return (str(tmp_path / "u.csv"),), r"does not exist; did you mean 't\.csv'"
+        case "unknown ending":
+            (tmp_path / "a.xyz").write_text("1")
+            return (str(tmp_path / "a.xyz"),), "unknown ending"
+        case "empty file":
+            path.write_text("")
+            return (str(path), "label"), r"t\.csv is empty"
+        case "only a header":
+            path.write_text("a,label\n")
+            return (str(path), "label"), "no rows with a value of 'label'"
+        case "no target":
+            return (save(table),), "--target NAME; its columns are age, city, member, label, price"
+        case "wrong target":
+            return (save(table), "lable"), "target 'lable' is not a column; did you mean 'label'"
+        case "constant target":
+            return (save(table.assign(label="yes")), "label"), r"target 'label' is constant \('yes'\)"
+        case "text for regression":
+            return (save(table), "label", "regression"), "needs a target of numbers, but 'label' holds"
+        case "numbers as classes":
+            return (save(table), "price", "classification"), "has 120 classes in 120 rows"
+        case "all-missing column":
+            return (save(table.assign(void=np.nan)), "label"), "column 'void' has no values at all"
+        case "only the target":
+            return (save(table[["label"]]), "label"), "no column besides the target"
+        case "only texts":
+            texts = pd.DataFrame({"t": [f"text {i}" for i in range(120)], "label": table["label"]})
+            return (save(texts), "label"), "no column is left to learn from"
+        case "binary as csv":
+            path.write_bytes(bytes(range(256)) * 20)
+            return (str(path), "label"), r"cannot be read as a table|is not a column"
+        case "damaged parquet":
+            (tmp_path / "d.parquet").write_bytes(b"PAR1 nonsense")
+            return (str(tmp_path / "d.parquet"), "label"), "cannot be read as a table"
+        case "pickled npz":
+            return (bad_npz(tmp_path / "p.npz", x=np.array([{}, []], dtype=object), y=labels),), "holds pickled objects"
+        case "damaged npz":
+            (tmp_path / "d.npz").write_bytes(b"PK\3\4 nonsense")
+            return (str(tmp_path / "d.npz"),), "cannot be read as NPZ"
+        case "npy as npz":
+            with (tmp_path / "n.npz").open("wb") as file:
+                np.save(file, ones)
+            return (str(tmp_path / "n.npz"),), "cannot be read as NPZ"
+        case "npz without y":
+            return (bad_npz(tmp_path / "n.npz", x=ones, labels=labels),), "named 'x' and 'y', but has labels, x"
+        case "npz of text":
+            return (bad_npz(tmp_path / "n.npz", x=np.array([["a"]] * 30), y=labels),), "x has to hold numbers"
+        case "npz of unequal lengths":
+            return (bad_npz(tmp_path / "n.npz", x=ones, y=labels[:9]),), "one value for each of the 30 rows"
+        case "npz of five axes":
+            return (bad_npz(tmp_path / "n.npz", x=np.ones((30, 1, 1, 1, 1)), y=labels),), r"its shape is \(30, 1, 1, 1, 1\)"
+        case "npz with nan":
+            return (bad_npz(tmp_path / "n.npz", x=ones * np.nan, y=labels),), "x holds NaN or infinite values"
+        case "empty folder":
+            (tmp_path / "f").mkdir()
+            return (str(tmp_path / "f"),), "needs train-images-idx3-ubyte and .*, but has nothing"
+        case "openml without a name":
+            return ("openml:",), "needs a name or a number"
+    raise AssertionError(name)
+
+
+CASES = """missing file, unknown ending, empty file, only a header, no target, wrong target, constant target,
+text for regression, numbers as classes, all-missing column, only the target, only texts, binary as csv,
+damaged parquet, pickled npz, damaged npz, npy as npz, npz without y, npz of text, npz of unequal lengths,
+npz of five axes, npz with nan, empty folder, openml without a name"""
+
+
+@pytest.mark.parametrize("name", [c.strip() for c in CASES.replace("\n", " ").split(",")])
+def test_bad_data(tmp_path, name):
+    arguments, message = case(tmp_path, name)
+    with pytest.raises(InputError, match=message):
+        load(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"", "is not an IDX file"),
+        (b"\0\0\x0d\x01\0\0\0\1\0", "is not an IDX file"),
+        (b"\0\0\x08\x01\0\0\0\x09abc", "is damaged: its header says 9 bytes, but 3 follow"),
+        (b"\0\0\x08\x03\0\0\0\x09", "is damaged"),
+        (b"\x1f\x8b\x08\0broken", "cannot be read"),
+        (gzip.compress(b"\0\0\x08\x01\0\0\0\x02ab")[:-6], "cannot be read"),
+    ],
+)
+def test_bad_idx(tmp_path, raw, message):
+    path = tmp_path / "x-ubyte"
+    path.write_bytes(raw)
+    with pytest.raises(InputError, match=message):
+        read_idx(path)
+
+
+def test_folds_that_cannot_be():
+    data = load(None, limit=100)
+    with pytest.raises(InputError, match="20 folds need at least 200 rows, but there are 100"):
+        check_folds(data, 20)
+    table = frame()
+    table["label"] = ["rare"] * 2 + ["common"] * 118
+    with pytest.raises(InputError, match="class 'rare' has 2 rows, fewer than 5 for 5 folds"):
+        check_folds(from_frame(table, "label", None), 5)
+
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data folder is not here")
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_real_images(name):
+    data = load(str(SHARED / name), limit=1000)
+    assert (len(data), data.image, len(data.classes), len(data.extra[1])) == (1000, (1, 28, 28), 10, 10_000)
+    assert np.bincount(data.y).min() > 80
+
+
+def test_module_constants_are_the_documented_ones():
+    assert (module.LEVELS, module.CLASSES) == (50, 30)

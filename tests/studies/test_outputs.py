@@ -1,0 +1,278 @@
+"""Verdict, report and policy: true to the records, escaped, self-contained."""
+
+from __future__ import annotations
+
+import copy
+import html.parser
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import thinned
+from thinned import InputError
+from thinned.algebra import Drop
+from thinned.studies import figures, outputs
+from thinned.studies.analysis import analyse, policy, versus
+from thinned.studies.data import from_frame
+from thinned.studies.design import LEVELS
+from thinned.studies.outputs import TITLES, finish
+from thinned.studies.report import render
+from thinned.studies.run import run
+from thinned.studies.verdict import Words, verdict
+
+
+def made(scores, folds=5, kind="classification"):
+    """An analysis of records that say what we want: ``scores[arm]`` is (loss, metric) by fold."""
+    records = []
+    for arm, by_fold in scores.items():
+        for fold, (loss, metric) in enumerate(by_fold):
+            recipe = {
+                "drops": [None, {"law": {"bernoulli": {"p": 0.5}}}],
+                "connect": 0.0,
+                "network": {"mlp": {}},
+                "optimizer": {},
+            }
+            recipe |= {"l1": 0, "l2": 0, "max_norm": None, "label_smoothing": 0, "patience": None, "augment": {"noise": 0.0}}
+            record = {"experiment": "arms", "arm": arm, "label": "p = 0.5", "fold": fold, "recipe": recipe, "chunk": "0000"}
+            record |= {"epochs": 3, "best": 2, "diverged": None, "flags": [], "gap": 0.1, "seconds": 0.1}
+            record |= {"scores": dict.fromkeys(("train", "val", "test"), (loss, metric)), "gradients": [[0.1, 0.2]] * 2}
+            records.append(record | {"history": {"train_loss": [0.5, 0.4], "val_loss": [0.6, 0.5]}})
+    header = {
+        "data": {
+            "name": "made",
+            "kind": kind,
+            "target": "y",
+            "metric": "error",
+            "train": 64,
+            "val": 16,
+            "test": 20,
+            "extra": 0,
+        },
+        "planned": 3,
+        "settings": {"candidates": 1},
+    }
+    return analyse(header, records, [{"arm": "none"}], {}, TITLES)
+
+
+def around(centre, spread=0.001):
+    return [(centre * 3 + spread * i, centre + spread * i) for i in (-2, -1, 0, 1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("dropout", "tone", "words"),
+    [
+        (0.01, "helps", "Dropout helps: error 1.0 % with dropout, 3.0 % without"),
+        (0.05, "hurts", "Dropout hurts here: error 5.0 % with dropout, 3.0 % without"),
+    ],
+)
+def test_verdict_of_a_clear_difference(dropout, tone, words):
+    said = verdict(made({"none": around(0.03), "dropout": [(3 * x, x) for _, x in around(dropout, 0.0012)]}))
+    assert said.tone == tone
+    assert said.headline.startswith(words)
+    assert "95 % interval of the difference" in said.headline
+
+
+def test_verdict_of_no_difference():
+    noisy = [(3 * x, x) for x in (0.02, 0.04, 0.025, 0.035, 0.03)]
+    said = verdict(made({"none": around(0.03), "dropout": noisy}))
+    assert said.tone == "unclear"
+    assert said.headline.startswith("No difference is shown")
+    assert said.sentences[0][0] == "How sure"
+
+
+def test_verdict_of_better_probabilities_alone():
+    none = [(0.30, 0.03), (0.31, 0.02), (0.29, 0.04), (0.30, 0.03), (0.31, 0.03)]
+    dropout = [(0.10, 0.03), (0.12, 0.03), (0.09, 0.03), (0.11, 0.02), (0.10, 0.04)]
+    said = verdict(made({"none": none, "dropout": dropout}))
+    assert said.tone == "helps"
+    assert said.headline.startswith("With dropout the predicted probabilities are better: log-loss 0.104 against 0.302")
+    assert "No difference in error is shown" in said.headline
+
+
+def test_families_are_chosen_by_validation_not_by_test():
+    """An arm with the best test score but a bad validation loss is not chosen."""
+    a = made({"none": around(0.03), "dropout": around(0.02), "gaussian": around(0.025)})
+    for r in a.records:
+        if r["arm"] == "gaussian":
+            r["scores"]["test"] = (0.0, 0.0)
+    again = analyse(a.header, a.records, [], None, TITLES)
+    assert again.families["dropout"].arms == [("dropout", 5)]
+    assert again.best_setting(["dropout"])["arm"] == "dropout"
+
+
+def test_a_diverged_network_is_never_chosen():
+    a = made({"none": around(0.03), "dropout": around(0.02), "l2": around(0.04)})
+    for r in a.records:
+        if r["arm"] == "dropout":
+            r["diverged"], r["scores"] = 1, dict.fromkeys(r["scores"], (None, None))
+    again = analyse(a.header, a.records, [], None, TITLES)
+    assert again.best_setting(["dropout", "rival", "none"])["arm"] == "none"
+    assert np.isnan(again.families["dropout"].metric.mean)
+    assert Words("classification").value(again.families["dropout"].metric.mean) == "–"
+    verdict(again)
+
+
+def test_versus_is_paired():
+    a = made({"none": around(0.03), "dropout": around(0.02), "l2": around(0.025)})
+    loss, metric = versus(a.families["rival"], a.families["dropout"], a.test_share)
+    assert metric.mean == pytest.approx(0.005)
+    assert metric.low == pytest.approx(metric.high)
+    assert loss.mean == pytest.approx(0.015)
+
+
+def test_policy_reads_back(tiny):
+    chosen = json.loads((tiny.folder / "policy.json").read_text())
+    assert chosen == json.loads(json.dumps(policy(tiny.analysis)))
+    for site in chosen["sites"]:
+        assert Drop.from_json(site["drop"]).rate > 0
+    assert chosen["evidence"]["test"] == pytest.approx(
+        next(a for a in tiny.analysis.arms if a.name == chosen["arm"]).metric.mean
+    )
+
+
+class Page(html.parser.HTMLParser):
+    """Collects what a browser would fetch, and checks that tags are balanced."""
+
+    VOID = frozenset({"meta", "br", "input", "link", "img"})
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.fetched, self.ids, self.text = [], [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attributes:
+            if name in ("src", "href", "xlink:href") and not value.startswith("#"):
+                self.fetched.append(value)
+            if name == "id":
+                self.ids.append(value)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.text.append(data)
+
+
+def parsed(text):
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    return page
+
+
+def test_report_is_one_file(tiny):
+    text = tiny.report.read_text()
+    page = parsed(text)
+    assert page.fetched == []
+    assert "url(" not in re.sub(r"url\(#[^)]*\)", "", text)
+    assert "@import" not in text
+    assert len(page.ids) == len(set(page.ids))
+    assert not re.search(r"#00000[1-9a-f]", text)  # every colour became a variable
+    shown = " ".join(" ".join(page.text).split())
+    headings = """Every way to regularize, How much dropout, Fitting and overfitting, A rate for each layer, The ensemble inside,
+        Rate and minibatch size, Rate and optimizer, Rate and amount of data, step by step, What it costs, Was training sound?,
+        How it was measured"""
+    for heading in (h.strip() for h in headings.split(",")):
+        assert heading in shown, heading
+    assert tiny.verdict.headline in shown
+    assert "thinned study --tiny" in shown
+    assert f"Seed 0; thinned {thinned.__version__}" in shown
+    frames = json.loads(re.search(r'id="frames">(.*?)</script>', text, re.S)[1])
+    assert len(frames) == 60
+    assert {len(layer) for f in frames for layer in f["kept"]} == {7, 5}
+
+
+def test_report_is_drawn_again_to_the_same_page(tiny):
+    before = tiny.report.read_text()
+    assert finish(tiny.folder).report.read_text() == before
+
+
+def test_report_of_less_is_still_a_page(tiny):
+    """Without costs, ensemble or maps the sections are absent, not broken."""
+    a = tiny.analysis
+    records = [r for r in a.records if r["experiment"] == "arms"]
+    less = analyse(a.header, records, [], None, TITLES)
+    text = " ".join(parsed(render(less, [])).text)
+    assert "What it costs" not in text
+    assert "The ensemble inside" not in text
+    assert "Every way to regularize" in text
+
+
+@pytest.mark.parametrize("target", ["<script>alert(1)</script>", "{{ 7 * 7 }}"])
+def test_names_from_the_data_are_text(tmp_path, target):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"<img src=x onerror=alert(2)>": rng.choice(["a", "b<b>"], 120), "z": rng.normal(size=120)})
+    frame[target] = frame["z"] + rng.normal(size=120)
+    settings = replace(LEVELS["quick"], folds=2, epochs=1, arms=("none", "dropout"), candidates=2)
+    run(from_frame(frame, target, None), settings, tmp_path / "o", jobs=1, command="<script>command</script>")
+    text = finish(tmp_path / "o").report.read_text()
+    assert "<script>alert" not in text
+    assert "<script>command" not in text
+    assert "<img" not in text
+    if "7" in target:
+        assert "{{ 7 * 7 }}" in " ".join(parsed(text).text)
+    assert "RMSE" in text
+
+
+def test_words():
+    percent, number = Words("classification"), Words("regression")
+    assert (percent.value(0.0217), percent.change(-0.0123), percent.change(-0.0004)) == ("2.2 %", "−1.2", "0.0")
+    assert (number.value(3.14159), number.change(-0.5)) == ("3.14", "−0.5")
+    assert percent.value(float("nan")) == "–"
+
+
+def test_ensemble_readings_are_consistent(tiny):
+    """Of one softmax layer, the geometric mean over all 1,024 masks is weight scaling; k = 1 has no two readings."""
+    exact = tiny.analysis.ensemble["exact"]
+    assert len(exact["subnetworks"]) == 1024
+    assert exact["distance"] < 1e-5
+    np.testing.assert_allclose(exact["geometric"], exact["scaled"], rtol=1e-4)
+    assert abs(exact["arithmetic"][0] - exact["scaled"][0]) > 1e-3
+    curve = tiny.analysis.ensemble["curve"]
+    np.testing.assert_allclose(curve["arithmetic"][0], curve["geometric"][0], rtol=1e-4)
+    assert len(curve["arithmetic"]) == len(curve["samples"]) == 13
+
+
+def test_costs_are_measured_for_every_arm(tiny):
+    costs = {c["arm"]: c for c in tiny.analysis.costs}
+    assert set(costs) == {a.name for a in tiny.analysis.arms}
+    assert all(c["milliseconds"] > 0 for c in costs.values())
+    assert costs["dropout"]["kept"] > costs["none"]["kept"]
+    weights = 4 * (64 * 128 + 128 + 128 * 128 + 128 + 128 * 10 + 10)
+    assert 3 * weights <= costs["none"]["state"] <= 3 * weights + 100  # Adam keeps two more of each
+
+
+def test_figures_say_what_they_show(tiny):
+    words = Words("classification")
+    drawn = [
+        f(tiny.analysis, words)
+        for f in (figures.rate, figures.learning, figures.size, figures.monte_carlo, figures.subnetworks)
+    ]
+    for figure in [*drawn, figures.gradients(tiny.analysis)]:
+        assert len(figure.alt) > 40
+        assert figure.wide.startswith("<svg")
+        assert figure.wide != figure.narrow
+
+
+def test_nothing_to_report(tmp_path):
+    with pytest.raises(InputError, match=r"study.json does not exist; is .* the folder of a study"):
+        finish(tmp_path)
+
+
+def test_results_without_pyarrow_are_csv(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", lambda *_, **__: (_ for _ in ()).throw(ImportError("pyarrow")))
+    path = outputs.write_table(tmp_path, copy.deepcopy(tiny.analysis.records), tiny.analysis.header)
+    assert path.name == "results.csv"
+    assert len(pd.read_csv(path)) == len(tiny.analysis.records)
