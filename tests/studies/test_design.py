@@ -16,11 +16,13 @@ from thinned.studies.design import (
     EXTRA_ARMS,
     LEVELS,
     Settings,
+    chosen_lr,
     chunks,
     context,
     epochs_for,
     network,
     pick,
+    pilots,
     usable,
 )
 from thinned.train import Cnn, Custom, Mlp
@@ -61,7 +63,7 @@ def test_arms_are_all_there():
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6])
 def test_every_arm_has_the_same_budget(folds, count):
-    c = replace(context(Settings(), folds[0], 0), count=count)
+    c = replace(context(Settings(), folds[0], 0, 2e-3), count=count)
     for arm in ARMS.values():
         found = arm.candidates(c)
         assert len(found) == count
@@ -69,7 +71,7 @@ def test_every_arm_has_the_same_budget(folds, count):
 
 
 def test_the_default_study_trains_at_least_300_networks(folds):
-    planned = chunks(LEVELS["default"], folds)
+    planned = chunks(LEVELS["default"], folds, 2e-3)
     jobs = [(c.fold, c.size, j.recipe) for c in planned for j in c.jobs]
     assert len(jobs) >= 300
     assert len(set(jobs)) == len(jobs)
@@ -79,7 +81,7 @@ def test_the_default_study_trains_at_least_300_networks(folds):
 
 
 def test_arms_say_what_they_do(folds):
-    c = context(Settings(), folds[0], 0)
+    c = context(Settings(), folds[0], 0, 2e-3)
     plain = c.base
     recipes = {name: arm.candidates(c)[1].recipe for name, arm in ARMS.items()}
     assert recipes["dropout"].drops[0] is None
@@ -99,10 +101,22 @@ def test_arms_say_what_they_do(folds):
         assert name == "none" or recipe != plain
 
 
+def test_the_learning_rate_is_the_pilots_best(folds):
+    planned = pilots(LEVELS["default"], folds)
+    assert len(planned) == 5
+    assert all(len(c.jobs) == 16 for c in planned)
+    assert not {c.name for c in planned} & {c.name for c in chunks(LEVELS["default"], folds, 2e-3)}
+    loss = {1e-3: (0.2, 0.4), 2e-3: (0.1, 0.7), 4e-3: (0.3, 0.3), 8e-3: (None, 0.01)}
+    records = [{"experiment": "pilot", "lr": lr, "scores": {"val": (v, v)}} for lr, values in loss.items() for v in values]
+    assert chosen_lr(Settings(), records) == 2e-3  # sqrt(0.1 * 0.7) < sqrt(0.2 * 0.4); a diverged pilot loses
+    assert chosen_lr(Settings(lr=0.5), []) == 0.5
+    assert pilots(Settings(lr=0.5), folds) == []
+
+
 def test_tables_are_augmented_by_noise():
     rng = np.random.default_rng(0)
     split = splits(from_arrays(rng.random((100, 5)), np.arange(100) % 2, None), 2, 1, 0)[0]
-    found = ARMS["augment"].candidates(context(Settings(), split, 0))
+    found = ARMS["augment"].candidates(context(Settings(), split, 0, 2e-3))
     assert all(x.recipe.augment.noise > 0 and not x.recipe.augment.moves for x in found)
 
 
@@ -139,7 +153,7 @@ def test_arms_that_cannot_run_say_why(folds):
 
 @pytest.mark.parametrize("model", ["wide", "deep", "cnn"])
 def test_other_models_are_planned(folds, model):
-    planned = chunks(replace(LEVELS["quick"], model=model), folds[:1])
+    planned = chunks(replace(LEVELS["quick"], model=model), folds[:1], 2e-3)
     assert sum(len(c.jobs) for c in planned) > 30
 
 
@@ -149,6 +163,7 @@ def test_other_models_are_planned(folds, model):
         ({"arms": ("dropot",)}, "unknown arm 'dropot'; did you mean"),
         ({"folds": 1}, "--folds has to be at least 2, but got 1"),
         ({"seed": -1}, "--seed has to be at least 0"),
+        ({"lr": 0.0}, "--lr has to be above 0"),
     ],
 )
 def test_refused(changes, message):

@@ -181,7 +181,8 @@ def test_report_is_one_file(tiny):
     assert len(page.ids) == len(set(page.ids))
     assert not re.search(r"#00000[1-9a-f]", text)  # every colour became a variable
     shown = " ".join(" ".join(page.text).split())
-    headings = """Every way to regularize, How much dropout, Fitting and overfitting, A rate for each layer, The ensemble inside,
+    headings = """Every way to regularize, How much dropout, Fitting and overfitting, A rate for each layer,
+        The ensemble inside,
         Rate and minibatch size, Rate and optimizer, Rate and amount of data, step by step, What it costs, Was training sound?,
         How it was measured"""
     for heading in (h.strip() for h in headings.split(",")):
@@ -229,7 +230,8 @@ def test_names_from_the_data_are_text(tmp_path, target):
 def test_words():
     percent, number = Words("classification"), Words("regression")
     assert (percent.value(0.0217), percent.change(-0.0123), percent.change(-0.0004)) == ("2.2 %", "−1.2", "0.0")
-    assert (number.value(3.14159), number.change(-0.5)) == ("3.14", "−0.5")
+    assert (number.value(3.14159), number.change(-0.5)) == ("3.14", "−0.50")
+    assert [Words("regression", t).value(t) for t in (0.0123, 5.29, 51_234.5)] == ["0.0123", "5.29", "51,234"]
     assert percent.value(float("nan")) == "–"
 
 

@@ -19,7 +19,7 @@ import torch
 from thinned import InputError
 from thinned.studies import pool, work
 from thinned.studies.data import load, splits
-from thinned.studies.design import LEVELS, Settings, chunks
+from thinned.studies.design import LEVELS, Settings, chunks, pilots
 from thinned.studies.outputs import finish
 from thinned.studies.records import Store, dump, read, write
 from thinned.studies.run import Silent, run
@@ -115,7 +115,8 @@ def test_interrupt_says_how_to_go_on(tmp_path):
 
 def test_budget_leaves_the_rest(data, tmp_path):
     out = run(data, SMALL, tmp_path / "out", jobs=1, budget=1e-9)
-    assert out.left == len(chunks(SMALL, splits(data, 2, 1, 0))) + 1
+    folds = splits(data, 2, 1, 0)
+    assert out.left == len(pilots(SMALL, folds)) + len(chunks(SMALL, folds, 2e-3)) + 2
     with pytest.raises(InputError, match="no complete fold yet"):
         finish(tmp_path / "out")
     assert run(data, SMALL, tmp_path / "out", jobs=1, resume=True).left == 0
@@ -126,12 +127,12 @@ def test_partial_study_is_reported_on_its_complete_folds(data, whole, tmp_path):
     store = Store(tmp_path)
     dump(store.header, read(Store(whole).header))
     names = sorted(p.stem for p in Store(whole).runs.glob("*.json"))
-    for name in names[:1]:
+    for name in names[:4]:  # two pilots and the two parts of the first fold's arms
         store.put(name, Store(whole).get(name))
     result = finish(tmp_path)
     assert len(result.analysis.folds) == 1
     assert "one fold alone cannot say" in result.verdict.headline
-    assert result.analysis.left == len(names) - 1
+    assert result.analysis.left == len(names) - 4
     assert "Not finished" in result.report.read_text()
 
 
@@ -247,7 +248,7 @@ def test_cnn_study(data, tmp_path):
 
 def test_worker_that_dies_is_told(data, monkeypatch):
     folds = splits(data, 2, 1, 0)
-    tasks = [work.Task(c.name, c.fold, c.what, c, SMALL) for c in chunks(SMALL, folds)] * 2
+    tasks = [work.Task(c.name, c.fold, c.what, c, SMALL) for c in chunks(SMALL, folds, 2e-3)] * 2
     monkeypatch.setattr(pool.sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match="a worker process died"):
         pool.perform(tasks, folds, 2, lambda: True, lambda *_: None)
@@ -255,7 +256,7 @@ def test_worker_that_dies_is_told(data, monkeypatch):
 
 def test_worker_passes_errors_on(data):
     folds = splits(data, 2, 1, 0)
-    chunk = chunks(SMALL, folds)[0]
+    chunk = chunks(SMALL, folds, 2e-3)[0]
     jobs = tuple(replace(j, recipe=j.recipe.at(label_smoothing=0.1)) for j in chunk.jobs)
     table = [replace(f, task=replace(f.task, kind="regression", outputs=1)) for f in folds]
     tasks = [work.Task("0", 0, "", replace(chunk, jobs=jobs), SMALL)] * 2
@@ -282,7 +283,7 @@ def test_threads_are_given_back():
 def test_records_hold_what_the_report_needs(tiny):
     records = tiny.analysis.records
     counts = Counter(r["experiment"] for r in records)
-    assert set(counts) == {"arms", "rate", "layers", "batch", "optimizer", "size"}
+    assert set(counts) == {"pilot", "arms", "rate", "layers", "batch", "optimizer", "size"}
     assert json.loads(json.dumps(records)) == records
     table = tiny.table
     assert len(table) == len(records)

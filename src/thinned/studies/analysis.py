@@ -78,6 +78,13 @@ class Analysis:
         return self.header["data"]
 
     @property
+    def lr(self) -> float:
+        """The learning rate of all arms but the two that try their own."""
+        settled = (r for r in self.records if r["experiment"] in ("arms", "rate") and r.get("arm") not in ("none", "bn"))
+        found = next(settled, None)
+        return float(found["recipe"]["optimizer"]["lr"]) if found else math.nan
+
+    @property
     def left(self) -> int:
         """How many parts of the study are not done."""
         done = len({r["chunk"] for r in self.records}) + bool(self.costs) + (self.ensemble is not None)

@@ -27,6 +27,7 @@ def study(
     arms: Sequence[str] = (),
     folds: int | None = None,
     epochs: int | None = None,
+    lr: float | None = None,
     seed: int = 0,
     rows: int | None = None,
     budget: float | None = None,
@@ -40,15 +41,15 @@ def study(
 
     ``data``: None (scikit-learn's handwritten digits), a path (CSV, Parquet, NPZ, folder of IDX files),
     ``"openml:NAME"``, a pair of arrays (x, y), or a DataFrame with ``target``. ``model``: mlp, wide, deep, cnn (images)
-    or ``"module:function"``. ``arms``: some of :data:`thinned.studies.design.ARMS`, all by default. ``rows``: use at
-    most so many. ``budget``: minutes. ``jobs``: processes at once. ``out``: the folder for ``report.html``,
-    ``results.parquet``, ``policy.json`` and the records.
+    or ``"module:function"``. ``arms``: some of :data:`thinned.studies.design.ARMS`, all by default. ``lr``: of all arms;
+    by default validation chooses it. ``rows``: use at most so many. ``budget``: minutes. ``jobs``: processes at once.
+    ``out``: the folder for ``report.html``, ``results.parquet``, ``policy.json`` and the records.
 
     Raises :class:`thinned.InputError` for bad input, before any training.
     """
     if level not in LEVELS:
         raise unknown("level", level, LEVELS)
-    settings = replace(LEVELS[level], model=model, arms=tuple(arms), seed=seed)
+    settings = replace(LEVELS[level], model=model, arms=tuple(arms), seed=seed, lr=lr)
     if folds is not None:
         settings = replace(settings, folds=folds)
     if epochs is not None:

@@ -16,7 +16,7 @@ from ..train.data import order
 from ..train.fit import losses
 from ..train.trainee import Solo
 from ..train.updates import Updates
-from .design import ARMS, Settings, context, usable
+from .design import ARMS, PILOT_LR, Settings, context, usable
 from .records import Record
 
 STEPS, WARM = 30, 6
@@ -26,7 +26,7 @@ class Probe:
     """One arm's network, at its middle strength."""
 
     def __init__(self, arm: str, settings: Settings, split: Split) -> None:
-        recipe = ARMS[arm].candidates(replace(context(settings, split, 0), count=1))[0].recipe
+        recipe = ARMS[arm].candidates(replace(context(settings, split, 0, settings.lr or PILOT_LR[0]), count=1))[0].recipe
         self.arm, self.split, self.recipe = arm, split, recipe
         self.solo = Solo(recipe, split)
         self.updates = Updates(self.solo, STEPS)

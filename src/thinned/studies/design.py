@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from .._errors import InputError, unknown
+from .._errors import InputError, real, unknown
 from ..algebra.drop import Drop
 from ..presets import dropout, gaussian
 from ..train import Augment, Cnn, Custom, Mlp, Optimizer, Recipe, Split
@@ -26,7 +26,11 @@ RATES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 @dataclass(frozen=True)
 class Settings:
-    """A study's size. ``candidates``: how many strengths each arm may try. ``updates``: optimizer steps a network gets."""
+    """A study's size.
+
+    ``candidates``: how many strengths each arm may try. ``updates``: optimizer steps a network gets, where ``epochs`` is
+    not given. ``lr``: of all arms; by default pilots choose it.
+    """
 
     model: str = "mlp"
     arms: tuple[str, ...] = ()
@@ -37,7 +41,7 @@ class Settings:
     updates: int = 800
     epochs: int | None = None
     batch_size: int = 64
-    lr: float = 3e-3
+    lr: float | None = None
     seed: int = 0
     experiments: tuple[str, ...] = EXPERIMENTS
 
@@ -47,6 +51,8 @@ class Settings:
                 raise unknown("arm", name, ARMS)
         if self.folds < 2:
             raise InputError(f"--folds has to be at least 2, but got {self.folds}")
+        if self.lr is not None and not real(self.lr, "--lr") > 0:
+            raise InputError(f"--lr has to be above 0, but got {self.lr}")
         if self.seed < 0:
             raise InputError(f"--seed has to be at least 0, but got {self.seed}")
 
@@ -119,7 +125,8 @@ INPUT = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
 L1 = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 L2 = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 NORM = (0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
-LR = (1 / 3, 0.5, 1.0, 1.5, 2.0, 3.0)
+LR = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)  # times the study's
+PILOT_LR, PILOT_LR_FEW = (1e-3, 2e-3, 4e-3, 8e-3), (1e-3, 4e-3)
 PATIENCE = (0.06, 0.1, 0.15, 0.2, 0.3, 0.4)  # shares of all epochs
 AUGMENT = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # times (6 % of the side, 6 degrees), or times 0.15 of noise
 BN_DROP, DROP_BN = ("linear", "norm", "act", "drop"), ("linear", "act", "drop", "norm")
@@ -139,7 +146,7 @@ def _rate(make: Callable[[float], Drop] = dropout) -> Callable[[Context], list[C
 
 def _lr(c: Context, factor: float) -> tuple[str, Recipe]:
     lr = c.base.optimizer.lr * factor
-    return f"lr = {lr:.2g}", c.base.at(optimizer=replace(c.base.optimizer, lr=lr))
+    return f"lr × {factor:g}", c.base.at(optimizer=replace(c.base.optimizer, lr=lr))
 
 
 def _ordered(c: Context, order: tuple[str, ...], recipe: Recipe) -> Recipe:
@@ -275,12 +282,12 @@ def epochs_for(settings: Settings, train_rows: int) -> int:
     return min(max(math.ceil(settings.updates / len(batches(train_rows, settings.batch_size))), 20), 200)
 
 
-def context(settings: Settings, split: Split, fold: int) -> Context:
+def context(settings: Settings, split: Split, fold: int, lr: float) -> Context:
     """The unregularized recipe of a fold."""
     seed = settings.seed * 1000 + fold
     base = Recipe(
         network(settings.model),
-        optimizer=Optimizer("adam", settings.lr, decay="cosine"),
+        optimizer=Optimizer("adam", lr, decay="cosine"),
         epochs=epochs_for(settings, len(split.train)),
         batch_size=min(settings.batch_size, max(len(split.train) // 2, 1)),
         seed=seed,
@@ -328,13 +335,48 @@ class Chunk:
         return len(self.jobs) * first.epochs * len(batches(len(split.train), first.batch_size))
 
 
-def chunks(settings: Settings, splits: Sequence[Split]) -> list[Chunk]:
-    """Everything that the study trains, in the order of importance: all folds of the arms first."""
+def pilots(settings: Settings, splits: Sequence[Split]) -> list[Chunk]:
+    """What chooses the learning rate, on validation rows: no regularizer, L2, and dropout weak and strong.
+
+    All arms then train at that rate, so that none has the better one. Nothing where the user gave it.
+    """
+    out: list[Chunk] = []
+    for fold, split in enumerate(splits if settings.lr is None else ()):
+        c = context(settings, split, fold, PILOT_LR[0])
+        kinds = [c.base, c.base.at(drops=c.hidden(0.2)), c.base.at(drops=c.hidden(0.5)), c.base.at(l2=1e-4)]
+        single = structure(c.base) is None
+        tagged = [
+            (kind.at(optimizer=replace(kind.optimizer, lr=lr)), {"experiment": "pilot", "lr": lr, "kind": i})
+            for lr in (PILOT_LR_FEW if single else PILOT_LR)
+            for i, kind in enumerate(kinds[:2] if single else kinds)
+        ]
+        out += [Chunk("", fold, tuple(jobs), None, f"learning rate, fold {fold + 1}") for jobs in _merged(tagged)]
+    return [replace(c, name=f"{i:04d}") for i, c in enumerate(out)]
+
+
+def chosen_lr(settings: Settings, records: Sequence[dict[str, Any]]) -> float:
+    """The study's learning rate: the lowest mean logarithm of the pilots' validation losses, over folds and kinds.
+
+    One fold's validation rows are too few to choose it by; over all folds it has seen every row, equally for all arms.
+    """
+    if settings.lr is not None:
+        return settings.lr
+    losses: dict[float, list[float]] = {}
+    for r in records:
+        if r["experiment"] == "pilot":
+            loss = r["scores"]["val"][0]
+            losses.setdefault(r["lr"], []).append(math.inf if not loss else math.log(loss))
+    return min(losses, key=lambda lr: (sum(losses[lr]) / len(losses[lr]), lr))
+
+
+def chunks(settings: Settings, splits: Sequence[Split], lr: float) -> list[Chunk]:
+    """Everything that the study trains after its pilots; all folds of the arms first."""
     arms, _ = usable(settings, splits[0])
+    start = len(pilots(settings, splits))
     first: list[Chunk] = []
     later: list[Chunk] = []
     for fold, split in enumerate(splits):
-        c = context(settings, split, fold)
+        c = context(settings, split, fold, lr)
         tagged = [
             (x.recipe, {"experiment": "arms", "arm": arm, "label": x.label}) for arm in arms for x in ARMS[arm].candidates(c)
         ]
@@ -349,7 +391,7 @@ def chunks(settings: Settings, splits: Sequence[Split]) -> list[Chunk]:
             for n, recipes in _sizes(c, len(split.train)):
                 for job_group in _merged(recipes):
                     later.append(Chunk("", fold, tuple(job_group), n, f"training-set size {n}, fold {fold + 1}"))
-    return [replace(c, name=f"{i:04d}") for i, c in enumerate(first + later)]
+    return [replace(c, name=f"{start + i:04d}") for i, c in enumerate(first + later)]
 
 
 def _merged(tagged: Sequence[tuple[Recipe, dict[str, Any]]]) -> list[list[Job]]:
@@ -412,8 +454,8 @@ _OPTIMIZERS: dict[str, tuple[str, dict[str, Any], tuple[float, ...]]] = {
     "SGD": ("sgd", {}, (0.05, 0.3)),
     "SGD, momentum": ("sgd", {"momentum": 0.9}, (0.01, 0.05)),
     "SGD, Nesterov": ("sgd", {"momentum": 0.9, "nesterov": True}, (0.01, 0.05)),
-    "Adam": ("adam", {}, (1e-3, 3e-3)),
-    "AdamW": ("adamw", {}, (1e-3, 3e-3)),
+    "Adam": ("adam", {}, (2e-3, 6e-3)),
+    "AdamW": ("adamw", {}, (2e-3, 6e-3)),
     "RMSProp": ("rmsprop", {}, (5e-4, 2e-3)),
     "Adadelta": ("adadelta", {}, (0.5, 2.0)),
     "Adagrad": ("adagrad", {}, (0.01, 0.03)),

@@ -18,7 +18,7 @@ from ..train.data import order
 from ..train.fit import batches, losses
 from ..train.trainee import Solo
 from ..train.updates import Updates
-from .design import Settings, context
+from .design import PILOT_LR, Settings, context
 from .records import Record
 
 SAMPLES = (1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300, 500, 1000)
@@ -55,7 +55,7 @@ def means(out: Tensor, task: Task) -> dict[str, Tensor]:
 @torch.no_grad()
 def curve(settings: Settings, split: Split) -> Record:
     """A net of the study's size at p = 0.5: one pass with scaled weights against averages of k thinned networks."""
-    base = context(settings, split, 0)
+    base = context(settings, split, 0, settings.lr or PILOT_LR[0])
     with torch.enable_grad():
         trained = fit(split, base.base.at(drops=base.hidden(0.5)))
     assert split.test is not None
@@ -90,7 +90,7 @@ def _spread(values: list[float]) -> tuple[float, float]:
 @torch.no_grad()
 def exact(settings: Settings, split: Split) -> Record:
     """A net of ten hidden units: every one of its 1,024 subnetworks, weighted by its probability."""
-    base, p = context(settings, split, 0).base, 0.5
+    base, p = context(settings, split, 0, settings.lr or PILOT_LR[0]).base, 0.5
     recipe = base.at(network=Mlp((UNITS,)), drops=(None, dropout(p)))
     with torch.enable_grad():
         net = fit(split, recipe).module()
@@ -126,7 +126,7 @@ def animation(settings: Settings, split: Split) -> Record:
 
     The masks are not recorded in training: they are computed afterwards from the key, as anyone can.
     """
-    base = context(settings, split, 0).base
+    base = context(settings, split, 0, settings.lr or PILOT_LR[0]).base
     recipe = Recipe(
         Mlp((7, 5)), (None, dropout(0.4), dropout(0.4)), optimizer=Optimizer("adam", 0.01), epochs=base.epochs,
         batch_size=base.batch_size, seed=base.seed, shuffle=base.shuffle,

@@ -98,10 +98,10 @@ class Terminal:
 def summary(result: Result, console: Console) -> None:
     """The final table, the verdict, and where everything lies."""
     a = result.analysis
-    words = Words(a.data["kind"])
+    words = Words(a.data["kind"], a.none.metric.mean)
     wide = console.width >= 110
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("arm", no_wrap=True, overflow="ellipsis", max_width=34)
+    table.add_column("arm", overflow="fold", max_width=34)
     if wide:
         table.add_column("strength, by validation", no_wrap=True, overflow="ellipsis")
     for column in (f"test {words.metric}", "difference (95 %)", words.loss if words.percent else "loss"):

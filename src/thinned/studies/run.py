@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from ..train import Split
 from ..train.networks import build, check_output
 from .costs import measure
 from .data import Dataset, splits
-from .design import Settings, chunks, context, usable
+from .design import PILOT_LR, Chunk, Settings, chosen_lr, chunks, context, pilots, usable
 from .pool import available, perform
 from .records import FORMAT, Record, Store
 from .work import Task, one_thread
@@ -77,23 +77,20 @@ def run(
     watcher = watcher or Silent()
     began = time.perf_counter()
     folds = splits(data, settings.folds, settings.repeats, settings.seed)
-    check_output(build(context(settings, folds[0], 0).base, folds[0]), folds[0])
+    check_output(build(context(settings, folds[0], 0, PILOT_LR[0]).base, folds[0]), folds[0])
+    first = pilots(settings, folds)
+    rest = chunks(settings, folds, PILOT_LR[0])  # the rate will be another, what is there to do will not
     store = Store(folder)
     store.prepare()
-    planned = chunks(settings, folds)
-    finished = all(store.has(name) for name in (*(c.name for c in planned), "ensemble", "costs"))
-    kept = store.begin(header(data, settings, folds, command) | {"planned": len(planned) + 2}, resume or finished)
-    costs = [c.cost(folds[c.fold]) for c in planned]
-    there = [store.has(c.name) for c in planned]
-    watcher.start(sum(costs), sum(x for x, t in zip(costs, there, strict=True) if t), sum(len(c.jobs) for c in planned))
-    tasks = []
-    for chunk, has in zip(planned, there, strict=True):
-        if has:
-            watcher.result(store.get(chunk.name))
-        else:
-            tasks.append(Task(chunk.name, chunk.fold, chunk.what, chunk, settings))
-    if not store.has("ensemble"):
-        tasks.append(Task("ensemble", 0, "the ensemble", None, settings))
+    names = [*(c.name for c in (*first, *rest)), "ensemble", "costs"]
+    about = header(data, settings, folds, command) | {"planned": len(names)}
+    kept = store.begin(about, resume or all(store.has(n) for n in names))
+    costs = {c.name: c.cost(folds[c.fold]) for c in (*first, *rest)}
+    done = sum(cost for name, cost in costs.items() if store.has(name))
+    watcher.start(sum(costs.values()), done, sum(len(c.jobs) for c in (*first, *rest)))
+    for name in costs:
+        if store.has(name):
+            watcher.result(store.get(name))
 
     def listen(kind: str, task: Task, value: Any) -> None:
         if kind == "begin":
@@ -106,13 +103,27 @@ def run(
                 watcher.result(value)
 
     deadline = None if budget is None else began + 60 * budget
-    perform(tasks, folds, jobs or available(), lambda: deadline is None or time.perf_counter() < deadline, listen)
-    left = sum(not store.has(t.name) for t in tasks)
-    if not left and not store.has("costs"):  # alone, because it is timed
-        watcher.begin("cost of each arm")
-        with one_thread():
-            store.put("costs", measure(settings, folds[0], store.records()))
-    return Outcome(store, kept, left, time.perf_counter() - began)
+    workers = jobs or available()
+
+    def perform_all(tasks: list[Task]) -> bool:
+        """Do what is not there yet; True if it then is."""
+        tasks = [t for t in tasks if not store.has(t.name)]
+        perform(tasks, folds, workers, lambda: deadline is None or time.perf_counter() < deadline, listen)
+        return all(store.has(t.name) for t in tasks)
+
+    def task(chunk: Chunk) -> Task:
+        return Task(chunk.name, chunk.fold, chunk.what, chunk, settings)
+
+    if perform_all([task(c) for c in first]):
+        settled = replace(settings, lr=chosen_lr(settings, store.records()))
+        planned = [task(c) for c in chunks(settings, folds, settled.lr or 0.0)]
+        arms = sum(any(t["experiment"] == "arms" for j in c.jobs for t in j.tags) for c in rest)
+        planned.insert(arms, Task("ensemble", 0, "the ensemble", None, settled))
+        if perform_all(planned) and not store.has("costs"):  # alone, because it is timed
+            watcher.begin("cost of each arm")
+            with one_thread():
+                store.put("costs", measure(settled, folds[0], store.records()))
+    return Outcome(store, kept, sum(not store.has(n) for n in names), time.perf_counter() - began)
 
 
 def header(data: Dataset, settings: Settings, folds: Sequence[Split], command: str) -> Record:
@@ -148,7 +159,7 @@ def header(data: Dataset, settings: Settings, folds: Sequence[Split], command: s
             "cores": os.cpu_count(),
         },
         "skipped": usable(settings, first)[1],
-        "base": context(settings, first, 0).base.to_json(),
+        "base": context(settings, first, 0, settings.lr or PILOT_LR[0]).base.to_json(),
         "command": command,
         "began": time.strftime("%Y-%m-%d %H:%M"),
     }

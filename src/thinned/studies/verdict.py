@@ -21,24 +21,26 @@ class Verdict:
 
 
 class Words:
-    """Numbers of a metric as people write them."""
+    """Numbers of a metric as people write them: errors in percent, others with as many decimals as ``typical`` needs."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, typical: float = 1.0) -> None:
         self.percent = kind == "classification"
         self.metric = "error" if self.percent else "RMSE"
         self.loss = "log-loss" if self.percent else "squared error (standardised)"
+        size = math.floor(math.log10(typical)) if typical > 0 and math.isfinite(typical) else 0
+        self.decimals = 1 if self.percent else max(0, 2 - size)
 
     def value(self, x: float) -> str:
         if math.isnan(x):
             return "–"
-        return f"{100 * x:.1f} %" if self.percent else f"{x:.3g}"
+        return f"{100 * x:.1f} %" if self.percent else f"{x:,.{self.decimals}f}"
 
     def change(self, x: float) -> str:
         """A signed difference, in points for percentages."""
         if math.isnan(x):
             return "–"
-        text = f"{100 * x:+.1f}" if self.percent else f"{x:+.3g}"
-        return "0.0" if self.percent and float(text) == 0 else text.replace("-", "−")
+        text = f"{100 * x if self.percent else x:+,.{self.decimals}f}"
+        return text[1:] if float(text.replace(",", "")) == 0 else text.replace("-", "−")
 
     def range(self, d: Difference) -> str:
         return f"{self.change(d.low)} to {self.change(d.high)}{' points' if self.percent else ''}"
@@ -54,7 +56,7 @@ def loss_range(d: Difference) -> str:
 
 def verdict(a: Analysis) -> Verdict:
     """What the study says of dropout on this data."""
-    words = Words(a.data["kind"])
+    words = Words(a.data["kind"], a.none.metric.mean)
     if "dropout" not in a.families:
         return Verdict("This study has no arm with dropout alone.", "unclear", _advice(a, words))
     dropout, none = a.families["dropout"], a.none

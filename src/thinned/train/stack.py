@@ -72,6 +72,7 @@ class Place:
             if law is not None:
                 numbers = zip(*(_numbers(p) for p in plans[start:stop] if p is not None), strict=True)
                 self.slices.append(Slice(start, stop, law, seed, *map(_column, numbers)))
+        self.signed = any(s.law != "bernoulli" for s in self.slices)
         means = [p.mean_gain if p else 1.0 for p in plans]
         self.mean = torch.tensor(means).view(-1, 1, 1) if any(g != 1.0 for g in means) else None
         self.words: dict[int, Tensor] = {}
@@ -98,7 +99,7 @@ class Place:
             target = out[s.start : s.stop]
             drawn = self.words[s.seed][start:stop]
             if s.law == "bernoulli":
-                torch.mul(drawn >= s.thresholds, s.gains, out=target)
+                torch.ge(drawn, s.thresholds, out=target).mul_(s.gains)  # a comparison into floats: no bool in between
             elif s.law == "gaussian":
                 torch.mul(self.normals[s.seed][start:stop], s.spreads, out=target).add_(1.0)
             else:
@@ -157,6 +158,7 @@ class Stack:
                 torch.tensor([m.gain for m in law]).view(-1, 1, 1),
                 torch.tensor([m.square for m in law]).view(-1, 1, 1),
             )
+        self.fused = network.order == ("linear", "act", "drop") and isinstance(self.act, nn.ReLU) and not self.connect
         self.noise: list[Tensor] = []  # of DropConnect, for the prepared rows, one a hidden layer [s, n, width]
         self.cursor = 0
 
@@ -183,6 +185,11 @@ class Stack:
         self.cursor = stop
         h = self._dropped(0, x.expand(len(self.recipes), *x.shape[-2:]), start, stop)
         for i in range(self.layers - 1):
+            if self.fused:
+                place = self.places[i + 1]
+                factor = self._factor(i + 1, start, stop)
+                h = _Hidden.apply(h, self.weights[i], self.biases[i], factor, place.signed)
+                continue
             for op in self.network.order:
                 if op == "linear":
                     h = self._connected(i, h, start, stop) if self.connect else self._linear(i, h)
@@ -203,6 +210,7 @@ class Stack:
         if (mean := self.places[0].mean) is not None:
             h = h * mean
         active: list[Tensor] = []
+        relu = isinstance(self.act, nn.ReLU)
         for i in range(self.layers - 1):
             for op in self.network.order:
                 if op == "linear":
@@ -213,7 +221,7 @@ class Stack:
                         h = self._linear(i, h)
                 elif op == "act":
                     if not self.connect:
-                        h = self.act(h)
+                        h = h.relu_() if relu else self.act(h)
                         active.append(h)
                 elif op == "norm":
                     h = (h - self.means[i]) * ((self.vars[i] + _EPS).rsqrt() * self.gammas[i]) + self.betas[i]
@@ -227,12 +235,17 @@ class Stack:
         alive = torch.cat([(h > 0).any(1) for h in self._evaluated(x)[1]], 1)  # [m, units]
         return (1.0 - alive.float().mean(1)).tolist()
 
+    def _factor(self, place: int, start: int, stop: int) -> Tensor | None:
+        return self.places[place].factor(start, stop) if self.places[place].slices else None
+
     def _dropped(self, place: int, h: Tensor, start: int, stop: int) -> Tensor:
-        return h * self.places[place].factor(start, stop) if self.places[place].slices else h
+        factor = self._factor(place, start, stop)
+        return h if factor is None else h * factor
 
     def _linear(self, i: int, h: Tensor) -> Tensor:
         bias = self.biases[i]
-        return torch.bmm(h, self.weights[i]) if bias is None else torch.baddbmm(bias, h, self.weights[i])
+        z = torch.bmm(h, self.weights[i])
+        return z if bias is None else z.add_(bias)
 
     def _moments(self, i: int, h: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of a layer under DropConnect (:meth:`thinned.nn.DropWeight.moments`)."""
@@ -287,6 +300,31 @@ class Stack:
                 norm.running_mean.copy_(self.means[i][member, 0])
                 norm.running_var.copy_(self.vars[i][member, 0])
         return net.eval()
+
+
+class _Hidden(torch.autograd.Function):
+    """relu(h W + b) * factor in one buffer: what a hidden layer does most of the time, without fresh memory at each step.
+
+    Where the result is 0 so is the slope: the unit was dropped, or its ReLU is off. Elsewhere the slope is ``factor``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, w: Tensor, b: Tensor, factor: Tensor | None, signed: bool) -> Tensor:
+        z = torch.bmm(h, w).add_(b).relu_()
+        if factor is not None:
+            z.mul_(factor)
+        ctx.save_for_backward(h, w, z, factor)
+        ctx.signed = signed
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
+        h, w, z, factor = ctx.saved_tensors
+        g = torch.ops.aten.threshold_backward(gradients[0], z.abs() if ctx.signed else z, 0)
+        if factor is not None:
+            g.mul_(factor)
+        for_h = torch.bmm(g, w.transpose(1, 2)) if ctx.needs_input_grad[0] else None
+        return for_h, torch.bmm(h.transpose(1, 2), g), g.sum(1, keepdim=True), None, None
 
 
 class _Normalise(torch.autograd.Function):

@@ -1,0 +1,34 @@
+# make study: the study on handwritten digits. make test: style, types and tests. Both make the environment they need.
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= thinned-study
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: study test clean
+
+study: $(VENV)/.study
+	$(BIN)/thinned study --out $(OUT) $(if $(wildcard $(OUT)/study.json),--resume)
+
+test: $(VENV)/.test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n auto
+
+# torch first, alone and by its exact version: see constraints.txt
+$(VENV)/.torch: constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch==2.13.0
+	touch $@
+
+$(VENV)/.study: $(VENV)/.torch pyproject.toml
+	$(PIP) --editable ".[study]"
+	touch $@
+
+$(VENV)/.test: $(VENV)/.study
+	$(PIP) --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
