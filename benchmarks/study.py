@@ -39,7 +39,7 @@ def main():
             sys.exit(f"thinned study ended with {process.returncode}")
         from thinned.studies.outputs import load
 
-        networks = len({(r["fold"], r.get("size"), str(r["recipe"])) for r in load(Path(folder) / "out").records})
+        networks = len({(r["chunk"], str(r["recipe"])) for r in load(Path(folder) / "out").records})
     print(f"{networks} networks, {seconds:.1f} s, peak {peak / 2**20:.0f} MiB")
     keep("study", {"networks": networks, "seconds": round(seconds, 1), "peak_mib": round(peak / 2**20)})
 

@@ -82,7 +82,7 @@ class Terminal:
             )
 
     def result(self, records: Sequence[Record]) -> None:
-        self.networks += len({(r["fold"], r.get("size"), str(r["recipe"])) for r in records})
+        self.networks += len({str(r["recipe"]) for r in records})
         for r in records:
             loss, _ = r["scores"]["val"]
             if r["experiment"] == "arms" and loss is not None and loss < self.lowest[0]:

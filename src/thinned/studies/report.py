@@ -63,7 +63,7 @@ def render(a: Analysis, outputs: Sequence[str]) -> str:
 
 def _identity(r: Record) -> str:
     """One network may stand at several places in a study."""
-    return f"{r['fold']} {r.get('size')} {r['recipe']}"
+    return f"{r['chunk']} {r['recipe']}"
 
 
 def _p(value: float) -> str:

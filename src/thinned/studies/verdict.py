@@ -26,7 +26,7 @@ class Words:
     def __init__(self, kind: str, typical: float = 1.0) -> None:
         self.percent = kind == "classification"
         self.metric = "error" if self.percent else "RMSE"
-        self.loss = "log-loss" if self.percent else "squared error (standardised)"
+        self.loss = "log-loss" if self.percent else "squared error"
         size = math.floor(math.log10(typical)) if typical > 0 and math.isfinite(typical) else 0
         self.decimals = 1 if self.percent else max(0, 2 - size)
 

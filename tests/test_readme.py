@@ -1,0 +1,25 @@
+"""The README's code runs as it stands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_block(number):
+    exec(compile(BLOCKS[number], f"README block {number + 1}", "exec"), {})
+
+
+def test_there_are_blocks_and_links_lead_somewhere():
+    assert len(BLOCKS) == 3
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
