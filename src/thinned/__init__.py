@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from . import algebra, functional, nn, presets, testing, train
     from ._errors import InputError
     from .algebra import Drop, Key
-    from .nn import ModelKey, key, off, sampling
+    from .functional import explain
+    from .nn import ModelKey, Tape, frozen, key, key_of, off, recording, replaying, sampling
     from .presets import CATALOG
     from .studies import study
 
@@ -25,6 +26,12 @@ _HOME = {
     "CATALOG": "presets",
     "ModelKey": "nn",
     "key": "nn",
+    "explain": "functional",
+    "replaying": "nn",
+    "recording": "nn",
+    "key_of": "nn",
+    "frozen": "nn",
+    "Tape": "nn",
     "off": "nn",
     "sampling": "nn",
     "study": "studies",
@@ -37,12 +44,18 @@ __all__ = [
     "InputError",
     "Key",
     "ModelKey",
+    "Tape",
     "algebra",
+    "explain",
+    "frozen",
     "functional",
     "key",
+    "key_of",
     "nn",
     "off",
     "presets",
+    "recording",
+    "replaying",
     "sampling",
     "study",
     "testing",

@@ -15,8 +15,11 @@ from .algebra.drop import Drop
 from .algebra.key import Key
 from .algebra.law import Bernoulli
 from .algebra.per import Block
-from .algebra.plan import plan
-from .engines.torch import reference, seed
+from .algebra.plan import averages, plan
+from .engines.torch import dispatch, native
+from .engines.torch import whose as _whose
+from .engines.torch.dispatch import Impl
+from .engines.torch.whose import Whose
 
 Mode = Literal["sample", "mean", "off"]
 MODES = ("sample", "mean", "off")
@@ -27,54 +30,89 @@ def drop(
     spec: Drop,
     *,
     mode: Mode = "sample",
-    key: Key | None = None,
+    key: Key | Whose | None = None,
     generator: torch.Generator | None = None,
     inplace: bool = False,
+    impl: Impl | None = None,
 ) -> Tensor:
     """Apply the point ``spec`` to ``x``.
 
     ``mode``: ``"sample"`` draws (training, or Monte Carlo inference), ``"mean"`` is the point's evaluation, ``"off"``
     returns ``x``. ``key`` says whom the mask belongs to; without one, 64 bits are drawn from ``generator`` or from
     torch's global generator. ``x`` is floating point or complex, of any shape that fits ``spec.of``; the result has
-    its shape, dtype and memory format, and is ``x`` itself where nothing can fall.
+    its shape, dtype and memory format, and is ``x`` itself where nothing can fall. ``impl``: "reference", "native" or
+    "triton" instead of the fastest that fits; all give the same mask.
 
-    Raises :class:`thinned.InputError` (a ValueError) for a wrong mode, dtype, shape or sample ids.
+    Raises :class:`thinned.InputError` (a ValueError) for a wrong mode, dtype, shape or sample ids, or for an ``impl``
+    that cannot run here.
     """
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
     if mode == "off" or not x.numel():
         return x
-    planned = plan(spec, tuple(x.shape))
-    if planned.identity:
-        return x
     if mode == "mean":
-        y = reference.mean(x, planned)
+        factors = averages(spec)
+        if factors == (1.0, 0.0):
+            return x
+        y = x * factors[0]
+        y = y + factors[1] if factors[1] else y
+        return x.copy_(y) if inplace else y
+    return sample(x, dispatch.ready(plan(spec, tuple(x.shape))), key, generator, inplace, impl)
+
+
+def sample(
+    x: Tensor,
+    ready: dispatch.Ready,
+    key: Key | Whose | None = None,
+    generator: torch.Generator | None = None,
+    inplace: bool = False,
+    impl: Impl | None = None,
+) -> Tensor:
+    """:func:`drop` in mode "sample", of a point that was made ready for the shape of ``x``."""
+    if ready.plan.identity:
+        return x
+    if not (x.is_floating_point() or x.is_complex()):
+        raise InputError(f"dropout needs a floating-point tensor, but got {x.dtype}; write x.float()")
+    if key is None:
+        whose = _whose.draw(generator)
     else:
-        if not (x.is_floating_point() or x.is_complex()):
-            raise InputError(f"dropout needs a floating-point tensor, but got {x.dtype}; write x.float()")
-        if key is None:
-            key = seed.draw(generator)
-        elif key.samples is not None:
-            _check_samples(key.samples, planned.sample_axis, planned.samples)
-        y = reference.sample(x, planned, key)
-    return x.copy_(y) if inplace and y is not x else y
+        whose = _whose.of(key) if isinstance(key, Key) else key
+        if whose.who is not None:
+            check_samples(whose.who, ready.plan.sample_axis, ready.plan.samples)
+    return dispatch.sample(x, ready, whose, inplace=inplace, impl=impl)
 
 
-def mask(spec: Drop, shape: tuple[int, ...], key: Key, device: torch.device | None = None) -> Tensor:
+def mask(spec: Drop, shape: tuple[int, ...], key: Key | Whose, device: torch.device | None = None) -> Tensor:
     """Which elements of a tensor of ``shape`` are kept under ``key``: bool, True where kept, broadcasts to ``shape``.
 
     A mask is a function of its key, so it can be looked at without having been stored. ``spec`` has a Bernoulli law.
     """
     if not isinstance(spec.law, Bernoulli):
         raise InputError(f"only a Bernoulli law has a mask, but got {spec.law}")
-    return reference.kept(plan(spec, shape), key, device)
+    planned = plan(spec, shape)
+    whose = _whose.of(key) if isinstance(key, Key) else key
+    if whose.who is not None:
+        check_samples(whose.who, planned.sample_axis, planned.samples)
+    return dispatch.mask(planned, whose, device)
 
 
-def _check_samples(samples: Tensor, axis: int | None, count: int) -> None:
-    if axis is not None and len(samples) != count:
+def explain(x: Tensor, impl: Impl | None = None) -> str:
+    """Which implementation draws for a tensor like ``x``, and why.
+
+    >>> explain(torch.zeros(2, dtype=torch.complex64))
+    'reference: the kernels do not take torch.complex64'
+    """
+    kind, why = dispatch.choose(x, impl)
+    return f"{kind}{f' ({native.running()})' if kind == 'native' else ''}: {why}"
+
+
+def check_samples(who: Tensor, axis: int | None, count: int) -> None:
+    """Raise unless there is one id for each of ``count`` examples."""
+    if axis is not None and who.shape[-1] != count:
         raise InputError(
-            f"samples has to name each of the {count} examples on axis {axis}, but got {len(samples)} ids; "
-            "pass one id a row of the batch to key.at(step, samples=ids)"
+            f"samples has to name each of the {count} examples on axis {axis}, but got {who.shape[-1]} ids; pass one id a "
+            "row of the batch to key.at(step, samples=ids), and name the layout where the examples are on another axis, "
+            'such as layout="t b d" or "(b t) d"'
         )
 
 

@@ -65,9 +65,10 @@ def test_rate_may_be_changed():
     host = nn.Dropout(0.5)
     host.p = 0.9
     assert 0.85 < (host(torch.ones(10_000)) == 0).float().mean() < 0.95
-    host.p = 2.0
-    with pytest.raises(InputError, match="but got 2"):
-        host(torch.ones(3))
+    for wrong in (2.0, torch.tensor(-0.5)):
+        with pytest.raises(InputError, match=r"but got (2|tensor\(-0.5\)|-0.5)"):
+            host.p = wrong
+    assert host.p == 0.9
 
 
 def test_dropblock_ranks():
@@ -128,6 +129,11 @@ def test_keyed_masks_belong_to_layer_step_and_example():
     torch.testing.assert_close(model(x[order]), whole[order])
     key.at(1, samples=ids)
     assert not torch.equal(model(x), whole)
+    with pytest.raises(InputError, match=r"has a key already \(seed 7\); use thinned.key_of"):
+        thinned.key(model, seed=8)
+    key.remove()
+    with pytest.raises(InputError, match="removed from its model"):
+        key.at(0)
     other = thinned.key(model, seed=8)
     other.at(0, samples=ids)
     assert not torch.equal(model(x), whole)
@@ -144,16 +150,23 @@ def test_keys_ignore_torchs_generator():
 
 def test_copies_draw_the_same():
     model, x = net(), torch.randn(8, 6)
+    key = thinned.key(model, 1)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301
-        a, b = thinned.key(model, 1), thinned.key(twin, 1)
-        a.at(2)
-        b.at(2)
+        key.at(2)
+        thinned.key_of(twin).at(2)
+        assert thinned.key_of(twin) is not key
         assert torch.equal(model(x), twin(x))
+    with pytest.raises(InputError, match="this model has no key"):
+        thinned.key_of(net())
 
 
 @pytest.mark.parametrize(
     ("samples", "message"),
-    [([0.5, 1.0], "1-d tensor of integers"), ([[1]], "1-d tensor of integers"), ([3, -1], "ids of at least 0, but got -1")],
+    [
+        ([0.5, 1.0], "1-d tensor of integers"),
+        ([[1]], "1-d tensor of integers"),
+        ([3, -1], "ids of at least 0 and below 2.63, but got -1"),
+    ],
 )
 def test_bad_samples(samples, message):
     with pytest.raises(InputError, match=message):

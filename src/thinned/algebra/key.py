@@ -32,19 +32,20 @@ class Key:
     ``seed``: 64 bits, the user's. ``stream``: 64 bits, the layer's (:func:`stream_of`). ``call``: how many times the
     layer was called before in this step. ``step``: the optimizer's step, below 2^32. ``samples``: the identity of
     each example, a one-dimensional integer array or tensor of values in [0, 2^63); None stands for 0, 1, 2 ...
+    Where examples are at different steps (a replayed rollout), ``step`` is such an array too.
     """
 
     seed: int
     stream: int = 0
     call: int = 0
-    step: int = 0
+    step: Any = 0
     samples: Any = None
 
     def __post_init__(self) -> None:
-        for name, bits in (("call", 32), ("step", 32)):
+        for name in ("call", "step"):
             value = getattr(self, name)
-            if not 0 <= value < 1 << bits:
-                raise InputError(f"{name} has to be in [0, 2^{bits}), but got {value}")
+            if isinstance(value, int) and not 0 <= value < 1 << 32:
+                raise InputError(f"{name} has to be in [0, 2^32), but got {value}")
 
 
 def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:

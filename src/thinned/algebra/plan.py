@@ -52,6 +52,17 @@ class Plan:
         return math.prod(n for i, n in enumerate(self.cells_shape) if i != self.sample_axis)
 
     @property
+    def strides(self) -> tuple[int, ...]:
+        """By how many cells a step along each axis moves: 0 on shared axes and on the examples' axis."""
+        out = [0] * len(self.shape)
+        stride = 1
+        for axis in reversed(range(len(self.shape))):
+            if axis != self.sample_axis and (self.cells_shape[axis] > 1 or self.shape[axis] == 1):
+                out[axis] = stride
+                stride *= self.cells_shape[axis]
+        return tuple(out)
+
+    @property
     def blocks(self) -> bool:
         return any(e > 1 for e in self.extent)
 
@@ -90,6 +101,17 @@ def coefficients(drop: Drop, p: float) -> tuple[float, float, float]:
 
 
 @lru_cache(maxsize=4096)
+def averages(drop: Drop) -> tuple[float, float]:
+    """What evaluation does, as (gain, shift): the mean of the map under Classic, the identity under every other scale."""
+    if not isinstance(drop.scale, Classic):
+        return 1.0, 0.0
+    realised = threshold(drop.law.p) / WORDS if isinstance(drop.law, Bernoulli) else 0.0
+    gain, shift, dropped = coefficients(drop, realised)
+    kept = 1.0 - realised if isinstance(drop.law, Bernoulli) else drop.law.mean()
+    return kept * gain, realised * dropped + kept * shift
+
+
+@lru_cache(maxsize=4096)
 def plan(drop: Drop, shape: tuple[int, ...]) -> Plan:
     """Resolve ``drop`` on a tensor of ``shape``. Raises :class:`InputError` where they do not fit."""
     names = _per.expand(drop.of, len(shape))
@@ -107,10 +129,7 @@ def plan(drop: Drop, shape: tuple[int, ...]) -> Plan:
     if not block:
         realised = limit / WORDS
     gain, shift, dropped = coefficients(drop, realised)
-    mean = (1.0, 0.0)
-    if isinstance(drop.scale, Classic):
-        kept = 1.0 - realised if isinstance(drop.law, Bernoulli) else drop.law.mean()
-        mean = (kept * gain, realised * dropped + kept * shift)
+    mean = averages(drop)
     sample_axis = names.index(EXAMPLE) if EXAMPLE in names and own[names.index(EXAMPLE)] else None
     return Plan(
         shape, cells, sample_axis, _name(drop.law), limit, _spread(drop.law), gain, shift, dropped, *mean, extent,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,14 +35,24 @@ def words(key: Key, samples: int, cells: int) -> Words:
     ids = np.arange(samples, dtype=np.uint64) if key.samples is None else np.asarray(key.samples).astype(np.uint64)
     blocks = np.arange((cells + 3) // 4, dtype=np.uint64)
     four = philox(
-        (blocks[None, :], (ids & _LOW)[:, None], (ids >> _HALF)[:, None], np.uint64(key.step)),
+        (blocks[None, :], (ids & _LOW)[:, None], (ids >> _HALF)[:, None], _column(key.step)),
         derive(key.seed, key.stream, key.call),
     )
     return np.stack(four, axis=-1).reshape(samples, 4 * len(blocks))[:, :cells]
 
 
+def _column(step: Any) -> NDArray[np.uint64]:
+    return np.asarray(step).astype(np.uint64).reshape(-1, 1)
+
+
+def _own(plan: Plan, key: Key) -> Key:
+    """The key without examples, where all share their cells."""
+    return key if plan.sample_axis is not None else replace(key, samples=None)
+
+
 def cells(plan: Plan, key: Key) -> Words:
     """The words of a plan's cells, on ``plan.cells_shape``."""
+    key = _own(plan, key)
     drawn = words(key, plan.samples, plan.cells)
     axis = plan.sample_axis
     if axis is None:
@@ -67,7 +78,7 @@ def noise(plan: Plan, key: Key) -> NDArray[np.float64]:
     if plan.law == "uniform":
         return (cells(plan, key).astype(np.float64) + 0.5) * (2.0 / WORDS) - 1.0
     even = plan.cells + plan.cells % 2
-    u = (words(key, plan.samples, even).reshape(plan.samples, even // 2, 2) + 0.5) / WORDS
+    u = (words(_own(plan, key), plan.samples, even).reshape(plan.samples, even // 2, 2) + 0.5) / WORDS
     radius, angle = np.sqrt(-2.0 * np.log(u[..., 0])), 2.0 * np.pi * u[..., 1]
     pairs = np.stack((radius * np.cos(angle), radius * np.sin(angle)), -1)
     drawn = pairs.reshape(plan.samples, even)[:, : plan.cells]
@@ -88,7 +99,10 @@ def sample(x: NDArray[Any], plan: Plan, key: Key) -> NDArray[Any]:
     gain = plan.gain
     if plan.realised:
         gain *= keep.size / max(int(keep.sum()), 1)
-    return np.where(keep, x * gain + plan.shift, plan.dropped).astype(x.dtype)
+    y = x * np.where(keep, gain, 0.0)
+    if plan.shift or plan.dropped:
+        y = y + np.where(keep, plan.shift, plan.dropped)
+    return y.astype(x.dtype)
 
 
 def mean(x: NDArray[Any], plan: Plan) -> NDArray[Any]:

@@ -12,8 +12,8 @@ from .dropout import (
     FeatureAlphaDropout,
     GaussianDropout,
 )
-from .keys import ModelKey, key
-from .modes import off, sampling
+from .keys import ModelKey, key, key_of
+from .modes import Tape, frozen, off, recording, replaying, sampling
 from .weight import DropWeight
 
 __all__ = [
@@ -29,7 +29,12 @@ __all__ = [
     "FeatureAlphaDropout",
     "GaussianDropout",
     "ModelKey",
+    "Tape",
+    "frozen",
     "key",
+    "key_of",
     "off",
+    "recording",
+    "replaying",
     "sampling",
 ]

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
 from .. import functional, presets
 from .._errors import InputError
 from ..algebra.drop import Drop
+from ..algebra.plan import plan
+from ..engines.torch import dispatch
+from ..engines.torch.dispatch import Impl, Ready, numbers_of
+from . import placing
 from .host import Host
+
+_SHAPES = 64  # how many input shapes a layer remembers
 
 
 class Dropout(Host, _DropoutNd):
@@ -18,7 +25,11 @@ class Dropout(Host, _DropoutNd):
 
     ``method``: the rate, the name of a preset with its arguments, or a :class:`thinned.algebra.Drop`.
     ``inplace``: write the result into the input. ``dims``: the axes of the map (1, 2 or 3), which then decides how
-    the input's rank is read, as torch's Dropout1d, 2d and 3d do. ``p`` may be changed at any time.
+    the input's rank is read, as torch's Dropout1d, 2d and 3d do. ``layout``: the input's axes by name where the examples
+    are not first, such as ``"t b d"``; ``"(b t) d"`` for examples and tokens flattened into one axis (a keyed model reads
+    the number of examples from their ids). ``shard``: (axis, index, count) where this rank holds one of ``count`` equal
+    parts of an axis, so that it draws its part of the whole tensor's mask. ``impl``: see :func:`thinned.functional.drop`.
+    ``p`` may be changed at any time, also in a compiled model.
 
     >>> Dropout(0.5), Dropout("dropblock", p=0.1, block=5).p
     (Dropout(p=0.5, inplace=False), 0.1)
@@ -32,6 +43,9 @@ class Dropout(Host, _DropoutNd):
         inplace: bool = False,
         *,
         dims: int | None = None,
+        layout: str | None = None,
+        shard: tuple[str, int, int] | None = None,
+        impl: Impl | None = None,
         **arguments: Any,
     ) -> None:
         if isinstance(method, str):
@@ -44,27 +58,68 @@ class Dropout(Host, _DropoutNd):
             if method is not None:
                 arguments["p"] = method
             point = presets.dropout(**arguments)
-        super().__init__(point.rate, inplace)
+        if layout is not None:
+            point = placing.placed(point, layout, dims)
         self.point = point
         self.dims = dims
+        self.layout = layout
+        self.shard = placing.check_shard(shard, point) if shard is not None else None
+        self.impl: Impl | None = impl
+        super().__init__(point.rate, inplace)
 
     @property
-    def drop(self) -> Drop:
-        """The point as it acts now, at the current ``p``."""
-        return self.point if self.p == self.point.rate else self.point.at(self.p)
+    def p(self) -> float:  # type: ignore[override]
+        """The rate: of dropping, in [0, 1] (or the strength of a law that drops nothing)."""
+        return self._rate
+
+    @p.setter
+    def p(self, rate: float) -> None:
+        rate = float(rate)
+        self.drop = self.point if rate == self.point.rate else self.point.at(rate)
+        self._rate = rate
+        self._ready: dict[tuple[int, ...], Ready] = {}
+        self._numbers = numbers_of(self.drop)
 
     def forward(self, input: Tensor) -> Tensor:
+        mode = self.mode()
+        if mode != "sample" or not input.numel():
+            return functional.drop(input, self.drop, mode=mode, inplace=self.inplace)
+        if torch.compiler.is_compiling() and self._numbers is not None and self.layout is None and self.shard is None:
+            return self._traced(input)
+        if self._rate == 0.0:
+            return input
+        x = input
+        if self.layout is not None and "(" in self.layout:
+            x = placing.unflattened(input, self.layout, None if self.owner is None else self.owner.now().who)
+        shape = tuple(x.shape)
+        ready = self._ready.get(shape)
+        if ready is None:
+            ready = self._ready[shape] = self._prepare(x)
+            if len(self._ready) > _SHAPES:
+                self._ready = {shape: ready}
+        y = functional.sample(x, ready, self.whose(), None, self.inplace, self.impl)
+        return y if x is input else y.view_as(input)
+
+    def _prepare(self, x: Tensor) -> Ready:
         spec = self.drop
         if self.dims is not None:
-            spec = functional.laid_out(spec, input, self.dims, self.extra_repr())
-        mode = self.mode()
-        key = self.next_key() if mode == "sample" else None
-        return functional.drop(input, spec, mode=mode, key=key, inplace=self.inplace)
+            spec = functional.laid_out(spec, x, self.dims, self.extra_repr())
+        if self.shard is not None:
+            return placing.shard_of(spec, tuple(x.shape), *self.shard)
+        return dispatch.ready(plan(spec, tuple(x.shape)))
+
+    def _traced(self, x: Tensor) -> Tensor:
+        """Within a graph: the rate is read from a tensor, and sizes may be symbols."""
+        spec = self.drop
+        if self.dims is not None:
+            spec = functional.laid_out(spec, x, self.dims, self.extra_repr())
+        return dispatch.traced(x, spec, self._numbers, self.whose(), self.impl)
 
     def extra_repr(self) -> str:
         name = self.point.name
         kind = "" if name in ("", "dropout") else f"{name}{f'{self.dims}d' if self.dims else ''}, "
-        return kind + super().extra_repr()
+        place = f", layout={self.layout!r}" if self.layout else ""
+        return kind + super().extra_repr() + place
 
 
 def Dropout1d(p: float = 0.5, inplace: bool = False) -> Dropout:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from .._errors import InputError
-from ..algebra.key import Key
+from ..engines.torch.whose import Whose, draw
 from ..functional import Mode
+from .recompute import Calls
+
+if TYPE_CHECKING:
+    from .keys import ModelKey
+
+# Wrappers that hold a model under a name of their own; a layer's name is what it is without them.
+_WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
+_PARALLEL = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
 
 
 class Host:
@@ -16,27 +24,42 @@ class Host:
 
     training: bool
     mode_override: Mode | None = None  # set by the context managers in modes.py
-    stream: int | None = None  # set by keys.key; None while unkeyed
-    current: Key | None = None  # set by ModelKey.at
-    calls: int = 0
+    owner: ModelKey | None = None  # the key that this host obeys; None while unkeyed
+    stream: int = 0  # of a keyed host
+    calls: Calls  # of a keyed host
+    frozen: Whose | None = None  # set by modes.frozen: what every call draws
+    tape: Any = None  # set by modes.recording and modes.replaying
 
     def mode(self) -> Mode:
         """``"sample"`` in training, ``"mean"`` in evaluation, unless a context manager says otherwise."""
         return self.mode_override or ("sample" if self.training else "mean")
 
-    def next_key(self) -> Key | None:
-        """The key of this call; None where the model has no key and torch's generator decides."""
-        if self.stream is None:
-            return None
-        if self.current is None:
-            raise InputError("this model has a key, but no step yet; call key.at(step) before the forward pass")
-        key = Key(self.current.seed, self.stream, self.calls, self.current.step, self.current.samples)
-        self.calls += 1
-        return key
+    def whose(self) -> Whose:
+        """Whose noise this call draws; fresh bits of torch's generator in a model without a key."""
+        if self.frozen is not None:
+            return self.frozen
+        if self.tape is not None:
+            return self.tape.turn(self)
+        return self.fresh()
+
+    def fresh(self) -> Whose:
+        """:meth:`whose`, with nothing frozen or replayed."""
+        return draw() if self.owner is None else self.calls.next(self.owner.now(), self.stream)
 
 
 def hosts(model: nn.Module) -> Iterator[tuple[str, Host]]:
-    """The hosts in a model with their qualified names; a shared one once, under its first name."""
-    for name, module in model.named_modules():
+    """The hosts in a model with their qualified names, wrappers left out; a shared one once, under its first name."""
+    seen: set[int] = set()
+
+    def walk(module: nn.Module, path: tuple[str, ...]) -> Iterator[tuple[str, Host]]:
+        if id(module) in seen:
+            return
+        seen.add(id(module))
         if isinstance(module, Host):
-            yield name, module
+            yield ".".join(path), module
+        parallel = type(module).__name__ in _PARALLEL
+        for name, child in module.named_children():
+            transparent = name in _WRAPPERS or (parallel and name == "module")
+            yield from walk(child, path if transparent else (*path, name))
+
+    yield from walk(model, ())

@@ -2,52 +2,160 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .._errors import InputError
-from ..algebra.key import Key, stream_of
+from ..algebra.key import stream_of
+from ..engines.torch.whose import Whose, signed
 from .host import Host, hosts
+from .recompute import Calls
 
 
-@dataclass(frozen=True)
 class ModelKey:
-    """The key of a model. Make it with :func:`key`, move it with :meth:`at`."""
+    """The key of a model. Make it with :func:`key`, move it with :meth:`at`.
 
-    seed: int
-    members: tuple[Host, ...]
+    ``capturable``: keep seed, step and ids at fixed addresses, as a captured CUDA graph needs. Then a backward pass has to
+    run before the next :meth:`at`.
+    """
 
-    def at(self, step: int, samples: Any = None) -> None:
+    def __init__(self, model: nn.Module, seed: int, members: dict[str, Host], capturable: bool = False) -> None:
+        self.seed = seed
+        self.step: int | Tensor | None = None
+        self.capturable = capturable
+        self._model = model
+        self._members = members
+        self._edges = _edges(model)
+        self._now: Whose | None = None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The qualified names that the masks belong to."""
+        return tuple(self._members)
+
+    def at(self, step: int | Tensor, samples: Any = None) -> None:
         """Say which optimizer step comes now, and which examples the batch holds.
 
-        ``step``: in [0, 2^32). ``samples``: one id in [0, 2^63) for each example (tensor, array or list); None stands
-        for 0, 1, 2 ... Raises :class:`thinned.InputError` for a bad step or bad ids.
+        ``step``: in [0, 2^32), or one step for each example. ``samples``: one id in [0, 2^63) for each example (tensor,
+        array or list); None stands for 0, 1, 2 ... Calls are counted from 0 again, so call it before each micro-batch.
+
+        Raises :class:`thinned.InputError` for a bad step or bad ids, or where the layers are not those that were keyed.
         """
-        if samples is not None:
-            samples = torch.as_tensor(samples)
-            if samples.dim() != 1 or samples.is_floating_point() or samples.is_complex():
-                raise InputError(f"samples has to be a 1-d tensor of integers, but got {samples.dtype} {list(samples.shape)}")
-            if samples.numel() and int(samples.min()) < 0:
-                raise InputError(f"samples has to hold ids of at least 0, but got {int(samples.min())}")
-        now = Key(self.seed, step=step, samples=samples)
-        for host in self.members:
-            host.current, host.calls = now, 0
+        device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
+        who = None if samples is None else _integers("samples", samples, 63, device)
+        if isinstance(step, int):
+            if not 0 <= step < 1 << 32:
+                raise InputError(f"step has to be in [0, 2^32), but got {step}")
+            key = torch.tensor([signed(self.seed), step], device=device)
+        else:
+            steps = _integers("step", step, 32, device)
+            if who is not None and len(who) != len(steps):
+                raise InputError(f"step and samples have to be of one length, but got {len(steps)} and {len(who)}")
+            who = torch.stack((torch.arange(len(steps), device=device) if who is None else who, steps))
+            key = torch.tensor([signed(self.seed)], device=device)
+        self._check_layers()
+        self.step = step
+        self._now = self._kept(Whose(key, who))
+        for host in self._members.values():
+            host.calls.reset()
+
+    def _kept(self, new: Whose) -> Whose:
+        old = self._now
+        if not self.capturable or old is None or old.key.shape != new.key.shape or old.key.device != new.key.device:
+            return new
+        if (old.who is None) != (new.who is None) or (old.who is not None and old.who.shape != new.who.shape):  # type: ignore[union-attr]
+            return new
+        old.key.copy_(new.key)
+        if old.who is not None:
+            old.who.copy_(new.who)  # type: ignore[arg-type]
+        return old
+
+    def now(self) -> Whose:
+        """Seed, step and examples of this step. Raises :class:`thinned.InputError` before the first :meth:`at`."""
+        if self._now is None:
+            raise InputError("this model has a key, but no step yet; call key.at(step) before the forward pass")
+        return self._now
+
+    def remove(self) -> None:
+        """Give the masks back to torch's generator."""
+        for host in self._members.values():
+            host.owner = None
+        self._members = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seed and step, for a checkpoint."""
+        return {"seed": self.seed, "step": self.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint: the seed, and the step without ids."""
+        self.seed = int(state["seed"])
+        if state["step"] is not None:
+            self.at(state["step"])
+
+    def _check_layers(self) -> None:
+        if not self._members:
+            raise InputError("this key was removed from its model; give it a new one with thinned.key(model, seed)")
+        if all(len(children) == len(was) and all(children.get(n) is c for n, c in was) for children, was in self._edges):
+            return
+        now = dict(hosts(self._model))
+        if {n: id(h) for n, h in now.items()} != {n: id(h) for n, h in self._members.items()}:
+            gone, come = sorted(self._members.keys() - now.keys()), sorted(now.keys() - self._members.keys())
+            raise InputError(
+                f"the model's dropout layers changed after it was given its key (gone: {', '.join(gone) or 'none'}; new: "
+                f"{', '.join(come) or 'none, but others stand under these names'}); call key.remove() and "
+                "thinned.key(model, seed) again, and the layers that kept their names keep their masks"
+            )
+        self._edges = _edges(self._model)
 
 
-def key(model: nn.Module, seed: int = 0) -> ModelKey:
+def _edges(model: nn.Module) -> list[tuple[dict[str, Any], list[tuple[str, Any]]]]:
+    """Every parent's children as they stand, to see quickly whether a model was changed."""
+    return [(m._modules, list(m._modules.items())) for m in model.modules() if m._modules]
+
+
+def _integers(name: str, values: Any, bits: int, device: torch.device) -> Tensor:
+    given = torch.as_tensor(values)
+    if given.dim() != 1 or given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+        raise InputError(f"{name} has to be a 1-d tensor of integers, but got {given.dtype} {list(given.shape)}")
+    if given.numel() and given.device.type == "cpu":  # on another device a look would wait for it
+        low, high = int(given.min()), int(given.max())
+        if low < 0 or high >> bits:
+            raise InputError(f"{name} has to hold ids of at least 0 and below 2^{bits}, but got {low if low < 0 else high}")
+    return given.to(device, torch.int64).contiguous()
+
+
+def key(model: nn.Module, seed: int = 0, *, capturable: bool = False) -> ModelKey:
     """Give every host in ``model`` a stream of its own under ``seed``, and return the key that moves them.
 
     From then on the masks depend on (seed, layer's name, call, step, example) alone: not on the batch's order or
-    size, nor on torch's generator.
+    size, the number of ranks, recomputation or compilation, nor on torch's generator. Layers are known by their names in
+    ``model`` (without the prefixes of DDP, FSDP, ``torch.compile`` and checkpoint wrappers), so key the model itself.
 
-    Raises :class:`thinned.InputError` where the model has no host of ours.
+    Raises :class:`thinned.InputError` where the model has no host of ours, or has a key already.
     """
-    named = list(hosts(model))
+    named = dict(hosts(model))
     if not named:
         raise InputError("this model has no thinned dropout to give a key to; build it with thinned.nn.Dropout")
-    for name, host in named:
-        host.stream, host.current, host.calls = stream_of(name), None, 0
-    return ModelKey(int(seed), tuple(host for _, host in named))
+    for name, host in named.items():
+        if host.owner is not None:
+            raise InputError(
+                f"layer {name!r} has a key already (seed {host.owner.seed}); use thinned.key_of(model), or call its "
+                "remove() first"
+            )
+    made = ModelKey(model, int(seed), named, capturable)
+    for name, host in named.items():
+        host.owner, host.stream, host.calls = made, signed(stream_of(name)), Calls()
+    return made
+
+
+def key_of(model: nn.Module) -> ModelKey:
+    """The key that a model was given, also of a copied or unpickled one.
+
+    Raises :class:`thinned.InputError` where it has none.
+    """
+    for _, host in hosts(model):
+        if host.owner is not None:
+            return host.owner
+    raise InputError("this model has no key; give it one with thinned.key(model, seed)")

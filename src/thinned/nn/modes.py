@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from torch import nn
 
+from .._errors import InputError
+from ..engines.torch.whose import Whose
 from ..functional import Mode
-from .host import hosts
+from .host import Host, hosts
 
 
 @contextmanager
-def _mode(model: nn.Module, mode: Mode) -> Iterator[None]:
-    before = [(host, host.mode_override) for _, host in hosts(model)]
-    for host, _ in before:
-        host.mode_override = mode
+def _with(model: nn.Module, attribute: str, values: dict[str, Any]) -> Iterator[None]:
+    before = [(host, getattr(host, attribute)) for _, host in hosts(model)]
+    for name, host in hosts(model):
+        setattr(host, attribute, values[name])
     try:
         yield
     finally:
         for host, was in before:
-            host.mode_override = was
+            setattr(host, attribute, was)
+
+
+def _mode(model: nn.Module, mode: Mode) -> AbstractContextManager[None]:
+    return _with(model, "mode_override", {name: mode for name, _ in hosts(model)})
 
 
 def sampling(model: nn.Module) -> AbstractContextManager[None]:
@@ -31,3 +40,74 @@ def sampling(model: nn.Module) -> AbstractContextManager[None]:
 def off(model: nn.Module) -> AbstractContextManager[None]:
     """Within: hosts return their input, not even scaled."""
     return _mode(model, "off")
+
+
+def frozen(model: nn.Module) -> AbstractContextManager[None]:
+    """Within: every host draws the same noise in all its calls; one thinned network, for as long as it is wanted.
+
+    In a keyed model the noise of the current step and its call 0; else 64 bits of torch's generator for each host.
+    """
+    return _with(model, "frozen", {name: _first(host) for name, host in hosts(model)})
+
+
+def _first(host: Host) -> Whose:
+    return host.fresh() if host.owner is None else Whose(*host.owner.now()[:2], host.stream, 0)
+
+
+@dataclass
+class Tape:
+    """Whose noise each layer drew, call by call: enough to draw all of it again. Read with :func:`recording`."""
+
+    drawn: dict[str, list[Whose]] = field(default_factory=dict)
+
+    def state_dict(self) -> dict[str, list[tuple[torch.Tensor, torch.Tensor | None, int, int]]]:
+        """Plain tuples and tensors, for ``torch.save`` and ``weights_only`` loading."""
+        return {name: [tuple(w) for w in calls] for name, calls in self.drawn.items()}  # type: ignore[misc]
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> Tape:
+        """Read what :meth:`state_dict` gave."""
+        return cls({name: [Whose(*w) for w in calls] for name, calls in state.items()})
+
+
+class _Recorder:
+    def __init__(self, tape: Tape, name: str) -> None:
+        self.calls = tape.drawn.setdefault(name, [])
+
+    def turn(self, host: Host) -> Whose:
+        self.calls.append(host.fresh())
+        return self.calls[-1]
+
+
+class _Player:
+    def __init__(self, tape: Tape, name: str) -> None:
+        self.name, self.calls, self.place = name, tape.drawn.get(name, []), 0
+
+    def turn(self, host: Host) -> Whose:
+        if self.place >= len(self.calls):
+            raise InputError(
+                f"layer {self.name!r} is called {self.place + 1} times, but the tape holds {len(self.calls)} of its calls; "
+                "replay exactly what was recorded"
+            )
+        self.place += 1
+        return self.calls[self.place - 1]
+
+
+@contextmanager
+def recording(model: nn.Module) -> Iterator[Tape]:
+    """Within: what every host draws is written on the tape that this yields, a key a call and no mask.
+
+    Consistent dropout for policy gradients (Hausknecht and Wagener 2022): record the rollout, then compute the
+    log-probabilities of the update under :func:`replaying`, so that the ratio is 1 at the first step.
+    """
+    tape = Tape()
+    with _with(model, "tape", {name: _Recorder(tape, name) for name, _ in hosts(model)}):
+        yield tape
+
+
+def replaying(model: nn.Module, tape: Tape) -> AbstractContextManager[None]:
+    """Within: hosts draw what the tape says, call by call, from its start.
+
+    Raises :class:`thinned.InputError` where a layer is called more often than it was recorded.
+    """
+    return _with(model, "tape", {name: _Player(tape, name) for name, _ in hosts(model)})

@@ -16,7 +16,7 @@ from .._errors import InputError, unknown
 from ..algebra.drop import Drop
 from ..algebra.moments import moments
 from ..algebra.plan import plan
-from ..engines.torch import reference, seed
+from ..engines.torch import reference
 from .host import Host
 
 Sampling = Literal["exact", "moments"]
@@ -96,7 +96,7 @@ class DropWeight(Host, nn.Module):
         if self.bias is not None:  # the bias is one more weight, on an input of 1
             weight = torch.cat((weight, self.bias.unsqueeze(1)), 1)
             batched = F.pad(batched, (0, 1), value=1.0)
-        each = functional.drop(weight.expand(len(batched), *weight.shape), self.drop, key=self.next_key())  # [b, o, i]
+        each = functional.drop(weight.expand(len(batched), *weight.shape), self.drop, key=self.whose())  # [b, o, i]
         y = torch.einsum("boi,b...i->b...o", each, batched)
         return y if x.dim() > 1 else y.squeeze(0)
 
@@ -104,7 +104,7 @@ class DropWeight(Host, nn.Module):
         mean, var = self.moments(x)
         per_unit = Drop(presets.gaussian(0.5).law)  # of unit variance
         shape = tuple(mean.shape) if mean.dim() > 1 else (1, *mean.shape)
-        eps = reference.noise(plan(per_unit, shape), self.next_key() or seed.draw(), mean.device)
+        eps = reference.noise(plan(per_unit, shape), self.whose(), mean.device)
         # The root's slope is infinite at 0, where a row of zeros brings every variance.
         return mean + (var + torch.finfo(var.dtype).tiny).sqrt() * eps.view(mean.shape).to(mean.dtype)
 

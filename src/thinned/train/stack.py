@@ -84,7 +84,7 @@ class Place:
         for part in self.slices:
             if part.seed in self.words:
                 continue
-            drawn = words(Key(part.seed, self.stream, samples=ids), len(ids), self.width + self.width % 2, steps=steps)
+            drawn = words(Key(part.seed, self.stream, step=steps, samples=ids), len(ids), self.width + self.width % 2)
             self.words[part.seed] = (drawn[:, : self.width] - _BIAS).int()
             if any(s.law == "gaussian" and s.seed == part.seed for s in self.slices):
                 self.normals[part.seed] = normal(drawn)[:, : self.width].float()
@@ -172,7 +172,7 @@ class Stack:
             for i, width in enumerate(self.network.hidden, 1):
                 even = width + width % 2
                 drawn = {
-                    s: normal(words(Key(s, stream_of(f"linear{i}"), samples=ids), len(ids), even, steps=steps))[
+                    s: normal(words(Key(s, stream_of(f"linear{i}"), step=steps, samples=ids), len(ids), even))[
                         :, :width
                     ].float()
                     for s in dict.fromkeys(seeds)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
-from ...algebra.key import MULTIPLIERS, ROUNDS, WEYL, WORD, Key, derive
+from ...algebra.key import MULTIPLIERS, ROUNDS, TAG, WEYL, WORD, Key, derive
+from .whose import Whose, plain
 
 _LANES = 1 << 16  # a chunk whose temporaries stay in cache
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def philox(
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor | int, Tensor | int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Four int64 tensors of 32-bit words, from counters that broadcast.
 
     A product of two 32-bit numbers overflows int64 but keeps its 64 bits, so a shift and a mask read both halves.
@@ -25,25 +29,48 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
     return c0.expand(shape), c1.expand(shape), c2.expand(shape), c3.expand(shape)
 
 
-def words(key: Key, samples: int, cells: int, device: torch.device | None = None, steps: Tensor | None = None) -> Tensor:
+def derived(whose: Whose) -> tuple[Tensor, Tensor]:
+    """The Philox key of one call of one layer, where the seed may not be read: two tensors."""
+    seed = whose.key[0]
+    stream = torch.full_like(seed, whose.stream)
+    counter = (stream & WORD, (stream >> 32) & WORD, torch.full_like(seed, whose.call), torch.full_like(seed, TAG))
+    first, second, _, _ = philox(counter, (seed & WORD, (seed >> 32) & WORD))
+    return first, second
+
+
+def words(key: Key | Whose, samples: int, cells: int, device: torch.device | None = None, offset: int = 0) -> Tensor:
     """The random words of ``cells`` cells for each of ``samples`` examples: int64 [samples, cells] in [0, 2^32).
 
-    ``steps``: a step for each example, where they are not all at ``key.step``.
+    ``offset``: the first cell.
     """
-    if key.samples is None:
-        ids = torch.arange(samples, device=device)
+    philox_key: tuple[Tensor | int, Tensor | int]
+    if isinstance(key, Whose) and traced(key.key):
+        philox_key, step, ids = derived(key), key.key[1] if len(key.key) > 1 else 0, key.who
+        if ids is not None and ids.dim() == 2:
+            ids, step = ids[0], ids[1]
     else:
-        ids = torch.as_tensor(key.samples, dtype=torch.int64, device=device)
-    if steps is None:
-        steps = torch.full((samples,), key.step, device=device)
-    blocks = torch.arange((cells + 3) // 4, device=device)
-    philox_key = derive(key.seed, key.stream, key.call)
+        plainly = plain(key) if isinstance(key, Whose) else key
+        philox_key, step, ids = derive(plainly.seed, plainly.stream, plainly.call), plainly.step, plainly.samples
+    ids = torch.arange(samples, device=device) if ids is None else torch.as_tensor(ids, dtype=torch.int64, device=device)
+    steps = torch.as_tensor(step, dtype=torch.int64, device=device).expand(samples)
+    first, skip = offset // 4, offset % 4
+    blocks = torch.arange(first, first + (skip + cells + 3) // 4, device=device)
+    if len(blocks) * samples <= _LANES or traced(ids):
+        drawn = torch.stack(
+            philox((blocks[None] & WORD, ids[:, None] & WORD, ids[:, None] >> 32, steps[:, None]), philox_key), -1
+        )
+        return drawn.flatten(1)[:, skip : skip + cells]
     out = torch.empty(samples, len(blocks), 4, dtype=torch.int64, device=device)
     rows = max(1, _LANES // max(len(blocks), 1))
     columns = min(max(len(blocks), 1), _LANES)
     for i in range(0, samples, rows):
         some = ids[i : i + rows, None]
         for j in range(0, len(blocks), columns):
-            counter = (blocks[None, j : j + columns], some & WORD, some >> 32, steps[i : i + rows, None])
+            counter = (blocks[None, j : j + columns] & WORD, some & WORD, some >> 32, steps[i : i + rows, None])
             torch.stack(philox(counter, philox_key), dim=-1, out=out[i : i + rows, j : j + columns])
-    return out.view(samples, 4 * len(blocks))[:, :cells]
+    return out.view(samples, 4 * len(blocks))[:, skip : skip + cells]
+
+
+def traced(t: Tensor) -> bool:
+    """Is this tensor's content out of reach: in a graph that is being traced, or under a transform?"""
+    return torch.compiler.is_compiling() or isinstance(t, FakeTensor) or torch._C._functorch.is_functorch_wrapped_tensor(t)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...algebra.key import Key
 from ...algebra.plan import WORDS, Plan
-from .philox import words
+from .philox import words as _words
+from .whose import Whose
 
 
 def _place(drawn: Tensor, plan: Plan) -> Tensor:
@@ -22,9 +22,23 @@ def _place(drawn: Tensor, plan: Plan) -> Tensor:
     return drawn.reshape(plan.samples, *rest).movedim(0, axis)
 
 
-def kept(plan: Plan, key: Key, device: torch.device | None = None) -> Tensor:
+def words(plan: Plan, whose: Whose, cells: int, device: torch.device | None) -> Tensor:
+    """The words of ``cells`` cells of each example that has its own."""
+    alone = plan.sample_axis is None
+    return _words(whose._replace(who=None) if alone else whose, plan.samples, cells, device)
+
+
+def kept(plan: Plan, whose: Whose, device: torch.device | None = None) -> Tensor:
     """The mask of a Bernoulli plan, True where kept; bool, broadcasts to ``plan.shape``."""
-    fell = _place(words(key, plan.samples, plan.cells, device) < plan.threshold, plan)
+    return grown(words(plan, whose, plan.cells, device) >= plan.threshold, plan)
+
+
+def grown(kept: Tensor, plan: Plan) -> Tensor:
+    """The mask from the coins of its cells, [samples, cells]: in place, and grown to blocks."""
+    kept = _place(kept, plan)
+    if not plan.blocks:
+        return kept
+    fell = ~kept
     for axis, size in enumerate(plan.extent):
         if size > 1:  # a seed drops its place and the next size - 1
             rows = fell.movedim(axis, -1)
@@ -34,11 +48,11 @@ def kept(plan: Plan, key: Key, device: torch.device | None = None) -> Tensor:
     return ~fell
 
 
-def noise(plan: Plan, key: Key, device: torch.device | None = None) -> Tensor:
+def noise(plan: Plan, whose: Whose, device: torch.device | None = None) -> Tensor:
     """The unit noise of a continuous plan, float64: standard normal (Box-Muller on pairs) or uniform on (-1, 1)."""
     if plan.law == "uniform":
-        return _place(uniform(words(key, plan.samples, plan.cells, device)), plan)
-    return _place(normal(words(key, plan.samples, plan.cells + plan.cells % 2, device))[:, : plan.cells], plan)
+        return _place(uniform(words(plan, whose, plan.cells, device)), plan)
+    return _place(normal(words(plan, whose, plan.cells + plan.cells % 2, device))[:, : plan.cells], plan)
 
 
 def uniform(drawn: Tensor) -> Tensor:
@@ -53,21 +67,33 @@ def normal(drawn: Tensor) -> Tensor:
     return torch.stack((radius * angle.cos(), radius * angle.sin()), -1).flatten(-2)
 
 
-def sample(x: Tensor, plan: Plan, key: Key) -> Tensor:
+def sample(x: Tensor, plan: Plan, whose: Whose) -> Tensor:
     """What training sees. ``x`` itself where nothing can fall; never NaN for what was dropped, whatever ``x`` held."""
     if plan.identity or not x.numel():
         return x
     if plan.law != "bernoulli":
-        factor = (noise(plan, key, x.device) * (plan.gain * plan.spread) + plan.gain).to(x.dtype)
-        return x * factor + plan.shift if plan.shift else x * factor
+        return (x * (noise(plan, whose, x.device) * (plan.gain * plan.spread) + plan.gain).to(_wide(x))).to(x.dtype)
     if plan.erased:
         return x.mul(1.0).masked_fill_(torch.ones((), dtype=torch.bool, device=x.device), plan.dropped)
-    keep = kept(plan, key, x.device)
-    gain = plan.gain
+    return affine(x, plan, kept(plan, whose, x.device))
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """The type to compute in: a gain rounded to bfloat16 would bias every mean."""
+    return torch.float64 if x.dtype in (torch.float64, torch.complex128) else torch.float32
+
+
+def affine(x: Tensor, plan: Plan, keep: Tensor) -> Tensor:
+    """a x + b for a mask: a is the gain where kept and 0 where dropped, b the shift or the fill."""
+    gain: float | Tensor = plan.gain
     if plan.realised:
-        gain *= keep.numel() / max(int(keep.sum()), 1)
-    y = x * gain + plan.shift if plan.shift else x * gain
-    return y.masked_fill_(~keep, plan.dropped)  # in place keeps the memory format of x
+        gain = gain * keep.numel() / keep.sum().clamp_min(1)
+    a = keep.to(_wide(x)) * gain
+    y = (x * a).to(x.dtype)
+    if not (plan.shift or plan.dropped):
+        return y
+    b = torch.where(keep, plan.shift, plan.dropped)
+    return (x.to(_wide(x)) * a + b).to(x.dtype) if not x.is_complex() else y + b
 
 
 def mean(x: Tensor, plan: Plan) -> Tensor:

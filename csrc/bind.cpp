@@ -1,0 +1,200 @@
+// The one file that knows torch, through its stable ABI. The schemas are defined in Python (engines/torch/ops.py).
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <cstring>
+#include <optional>
+#include <vector>
+
+#include "walk.h"
+
+namespace {
+
+using thinned::Job;
+using thinned::Kernels;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using Ints = std::vector<int64_t>;
+
+const Kernels* best() {
+#ifdef THINNED_X86
+  __builtin_cpu_init();
+  const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  if (wide) return &thinned::AVX512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &thinned::AVX2;
+#endif
+  return &thinned::PORTABLE;
+}
+
+const Kernels* fastest = best();
+const Kernels* kernels = fastest;
+
+int type_of(const Tensor& t) {
+  switch (t.scalar_type()) {
+    case ScalarType::Float: return thinned::F32;
+    case ScalarType::Double: return thinned::F64;
+    case ScalarType::BFloat16: return thinned::BF16;
+    case ScalarType::Half: return thinned::F16;
+    default: STD_TORCH_CHECK(false, "thinned: the native kernels take float32, float64, bfloat16 and float16");
+  }
+}
+
+void check_numbers(const Tensor& t, int64_t at_least, const char* name) {
+  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Long && t.is_contiguous() && t.is_cpu() && t.numel() >= at_least, "thinned: ",
+                  name, " has to be a contiguous int64 tensor of at least ", at_least, " elements on the CPU");
+}
+
+double as_double(int64_t bits) {
+  double out;
+  std::memcpy(&out, &bits, 8);
+  return out;
+}
+
+// What does not depend on the tensors that are read and written.
+Job job(const Tensor& numbers, const Tensor& key, const std::optional<Tensor>& who, int64_t axis, int64_t examples, int64_t law,
+        int64_t offset, int64_t stream, int64_t call, bool grad) {
+  check_numbers(numbers, 5, "numbers");
+  check_numbers(key, 1, "key");
+  const int64_t* n = static_cast<const int64_t*>(numbers.const_data_ptr());
+  const int64_t* k = static_cast<const int64_t*>(key.const_data_ptr());
+  Job j{};
+  j.law = thinned::Law(law);
+  j.threshold = uint64_t(n[0]);
+  j.map = {as_double(n[1]), grad ? 0.0 : as_double(n[2]), grad ? 0.0 : as_double(n[3]), false};
+  j.spread = as_double(n[4]) * j.map.gain;
+  thinned::derive(uint64_t(k[0]), uint64_t(stream), uint32_t(call), j.key);
+  j.step = key.numel() > 1 ? uint32_t(k[1]) : 0;
+  j.offset = uint64_t(offset);
+  if (who && axis >= 0) {
+    check_numbers(*who, 0, "who");
+    const auto sizes = who->sizes();
+    STD_TORCH_CHECK(sizes[sizes.size() - 1] == examples, "thinned: samples has to name each of the ", examples,
+                    " examples, but got ", sizes[sizes.size() - 1], " ids");
+    j.ids = static_cast<const int64_t*>(who->const_data_ptr());
+    if (sizes.size() == 2) j.steps = j.ids + examples;
+  }
+  return j;
+}
+
+void execute(Job& j) {
+  j.prepare();
+  const int64_t tasks = j.tasks();
+  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, std::min<int64_t>(j.row(), 1024)));
+  if (tasks <= grain) {
+    j.run(*kernels, 0, tasks);
+  } else {
+    torch::stable::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) { j.run(*kernels, begin, end); });
+  }
+}
+
+void apply(const Tensor* x, const Tensor* residual, const Tensor& y, const Tensor& numbers, const Tensor& key,
+           const std::optional<Tensor>& who, const Ints& cells, int64_t axis, int64_t law, int64_t offset, int64_t stream,
+           int64_t call, bool grad) {
+  const auto sizes = y.sizes();
+  const int64_t dims = int64_t(sizes.size());
+  STD_TORCH_CHECK(int64_t(cells.size()) == dims, "thinned: one cell stride an axis, but got ", cells.size(), " for ", dims);
+  if (y.numel() == 0) return;
+  Job j = job(numbers, key, who, axis, axis < 0 ? 1 : sizes[axis], law, offset, stream, call, grad);
+  j.type = type_of(y);
+  j.bytes = int64_t(y.element_size());
+  j.x = x ? static_cast<const char*>(x->const_data_ptr()) : nullptr;
+  j.residual = residual ? static_cast<const char*>(residual->const_data_ptr()) : nullptr;
+  j.y = static_cast<char*>(y.mutable_data_ptr());
+  const auto ys = y.strides();
+  for (int64_t i = 0; i < dims; ++i) {
+    const int64_t xs = x ? x->strides()[i] : ys[i];
+    j.axes.push_back({sizes[i], xs, residual ? residual->strides()[i] : ys[i], ys[i], uint64_t(cells[i]), i == axis});
+  }
+  execute(j);
+}
+
+Tensor map(Tensor x, Tensor numbers, Tensor key, std::optional<Tensor> who, Ints cells, int64_t axis, int64_t law, int64_t offset,
+           int64_t stream, int64_t call, bool grad) {
+  Tensor y = torch::stable::empty_like(x);
+  apply(&x, nullptr, y, numbers, key, who, cells, axis, law, offset, stream, call, grad);
+  return y;
+}
+
+Tensor map_add(Tensor x, Tensor residual, Tensor numbers, Tensor key, std::optional<Tensor> who, Ints cells, int64_t axis,
+               int64_t law, int64_t offset, int64_t stream, int64_t call) {
+  Tensor y = torch::stable::empty_like(x);
+  apply(&x, &residual, y, numbers, key, who, cells, axis, law, offset, stream, call, false);
+  return y;
+}
+
+void map_into(Tensor y, Tensor x, Tensor numbers, Tensor key, std::optional<Tensor> who, Ints cells, int64_t axis, int64_t law,
+              int64_t offset, int64_t stream, int64_t call, bool grad) {
+  apply(&x, nullptr, y, numbers, key, who, cells, axis, law, offset, stream, call, grad);
+}
+
+Tensor factor(Tensor like, Tensor numbers, Tensor key, std::optional<Tensor> who, Ints cells, int64_t axis, int64_t law,
+              int64_t offset, int64_t stream, int64_t call) {
+  Tensor y = torch::stable::empty_like(like);
+  apply(nullptr, nullptr, y, numbers, key, who, cells, axis, law, offset, stream, call, true);
+  return y;
+}
+
+// Bytes as a mask: 1 where a cell is kept, over `shape` in C order, the example's axis first where there is one.
+Tensor kept(Tensor numbers, Tensor key, std::optional<Tensor> who, int64_t examples, int64_t cells, bool own, int64_t offset,
+            int64_t stream, int64_t call) {
+  Tensor y = torch::stable::empty({examples, cells}, ScalarType::Bool);
+  Job j = job(numbers, key, who, own ? 0 : -1, examples, thinned::BERNOULLI, offset, stream, call, false);
+  uint8_t* out = static_cast<uint8_t*>(y.mutable_data_ptr());
+  constexpr int64_t tile = 4096;
+  const int64_t tiles = (cells + tile - 1) / tile;
+  torch::stable::parallel_for(0, examples * tiles, 8, [&](int64_t begin, int64_t end) {
+    uint8_t fell[tile + 128];
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t example = task / tiles, start = task % tiles * tile, n = std::min(tile, cells - start);
+      const thinned::Lane lane = {{j.key[0], j.key[1]},
+                                  j.ids ? uint64_t(j.ids[example]) : uint64_t(example),
+                                  j.steps ? uint32_t(j.steps[example]) : j.step};
+      if (j.threshold == 0 || j.threshold >= thinned::ALWAYS) {
+        std::memset(fell, j.threshold != 0, size_t(n));
+      } else {
+        kernels->fell(fell, n, uint64_t(start) + j.offset, lane, uint32_t(j.threshold));
+      }
+      for (int64_t i = 0; i < n; ++i) out[example * cells + start + i] = !fell[i];
+    }
+  });
+  return y;
+}
+
+// Which instruction set runs: 0 portable, 1 avx2, 2 avx512; a number chooses it, below 0 the fastest, above 2 asks only.
+int64_t instructions(int64_t choice) {
+  const Kernels* known[] = {&thinned::PORTABLE,
+#ifdef THINNED_X86
+                            &thinned::AVX2, &thinned::AVX512
+#endif
+  };
+  const int64_t count = int64_t(sizeof(known) / sizeof(*known));
+  if (choice < 0) {
+    kernels = fastest;
+  } else if (choice < 3) {
+    int64_t limit = 0;
+    while (limit + 1 < count && known[limit] != fastest) ++limit;
+    STD_TORCH_CHECK(choice <= limit, "thinned: this machine has no such instructions");
+    kernels = known[choice];
+  }
+  for (int64_t i = 0; i < count; ++i)
+    if (known[i] == kernels) return i;
+  return 0;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(thinned, CPU, m) {
+  m.impl("map", TORCH_BOX(&map));
+  m.impl("apply", TORCH_BOX(&map));
+  m.impl("map_add", TORCH_BOX(&map_add));
+  m.impl("map_into", TORCH_BOX(&map_into));
+  m.impl("factor", TORCH_BOX(&factor));
+  m.impl("kept", TORCH_BOX(&kept));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(thinned, CompositeExplicitAutograd, m) {
+  m.impl("instructions", TORCH_BOX(&instructions));
+}

@@ -1,0 +1,256 @@
+// The kernels' bodies, compiled once for each instruction set: the file that includes this one has set the target and
+// defined fell_run<G> and words_run<G> on G times STEP consecutive cells from the start of a Philox block.
+
+template <typename T>
+struct Math {
+  using type = float;
+};
+template <>
+struct Math<double> {
+  using type = double;
+};
+
+struct Bf16 {
+  uint16_t bits;
+};
+struct F16 {
+  uint16_t bits;
+};
+
+static inline float bits_to_float(uint32_t bits) {
+  float out;
+  __builtin_memcpy(&out, &bits, 4);
+  return out;
+}
+static inline uint32_t float_to_bits(float value) {
+  uint32_t out;
+  __builtin_memcpy(&out, &value, 4);
+  return out;
+}
+
+static inline float load(float v) { return v; }
+static inline double load(double v) { return v; }
+static inline float load(Bf16 v) { return bits_to_float(uint32_t(v.bits) << 16); }
+static inline void store(float& to, float v) { to = v; }
+static inline void store(double& to, double v) { to = v; }
+static inline void store(Bf16& to, float v) {  // round to nearest, ties to even; NaN stays NaN
+  const uint32_t bits = float_to_bits(v);
+  const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+  to.bits = uint16_t(v != v ? 0x7FC0u : rounded);
+}
+#if defined(THINNED_F16C)
+static inline float load(F16 v) { return _cvtsh_ss(v.bits); }
+static inline void store(F16& to, float v) { to.bits = uint16_t(_cvtss_sh(v, 0)); }
+#else
+static inline float load(F16 v) {
+  const uint32_t sign = uint32_t(v.bits & 0x8000u) << 16, rest = v.bits & 0x7FFFu;
+  if (rest >= 0x7C00u) return bits_to_float(sign | 0x7F800000u | (rest & 0x3FFu) << 13);
+  // Place the bits 112 exponents too low, then scale: subnormals come out right by the product itself.
+  return bits_to_float(sign | float_to_bits(bits_to_float(rest << 13) * 0x1p112f));
+}
+static inline void store(F16& to, float v) {
+  const uint32_t bits = float_to_bits(v), sign = bits >> 16 & 0x8000u, rest = bits & 0x7FFFFFFFu;
+  uint32_t out;
+  if (rest > 0x7F800000u) {
+    out = 0x7E00u;
+  } else if (rest >= 0x477FF000u) {  // rounds beyond the largest half
+    out = 0x7C00u;
+  } else if (rest < 0x38800000u) {  // subnormal: adding 0.5 puts the half's last bit where the float rounds
+    out = float_to_bits(bits_to_float(rest) + 0.5f) - 0x3F000000u;
+  } else {
+    out = (rest - 0x38000000u + 0xFFFu + (rest >> 13 & 1u)) >> 13;
+  }
+  to.bits = uint16_t(sign | out);
+}
+#endif
+
+template <typename T, bool ONES, bool ADD, typename A>
+static inline void row(const T* __restrict x, int64_t xs, const T* __restrict r, int64_t rs, T* y, int64_t ys, int64_t n,
+                       const A& affine) {
+  using M = typename Math<T>::type;
+  if (xs == 1 && ys == 1 && rs == 1) {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; ++i) {
+      M v = affine(ONES ? M(1) : M(load(x[i])), i);
+      if (ADD) v += M(load(r[i]));
+      store(y[i], v);
+    }
+  } else {
+    for (int64_t i = 0; i < n; ++i) {
+      M v = affine(ONES ? M(1) : M(load(x[i * xs])), i);
+      if (ADD) v += M(load(r[i * rs]));
+      store(y[i * ys], v);
+    }
+  }
+}
+
+template <typename T, typename A>
+static inline void rows(const void* x, int64_t xs, const void* r, int64_t rs, void* y, int64_t ys, int64_t n, const A& affine) {
+  const T* tx = static_cast<const T*>(x);
+  const T* tr = static_cast<const T*>(r);
+  T* ty = static_cast<T*>(y);
+  if (!x) return row<T, true, false>(tx, 1, tr, 1, ty, ys, n, affine);
+  if (r) return row<T, false, true>(tx, xs, tr, rs, ty, ys, n, affine);
+  row<T, false, false>(tx, xs, tr, 1, ty, ys, n, affine);
+}
+
+template <typename T>
+static void select_as(const void* x, int64_t xs, const void* r, int64_t rs, void* y, int64_t ys, int64_t n,
+                      const uint8_t* fell, const Affine& map) {
+  using M = typename Math<T>::type;
+  const M gain = M(map.gain), shift = M(map.shift), dropped = M(map.dropped);
+  if (shift == 0 && dropped == 0) {
+    rows<T>(x, xs, r, rs, y, ys, n, [=](M v, int64_t i) { return v * (fell[i] ? M(0) : gain); });
+  } else {
+    rows<T>(x, xs, r, rs, y, ys, n,
+            [=](M v, int64_t i) { return v * (fell[i] ? M(0) : gain) + (fell[i] ? dropped : shift); });
+  }
+}
+
+template <typename T>
+static void constant_as(const void* x, int64_t xs, const void* r, int64_t rs, void* y, int64_t ys, int64_t n, bool fell,
+                        const Affine& map) {
+  using M = typename Math<T>::type;
+  const M gain = fell ? M(0) : M(map.gain), shift = fell ? M(map.dropped) : M(map.shift);
+  if (map.erased) {
+    rows<T>(x, xs, r, rs, y, ys, n, [=](M, int64_t) { return shift; });
+  } else if (shift == 0) {
+    rows<T>(x, xs, r, rs, y, ys, n, [=](M v, int64_t) { return v * gain; });
+  } else {
+    rows<T>(x, xs, r, rs, y, ys, n, [=](M v, int64_t) { return v * gain + shift; });
+  }
+}
+
+template <typename T>
+static void scale_as(const void* x, int64_t xs, const void* r, int64_t rs, void* y, int64_t ys, int64_t n,
+                     const float* noise, double gain, double spread, double shift) {
+  using M = typename Math<T>::type;
+  const M g = M(gain), s = M(spread), b = M(shift);
+  rows<T>(x, xs, r, rs, y, ys, n, [=](M v, int64_t i) { return v * (g + s * M(noise[i])) + b; });
+}
+
+static void select(int type, const void* x, int64_t xs, const void* r, int64_t rs, void* y, int64_t ys, int64_t n,
+                   const uint8_t* fell, const Affine& map) {
+  switch (type) {
+    case F32: return select_as<float>(x, xs, r, rs, y, ys, n, fell, map);
+    case F64: return select_as<double>(x, xs, r, rs, y, ys, n, fell, map);
+    case BF16: return select_as<Bf16>(x, xs, r, rs, y, ys, n, fell, map);
+    default: return select_as<F16>(x, xs, r, rs, y, ys, n, fell, map);
+  }
+}
+
+static void constant(int type, const void* x, int64_t xs, const void* r, int64_t rs, void* y, int64_t ys, int64_t n,
+                     bool fell, const Affine& map) {
+  switch (type) {
+    case F32: return constant_as<float>(x, xs, r, rs, y, ys, n, fell, map);
+    case F64: return constant_as<double>(x, xs, r, rs, y, ys, n, fell, map);
+    case BF16: return constant_as<Bf16>(x, xs, r, rs, y, ys, n, fell, map);
+    default: return constant_as<F16>(x, xs, r, rs, y, ys, n, fell, map);
+  }
+}
+
+static void scale(int type, const void* x, int64_t xs, const void* r, int64_t rs, void* y, int64_t ys, int64_t n,
+                  const float* noise, double gain, double spread, double shift) {
+  switch (type) {
+    case F32: return scale_as<float>(x, xs, r, rs, y, ys, n, noise, gain, spread, shift);
+    case F64: return scale_as<double>(x, xs, r, rs, y, ys, n, noise, gain, spread, shift);
+    case BF16: return scale_as<Bf16>(x, xs, r, rs, y, ys, n, noise, gain, spread, shift);
+    default: return scale_as<F16>(x, xs, r, rs, y, ys, n, noise, gain, spread, shift);
+  }
+}
+
+static void scattered(uint32_t* out, int64_t n, const uint64_t* cells, const uint64_t* samples, const uint32_t* steps,
+                      const uint32_t* key) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) {
+    uint64_t c0 = uint32_t(cells[i] >> 2), c1 = uint32_t(samples[i]), c2 = samples[i] >> 32, c3 = steps[i];
+    uint32_t k0 = key[0], k1 = key[1];
+    for (int round = 0; round < ROUNDS; ++round) {
+      const uint64_t a = uint64_t(MULTIPLIER_0) * uint32_t(c0), b = uint64_t(MULTIPLIER_1) * uint32_t(c2);
+      c0 = (b >> 32) ^ c1 ^ k0;
+      c1 = uint32_t(b);
+      c2 = (a >> 32) ^ c3 ^ k1;
+      c3 = uint32_t(a);
+      k0 += WEYL_0;
+      k1 += WEYL_1;
+    }
+    const uint64_t pick = cells[i] & 3;
+    out[i] = uint32_t(pick & 2 ? (pick & 1 ? c3 : c2) : (pick & 1 ? c1 : c0));
+  }
+}
+
+// log(u), u = (w + 1/2) / 2^32, to 1 ulp or so near 1 as well: 1 - u is exact in float there.
+static inline float log_uniform(uint32_t w) {
+  const float u = (float(w >> 8) + (float(w & 255u) + 0.5f) * 0x1p-8f) * 0x1p-24f;
+  const float v = (float(~w >> 8) + (float(~w & 255u) + 0.5f) * 0x1p-8f) * 0x1p-24f;  // 1 - u
+  const uint32_t bits = float_to_bits(u);
+  const bool upper = w >= 0x80000000u;
+  int32_t exponent = int32_t(bits >> 23) - 127;
+  float mantissa = bits_to_float((bits & 0x007FFFFFu) | 0x3F800000u);  // [1, 2)
+  const bool high = mantissa > 1.41421356f;
+  mantissa = high ? mantissa * 0.5f : mantissa;
+  exponent += high ? 1 : 0;
+  const float f = upper ? -v : mantissa - 1.0f;
+  const float e = upper ? 0.0f : float(exponent);
+  const float s = f / (2.0f + f), z = s * s;
+  const float series = 1.0f / 3 + z * (1.0f / 5 + z * (1.0f / 7 + z * (1.0f / 9 + z * (1.0f / 11 + z * (1.0f / 13)))));
+  return e * 0.693147181f + 2.0f * (s + s * z * series);
+}
+
+// cos and sin of 2 pi u, u = (w + 1/2) / 2^32: the quadrant from the top bits, then a series on [-pi/4, pi/4].
+static inline void turn(uint32_t w, float& c, float& s) {
+  const uint32_t quadrant = (w + 0x20000000u) >> 30;
+  const int32_t rest = int32_t(w - (quadrant << 30));  // in [-2^29, 2^29)
+  const float t = (float(rest) + 0.5f) * 1.46291807927e-9f;  // 2 pi / 2^32
+  const float z = t * t;
+  const float sine = t * (1.0f + z * (-1.0f / 6 + z * (1.0f / 120 + z * (-1.0f / 5040 + z * (1.0f / 362880)))));
+  const float cosine = 1.0f + z * (-0.5f + z * (1.0f / 24 + z * (-1.0f / 720 + z * (1.0f / 40320 - z * (1.0f / 3628800)))));
+  const bool swap = quadrant & 1u;
+  const float a = swap ? sine : cosine, b = swap ? cosine : sine;
+  c = (quadrant + 1u) & 2u ? -a : a;
+  s = quadrant & 2u ? -b : b;
+}
+
+static void normal(float* __restrict out, const uint32_t* __restrict words, int64_t n) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n / 2; ++i) {
+    float c, s;
+    const float radius = __builtin_sqrtf(-2.0f * log_uniform(words[2 * i]));
+    turn(words[2 * i + 1], c, s);
+    out[2 * i] = radius * c;
+    out[2 * i + 1] = radius * s;
+  }
+}
+
+// The first cell may lie inside a Philox block: draw from the block's start and keep what is wanted.
+static void fell(uint8_t* out, int64_t n, uint64_t first, const Lane& lane, uint32_t threshold) {
+  const int64_t skip = int64_t(first & 3);
+  if (skip) {
+    uint8_t head[STEP];
+    fell_run<1>(head, first >> 2, lane, threshold);
+    const int64_t have = n < STEP - skip ? n : STEP - skip;
+    __builtin_memcpy(out, head + skip, uint64_t(have));
+    first += uint64_t(have), out += have, n -= have;
+    if (first & 3) return;
+  }
+  int64_t i = 0;
+  for (; n - i > (GROUPS - 1) * STEP; i += GROUPS * STEP) {
+    fell_run<GROUPS>(out + i, (first + uint64_t(i)) >> 2, lane, threshold);
+  }
+  for (; i < n; i += STEP) fell_run<1>(out + i, (first + uint64_t(i)) >> 2, lane, threshold);
+}
+
+static void words(uint32_t* out, int64_t n, uint64_t first, const Lane& lane) {
+  const int64_t skip = int64_t(first & 3);
+  if (skip) {
+    uint32_t head[STEP];
+    words_run<1>(head, first >> 2, lane);
+    const int64_t have = n < STEP - skip ? n : STEP - skip;
+    __builtin_memcpy(out, head + skip, 4 * uint64_t(have));
+    first += uint64_t(have), out += have, n -= have;
+    if (first & 3) return;
+  }
+  int64_t i = 0;
+  for (; n - i > (GROUPS - 1) * STEP; i += GROUPS * STEP) words_run<GROUPS>(out + i, (first + uint64_t(i)) >> 2, lane);
+  for (; i < n; i += STEP) words_run<1>(out + i, (first + uint64_t(i)) >> 2, lane);
+}

@@ -1,0 +1,93 @@
+// AVX2 with FMA and F16C: four Philox blocks in a register, one 64-bit lane each, four registers in flight.
+#include "kernels.h"
+
+#ifdef THINNED_X86
+#include <immintrin.h>
+
+#include "philox.h"
+
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c")
+#endif
+#define THINNED_F16C 1
+
+namespace thinned {
+namespace avx2 {
+
+constexpr int GROUPS = 2;
+constexpr int64_t STEP = 16;
+
+// Words of G * STEP cells: out[g][0] holds those of blocks 0 and 1 of group g, out[g][1] of blocks 2 and 3.
+template <int G>
+static inline void draw(__m256i out[G][2], uint64_t block, const Lane& lane) {
+  const __m256i m0 = _mm256_set1_epi64x(MULTIPLIER_0), m1 = _mm256_set1_epi64x(MULTIPLIER_1);
+  // Only the low half of each 64-bit lane counts: a product of low halves ignores what stands above.
+  __m256i c0[G], c1[G], c2[G], c3[G];
+  for (int g = 0; g < G; ++g) {
+    const int64_t b = int64_t(uint32_t(block) + uint32_t(4 * g));
+    c0[g] = _mm256_add_epi64(_mm256_set1_epi64x(b), _mm256_set_epi64x(3, 1, 2, 0));
+    c1[g] = _mm256_set1_epi64x(int64_t(uint32_t(lane.sample)));
+    c2[g] = _mm256_set1_epi64x(int64_t(lane.sample >> 32));
+    c3[g] = _mm256_set1_epi64x(int64_t(lane.step));
+  }
+  uint32_t k0 = lane.key[0], k1 = lane.key[1];
+  for (int round = 0; round < ROUNDS; ++round) {
+    const __m256i key0 = _mm256_set1_epi64x(k0), key1 = _mm256_set1_epi64x(k1);
+    for (int g = 0; g < G; ++g) {
+      const __m256i a = _mm256_mul_epu32(m0, c0[g]), b = _mm256_mul_epu32(m1, c2[g]);
+      c0[g] = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(b, 32), c1[g]), key0);
+      c2[g] = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(a, 32), c3[g]), key1);
+      c1[g] = b;
+      c3[g] = a;
+    }
+    k0 += WEYL_0;
+    k1 += WEYL_1;
+  }
+  for (int g = 0; g < G; ++g) {
+    const __m256i w01 = _mm256_blend_epi32(c0[g], _mm256_slli_epi64(c1[g], 32), 0xAA);
+    const __m256i w23 = _mm256_blend_epi32(c2[g], _mm256_slli_epi64(c3[g], 32), 0xAA);
+    out[g][0] = _mm256_unpacklo_epi64(w01, w23);
+    out[g][1] = _mm256_unpackhi_epi64(w01, w23);
+  }
+}
+
+template <int G>
+static inline void words_run(uint32_t* out, uint64_t block, const Lane& lane) {
+  __m256i drawn[G][2];
+  draw<G>(drawn, block, lane);
+  for (int g = 0; g < G; ++g)
+    for (int i = 0; i < 2; ++i) _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 16 * g + 8 * i), drawn[g][i]);
+}
+
+template <int G>
+static inline void fell_run(uint8_t* out, uint64_t block, const Lane& lane, uint32_t threshold) {
+  __m256i drawn[G][2];
+  draw<G>(drawn, block, lane);
+  const __m256i flip = _mm256_set1_epi32(INT32_MIN);  // unsigned order as signed order
+  const __m256i limit = _mm256_xor_si256(_mm256_set1_epi32(int32_t(threshold)), flip);
+  for (int g = 0; g < G; ++g) {
+    const __m256i a = _mm256_cmpgt_epi32(limit, _mm256_xor_si256(drawn[g][0], flip));
+    const __m256i b = _mm256_cmpgt_epi32(limit, _mm256_xor_si256(drawn[g][1], flip));
+    const __m256i ab = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xD8);
+    const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(ab), _mm256_extracti128_si256(ab, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16 * g), _mm_and_si128(bytes, _mm_set1_epi8(1)));
+  }
+}
+
+#include "kernels.inl"
+
+}  // namespace avx2
+
+const Kernels AVX2 = {"avx2", avx2::fell, avx2::words, avx2::scattered, avx2::normal, avx2::select, avx2::constant, avx2::scale};
+
+}  // namespace thinned
+
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif

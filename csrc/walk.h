@@ -1,0 +1,170 @@
+// From a tensor's geometry to rows that the kernels take. No torch header here.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "kernels.h"
+#include "philox.h"
+
+namespace thinned {
+
+enum Law : int { BERNOULLI = 0, GAUSSIAN = 1, UNIFORM = 2 };
+
+constexpr uint64_t ALWAYS = uint64_t(1) << 32;
+
+struct Axis {
+  int64_t size, x, residual, y;  // strides in elements
+  uint64_t cell;                 // stride in cells, 0 on shared axes
+  bool sample;
+};
+
+struct Job {
+  const char *x, *residual;  // x null: ones; residual may be null
+  char* y;
+  int type;
+  int64_t bytes;  // of an element
+  Law law;
+  uint64_t threshold;
+  double spread;
+  Affine map;
+  uint32_t key[2];
+  uint64_t offset;       // the first cell
+  uint32_t step;         // of all examples, unless steps says otherwise
+  const int64_t *ids, *steps;  // of each example; ids null: 0, 1, 2 ...
+  std::vector<Axis> axes;      // outermost in y's memory first; never empty after prepare
+
+  // Order the axes as y lies in memory and merge what can be walked as one.
+  void prepare() {
+    axes.erase(std::remove_if(axes.begin(), axes.end(), [](const Axis& a) { return a.size == 1 && !a.sample; }), axes.end());
+    std::stable_sort(axes.begin(), axes.end(), [](const Axis& a, const Axis& b) { return a.y > b.y; });
+    std::vector<Axis> merged;
+    for (const Axis& a : axes) {
+      if (!merged.empty()) {
+        Axis& o = merged.back();
+        const bool joins = !o.sample && !a.sample && o.x == a.x * a.size && o.residual == a.residual * a.size &&
+                           o.y == a.y * a.size && o.cell == a.cell * uint64_t(a.size);
+        if (joins) {
+          const int64_t size = o.size * a.size;
+          o = a;
+          o.size = size;
+          continue;
+        }
+      }
+      merged.push_back(a);
+    }
+    if (merged.empty()) merged.push_back(Axis{1, 1, 1, 1, 0, false});
+    axes = merged;
+    if (threshold == 0 || threshold >= ALWAYS) {
+      if (law == BERNOULLI) map.erased = threshold != 0;
+    }
+  }
+
+  int64_t row() const { return axes.back().size; }
+  int64_t tiles() const { return (row() + TILE - 1) / TILE; }
+  int64_t tasks() const {
+    int64_t n = tiles();
+    for (size_t i = 0; i + 1 < axes.size(); ++i) n *= axes[i].size;
+    return n;
+  }
+
+  // Tasks [begin, end): a task is a tile of a row.
+  void run(const Kernels& kernels, int64_t begin, int64_t end) const {
+    const size_t outer = axes.size() - 1;
+    const Axis& inner = axes.back();
+    std::vector<int64_t> index(outer);
+    int64_t rest = begin / tiles(), tile = begin % tiles();
+    for (size_t i = outer; i-- > 0;) index[i] = rest % axes[i].size, rest /= axes[i].size;
+    Scratch scratch;
+    for (int64_t task = begin; task < end; ++task) {
+      int64_t xo = 0, ro = 0, yo = 0, example = 0;
+      uint64_t cell = offset;
+      for (size_t i = 0; i < outer; ++i) {
+        const Axis& a = axes[i];
+        xo += index[i] * a.x, ro += index[i] * a.residual, yo += index[i] * a.y;
+        cell += uint64_t(index[i]) * a.cell;
+        if (a.sample) example = index[i];
+      }
+      const int64_t start = tile * TILE, n = std::min(TILE, row() - start);
+      xo += start * inner.x, ro += start * inner.residual, yo += start * inner.y;
+      if (inner.sample) example = start;
+      cell += uint64_t(start) * inner.cell;
+      one(kernels, scratch, x ? x + xo * bytes : nullptr, residual ? residual + ro * bytes : nullptr, y + yo * bytes, n, example,
+          cell);
+      if (++tile == tiles()) {
+        tile = 0;
+        for (size_t i = outer; i-- > 0;) {
+          if (++index[i] < axes[i].size) break;
+          index[i] = 0;
+        }
+      }
+    }
+  }
+
+ private:
+  static constexpr int64_t TILE = 1024;
+
+  struct Scratch {
+    alignas(64) uint8_t fell[TILE + 128];
+    alignas(64) uint32_t words[2 * TILE + 128];
+    alignas(64) float noise[2 * TILE];
+    uint64_t cells[2 * TILE], samples[2 * TILE];
+    uint32_t steps[2 * TILE];
+  };
+
+  uint64_t id(int64_t example) const { return ids ? uint64_t(ids[example]) : uint64_t(example); }
+  uint32_t when(int64_t example) const { return steps ? uint32_t(steps[example]) : step; }
+
+  void one(const Kernels& k, Scratch& s, const char* tx, const char* tr, char* ty, int64_t n, int64_t example, uint64_t cell) const {
+    const Axis& inner = axes.back();
+    const int64_t xs = inner.x, rs = inner.residual, ys = inner.y;
+    if (law == BERNOULLI && (threshold == 0 || threshold >= ALWAYS)) {
+      return k.constant(type, tx, xs, tr, rs, ty, ys, n, threshold != 0, map);
+    }
+    const bool gathered = inner.sample || inner.cell > 1;
+    const Lane lane = {{key[0], key[1]}, gathered ? 0 : id(example), gathered ? 0 : when(example)};
+    const bool pairs = law == GAUSSIAN;  // a normal needs the words of both cells of its pair
+    if (gathered) {
+      for (int64_t i = 0; i < n; ++i) {
+        const uint64_t c = cell + uint64_t(i) * inner.cell;
+        const int64_t e = inner.sample ? example + i : example;
+        if (pairs) {
+          s.cells[2 * i] = c & ~uint64_t(1), s.cells[2 * i + 1] = c | 1;
+          s.samples[2 * i] = s.samples[2 * i + 1] = id(e);
+          s.steps[2 * i] = s.steps[2 * i + 1] = when(e);
+        } else {
+          s.cells[i] = c, s.samples[i] = id(e), s.steps[i] = when(e);
+        }
+      }
+      k.scattered(s.words, pairs ? 2 * n : n, s.cells, s.samples, s.steps, key);
+    }
+    if (law == BERNOULLI) {
+      if (gathered) {
+        for (int64_t i = 0; i < n; ++i) s.fell[i] = s.words[i] < threshold;
+      } else {
+        k.fell(s.fell, inner.cell ? n : 1, cell, lane, uint32_t(threshold));
+        if (!inner.cell) return k.constant(type, tx, xs, tr, rs, ty, ys, n, s.fell[0], map);
+      }
+      return k.select(type, tx, xs, tr, rs, ty, ys, n, s.fell, map);
+    }
+    const float* noise = s.noise;
+    if (pairs) {
+      const int64_t skip = gathered ? 0 : int64_t(cell & 1), count = gathered ? 2 * n : (skip + (inner.cell ? n : 1) + 1) / 2 * 2;
+      if (!gathered) k.words(s.words, count, cell - uint64_t(skip), lane);
+      k.normal(s.noise, s.words, count);
+      if (gathered) {
+        for (int64_t i = 0; i < n; ++i) s.noise[i] = s.noise[2 * i + int64_t((cell + uint64_t(i) * inner.cell) & 1)];
+      }
+      noise += skip;
+    } else {
+      const int64_t count = inner.cell || gathered ? n : 1;
+      if (!gathered) k.words(s.words, count, cell, lane);
+      for (int64_t i = 0; i < count; ++i) s.noise[i] = (float(int32_t(s.words[i] ^ 0x80000000u)) + 0.5f) * 0x1p-31f;
+    }
+    if (gathered || inner.cell) return k.scale(type, tx, xs, tr, rs, ty, ys, n, noise, map.gain, spread, map.shift);
+    const Affine whole = {map.gain + spread * double(*noise), map.shift, map.shift, false};
+    k.constant(type, tx, xs, tr, rs, ty, ys, n, false, whole);
+  }
+};
+
+}  // namespace thinned

@@ -1,0 +1,64 @@
+"""Build the native kernels where that can be done; without a compiler or torch's headers, install without them.
+
+The kernels are bound through torch's stable ABI, so only headers are needed: those of the torch that is installed in the
+environment, looked for there because an isolated build cannot import it.
+"""
+
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+SOURCES = ["csrc/bind.cpp", "csrc/kernels_portable.cpp", "csrc/kernels_avx2.cpp", "csrc/kernels_avx512.cpp"]
+REMEDY = (
+    "thinned: built without its native kernels ({why}); dropout will run in plain torch operations, which are slower. "
+    "To get them, install torch and a C++17 compiler first, then: pip install --force-reinstall --no-deps thinned"
+)
+
+
+def torch_home() -> Path | None:
+    """The installed torch, of this interpreter or of the environment that an isolated build works for."""
+    for path in [*sys.path, *(sysconfig.get_path(name) for name in ("purelib", "platlib"))]:
+        home = Path(path or ".") / "torch"
+        if (home / "include" / "torch" / "csrc" / "stable" / "library.h").is_file():
+            return home
+    return None
+
+
+class BuildNative(build_ext):
+    def build_extension(self, ext: Extension) -> None:
+        home = torch_home()
+        if home is None:
+            print(REMEDY.format(why="torch >= 2.10 is not installed"), file=sys.stderr)
+            return
+        ext.include_dirs = [str(home / "include")]
+        ext.library_dirs = [str(home / "lib")]
+        ext.libraries = ["torch", "torch_cpu", "c10"]
+        try:
+            super().build_extension(ext)
+        except Exception as error:  # noqa: BLE001 - any failure of any compiler: the pure package works
+            print(REMEDY.format(why=str(error).splitlines()[0]), file=sys.stderr)
+
+    def copy_extensions_to_source(self) -> None:
+        self.extensions = [e for e in self.extensions if (Path(self.build_lib) / self.get_ext_filename(e.name)).exists()]
+        super().copy_extensions_to_source()
+
+
+GCC = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-g0", "-w"]
+flags = ["/O2", "/std:c++17"] if sys.platform == "win32" else GCC
+setup(
+    ext_modules=[
+        Extension(
+            "thinned.engines.torch._native",
+            SOURCES,
+            depends=["csrc/philox.h", "csrc/kernels.h", "csrc/kernels.inl", "csrc/walk.h"],
+            define_macros=[("TORCH_TARGET_VERSION", "0x020a000000000000"), ("Py_LIMITED_API", "0x030A0000")],
+            extra_compile_args=flags,
+            py_limited_api=True,
+        )
+    ],
+    cmdclass={"build_ext": BuildNative},
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
+)

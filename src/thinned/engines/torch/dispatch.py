@@ -1,0 +1,214 @@
+"""Which implementation runs a plan on a tensor, and how autograd sees it.
+
+The map itself is never stored: backward draws it again from the key. For small tensors autograd's Python function would
+cost more than the work, so there the factor is drawn as a tensor and torch multiplies.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from ..._errors import InputError, unknown
+from ...algebra.drop import Drop
+from ...algebra.per import Block
+from ...algebra.plan import Plan, plan
+from . import ops, reference
+from .whose import Whose
+
+Impl = Literal["auto", "reference", "native", "triton"]
+IMPLEMENTATIONS = ("auto", "reference", "native", "triton")
+SMALL = 1 << 15  # elements up to which the factor is stored
+_NATIVE = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_EXACT = (torch.float32, torch.float64)  # where a stored factor holds the gain without bias
+
+
+class Ready(NamedTuple):
+    """A plan as the operators take it."""
+
+    plan: Plan
+    numbers: Tensor
+    cells: tuple[int, ...]
+    axis: int
+    law: int
+    offset: int
+
+
+@lru_cache(maxsize=4096)
+def ready(plan: Plan) -> Ready:
+    """Prepare a plan, once."""
+    numbers = ops.numbers(plan.threshold, plan.gain, plan.shift, plan.dropped, plan.spread)
+    axis = -1 if plan.sample_axis is None else plan.sample_axis
+    return Ready(plan, numbers, plan.strides, axis, ops.LAWS.index(plan.law), 0)
+
+
+def numbers_of(drop: Drop) -> Tensor | None:
+    """A point's numbers where they do not depend on the shape; None for blocks."""
+    return None if isinstance(drop.per, Block) else ready(plan(drop, (1,) * max(1, drop.of.count(" ") + 1))).numbers.clone()
+
+
+def traced(x: Tensor, drop: Drop, numbers: Tensor, whose: Whose, impl: Impl | None) -> Tensor:
+    """:func:`sample` in a graph: the numbers are an input of the graph, and sizes may be symbols."""
+    own, axis = _axes(drop, x.dim())
+    cells = [0] * x.dim()
+    stride = 1
+    for i in range(x.dim() - 1, -1, -1):
+        if own[i] and i != axis:
+            cells[i] = stride
+            stride = stride * x.shape[i]
+    law = _law(drop)
+    if axis < 0 and whose.who is not None:
+        whose = whose._replace(who=None)
+    noise = (numbers, whose.key, whose.who, cells, axis, law, 0, whose.stream, whose.call)
+    return ops.apply(x, *noise, False)
+
+
+@torch._dynamo.assume_constant_result
+def _axes(drop: Drop, rank: int) -> tuple[tuple[bool, ...], int]:
+    """(which axes have cells of their own, the examples' axis or -1)."""
+    one = plan(drop, (2,) * rank)
+    return tuple(n > 1 for n in one.cells_shape), -1 if one.sample_axis is None else one.sample_axis
+
+
+@torch._dynamo.assume_constant_result
+def _law(drop: Drop) -> int:
+    return ops.LAWS.index(plan(drop, (1,) * max(1, drop.of.count(" ") + 1)).law)
+
+
+def default() -> Impl:
+    """The implementation that ``THINNED_IMPL`` names; "auto" without it."""
+    name = os.environ.get("THINNED_IMPL", "auto")
+    if name not in IMPLEMENTATIONS:
+        raise unknown("THINNED_IMPL", name, IMPLEMENTATIONS)
+    return name  # type: ignore[return-value]
+
+
+_DEFAULT = default()
+
+
+def choose(x: Tensor, impl: Impl | None = None) -> tuple[Impl, str]:
+    """The implementation for ``x`` and why. An explicit choice that cannot be kept is an :class:`InputError`."""
+    wanted = impl or _DEFAULT
+    if wanted not in IMPLEMENTATIONS:
+        raise unknown("impl", wanted, IMPLEMENTATIONS)
+    if wanted == "reference":
+        return "reference", "asked for"
+    kind: Impl = "native" if x.device.type == "cpu" else "triton"
+    if wanted not in ("auto", kind):
+        raise InputError(f"impl={wanted!r} does not run on {x.device}; use impl='auto'")
+    if kind == "native":
+        obstacle = ops.missing
+    elif x.device.type == "cuda":
+        from . import triton
+
+        obstacle = triton.missing
+    else:
+        obstacle = f"there are no kernels for {x.device.type}"
+    if not obstacle and x.dtype not in _NATIVE:
+        obstacle = f"the kernels do not take {x.dtype}"
+    if obstacle and wanted != "auto":
+        raise InputError(f"impl={wanted!r} cannot run: {obstacle}; use impl='auto'")
+    return ("reference", obstacle) if obstacle else (kind, "the fastest for this tensor")
+
+
+def sample(x: Tensor, ready: Ready, whose: Whose, *, inplace: bool = False, impl: Impl | None = None) -> Tensor:
+    """What training sees: ``x`` with its noise, under autograd. ``x`` is not empty and ``ready.plan`` not the identity."""
+    if _DEFAULT != "auto" or impl is not None or x.dtype not in _NATIVE or x.device.type != "cpu" or ops.missing:
+        kind, _ = choose(x, impl)
+        if kind == "reference":
+            y = reference.sample(x, ready.plan, whose)
+            return x.copy_(y) if inplace else y
+    plan = ready.plan
+    if whose.who is not None and ready.axis < 0:
+        whose = whose._replace(who=None)
+    if plan.realised and not plan.erased:
+        return _Blocks.apply(x, plan, whose, inplace)
+    noise = (ready.numbers, whose.key, whose.who, ready.cells, ready.axis, ready.law, ready.offset, whose.stream, whose.call)
+    if torch.compiler.is_compiling() or type(x) not in _PLAIN:
+        y = ops.apply(x, *noise, False)
+        return x.copy_(y) if inplace else y
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        y = _by_factor(x, plan, noise)
+        return x.copy_(y) if inplace else y
+    if not (x.requires_grad and torch.is_grad_enabled()):
+        if inplace:
+            ops.map_into(x, x, *noise, False)
+            return x
+        return ops.map(x, *noise, False)
+    if x.numel() <= SMALL and x.dtype in _EXACT and not (plan.shift or plan.dropped or plan.erased):
+        a = ops.factor(x, *noise)
+        return x.mul_(a) if inplace else x * a
+    return _Map.apply(x, noise, inplace)
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _by_factor(x: Tensor, plan: Plan, noise: tuple[Any, ...]) -> Tensor:
+    """a x + b in torch's own operations, which every transform understands; a comes from an operator without gradient."""
+    if plan.erased:
+        return torch.where(torch.ones((), dtype=torch.bool, device=x.device), plan.dropped, x)
+    exact = x.dtype in _EXACT
+    wide = x if exact else x.float()
+    a = ops.factor(wide.detach(), *noise)
+    y = wide * a
+    if plan.shift or plan.dropped:
+        y = y + torch.where(a == 0, plan.dropped, plan.shift).to(y.dtype)
+    return y if exact else y.to(x.dtype)
+
+
+class _Map(torch.autograd.Function):
+    """The map under autograd: nothing but the key is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, noise: tuple[Any, ...], inplace: bool) -> Tensor:
+        ctx.rest = noise[3:]
+        ctx.save_for_backward(*noise[:3])
+        if not inplace:
+            return ops.map(x, *noise, False)
+        ops.map_into(x, x, *noise, False)
+        ctx.mark_dirty(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        noise = (*ctx.saved_tensors, *ctx.rest)
+        if torch.is_grad_enabled() and grad.requires_grad:  # a second derivative: the same map again
+            return ops.apply(grad, *noise, True), None, None
+        return ops.map(grad, *noise, True), None, None
+
+
+class _Blocks(torch.autograd.Function):
+    """Blocks: the seeds' coins from the kernel, grown and applied in torch's operations; backward draws them again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, plan: Plan, whose: Whose, inplace: bool) -> Tensor:
+        ctx.plan, ctx.rest = plan, whose[2:]
+        ctx.save_for_backward(whose.key, whose.who)
+        y = reference.affine(x, plan, mask(plan, whose, x.device))
+        if not inplace:
+            return y
+        ctx.mark_dirty(x)
+        return x.copy_(y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        key, who = ctx.saved_tensors
+        y = reference.affine(grad, ctx.plan, mask(ctx.plan, Whose(key, who, *ctx.rest), grad.device))
+        return y, None, None, None
+
+
+def mask(plan: Plan, whose: Whose, device: torch.device | None = None) -> Tensor:
+    """The mask of a Bernoulli plan, True where kept; bool, broadcasts to ``plan.shape``."""
+    alone = plan.sample_axis is None
+    whose = whose._replace(who=None) if alone else whose
+    if ops.missing or _DEFAULT == "reference" or (device is not None and device.type != "cpu") or torch.compiler.is_compiling():
+        return reference.kept(plan, whose, device)
+    numbers = ready(plan).numbers
+    drawn = ops.kept(numbers, whose.key, whose.who, plan.samples, plan.cells, not alone, 0, whose.stream, whose.call)
+    return reference.grown(drawn, plan)

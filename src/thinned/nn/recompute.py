@@ -1,0 +1,99 @@
+"""The number of a call within a step, also when activation checkpointing runs the call again.
+
+A forward pass inside a backward pass is a recomputation: it has to draw what the first pass drew, whatever came between.
+torch's checkpointing says so only in the frames that are running: :func:`_marks` reads them, and what was drawn is kept on
+the object that stands for the segment.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from torch.utils import checkpoint
+
+from .._errors import InputError
+from ..engines.torch.whose import Whose
+
+_FILE = checkpoint.__file__
+_ATTRIBUTE = "_thinned_calls"
+
+
+def _marks() -> tuple[list[Any], Any]:
+    """(the segments whose first pass is running, the segment that is being recomputed or None), innermost first."""
+    first: list[Any] = []
+    frame = sys._getframe(2)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename == _FILE:
+            names = frame.f_locals
+            if code.co_name == "checkpoint" and "gen" in names:
+                body = names["gen"].gi_frame
+                segment = body.f_locals.get("new_frame") if body is not None else None
+                if segment is not None:
+                    first.append(segment)
+            elif code.co_name == "forward" and "ctx" in names:
+                first.append(names["ctx"])
+            elif code.co_name == "unpack_hook" and "frame" in names:
+                return first, names["frame"]
+            elif code.co_name == "backward" and "ctx" in names:
+                return first, names["ctx"]
+        frame = frame.f_back  # type: ignore[assignment]
+    return first, None
+
+
+class Calls:
+    """Counts the calls of one host within a step."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last: Whose | None = None
+
+    def reset(self) -> None:
+        self.count = 0
+        self.last = None
+
+    def next(self, now: Whose, stream: int) -> Whose:
+        """Whose noise the coming call draws."""
+        if torch.compiler.is_compiling():
+            whose = Whose(now.key, now.who, stream, self.count)
+            self.count += 1
+            return whose
+        backward = torch._C._current_graph_task_id() != -1
+        hooked = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+        if not (backward or hooked or not torch.is_grad_enabled()):
+            whose = self.last = Whose(now.key, now.who, stream, self.count)
+            self.count += 1
+            return whose
+        first, again = _marks()
+        if again is not None:
+            whose = self._again(again)
+        elif backward:  # recomputed by somebody else's checkpointing
+            if self.count != 1 or self.last is None:
+                raise InputError(
+                    "this layer runs inside a backward pass, and it cannot be told which of its calls is being recomputed; "
+                    "use torch.utils.checkpoint, or call the layer once a step"
+                )
+            whose = self.last
+        else:
+            whose = self.last = Whose(now.key, now.who, stream, self.count)
+            self.count += 1
+        for segment in first:
+            drawn: dict[int, list[Whose]] = segment.__dict__.setdefault(_ATTRIBUTE, {})
+            drawn.setdefault(id(self), []).append(whose)
+        return whose
+
+    def _again(self, segment: Any) -> Whose:
+        """The next of the calls that the segment made, for each backward pass from the first."""
+        drawn = segment.__dict__.get(_ATTRIBUTE, {}).get(id(self), [])
+        place = (id(self), torch._C._current_graph_task_id())
+        done: dict[tuple[int, int], int] = segment.__dict__.setdefault(_ATTRIBUTE + "_done", {})
+        index = done.get(place, 0)
+        if index >= len(drawn):
+            raise InputError(
+                "a checkpointed segment is recomputed with more calls of a dropout layer than its first pass made; "
+                "make the segment deterministic, so that its recomputation does what its first pass did"
+            )
+        done[place] = index + 1
+        return drawn[index]
