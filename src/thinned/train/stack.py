@@ -37,7 +37,8 @@ def structure(recipe: Recipe) -> object | None:
     plain = all(d is None or (d.per == d.of == "b *" and d.law is not None and not _filled(d)) for d in recipe.drops)
     if not isinstance(recipe.network, Mlp) or not plain:
         return None
-    same = (recipe.network, bool(recipe.connect), bool(recipe.augment), recipe.optimizer.name)
+    moved = recipe.seed if recipe.augment else None  # a stack draws its augmentation once, from one seed
+    same = (recipe.network, bool(recipe.connect), moved, recipe.optimizer.name)
     return (*same, recipe.optimizer.warmup, recipe.optimizer.decay, recipe.epochs, recipe.batch_size, recipe.shuffle)
 
 
