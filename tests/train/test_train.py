@@ -16,7 +16,7 @@ from thinned.train.fit import batches, grouped, losses
 from thinned.train.networks import build
 from thinned.train.stack import Stack, _Normalise
 from thinned.train.trainee import Solo
-from thinned.train.updates import rate_factor
+from thinned.train.updates import Updates, rate_factor
 
 
 def blobs(n=203, features=12, classes=3, seed=0, task="classification", image=None):
@@ -57,6 +57,7 @@ VARIANTS = {
     "patience": BASE.at(patience=1, optimizer=Optimizer(lr=0.1)),
     "other-seed": BASE.at(seed=3, drops=(d(0.2), d(0.5), d(0.3))),
     "noisy": BASE.at(augment=Augment(noise=0.3)),
+    "noisy-other-seed": BASE.at(augment=Augment(noise=0.3), seed=3),
     "norm": BASE.at(network=Mlp((10, 6), order=("linear", "norm", "act", "drop")), drops=(None, d(0.5), d(0.2))),
     "norm-after": BASE.at(network=Mlp((10, 6), order=("linear", "act", "norm", "drop")), drops=(None, d(0.5))),
     "drop-norm": BASE.at(network=Mlp((10, 6), order=("linear", "act", "drop", "norm")), drops=(None, d(0.5), d(0.2))),
@@ -74,13 +75,17 @@ def population():
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_member_equals_the_same_recipe_alone(population, name):
+    equal(population[name], fit(blobs(), VARIANTS[name]))
+
+
+def equal(member, alone):
     """Weights, batches and masks are the same; what is left is the rounding of batched products."""
-    member, alone = population[name], fit(blobs(), VARIANTS[name])
     for key in alone.history:
         one_row = 0.03 if key.endswith("metric") else 0.0  # a row on the boundary may fall either way
         np.testing.assert_allclose(member.history[key], alone.history[key], rtol=2e-3, atol=2e-4 + one_row, err_msg=key)
     np.testing.assert_allclose(member.gradients, alone.gradients, rtol=2e-2, atol=2e-4)
     assert (member.epochs, member.best, member.stopped) == (alone.epochs, alone.best, alone.stopped)
+    assert member.diverged == alone.diverged
     x = blobs().val.x
     torch.testing.assert_close(member.module()(x), alone.module()(x), rtol=2e-3, atol=2e-3)
 
@@ -268,6 +273,67 @@ def test_divergence_is_reported_and_stays_alone():
     alone = fit(blobs(), tame)
     np.testing.assert_allclose(b.history["val_loss"], alone.history["val_loss"], rtol=1e-4)
     assert b.diverged is None
+
+
+def test_a_diverged_member_ends_as_it_would_alone():
+    """Weights that decay by a factor of -1.3 a step: the loss passes the bound early, long before it stops being a number."""
+    wild = BASE.at(optimizer=Optimizer("adam", 1e-2, weight_decay=230.0), epochs=7)
+    member, alone = fit_population(blobs(), [wild, BASE.at(epochs=7)])[0], fit(blobs(), wild)
+    assert member.diverged == alone.diverged < 6
+    for (_, a), (_, b) in zip(member.module().named_parameters(), alone.module().named_parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=2e-2, atol=1e-3)
+    assert member.scores["val"].loss == pytest.approx(alone.scores["val"].loss, rel=2e-2)
+
+
+def test_divergence_in_the_last_step_is_reported():
+    """The minibatch losses are taken before their steps, so that the last step shows in the evaluations alone."""
+    once = BASE.at(optimizer=Optimizer("sgd", 1e30), epochs=1, batch_size=1000)
+    for done in (fit(blobs(), once), fit_population(blobs(), [once, BASE.at(epochs=1, batch_size=1000)])[0]):
+        assert math.isfinite(done.history["loss"][0])
+        assert done.diverged == 0
+
+
+def test_patience_that_runs_out_in_the_last_epoch_stops_nothing():
+    recipe = BASE.at(network=Mlp((64,)), optimizer=Optimizer(lr=0.03), epochs=60, patience=5)
+    early = fit(blobs(), recipe)
+    last, before = (fit(blobs(), recipe.at(epochs=early.epochs + more)) for more in (0, 1))
+    assert (last.stopped, before.stopped) == (False, True)
+    assert last.scores == before.scores == early.scores
+
+
+class Gated(torch.nn.Module):
+    """Two layers, of which ``gate`` acts in the first step alone."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.main, self.gate, self.steps = torch.nn.Linear(12, 3), torch.nn.Linear(12, 3), 0
+
+    def forward(self, x):
+        self.steps += self.training
+        return self.main(x) + self.gate(x) if self.steps == 1 else self.main(x)
+
+
+def test_a_parameter_without_a_gradient_rests():
+    recipe = BASE.at(optimizer=Optimizer("adamw", 0.01, weight_decay=0.1))
+    net, first = Gated(), Gated()
+    fit(blobs(), recipe.at(epochs=1, batch_size=1000), first)
+    fit(blobs(), recipe.at(epochs=2, batch_size=1000), net)
+    assert torch.equal(net.gate.weight, first.gate.weight)
+    assert not torch.equal(net.main.weight, first.main.weight)
+
+
+def test_a_members_clip_and_smoothing_leave_its_neighbours_alone():
+    """Gradients whose norm is inf are not clipped to NaN, and losses of inf not smoothed to NaN, where nobody asked."""
+    stack = Stack([BASE, BASE.at(clip=1.0)], blobs())
+    updates = Updates(stack, 1)
+    for part in stack.parts:
+        part.tensor.grad = torch.full_like(part.tensor, 1e30)
+    updates._clip(updates.clip)
+    assert all(torch.equal(part.tensor.grad[0], torch.full_like(part.tensor[0], 1e30)) for part in stack.parts)
+    out = torch.tensor([3e38, -3e38]).expand(2, 1, 2)
+    loss = losses(out, torch.tensor([0]), Task("classification", 2), torch.tensor([0.0, 0.1]))
+    assert loss.tolist() == [0.0, math.inf]
 
 
 def test_vanishing_gradients_are_seen():

@@ -39,7 +39,7 @@ class Trained:
     ``history``: one value an epoch of ``loss`` (minibatches, as trained), ``train_loss``, ``train_metric`` (evaluation
     mode, on some training rows), ``val_loss``, ``val_metric``, ``lr``. ``gradients``: each epoch's gradient norm of
     each weight layer. ``epochs``: how many ran. ``best``: the epoch of the lowest validation loss, from 0. ``stopped``:
-    did early stopping end it. ``diverged``: the epoch in which the loss stopped being a number or grew past all
+    did early stopping end it before its last epoch. ``diverged``: the epoch in which the loss stopped being a number or grew past all
     bounds. ``dead``: the share of ReLU units that are 0 on every validation row. ``seconds``: its share of the time.
     """
 
@@ -161,14 +161,17 @@ class _Monitor:
                 self.best[m] = epoch
                 if recipe.patience is not None:
                     self.kept[m] = trainee.save(m)
-            if not loss[m].item() < DIVERGED * max(history["loss"][0], 1.0):
+            grown = not loss[m].item() < DIVERGED * max(history["loss"][0], 1.0)
+            if grown or not (math.isfinite(train[m][0]) and math.isfinite(val[m][0])):  # the last step shows in these alone
                 self.diverged[m] = self.ended[m] = epoch
-            elif recipe.patience is not None and epoch - self.best[m] >= recipe.patience:
+                if self.kept[m] is None:  # the others of a stack go on, and it with them
+                    self.kept[m] = trainee.save(m)
+            elif recipe.patience is not None and epoch - self.best[m] >= recipe.patience and epoch + 1 < recipe.epochs:
                 self.ended[m] = epoch
         return any(e is None for e in self.ended)
 
     def restore(self) -> None:
-        """Early stopping's best weights."""
+        """Early stopping's best weights; the weights at which a network diverged."""
         for m, saved in enumerate(self.kept):
             if saved is not None:
                 self.trainee.restore(m, saved)
@@ -259,7 +262,8 @@ def losses(out: Tensor, y: Tensor, task: Task, smoothing: Tensor | None = None) 
     loss = -log.gather(0, y.expand(1, len(out), -1))[0].mean(1)
     if smoothing is None or not smoothing.any():
         return loss
-    return (1.0 - smoothing) * loss - smoothing * log.mean((0, 2))
+    even = torch.where(smoothing > 0, log.mean((0, 2)), 0.0)  # 0 times inf is NaN where a neighbour alone is smoothed
+    return (1.0 - smoothing) * loss - smoothing * even
 
 
 def score(trainee: Trainee, rows: Rows, task: Task) -> list[tuple[float, float]]:
