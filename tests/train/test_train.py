@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
 import torch
 
-from thinned import InputError, presets
-from thinned.train import Augment, Cnn, Mlp, Optimizer, Recipe, Split, Task, fit, fit_population, rows
+from thinned import InputError, presets, sampling
+from thinned.train import Augment, Cnn, Custom, Mlp, Optimizer, Recipe, Split, Task, fit, fit_population, rows
 from thinned.train.augment import augment
 from thinned.train.data import order
 from thinned.train.fit import batches, grouped, losses
-from thinned.train.networks import build
+from thinned.train.networks import Placed, build
 from thinned.train.stack import Stack, _Normalise
 from thinned.train.trainee import Solo
 from thinned.train.updates import Updates, rate_factor
@@ -336,6 +338,76 @@ def test_a_members_clip_and_smoothing_leave_its_neighbours_alone():
     assert loss.tolist() == [0.0, math.inf]
 
 
+def test_a_trained_module_has_no_key():
+    """More training and Monte Carlo dropout need no step from its new owner, whoever trained it."""
+    split, recipe = blobs(), VARIANTS["dropout"]
+    for done in (fit(split, recipe), fit_population(split, [recipe])[0]):
+        net = done.module()
+        with sampling(net):
+            assert not torch.equal(net(split.val.x), net(split.val.x))
+        assert net.train()(split.val.x[:3]).isfinite().all()
+
+
+def test_networks_of_any_layers():
+    """Without a weight layer; with a frozen first layer, whose missing gradients are not called vanishing; with nothing."""
+    norm = torch.nn.BatchNorm1d(12)
+    assert len(fit(blobs(), BASE, torch.nn.Sequential(norm, torch.nn.Flatten())).gradients[0]) == 1
+    frozen = torch.nn.Sequential(torch.nn.Linear(12, 8).requires_grad_(False), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    done = fit(blobs(), BASE, frozen)
+    assert done.flags() == []
+    assert len(done.gradients[0]) == 1
+    with pytest.raises(InputError, match="no parameter to train"):
+        fit(blobs(), BASE, torch.nn.Identity())
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_max_norm_of_transposed_convolutions(groups):
+    """An output's response to unit inputs, one at a time, is its incoming weights: their length is the limit's."""
+    torch.manual_seed(0)
+    layer = torch.nn.ConvTranspose1d(4, 6, 3, groups=groups, bias=False)
+    net = torch.nn.Sequential(torch.nn.Unflatten(1, (4, 3)), layer, torch.nn.Flatten(), torch.nn.Linear(30, 3))
+    fit(blobs(), BASE.at(max_norm=0.2, optimizer=Optimizer("sgd", 0.1)), net)
+    with torch.no_grad():
+        lengths = layer(torch.eye(4)[:, :, None]).square().sum((0, 2)).sqrt()  # [out]
+    torch.testing.assert_close(lengths, torch.full((6,), 0.2))
+
+
+# --- The user's own networks ---------------------------------------------------------------------------------------
+
+
+class Attentive(torch.nn.Module):
+    """Attention, recurrence, and a layer that is called by keyword."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = torch.nn.MultiheadAttention(4, 2, dropout=0.5, batch_first=True)
+        self.recurrent = torch.nn.LSTM(4, 5, 2, dropout=0.5, batch_first=True)
+        self.last = torch.nn.Linear(5, 3)
+
+    def forward(self, x):
+        x = x.unflatten(1, (3, 4))
+        x = self.attention(x, x, x)[0]
+        return self.last(input=self.recurrent(x)[0][:, -1])
+
+
+def test_placed_governs_all_dropout():
+    x = blobs().val.x
+    quiet = Placed(Attentive(), BASE, None).train()
+    assert torch.equal(quiet(x), quiet(x))
+    loud = Placed(Attentive(), BASE.at(drops=(d(0.5),)), None).train()
+    assert len(loud.drops) == 1
+    assert not torch.equal(loud(x), loud(x))
+
+
+def test_copies_of_placed_have_their_own_hosts():
+    x = blobs().val.x
+    placed = Placed(Attentive(), BASE.at(drops=(d(0.5),)), None).train()
+    for twin in (copy.deepcopy(placed), pickle.loads(pickle.dumps(placed))):  # noqa: S301
+        twin.drops[0].p = 0.0
+        assert torch.equal(twin(x), twin(x))
+        assert not torch.equal(placed(x), placed(x))
+
+
 def test_vanishing_gradients_are_seen():
     deep = Recipe(Mlp((12,) * 8, activation="sigmoid"), epochs=3, batch_size=20)
     assert any("vanishing" in f for f in fit(blobs(), deep).flags())
@@ -442,6 +514,15 @@ def test_augment_moves_pixels_as_told(monkeypatch):
 
 # --- Bad input -----------------------------------------------------------------------------------------------------
 
+TRAIN = (lambda recipe: fit(blobs(), recipe), lambda recipe: fit_population(blobs(), [recipe]))
+
+
+def test_lists_are_tuples():
+    recipe = Recipe(Mlp([10, 6]), drops=[None], optimizer=Optimizer(layer_lr=[0.1, 1.0]), seed=np.int64(3))
+    assert recipe == Recipe(SMALL, (None,), optimizer=Optimizer(layer_lr=(0.1, 1.0)), seed=3)
+    assert hash(recipe) == hash(recipe.at())
+    assert Cnn([4], 8) == Cnn((4,), 8)
+
 
 @pytest.mark.parametrize(
     ("build_it", "message"),
@@ -459,6 +540,19 @@ def test_augment_moves_pixels_as_told(monkeypatch):
         (lambda: Recipe(max_norm=0), "max_norm has to be above 0"),
         (lambda: Recipe(label_smoothing=1.0), "label_smoothing has to be below 1"),
         (lambda: Recipe(epochs=0), "epochs has to be at least 1"),
+        (lambda: Recipe(epochs=1.5), "epochs has to be a whole number, but got 1.5"),
+        (lambda: Recipe(batch_size=20.0), "batch_size has to be a whole number"),
+        (lambda: Recipe(patience=1.5), "patience has to be a whole number"),
+        (lambda: Recipe(seed=1.5), "seed has to be a whole number"),
+        (lambda: Recipe(shuffle=-1), "shuffle has to be at least 0, but got -1"),
+        (lambda: Recipe(drops=(0.5,)), "drops has to hold points or None, but got 0.5"),
+        (lambda: Recipe(Custom("a:b"), connect=0.5), "connect needs the activation .* of a built-in network"),
+        (lambda: Mlp(8), "hidden has to be a tuple, but got 8"),
+        (lambda: Mlp((8.5,)), "a hidden width has to be a whole number"),
+        (lambda: Optimizer(layer_lr=(1.0, -0.1)), "a factor of layer_lr has to be at least 0"),
+        (lambda: rows(np.ones((2, 2)), np.array([1, np.nan])), "y holds values that are not finite"),
+        (lambda: rows(np.ones((2, 2)), np.ones((2, 1))), r"y has to be 1-d, .* got shape \[2, 1\]"),
+        *((lambda train=train: train(VARIANTS["norm"].at(batch_size=1)), "batches of at least 2 rows") for train in TRAIN),
         (lambda: Augment(shift=-1), "shift has to be at least 0"),
         (lambda: rows(np.ones((3, 2)), np.ones(2)), "x has 3 rows, but y has 2"),
         (lambda: rows(np.array([[np.nan]]), np.ones(1)), "x holds values that are not finite"),
@@ -470,7 +564,7 @@ def test_augment_moves_pixels_as_told(monkeypatch):
             "rows to train on and to validate on",
         ),
         (
-            lambda: fit(blobs(), BASE.at(connect=0.5, network=Mlp((8,), order=("linear", "norm", "act")))),
+            lambda: BASE.at(connect=0.5, network=Mlp((8,), order=("linear", "norm", "act"))),
             "connect needs the activation",
         ),
     ],

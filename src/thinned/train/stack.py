@@ -180,6 +180,11 @@ class Stack:
                 }
                 self.noise.append(torch.stack([drawn[s] for s in seeds]) if len(drawn) > 1 else drawn[seeds[0]][None])
 
+    def finish(self) -> None:
+        self.noise = []
+        for place in self.places:
+            place.words, place.normals = {}, {}
+
     def forward(self, x: Tensor, ids: Tensor, step: int) -> Tensor:
         b = x.shape[-2]
         start, stop = self.cursor, self.cursor + b

@@ -129,6 +129,7 @@ class Updates:
         for span in self.max_norm:
             for part, w in self._weights(span):
                 if part.layer < self.trainee.layers - 1:
+                    w = w if part.grid is None else w.view(part.grid)
                     norm = w.square().sum(part.units, keepdim=True).sqrt_()  # faster here than vector_norm
                     w.mul_((self.trainee.spread(span.values) / norm.clamp_min(1e-12)).clamp_max(1.0))
 
