@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
 import torch
 
-from thinned import InputError, presets
-from thinned.train import Augment, Cnn, Mlp, Optimizer, Recipe, Split, Task, fit, fit_population, rows
+from thinned import InputError, presets, sampling
+from thinned.train import Augment, Cnn, Custom, Mlp, Optimizer, Recipe, Split, Task, fit, fit_population, rows
 from thinned.train.augment import augment
 from thinned.train.data import order
 from thinned.train.fit import batches, grouped, losses
-from thinned.train.networks import build
+from thinned.train.networks import Placed, build
 from thinned.train.stack import Stack, _Normalise
 from thinned.train.trainee import Solo
-from thinned.train.updates import rate_factor
+from thinned.train.updates import Updates, rate_factor
 
 
 def blobs(n=203, features=12, classes=3, seed=0, task="classification", image=None):
@@ -57,6 +59,7 @@ VARIANTS = {
     "patience": BASE.at(patience=1, optimizer=Optimizer(lr=0.1)),
     "other-seed": BASE.at(seed=3, drops=(d(0.2), d(0.5), d(0.3))),
     "noisy": BASE.at(augment=Augment(noise=0.3)),
+    "noisy-other-seed": BASE.at(augment=Augment(noise=0.3), seed=3),
     "norm": BASE.at(network=Mlp((10, 6), order=("linear", "norm", "act", "drop")), drops=(None, d(0.5), d(0.2))),
     "norm-after": BASE.at(network=Mlp((10, 6), order=("linear", "act", "norm", "drop")), drops=(None, d(0.5))),
     "drop-norm": BASE.at(network=Mlp((10, 6), order=("linear", "act", "drop", "norm")), drops=(None, d(0.5), d(0.2))),
@@ -74,13 +77,17 @@ def population():
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_member_equals_the_same_recipe_alone(population, name):
+    equal(population[name], fit(blobs(), VARIANTS[name]))
+
+
+def equal(member, alone):
     """Weights, batches and masks are the same; what is left is the rounding of batched products."""
-    member, alone = population[name], fit(blobs(), VARIANTS[name])
     for key in alone.history:
         one_row = 0.03 if key.endswith("metric") else 0.0  # a row on the boundary may fall either way
         np.testing.assert_allclose(member.history[key], alone.history[key], rtol=2e-3, atol=2e-4 + one_row, err_msg=key)
     np.testing.assert_allclose(member.gradients, alone.gradients, rtol=2e-2, atol=2e-4)
     assert (member.epochs, member.best, member.stopped) == (alone.epochs, alone.best, alone.stopped)
+    assert member.diverged == alone.diverged
     x = blobs().val.x
     torch.testing.assert_close(member.module()(x), alone.module()(x), rtol=2e-3, atol=2e-3)
 
@@ -270,6 +277,137 @@ def test_divergence_is_reported_and_stays_alone():
     assert b.diverged is None
 
 
+def test_a_diverged_member_ends_as_it_would_alone():
+    """Weights that decay by a factor of -1.3 a step: the loss passes the bound early, long before it stops being a number."""
+    wild = BASE.at(optimizer=Optimizer("adam", 1e-2, weight_decay=230.0), epochs=7)
+    member, alone = fit_population(blobs(), [wild, BASE.at(epochs=7)])[0], fit(blobs(), wild)
+    assert member.diverged == alone.diverged < 6
+    for (_, a), (_, b) in zip(member.module().named_parameters(), alone.module().named_parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=2e-2, atol=1e-3)
+    assert member.scores["val"].loss == pytest.approx(alone.scores["val"].loss, rel=2e-2)
+
+
+def test_divergence_in_the_last_step_is_reported():
+    """The minibatch losses are taken before their steps, so that the last step shows in the evaluations alone."""
+    once = BASE.at(optimizer=Optimizer("sgd", 1e30), epochs=1, batch_size=1000)
+    for done in (fit(blobs(), once), fit_population(blobs(), [once, BASE.at(epochs=1, batch_size=1000)])[0]):
+        assert math.isfinite(done.history["loss"][0])
+        assert done.diverged == 0
+
+
+def test_patience_that_runs_out_in_the_last_epoch_stops_nothing():
+    recipe = BASE.at(network=Mlp((64,)), optimizer=Optimizer(lr=0.03), epochs=60, patience=5)
+    early = fit(blobs(), recipe)
+    last, before = (fit(blobs(), recipe.at(epochs=early.epochs + more)) for more in (0, 1))
+    assert (last.stopped, before.stopped) == (False, True)
+    assert last.scores == before.scores == early.scores
+
+
+class Gated(torch.nn.Module):
+    """Two layers, of which ``gate`` acts in the first step alone."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.main, self.gate, self.steps = torch.nn.Linear(12, 3), torch.nn.Linear(12, 3), 0
+
+    def forward(self, x):
+        self.steps += self.training
+        return self.main(x) + self.gate(x) if self.steps == 1 else self.main(x)
+
+
+def test_a_parameter_without_a_gradient_rests():
+    recipe = BASE.at(optimizer=Optimizer("adamw", 0.01, weight_decay=0.1))
+    net, first = Gated(), Gated()
+    fit(blobs(), recipe.at(epochs=1, batch_size=1000), first)
+    fit(blobs(), recipe.at(epochs=2, batch_size=1000), net)
+    assert torch.equal(net.gate.weight, first.gate.weight)
+    assert not torch.equal(net.main.weight, first.main.weight)
+
+
+def test_a_members_clip_and_smoothing_leave_its_neighbours_alone():
+    """Gradients whose norm is inf are not clipped to NaN, and losses of inf not smoothed to NaN, where nobody asked."""
+    stack = Stack([BASE, BASE.at(clip=1.0)], blobs())
+    updates = Updates(stack, 1)
+    for part in stack.parts:
+        part.tensor.grad = torch.full_like(part.tensor, 1e30)
+    updates._clip(updates.clip)
+    assert all(torch.equal(part.tensor.grad[0], torch.full_like(part.tensor[0], 1e30)) for part in stack.parts)
+    out = torch.tensor([3e38, -3e38]).expand(2, 1, 2)
+    loss = losses(out, torch.tensor([0]), Task("classification", 2), torch.tensor([0.0, 0.1]))
+    assert loss.tolist() == [0.0, math.inf]
+
+
+def test_a_trained_module_has_no_key():
+    """More training and Monte Carlo dropout need no step from its new owner, whoever trained it."""
+    split, recipe = blobs(), VARIANTS["dropout"]
+    for done in (fit(split, recipe), fit_population(split, [recipe])[0]):
+        net = done.module()
+        with sampling(net):
+            assert not torch.equal(net(split.val.x), net(split.val.x))
+        assert net.train()(split.val.x[:3]).isfinite().all()
+
+
+def test_networks_of_any_layers():
+    """Without a weight layer; with a frozen first layer, whose missing gradients are not called vanishing; with nothing."""
+    norm = torch.nn.BatchNorm1d(12)
+    assert len(fit(blobs(), BASE, torch.nn.Sequential(norm, torch.nn.Flatten())).gradients[0]) == 1
+    frozen = torch.nn.Sequential(torch.nn.Linear(12, 8).requires_grad_(False), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    done = fit(blobs(), BASE, frozen)
+    assert done.flags() == []
+    assert len(done.gradients[0]) == 1
+    with pytest.raises(InputError, match="no parameter to train"):
+        fit(blobs(), BASE, torch.nn.Identity())
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_max_norm_of_transposed_convolutions(groups):
+    """An output's response to unit inputs, one at a time, is its incoming weights: their length is the limit's."""
+    torch.manual_seed(0)
+    layer = torch.nn.ConvTranspose1d(4, 6, 3, groups=groups, bias=False)
+    net = torch.nn.Sequential(torch.nn.Unflatten(1, (4, 3)), layer, torch.nn.Flatten(), torch.nn.Linear(30, 3))
+    fit(blobs(), BASE.at(max_norm=0.2, optimizer=Optimizer("sgd", 0.1)), net)
+    with torch.no_grad():
+        lengths = layer(torch.eye(4)[:, :, None]).square().sum((0, 2)).sqrt()  # [out]
+    torch.testing.assert_close(lengths, torch.full((6,), 0.2))
+
+
+# --- The user's own networks ---------------------------------------------------------------------------------------
+
+
+class Attentive(torch.nn.Module):
+    """Attention, recurrence, and a layer that is called by keyword."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = torch.nn.MultiheadAttention(4, 2, dropout=0.5, batch_first=True)
+        self.recurrent = torch.nn.LSTM(4, 5, 2, dropout=0.5, batch_first=True)
+        self.last = torch.nn.Linear(5, 3)
+
+    def forward(self, x):
+        x = x.unflatten(1, (3, 4))
+        x = self.attention(x, x, x)[0]
+        return self.last(input=self.recurrent(x)[0][:, -1])
+
+
+def test_placed_governs_all_dropout():
+    x = blobs().val.x
+    quiet = Placed(Attentive(), BASE, None).train()
+    assert torch.equal(quiet(x), quiet(x))
+    loud = Placed(Attentive(), BASE.at(drops=(d(0.5),)), None).train()
+    assert len(loud.drops) == 1
+    assert not torch.equal(loud(x), loud(x))
+
+
+def test_copies_of_placed_have_their_own_hosts():
+    x = blobs().val.x
+    placed = Placed(Attentive(), BASE.at(drops=(d(0.5),)), None).train()
+    for twin in (copy.deepcopy(placed), pickle.loads(pickle.dumps(placed))):  # noqa: S301
+        twin.drops[0].p = 0.0
+        assert torch.equal(twin(x), twin(x))
+        assert not torch.equal(placed(x), placed(x))
+
+
 def test_vanishing_gradients_are_seen():
     deep = Recipe(Mlp((12,) * 8, activation="sigmoid"), epochs=3, batch_size=20)
     assert any("vanishing" in f for f in fit(blobs(), deep).flags())
@@ -376,6 +514,15 @@ def test_augment_moves_pixels_as_told(monkeypatch):
 
 # --- Bad input -----------------------------------------------------------------------------------------------------
 
+TRAIN = (lambda recipe: fit(blobs(), recipe), lambda recipe: fit_population(blobs(), [recipe]))
+
+
+def test_lists_are_tuples():
+    recipe = Recipe(Mlp([10, 6]), drops=[None], optimizer=Optimizer(layer_lr=[0.1, 1.0]), seed=np.int64(3))
+    assert recipe == Recipe(SMALL, (None,), optimizer=Optimizer(layer_lr=(0.1, 1.0)), seed=3)
+    assert hash(recipe) == hash(recipe.at())
+    assert Cnn([4], 8) == Cnn((4,), 8)
+
 
 @pytest.mark.parametrize(
     ("build_it", "message"),
@@ -393,6 +540,19 @@ def test_augment_moves_pixels_as_told(monkeypatch):
         (lambda: Recipe(max_norm=0), "max_norm has to be above 0"),
         (lambda: Recipe(label_smoothing=1.0), "label_smoothing has to be below 1"),
         (lambda: Recipe(epochs=0), "epochs has to be at least 1"),
+        (lambda: Recipe(epochs=1.5), "epochs has to be a whole number, but got 1.5"),
+        (lambda: Recipe(batch_size=20.0), "batch_size has to be a whole number"),
+        (lambda: Recipe(patience=1.5), "patience has to be a whole number"),
+        (lambda: Recipe(seed=1.5), "seed has to be a whole number"),
+        (lambda: Recipe(shuffle=-1), "shuffle has to be at least 0, but got -1"),
+        (lambda: Recipe(drops=(0.5,)), "drops has to hold points or None, but got 0.5"),
+        (lambda: Recipe(Custom("a:b"), connect=0.5), "connect needs the activation .* of a built-in network"),
+        (lambda: Mlp(8), "hidden has to be a tuple, but got 8"),
+        (lambda: Mlp((8.5,)), "a hidden width has to be a whole number"),
+        (lambda: Optimizer(layer_lr=(1.0, -0.1)), "a factor of layer_lr has to be at least 0"),
+        (lambda: rows(np.ones((2, 2)), np.array([1, np.nan])), "y holds values that are not finite"),
+        (lambda: rows(np.ones((2, 2)), np.ones((2, 1))), r"y has to be 1-d, .* got shape \[2, 1\]"),
+        *((lambda train=train: train(VARIANTS["norm"].at(batch_size=1)), "batches of at least 2 rows") for train in TRAIN),
         (lambda: Augment(shift=-1), "shift has to be at least 0"),
         (lambda: rows(np.ones((3, 2)), np.ones(2)), "x has 3 rows, but y has 2"),
         (lambda: rows(np.array([[np.nan]]), np.ones(1)), "x holds values that are not finite"),
@@ -404,7 +564,7 @@ def test_augment_moves_pixels_as_told(monkeypatch):
             "rows to train on and to validate on",
         ),
         (
-            lambda: fit(blobs(), BASE.at(connect=0.5, network=Mlp((8,), order=("linear", "norm", "act")))),
+            lambda: BASE.at(connect=0.5, network=Mlp((8,), order=("linear", "norm", "act"))),
             "connect needs the activation",
         ),
     ],

@@ -14,28 +14,33 @@ from torch.nn import functional as F
 from .. import functional, presets
 from .._errors import InputError, unknown
 from ..algebra.drop import Drop
+from ..algebra.fill import Zero
 from ..algebra.moments import moments
 from ..algebra.plan import plan
+from ..algebra.scale import Classic, Inverted
 from ..engines.torch import reference
 from .host import Host
 
 Sampling = Literal["exact", "moments"]
 Inference = Literal["mean", "moments"]
 _NODES = 64  # of the Gauss-Hermite rule
+_FLAT = 1e-12  # a deviation that no result shows; below it the slopes of mean / std overflow
 
 
 class DropWeight(Host, nn.Module):
     """A linear layer whose weights (and bias) fall, each for each example: DropConnect, Wan et al. 2013.
 
     ``module``: a ``torch.nn.Linear``; its parameters are taken over under the same names, so checkpoints load.
-    ``p``: the rate, or a point of layout ``b o i``. ``activation``: follows the layer inside the host, because the
-    paper's inference needs it. ``sampling``: ``"exact"`` draws every weight's coin (memory: batch x out x in);
-    ``"moments"`` draws the pre-activation from its Gaussian limit, at the cost of two products (a sum over many
-    weights has this law; for few inputs prefer exact). ``inference``: ``"mean"`` is a(q W v); ``"moments"`` is
-    E[a(u)], u ~ N(q W v, p q W^2 v^2), in closed form for ReLU and by quadrature else. With no activation they agree.
+    ``p``: the rate, or a point of layout ``b o i`` with fill ``Zero()`` and scale ``Inverted()`` or ``Classic()``.
+    ``activation``: follows the layer inside the host, because the paper's inference needs it. ``sampling``:
+    ``"exact"`` draws every weight's coin (memory: batch x out x in); ``"moments"`` draws the pre-activation from its
+    Gaussian limit, at the cost of two products (a sum over many weights has this law; for few inputs prefer exact).
+    ``inference``: ``"mean"`` is a(q W v); ``"moments"`` is E[a(u)], u ~ N(q W v, p q W^2 v^2), in closed form for ReLU
+    and by quadrature else. With no activation they agree.
 
-    Input [b, ..., in]; the first axis is the examples, and the axes between share an example's mask. Output
-    [b, ..., out]. Raises :class:`thinned.InputError` for other modules, points or names.
+    Input [b, ..., in]; the first axis is the examples, and the axes between share an example's mask (``"moments"``
+    cannot share: it draws for [b, in] alone). Output [b, ..., out]. Raises :class:`thinned.InputError` for other
+    modules, points, names or shapes.
     """
 
     def __init__(
@@ -56,6 +61,10 @@ class DropWeight(Host, nn.Module):
         point = p if isinstance(p, Drop) else presets.dropconnect(p)
         if point.of != "b o i" or point.per not in ("b o i", "o i"):
             raise InputError(f"DropWeight needs a point of layout 'b o i' with coins per 'b o i' or 'o i', but got {point}")
+        if not (isinstance(point.fill, Zero) and isinstance(point.scale, (Inverted, Classic))):
+            raise InputError(
+                f"DropWeight needs fill Zero() and scale Inverted() or Classic(), as its closed forms do, but got {point}"
+            )
         if sampling == "moments" and point.per != "b o i":
             raise InputError("sampling='moments' needs coins per 'b o i': weights shared over the batch are not independent")
         self.in_features, self.out_features = module.in_features, module.out_features
@@ -101,28 +110,43 @@ class DropWeight(Host, nn.Module):
         return y if x.dim() > 1 else y.squeeze(0)
 
     def _gaussian(self, x: Tensor) -> Tensor:
+        if x.dim() > 2:
+            raise InputError(
+                f"sampling='moments' needs input [b, in] while it draws, because the axes between would need one mask, but got "
+                f"{list(x.shape)}; use sampling='exact'"
+            )
         mean, var = self.moments(x)
-        per_unit = Drop(presets.gaussian(0.5).law)  # of unit variance
-        shape = tuple(mean.shape) if mean.dim() > 1 else (1, *mean.shape)
-        eps = reference.noise(plan(per_unit, shape), self.whose(), mean.device)
-        # The root's slope is infinite at 0, where a row of zeros brings every variance.
-        return mean + (var + torch.finfo(var.dtype).tiny).sqrt() * eps.view(mean.shape).to(mean.dtype)
+        per_unit = plan(Drop(presets.gaussian(0.5).law), (len(x) if x.dim() > 1 else 1, self.out_features))  # of unit variance
+        whose = self.whose()
+        if whose.who is not None:
+            functional.check_samples(whose.who, per_unit.sample_axis, per_unit.samples)
+        eps = reference.noise(per_unit, whose, mean.device)
+        return mean + root(var) * eps.view(mean.shape).to(mean.dtype)
 
     def extra_repr(self) -> str:
         text = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, p={self.p}"
         return text + (f", sampling={self.sampling}" if self.sampling != "exact" else "")
 
 
+def root(var: Tensor) -> Tensor:
+    """The square root, with slope 0 at 0, where its own is infinite: a row of zeros brings every variance there."""
+    some = var != 0
+    return var.where(some, 1.0).sqrt().where(some, 0.0)
+
+
 def rectified(mean: Tensor, std: Tensor) -> Tensor:
     """E[max(0, z)], z ~ N(mean, std^2), element by element; :func:`thinned.algebra.moments.rectified` for tensors."""
-    t = mean / std.clamp_min(torch.finfo(std.dtype).tiny)
+    dtype = mean.dtype
+    if torch.finfo(dtype).bits < 32:  # half precision has no room for what follows
+        mean, std = mean.float(), std.float()
+    t = mean / std.clamp_min(_FLAT)
     phi = torch.exp(-0.5 * t.square()) / math.sqrt(2.0 * math.pi)
-    return mean * torch.special.ndtr(t) + std * phi
+    return (mean * torch.special.ndtr(t) + std * phi).to(dtype)
 
 
 def expected(act: Callable[[Tensor], Tensor], mean: Tensor, var: Tensor) -> Tensor:
     """E[act(u)] for u ~ N(mean, var), element by element: in closed form for ReLU, else by Gauss-Hermite quadrature."""
-    std = var.sqrt()
+    std = root(var)
     if isinstance(act, nn.ReLU) or act in (F.relu, torch.relu):
         return rectified(mean, std)
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)

@@ -57,14 +57,18 @@ class Split:
 
 
 def rows(x: np.ndarray, y: np.ndarray, ids: np.ndarray | None = None) -> Rows:
-    """Arrays as :class:`Rows`; images are flattened. Raises :class:`thinned.InputError` on unequal lengths or NaN."""
+    """Arrays as :class:`Rows`; images are flattened. Raises :class:`thinned.InputError` on wrong shapes or NaN."""
+    y = np.asarray(y)
+    if y.ndim != 1:
+        raise InputError(f"y has to be 1-d, one number a row, but got shape {list(y.shape)}; pass y.ravel() for one column")
     x = np.ascontiguousarray(np.asarray(x, np.float32).reshape(len(x), -1))
     if len(x) != len(y):
         raise InputError(f"x has {len(x)} rows, but y has {len(y)}")
     if not np.isfinite(x).all():
         raise InputError("x holds values that are not finite; impute or drop them first")
-    whole = np.issubdtype(np.asarray(y).dtype, np.integer)
-    target = torch.from_numpy(np.asarray(y, np.int64 if whole else np.float32))
+    target = torch.from_numpy(y.astype(np.int64 if np.issubdtype(y.dtype, np.integer) else np.float32))
+    if not target.isfinite().all():
+        raise InputError("y holds values that are not finite; drop those rows first")
     return Rows(
         torch.from_numpy(x), target, torch.arange(len(y)) if ids is None else torch.from_numpy(np.asarray(ids, np.int64))
     )

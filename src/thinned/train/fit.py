@@ -38,9 +38,10 @@ class Trained:
 
     ``history``: one value an epoch of ``loss`` (minibatches, as trained), ``train_loss``, ``train_metric`` (evaluation
     mode, on some training rows), ``val_loss``, ``val_metric``, ``lr``. ``gradients``: each epoch's gradient norm of
-    each weight layer. ``epochs``: how many ran. ``best``: the epoch of the lowest validation loss, from 0. ``stopped``:
-    did early stopping end it. ``diverged``: the epoch in which the loss stopped being a number or grew past all
-    bounds. ``dead``: the share of ReLU units that are 0 on every validation row. ``seconds``: its share of the time.
+    each weight layer that is trained. ``epochs``: how many ran. ``best``: the epoch of the lowest validation loss, from
+    0. ``stopped``: did early stopping end it before its last epoch. ``diverged``: the epoch in which the loss stopped
+    being a number or grew past all bounds. ``dead``: the share of ReLU units that are 0 on every validation row.
+    ``seconds``: its share of the time.
     """
 
     recipe: Recipe
@@ -141,6 +142,7 @@ class _Monitor:
         self.best = [0] * m
         self.diverged: list[int | None] = [None] * m
         self.ended: list[int | None] = [None] * m  # the last epoch, where it was not the recipe's
+        self.layers = sorted({part.layer for part in trainee.parts})  # a frozen layer has no gradient to vanish
         self.kept: list[list[Tensor] | None] = [None] * m
         every = max(1, len(split.train) // max(len(split.val), 1))
         self.some = split.train.take(slice(None, None, every))
@@ -155,20 +157,23 @@ class _Monitor:
             values = (loss[m].item(), *train[m], *val[m], recipe.optimizer.lr * factors[m])
             for name, value in zip(self.history[m], values, strict=True):
                 self.history[m][name].append(value)
-            self.gradients[m].append(norms[m].tolist())
+            self.gradients[m].append(norms[m, self.layers].tolist())
             history = self.history[m]
             if history["val_loss"][-1] < history["val_loss"][self.best[m]] or epoch == 0:
                 self.best[m] = epoch
                 if recipe.patience is not None:
                     self.kept[m] = trainee.save(m)
-            if not loss[m].item() < DIVERGED * max(history["loss"][0], 1.0):
+            grown = not loss[m].item() < DIVERGED * max(history["loss"][0], 1.0)
+            if grown or not (math.isfinite(train[m][0]) and math.isfinite(val[m][0])):  # the last step shows in these alone
                 self.diverged[m] = self.ended[m] = epoch
-            elif recipe.patience is not None and epoch - self.best[m] >= recipe.patience:
+                if self.kept[m] is None:  # the others of a stack go on, and it with them
+                    self.kept[m] = trainee.save(m)
+            elif recipe.patience is not None and epoch - self.best[m] >= recipe.patience and epoch + 1 < recipe.epochs:
                 self.ended[m] = epoch
         return any(e is None for e in self.ended)
 
     def restore(self) -> None:
-        """Early stopping's best weights."""
+        """Early stopping's best weights; the weights at which a network diverged."""
         for m, saved in enumerate(self.kept):
             if saved is not None:
                 self.trainee.restore(m, saved)
@@ -176,9 +181,9 @@ class _Monitor:
 
 def _train(trainee: Trainee, split: Split, watch: Watch | None) -> list[Trained]:
     first, began = trainee.recipes[0], time.perf_counter()
-    _check(trainee, split)
     n = len(split.train)
     cuts = batches(n, first.batch_size)
+    _check(trainee, split, cuts)
     updates = Updates(trainee, first.epochs * len(cuts))
     monitor = _Monitor(trainee, split)
     widest = max((p.tensor.shape[-1] for p in trainee.parts), default=1)
@@ -215,16 +220,26 @@ def _train(trainee: Trainee, split: Split, watch: Watch | None) -> list[Trained]
             break
     updates.clear()
     monitor.restore()
+    trainee.finish()
     return _results(trainee, split, monitor, time.perf_counter() - began)
 
 
-def _check(trainee: Trainee, split: Split) -> None:
+def _check(trainee: Trainee, split: Split, cuts: list[tuple[int, int]]) -> None:
     if not len(split.train) or not len(split.val):
         raise InputError(f"training needs rows to train on and to validate on, but got {len(split.train)} and {len(split.val)}")
     if split.task.kind == "regression" and any(r.label_smoothing for r in trainee.recipes):
         raise InputError("label_smoothing is for classification; leave it at 0 for regression")
     if any(r.augment.moves for r in trainee.recipes) and split.image is None:
         raise InputError("augment.shift and augment.rotate are for images; use augment.noise for other rows")
+    normed = any(getattr(r.network, "norm", False) for r in trainee.recipes)
+    if normed and any(stop - start == 1 for start, stop in cuts):
+        size, n = trainee.recipes[0].batch_size, len(split.train)
+        raise InputError(
+            f"batch normalisation needs batches of at least 2 rows, but batch_size {size} cuts {n} training rows into "
+            "batches of 1; raise batch_size, or take 'norm' out of order"
+        )
+    if not trainee.parts:
+        raise InputError("the network has no parameter to train; set requires_grad on some")
 
 
 @torch.no_grad()
@@ -259,7 +274,8 @@ def losses(out: Tensor, y: Tensor, task: Task, smoothing: Tensor | None = None) 
     loss = -log.gather(0, y.expand(1, len(out), -1))[0].mean(1)
     if smoothing is None or not smoothing.any():
         return loss
-    return (1.0 - smoothing) * loss - smoothing * log.mean((0, 2))
+    even = torch.where(smoothing > 0, log.mean((0, 2)), 0.0)  # 0 times inf is NaN where a neighbour alone is smoothed
+    return (1.0 - smoothing) * loss - smoothing * even
 
 
 def score(trainee: Trainee, rows: Rows, task: Task) -> list[tuple[float, float]]:

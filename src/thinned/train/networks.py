@@ -52,12 +52,9 @@ def build(recipe: Recipe, split: Split) -> nn.Module:
 def _layer(recipe: Recipe, i: int, linear: nn.Module, norm: nn.Module, act: nn.Module) -> list[tuple[str, nn.Module]]:
     network = recipe.network
     assert not isinstance(network, Custom)
-    if recipe.connect:
-        if network.order[:2] != ("linear", "act"):
-            raise InputError("connect needs the activation right after the linear step, because its inference does")
-        if isinstance(linear, nn.Linear):
-            host = DropWeight(linear, recipe.connect, activation=act, sampling="moments", inference="moments")
-            linear, act = host, nn.Identity()
+    if recipe.connect and isinstance(linear, nn.Linear):
+        host = DropWeight(linear, recipe.connect, activation=act, sampling="moments", inference="moments")
+        linear, act = host, nn.Identity()
     steps = {"linear": linear, "norm": norm, "act": act, "drop": Dropout(recipe.drop(i) or OFF)}
     return [(f"{step}{i}", steps[step]) for step in network.order]
 
@@ -92,24 +89,43 @@ def _cnn(recipe: Recipe, network: Cnn, split: Split) -> nn.Sequential:
     return nn.Sequential(OrderedDict(layers))
 
 
+class _Before:
+    """A hook that runs a host on a layer's input. An object, so that copies and pickles of the network hold their own host."""
+
+    def __init__(self, host: nn.Module) -> None:
+        self.host = host
+
+    def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if args:
+            return (self.host(args[0]), *args[1:]), kwargs
+        first = next(iter(kwargs), "input")  # layer(input=x)
+        return args, {**kwargs, first: self.host(kwargs[first])}
+
+
 class Placed(nn.Module):
     """The user's network with a host before each weight layer: ``drop0`` on the input, the others on hidden values.
 
-    The network's own dropout is set to rate 0, so that arms differ by what they say and nothing else.
+    The network's own dropout, that of attention and recurrent layers too, is set to rate 0, so that arms differ by what
+    they say and nothing else.
     """
 
     def __init__(self, net: nn.Module, recipe: Recipe, image: tuple[int, int, int] | None) -> None:
         super().__init__()
         self.net, self.image = net, image
+        inside: set[nn.Module] = set()  # attention uses this layer's weights without calling it
         for module in net.modules():
-            if isinstance(module, _DropoutNd):
+            if isinstance(module, (_DropoutNd, DropWeight)):
                 module.p = 0.0
-        layers = [m for m in net.modules() if isinstance(m, WEIGHTED)]
+            elif isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
+                module.dropout = 0.0
+            if isinstance(module, nn.MultiheadAttention):
+                inside.add(module.out_proj)
+        layers = [m for m in net.modules() if isinstance(m, WEIGHTED) and m not in inside]
         if not layers:
             raise InputError("the model has no Linear or convolution layer to put dropout before")
         self.drops = nn.ModuleList(Dropout(_place(recipe, i) or OFF) for i in range(len(layers)))
         for layer, host in zip(layers, self.drops, strict=True):
-            layer.register_forward_pre_hook(lambda _, args, host=host: (host(args[0]), *args[1:]))
+            layer.register_forward_pre_hook(_Before(host), with_kwargs=True)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x.unflatten(1, self.image) if self.image else x)

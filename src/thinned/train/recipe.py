@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
+from operator import index
 from typing import Any
 
 from .._errors import InputError, real, unknown
@@ -20,6 +22,21 @@ def _at_least(minimum: float, **values: float | None) -> None:
             raise InputError(f"{name} has to be at least {minimum:g}, but got {value}")
 
 
+def _whole(minimum: int, name: str, value: Any) -> int:
+    """``value`` as an int of at least ``minimum``; numpy's integers are welcome."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise InputError(f"{name} has to be a whole number, but got {value!r}")
+    _at_least(minimum, **{name: value})
+    return index(value)
+
+
+def _tuple(name: str, values: Any) -> tuple[Any, ...]:
+    """Lists as tuples, because recipes are compared and hashed."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InputError(f"{name} has to be a tuple, but got {values!r}")
+    return tuple(values)
+
+
 @dataclass(frozen=True)
 class Mlp:
     """A multilayer perceptron.
@@ -35,8 +52,10 @@ class Mlp:
     order: tuple[str, ...] = ("linear", "act", "drop")
 
     def __post_init__(self) -> None:
-        if not self.hidden or any(not isinstance(w, int) or w < 1 for w in self.hidden):
-            raise InputError(f"hidden has to be one or more widths of at least 1, but got {self.hidden}")
+        object.__setattr__(self, "hidden", tuple(_whole(1, "a hidden width", w) for w in _tuple("hidden", self.hidden)))
+        object.__setattr__(self, "order", _tuple("order", self.order))
+        if not self.hidden:
+            raise InputError("hidden has to be one or more widths of at least 1, but got ()")
         if self.activation not in ACTIVATIONS:
             raise unknown("activation", self.activation, ACTIVATIONS)
         for step in self.order:
@@ -71,7 +90,10 @@ class Cnn:
         return (*self.channels, self.dense)
 
     def __post_init__(self) -> None:
-        Mlp(self.hidden, order=self.order)
+        object.__setattr__(self, "channels", _tuple("channels", self.channels))
+        alike = Mlp(self.hidden, order=self.order)  # the same rules
+        for name, value in (("channels", alike.hidden[:-1]), ("dense", alike.hidden[-1]), ("order", alike.order)):
+            object.__setattr__(self, name, value)
 
     @property
     def norm(self) -> bool:
@@ -114,6 +136,9 @@ class Optimizer:
         if self.decay not in DECAYS:
             raise unknown("decay", self.decay, DECAYS)
         _at_least(0, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, warmup=self.warmup)
+        object.__setattr__(self, "layer_lr", _tuple("layer_lr", self.layer_lr))
+        for factor in self.layer_lr:
+            _at_least(0, **{"a factor of layer_lr": factor})
         if self.nesterov and not self.momentum:
             raise InputError("nesterov needs a momentum above 0; 0.9 is usual")
         if self.warmup >= 1:
@@ -173,8 +198,14 @@ class Recipe:
     shuffle: int = 0
 
     def __post_init__(self) -> None:
-        _at_least(0, connect=self.connect, l1=self.l1, l2=self.l2, label_smoothing=self.label_smoothing, seed=self.seed)
-        _at_least(1, epochs=self.epochs, batch_size=self.batch_size, patience=self.patience)
+        _at_least(0, connect=self.connect, l1=self.l1, l2=self.l2, label_smoothing=self.label_smoothing)
+        for name, minimum in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("seed", 0), ("shuffle", 0)):
+            if name != "patience" or self.patience is not None:
+                object.__setattr__(self, name, _whole(minimum, name, getattr(self, name)))
+        object.__setattr__(self, "drops", _tuple("drops", self.drops))
+        for point in self.drops:
+            if point is not None and not isinstance(point, Drop):
+                raise InputError(f"drops has to hold points or None, but got {point!r}; write thinned.presets.dropout(rate)")
         for name in ("max_norm", "clip"):
             value = getattr(self, name)
             if value is not None and not real(value, name) > 0:
@@ -182,6 +213,11 @@ class Recipe:
         if self.label_smoothing >= 1 or self.connect > 1:
             raise InputError(
                 f"label_smoothing has to be below 1 and connect at most 1, but got {self.label_smoothing}, {self.connect}"
+            )
+        if self.connect and (isinstance(self.network, Custom) or self.network.order[:2] != ("linear", "act")):
+            raise InputError(
+                "connect needs the activation right after the linear step of a built-in network, because its inference "
+                f"does, but got {self.network}; put 'act' second in order, or leave connect at 0"
             )
         if not isinstance(self.network, Custom) and len(self.drops) > len(self.network.hidden) + 1:
             raise InputError(

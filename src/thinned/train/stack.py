@@ -37,7 +37,8 @@ def structure(recipe: Recipe) -> object | None:
     plain = all(d is None or (d.per == d.of == "b *" and d.law is not None and not _filled(d)) for d in recipe.drops)
     if not isinstance(recipe.network, Mlp) or not plain:
         return None
-    same = (recipe.network, bool(recipe.connect), bool(recipe.augment), recipe.optimizer.name)
+    moved = recipe.seed if recipe.augment else None  # a stack draws its augmentation once, from one seed
+    same = (recipe.network, bool(recipe.connect), moved, recipe.optimizer.name)
     return (*same, recipe.optimizer.warmup, recipe.optimizer.decay, recipe.epochs, recipe.batch_size, recipe.shuffle)
 
 
@@ -179,6 +180,11 @@ class Stack:
                 }
                 self.noise.append(torch.stack([drawn[s] for s in seeds]) if len(drawn) > 1 else drawn[seeds[0]][None])
 
+    def finish(self) -> None:
+        self.noise = []
+        for place in self.places:
+            place.words, place.normals = {}, {}
+
     def forward(self, x: Tensor, ids: Tensor, step: int) -> Tensor:
         b = x.shape[-2]
         start, stop = self.cursor, self.cursor + b
@@ -257,6 +263,7 @@ class Stack:
 
     def _connected(self, i: int, h: Tensor, start: int, stop: int) -> Tensor:
         mean, var = self._moments(i, h)
+        # nn.weight.root in fewer passes; stacks are float32, where this adds nothing that shows.
         return mean + (var + torch.finfo(var.dtype).tiny).sqrt() * self.noise[i][:, start:stop]
 
     def _normed(self, i: int, h: Tensor) -> Tensor:

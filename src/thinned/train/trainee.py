@@ -22,13 +22,14 @@ from .recipe import Recipe
 class Part:
     """A parameter. ``layer``: its weight layer, counted from 0 at the input. ``weight``: a matrix, not a bias or a norm.
 
-    ``units``: the axes that a unit's incoming weights run over.
+    ``units``: the axes that a unit's incoming weights run over, in ``grid``, the shape that has such axes; None: its own.
     """
 
     tensor: Tensor
     layer: int
     weight: bool
     units: tuple[int, ...] = ()
+    grid: tuple[int, ...] | None = None
 
 
 class Trainee(Protocol):
@@ -78,6 +79,10 @@ class Trainee(Protocol):
         """Announce the examples and steps of the coming batches, in order."""
         ...
 
+    def finish(self) -> None:
+        """Training is over: let go of what only its masks needed."""
+        ...
+
 
 class Solo:
     """One network, any module. Its hosts are keyed by the recipe's seed."""
@@ -88,16 +93,21 @@ class Solo:
         self.key: ModelKey | None = key(self.net, recipe.seed) if any(True for _ in hosts(self.net)) else None
         self.parts = []
         layers: dict[int, int] = {}  # id of a parameter -> its weight layer
+        turned: dict[int, tuple[int, ...]] = {}  # id of a transposed weight -> [groups, in / groups, out / groups, ...]
         weighted = [m for m in self.net.modules() if isinstance(m, WEIGHTED)]
         for i, module in enumerate(weighted):
             layers.update({id(p): i for p in module.parameters(recurse=False)})
-        self.layers = len(weighted)
+            if isinstance(module, nn.modules.conv._ConvTransposeNd):
+                turned[id(module.weight)] = (module.groups, -1, *module.weight.shape[1:])
+        self.layers = max(1, len(weighted))
         last = 0
         for p in self.net.parameters():
             last = layers.get(id(p), last)
             matrix = id(p) in layers and p.dim() > 1
             if p.requires_grad:
-                self.parts.append(Part(p, last, matrix, tuple(range(1, p.dim())) if matrix else ()))
+                grid = turned.get(id(p))
+                units = (1, *range(3, len(grid))) if grid else tuple(range(1, p.dim())) if matrix else ()
+                self.parts.append(Part(p, last, matrix, units, grid))
 
     def forward(self, x: Tensor, ids: Tensor, step: int) -> Tensor:
         self.net.train()
@@ -141,6 +151,10 @@ class Solo:
 
     def prepare(self, ids: Tensor, steps: Tensor) -> None:
         """One network draws its masks as it goes."""
+
+    def finish(self) -> None:
+        if self.key:  # the trained network's masks are again its new owner's affair
+            self.key.remove()
 
 
 def runs(values: Sequence[Any]) -> Iterator[tuple[int, int, Any]]:

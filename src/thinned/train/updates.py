@@ -83,13 +83,14 @@ class Updates:
             if self.clip is not None:
                 self._clip(self.clip)
             for part, start, stop, view in self.views:
-                if part.tensor.grad is not None:
-                    view.grad = self.trainee.members(part.tensor.grad, start, stop)
+                grad = part.tensor.grad  # None: this step does not touch the parameter
+                view.grad = None if grad is None else self.trainee.members(grad, start, stop)
             for group in self.optimizer.param_groups:
                 group["lr"] = group["base"] * rate_factor(group["settings"], number, self.total)
                 if group["shrink"]:
                     for p in group["params"]:
-                        p.mul_(1.0 - group["lr"] * group["shrink"])
+                        if p.grad is not None:
+                            p.mul_(1.0 - group["lr"] * group["shrink"])
             self.optimizer.step()
             self._project()
 
@@ -117,7 +118,8 @@ class Updates:
 
     def _clip(self, longest: Tensor) -> None:
         norm = gradient_norms(self.trainee).square().sum(1).sqrt()  # [m]
-        factor = self.trainee.spread((longest / norm.clamp_min(1e-12)).clamp_max(1.0))
+        factor = torch.where(longest.isinf(), 1.0, (longest / norm.clamp_min(1e-12)).clamp_max(1.0))  # inf / inf is NaN
+        factor = self.trainee.spread(factor)
         for part in self.trainee.parts:
             if part.tensor.grad is not None:
                 part.tensor.grad.mul_(factor)
@@ -127,6 +129,7 @@ class Updates:
         for span in self.max_norm:
             for part, w in self._weights(span):
                 if part.layer < self.trainee.layers - 1:
+                    w = w if part.grid is None else w.view(part.grid)
                     norm = w.square().sum(part.units, keepdim=True).sqrt_()  # faster here than vector_norm
                     w.mul_((self.trainee.spread(span.values) / norm.clamp_min(1e-12)).clamp_max(1.0))
 
