@@ -110,7 +110,7 @@ class Dropout(Host, _DropoutNd):
 
     def _traced(self, x: Tensor) -> Tensor:
         """Within a graph: the rate is read from a tensor, and sizes may be symbols."""
-        spec = self.drop
+        spec = self.point  # of the same law and coins as the point at the current rate, and never another object
         if self.dims is not None:
             spec = functional.laid_out(spec, x, self.dims, self.extra_repr())
         return dispatch.traced(x, spec, self._numbers, self.whose(), self.impl)

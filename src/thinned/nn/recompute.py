@@ -7,7 +7,9 @@ the object that stands for the segment.
 
 from __future__ import annotations
 
+import itertools
 import sys
+from collections import Counter
 from typing import Any
 
 import torch
@@ -43,10 +45,34 @@ def _marks() -> tuple[list[Any], Any]:
     return first, None
 
 
+# Within a graph a checkpointed segment may change nothing, so the calls in there are counted while the graph is traced.
+_TOKENS = itertools.count()
+
+
+@torch._dynamo.assume_constant_result
+def _in_segment() -> bool:
+    """Is the code that is being traced inside a checkpointed segment?"""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    return InstructionTranslator.current_tx().output.current_tracer.parent is not None
+
+
+@torch._dynamo.assume_constant_result
+def _traced_calls(token: int, more: bool) -> int:
+    """How many calls of a host this graph has in checkpointed segments so far; with ``more``, this is another."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    graph = InstructionTranslator.current_tx().output.__dict__
+    counts = graph.setdefault(_ATTRIBUTE, Counter())
+    counts[token] += more
+    return counts[token] - more
+
+
 class Calls:
     """Counts the calls of one host within a step."""
 
     def __init__(self) -> None:
+        self.token = next(_TOKENS)
         self.count = 0
         self.last: Whose | None = None
 
@@ -57,7 +83,9 @@ class Calls:
     def next(self, now: Whose, stream: int) -> Whose:
         """Whose noise the coming call draws."""
         if torch.compiler.is_compiling():
-            whose = Whose(now.key, now.who, stream, self.count)
+            if _in_segment():
+                return Whose(now.key, now.who, stream, self.count + _traced_calls(self.token, True))
+            whose = Whose(now.key, now.who, stream, self.count + _traced_calls(self.token, False))
             self.count += 1
             return whose
         backward = torch._C._current_graph_task_id() != -1

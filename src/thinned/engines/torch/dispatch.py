@@ -158,7 +158,7 @@ def _by_factor(x: Tensor, plan: Plan, noise: tuple[Any, ...]) -> Tensor:
     a = ops.factor(wide.detach(), *noise)
     y = wide * a
     if plan.shift or plan.dropped:
-        y = y + torch.where(a == 0, plan.dropped, plan.shift).to(y.dtype)
+        y = y + a.new_full((), plan.dropped).where(a == 0, plan.shift)
     return y if exact else y.to(x.dtype)
 
 

@@ -92,7 +92,7 @@ def affine(x: Tensor, plan: Plan, keep: Tensor) -> Tensor:
     y = (x * a).to(x.dtype)
     if not (plan.shift or plan.dropped):
         return y
-    b = torch.where(keep, plan.shift, plan.dropped)
+    b = keep.new_full((), plan.shift, dtype=_wide(x)).where(keep, plan.dropped)
     return (x.to(_wide(x)) * a + b).to(x.dtype) if not x.is_complex() else y + b
 
 

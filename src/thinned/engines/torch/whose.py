@@ -35,7 +35,7 @@ def draw(generator: torch.Generator | None = None) -> Whose:
     So ``torch.manual_seed``, ``fork_rng`` and activation checkpointing do for our masks what they do for torch's.
     """
     device = None if generator is None else generator.device
-    return Whose(torch.empty(1, dtype=torch.int64, device=device).random_(-_SIGN, None, generator=generator))
+    return Whose(torch.randint(-_SIGN, _SIGN - 1, (1,), generator=generator, device=device))
 
 
 def of(key: Key) -> Whose:
