@@ -123,7 +123,7 @@ def _integers(name: str, values: Any, bits: int, device: torch.device) -> Tensor
         low, high = int(given.min()), int(given.max())
         if low < 0 or high >> bits:
             raise InputError(f"{name} has to hold ids of at least 0 and below 2^{bits}, but got {low if low < 0 else high}")
-    return given.to(device, torch.int64).contiguous()
+    return given.to(device, torch.int64, copy=True).contiguous()  # a copy: the caller may reuse the memory
 
 
 def key(model: nn.Module, seed: int = 0, *, capturable: bool = False) -> ModelKey:

@@ -82,7 +82,7 @@ class Calls:
 
     def next(self, now: Whose, stream: int) -> Whose:
         """Whose noise the coming call draws."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_dynamo_compiling():
             if _in_segment():
                 return Whose(now.key, now.who, stream, self.count + _traced_calls(self.token, True))
             whose = Whose(now.key, now.who, stream, self.count + _traced_calls(self.token, False))

@@ -121,14 +121,15 @@ def sample(x: Tensor, ready: Ready, whose: Whose, *, inplace: bool = False, impl
     if _DEFAULT != "auto" or impl is not None or x.dtype not in _NATIVE or x.device.type != "cpu" or ops.missing:
         kind, _ = choose(x, impl)
         if kind == "reference":
-            y = reference.sample(x, ready.plan, whose)
+            part = ready.offset or ready.cells != ready.plan.strides
+            y = ops.readable(x, *_noise(ready, whose), False) if part else reference.sample(x, ready.plan, whose)
             return x.copy_(y) if inplace else y
     plan = ready.plan
     if whose.who is not None and ready.axis < 0:
         whose = whose._replace(who=None)
     if plan.realised and not plan.erased:
         return _Blocks.apply(x, plan, whose, inplace)
-    noise = (ready.numbers, whose.key, whose.who, ready.cells, ready.axis, ready.law, ready.offset, whose.stream, whose.call)
+    noise = _noise(ready, whose)
     if torch.compiler.is_compiling() or type(x) not in _PLAIN:
         y = ops.apply(x, *noise, False)
         return x.copy_(y) if inplace else y
@@ -144,6 +145,10 @@ def sample(x: Tensor, ready: Ready, whose: Whose, *, inplace: bool = False, impl
         a = ops.factor(x, *noise)
         return x.mul_(a) if inplace else x * a
     return _Map.apply(x, noise, inplace)
+
+
+def _noise(ready: Ready, whose: Whose) -> tuple[Any, ...]:
+    return ready.numbers, whose.key, whose.who, ready.cells, ready.axis, ready.law, ready.offset, whose.stream, whose.call
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)

@@ -99,7 +99,7 @@ def _wide(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def _map(x: Tensor, numbers: Tensor, key: Tensor, who: Tensor | None, cells: Sequence[int], axis: int, law: int, offset: int,
+def readable(x: Tensor, numbers: Tensor, key: Tensor, who: Tensor | None, cells: Sequence[int], axis: int, law: int, offset: int,
          stream: int, call: int, grad: bool) -> Tensor:  # fmt: skip
     a, b = _coefficients(x, numbers, Whose(key, who, stream, call), cells, axis, law, offset, grad)
     wide = _wide(x)
@@ -116,14 +116,20 @@ def _factor(like: Tensor, numbers: Tensor, key: Tensor, who: Tensor | None, cell
 
 
 def _map_add(x: Tensor, residual: Tensor, *noise: Any) -> Tensor:
-    return _map(x.to(_wide(x)), *noise, False).add(residual).to(x.dtype)
+    return readable(x.to(_wide(x)), *noise, False).add(residual).to(x.dtype)
 
 
 def _map_into(y: Tensor, x: Tensor, *noise: Any) -> None:
-    y.copy_(_map(x, *noise))
+    y.copy_(readable(x, *noise))
 
 
-for _name, _kernel in (("map", _map), ("apply", _map), ("map_add", _map_add), ("map_into", _map_into), ("factor", _factor)):
+for _name, _kernel in (
+    ("map", readable),
+    ("apply", readable),
+    ("map_add", _map_add),
+    ("map_into", _map_into),
+    ("factor", _factor),
+):
     for _device in ("CPU", "CUDA", "MPS", "XPU"):
         if not (_device == "CPU" and not missing):
             _library.impl(_name, _kernel, _device)

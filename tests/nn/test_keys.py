@@ -1,0 +1,453 @@
+"""The mask contract on models: ranks, order, micro-batches, recomputation, compilation, copies, resuming, shards."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch._dynamo.testing
+from torch.utils.checkpoint import checkpoint
+
+import thinned
+from thinned import InputError, nn, presets
+from thinned import functional as F
+from thinned.algebra import Key
+
+from .ranks import BATCH, batch, net
+
+CHECKPOINTS = [
+    {"use_reentrant": reentrant, "preserve_rng_state": preserve} for reentrant in (False, True) for preserve in (False, True)
+]
+ignore_jit = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+class Cell(torch.nn.Module):
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        self.linear, self.drop = torch.nn.Linear(width, width), nn.Dropout(0.5)
+
+    def forward(self, x):
+        return self.drop(torch.tanh(self.linear(x)))
+
+
+class Stack(torch.nn.Module):
+    """Layers in checkpointed segments of two cells each; with ``shared``, one cell unrolled."""
+
+    def __init__(self, how=None, shared=False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.cells = torch.nn.ModuleList([Cell()] * 6 if shared else [Cell() for _ in range(6)])
+        self.how = how
+
+    def forward(self, x):
+        for i in range(0, 6, 2):
+            segment = torch.nn.Sequential(*self.cells[i : i + 2])
+            x = segment(x) if self.how is None else checkpoint(segment, x, **self.how)
+        return x
+
+
+def gradients(model, run, rows=8, between=True):
+    x = torch.randn(rows, 24, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    key = thinned.key(model, seed=1)
+    key.at(7, samples=torch.arange(rows) + 3)
+    y = run(x)
+    if between:
+        key.at(8, samples=torch.arange(rows))  # the next micro-batch's, before this one's backward pass
+    y.square().sum().backward()
+    return [x.grad, *(p.grad for p in model.parameters())]
+
+
+@pytest.mark.parametrize("rows", [8, 2000])
+@pytest.mark.parametrize("how", CHECKPOINTS, ids=str)
+def test_checkpointing_draws_the_same_masks(how, rows):
+    """Gradients equal to the bit, with and without the generator's state, for small and large tensors."""
+    plain, checkpointed = Stack(), Stack(how)
+    for a, b in zip(gradients(plain, plain, rows), gradients(checkpointed, checkpointed, rows), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("how", CHECKPOINTS, ids=str)
+def test_an_unrolled_cell_is_recomputed_with_its_own_calls(how):
+    """Segments are recomputed in reverse order; each call keeps its number. Only the order of sums may differ."""
+    plain, checkpointed = Stack(shared=True), Stack(how, shared=True)
+    for a, b in zip(gradients(plain, plain), gradients(checkpointed, checkpointed), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_nested_checkpoints_and_a_second_backward():
+    plain, nested = Stack(), Stack()
+    inner = lambda x: checkpoint(nested.cells[1], nested.cells[0](x), use_reentrant=False)  # noqa: E731
+    middle = lambda x: checkpoint(
+        nested.cells[3], checkpoint(nested.cells[2], inner(x), use_reentrant=False), use_reentrant=False
+    )  # noqa: E731
+    outer = lambda x: checkpoint(middle, x, use_reentrant=False)  # noqa: E731
+    run = lambda x: nested.cells[5](nested.cells[4](outer(x)))  # noqa: E731
+    for a, b in zip(gradients(plain, plain), gradients(nested, run), strict=True):
+        assert torch.equal(a, b)
+    again = Stack({"use_reentrant": False})
+    key = thinned.key(again, 1)
+    x = torch.randn(8, 24, requires_grad=True)
+    key.at(0)
+    y = again(x).square().sum()
+    (first,) = torch.autograd.grad(y, x, retain_graph=True)
+    (second,) = torch.autograd.grad(y, x)
+    assert torch.equal(first, second)
+
+
+def test_recomputation_by_others_is_told_apart_or_refused():
+    """Without torch's checkpointing a layer that is called once is recomputed right, and twice is an error."""
+
+    class Again(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, cell, times):
+            ctx.save_for_backward(x)
+            ctx.cell, ctx.times = cell, times
+            with torch.no_grad():
+                for _ in range(times):
+                    x = cell(x)
+            return x
+
+        @staticmethod
+        def backward(ctx, grad):
+            with torch.enable_grad():
+                x = leaf = ctx.saved_tensors[0].detach().requires_grad_()
+                for _ in range(ctx.times):
+                    x = ctx.cell(x)
+            return torch.autograd.grad(x, leaf, grad)[0], None, None
+
+    for times in (1, 2):
+        torch.manual_seed(0)
+        cell = Cell()
+        x = torch.randn(4, 24, requires_grad=True)
+        key = thinned.key(cell)
+        key.at(0)
+        y = Again.apply(x, cell, times)
+        if times == 2:
+            with pytest.raises(InputError, match="which of its calls is being recomputed"):
+                y.sum().backward()
+            continue
+        y.sum().backward()
+        key.at(0)
+        leaf = x.detach().requires_grad_()
+        cell(leaf).sum().backward()
+        assert torch.equal(x.grad, leaf.grad)
+
+
+@ignore_jit
+@pytest.mark.parametrize("how", [None, {"use_reentrant": False}], ids=str)
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiled_equals_eager(backend, shared, how):
+    torch._dynamo.reset()
+    eager, compiled = Stack(shared=shared), Stack(how, shared=shared)
+    run = torch.compile(compiled, backend=backend, fullgraph=True)
+    for a, b in zip(gradients(eager, eager), gradients(compiled, run), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        assert torch.equal(a == 0, b == 0)
+
+
+@ignore_jit
+def test_nothing_recompiles():
+    """Steps, ids and rates are tensors: one graph for all of them."""
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("inductor")
+    model = net()
+    key = thinned.key(model, 3)
+    run = torch.compile(model, backend=counter, fullgraph=True)
+    x, ids = batch()
+    for step in range(6):
+        model[2].p = 0.1 * (step + 1)
+        key.at(step, samples=ids + step)
+        ours = run(x)
+        key.at(step, samples=ids + step)
+        torch.testing.assert_close(ours, model(x), rtol=1e-5, atol=1e-6)
+    assert counter.frame_count == 1
+
+
+@ignore_jit
+def test_unkeyed_compiled_masks_follow_the_generator():
+    torch._dynamo.reset()
+    run = torch.compile(net(), fullgraph=True)
+    x, _ = batch()
+    torch.manual_seed(1)
+    first, second = run(x), run(x)
+    torch.manual_seed(1)
+    assert torch.equal(first, run(x))
+    assert not torch.equal(first, second)
+
+
+@ignore_jit
+def test_export():
+    """An exported training graph holds the operator; in evaluation nothing of dropout is left."""
+    model = net()
+    x, ids = batch()
+    key = thinned.key(model, 3)
+    key.at(4, samples=ids)
+    exported = torch.export.export(model, (x,))
+    assert sum("thinned.apply" in str(n.target) for n in exported.graph.nodes) == 2
+    key.at(4, samples=ids)
+    torch.testing.assert_close(exported.module()(x), model(x))
+    quiet = torch.export.export(model.eval(), (x,))
+    assert not any("thinned" in str(n.target) for n in quiet.graph.nodes)
+
+
+def test_autocast_keeps_the_mask():
+    model, (x, ids) = net(), batch()
+    key = thinned.key(model, 3)
+    masks = []
+    for enabled in (False, True):
+        key.at(0, samples=ids)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            y = model(x)
+        assert y.dtype == (torch.bfloat16 if enabled else torch.float32)
+        masks.append(y == 0)
+    assert torch.equal(*masks)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_share_one_mask(ranks, tmp_path):
+    """DDP and FSDP on gloo: each rank draws its examples' part of the mask of the whole batch."""
+    arguments = [str(ranks), str(tmp_path / "store"), str(tmp_path / "seen.pt")]
+    script = str(Path(__file__).with_name("ranks.py"))
+    started = [
+        subprocess.Popen([sys.executable, script, str(rank), *arguments], stderr=subprocess.PIPE, text=True)
+        for rank in range(ranks)
+    ]
+    try:
+        for process in started:
+            _, errors = process.communicate(timeout=240)
+            assert process.returncode == 0, errors
+    finally:
+        for process in started:
+            process.kill()
+    seen = torch.load(tmp_path / "seen.pt", weights_only=True)
+    model, (x, ids) = net(), batch()
+    key = thinned.key(model, 3)
+    key.at(7, samples=ids)
+    y = model(x)
+    y.square().sum().backward()
+    for wrap, (together, grad) in seen.items():
+        torch.testing.assert_close(together, y.detach(), msg=wrap)
+        assert torch.equal(together == 0, y == 0)
+        torch.testing.assert_close(grad * ranks, model[0].weight.grad, msg=wrap)  # both average over ranks
+
+
+def test_order_and_micro_batches():
+    model, (x, ids) = net(), batch()
+    key = thinned.key(model, 3)
+    key.at(5, samples=ids)
+    whole = model(x)
+    order = torch.randperm(BATCH)
+    key.at(5, samples=ids[order])
+    torch.testing.assert_close(model(x[order]), whole[order])
+    for size in (1, 3, 8):
+        parts = []
+        for start in range(0, BATCH, size):
+            key.at(5, samples=ids[start : start + size])
+            parts.append(model(x[start : start + size]))
+        torch.testing.assert_close(torch.cat(parts), whole)
+        assert torch.equal(torch.cat(parts) == 0, whole == 0)
+
+
+def test_copies_and_reloaded_models_draw_the_same():
+    model, (x, ids) = net(), batch()
+    key = thinned.key(model, 3)
+    key.at(5, samples=ids)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    twins = [copy.deepcopy(model), pickle.loads(pickle.dumps(model)), torch.load(file, weights_only=False)]  # noqa: S301
+    fresh = net()
+    assert model.state_dict().keys() == fresh.state_dict().keys()  # keys stay out of checkpoints
+    fresh.load_state_dict(model.state_dict())
+    thinned.key(fresh, 3).at(5, samples=ids)
+    y = model(x)
+    for twin in [*twins, fresh]:
+        assert torch.equal(twin(x), y)
+    assert torch.equal(twins[0](x) == 0, twins[1](x) == 0)  # their second calls, too
+
+
+def test_a_step_repeated_after_resuming_in_mid_epoch():
+    """State, optimizer and key from a checkpoint: the rest of the epoch is what it would have been."""
+
+    def train(model, key, optimizer, first, last):
+        x, ids = batch()
+        for step in range(first, last):
+            key.at(step, samples=ids)
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+
+    def fresh():
+        model = net()
+        return model, thinned.key(model, 3), torch.optim.Adam(model.parameters(), 1e-2)
+
+    whole, key, optimizer = fresh()
+    train(whole, key, optimizer, 0, 8)
+    half, key, optimizer = fresh()
+    train(half, key, optimizer, 0, 4)
+    state = copy.deepcopy((half.state_dict(), optimizer.state_dict(), key.state_dict()))
+    resumed, key, optimizer = fresh()
+    resumed.load_state_dict(state[0])
+    optimizer.load_state_dict(state[1])
+    key.load_state_dict(state[2])
+    assert (key.seed, key.step) == (3, 3)
+    torch.manual_seed(99)
+    train(resumed, key, optimizer, key.step + 1, 8)
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_names_are_those_of_the_model_whatever_wraps_it():
+    plain = thinned.key(net()).layers
+    wrapped = torch.compile(torch.nn.Sequential(net()), backend="eager")
+    assert plain == ("2", "4")
+    assert thinned.key(wrapped).layers == ("0.2", "0.4")
+
+
+def test_layers_renamed_after_keying_are_refused():
+    model = net()
+    key = thinned.key(model, 3)
+    key.at(0)
+    model.append(torch.nn.ReLU())
+    key.at(0)  # a layer without masks may come
+    model.insert(0, torch.nn.Identity())
+    with pytest.raises(InputError, match=r"gone: 2, 4; new: 3, 5\); call key.remove"):
+        key.at(0)
+    key.remove()
+    thinned.key(model, 3).at(0)
+    model[3] = nn.Dropout(0.5)
+    with pytest.raises(InputError, match="others stand under these names"):
+        thinned.key_of(model).at(0)
+
+
+def test_per_example_steps_replay_a_rollout():
+    """A batch of (example, step) pairs draws what those examples drew at their steps."""
+    model, (x, ids) = net(), batch()
+    key = thinned.key(model, 3)
+    seen = []
+    for step in range(3):
+        key.at(step, samples=ids)
+        seen.append(model(x))
+    steps = torch.tensor([2, 0, 1, 2])
+    rows = torch.tensor([1, 5, 5, 9])
+    key.at(steps, samples=ids[rows])
+    torch.testing.assert_close(
+        model(x[rows]), torch.stack([seen[s][r] for s, r in zip(steps.tolist(), rows.tolist(), strict=True)])
+    )
+    with pytest.raises(InputError, match="of one length, but got 4 and 3"):
+        key.at(steps, samples=ids[:3])
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_frozen_recording_and_replaying(keyed):
+    model, (x, ids) = net(), batch()
+    if keyed:
+        thinned.key(model, 3).at(2, samples=ids)
+    with thinned.frozen(model):
+        assert torch.equal(model(x), model(x))
+    with thinned.recording(model) as tape:
+        first, second = model(x), model(x)
+    assert not torch.equal(first, second)
+    assert {name: len(calls) for name, calls in tape.drawn.items()} == {"2": 2, "4": 2}
+    file = io.BytesIO()
+    torch.save(tape.state_dict(), file)
+    file.seek(0)
+    loaded = thinned.Tape.from_state_dict(torch.load(file, weights_only=True))
+    for held in (tape, loaded):
+        with thinned.replaying(model, held):
+            assert torch.equal(model(x), first)
+            assert torch.equal(model(x), second)
+            with pytest.raises(InputError, match="layer '2' is called 3 times, but the tape holds 2"):
+                model(x)
+    if not keyed:
+        assert not torch.equal(model(x), first)
+
+
+def test_named_layouts():
+    """Time first, or examples and tokens in one axis: the same masks as [b, t, d]."""
+    b, t, d = 4, 5, 6
+    x = torch.randn(b, t, d)
+    ids = torch.arange(b) + 10
+    key = Key(2, samples=ids)
+    expected = F.drop(x, presets.dropout(0.5), key=key)
+
+    def run(layout, given):
+        model = nn.Dropout(0.5, layout=layout)
+        made = thinned.key(model, 2)
+        made.at(0, samples=ids)
+        model.stream = 0
+        return model(given)
+
+    assert torch.equal(run("t b d", x.transpose(0, 1)), expected.transpose(0, 1))
+    assert torch.equal(run("(b t) d", x.reshape(b * t, d)), expected.reshape(b * t, d))
+    time_first = run("(t b) d", x.transpose(0, 1).reshape(b * t, d))
+    assert torch.equal(time_first.reshape(t, b, d), run("t b d", x.transpose(0, 1)))
+    assert nn.Dropout(0.5, layout="(b t) d")(x.reshape(b * t, d)).shape == (b * t, d)  # unkeyed: each row by itself
+    spatial = nn.Dropout(presets.spatial(0.5), layout="b t c")(torch.ones(3, 50, 8))
+    assert torch.equal(spatial, spatial[:, :1].expand(3, 50, 8))
+    with pytest.raises(InputError, match="20 rows, which is not a multiple of the 3 samples"):
+        model = nn.Dropout(0.5, layout="(b t) d")
+        thinned.key(model).at(0, samples=[1, 2, 3])
+        model(x.reshape(b * t, d))
+    model = nn.Dropout(0.5)
+    thinned.key(model).at(0, samples=ids)
+    with pytest.raises(InputError, match=r'name the layout .* such as layout="t b d" or "\(b t\) d"'):
+        model(x.transpose(0, 1))
+    for layout, message in (
+        ("t d", "the axis of the examples, b"),
+        ("(b t d) e", "flatten the examples"),
+        ("(t d) b", "flatten"),
+    ):
+        with pytest.raises(InputError, match=message):
+            nn.Dropout(0.5, layout=layout)
+    with pytest.raises(InputError, match="has no axis 'c'"):
+        nn.Dropout(presets.spatial(0.5), layout="b t d")
+
+
+@pytest.mark.parametrize("impl", ["native", "reference"])
+def test_shards_are_parts_of_the_whole_mask(impl):
+    """Tensor parallelism: ranks that hold parts of an axis draw their parts."""
+    x = torch.randn(4, 3, 12)
+    for axis, at in (("d", 2), ("t", 1)):
+
+        def run(given, shard=None, axis=axis):
+            model = nn.Dropout(0.5, layout="b t d", shard=shard, impl=impl)
+            thinned.key(model, 2).at(1)
+            return model(given)
+
+        whole = run(x)
+        parts = [run(part, (axis, i, 3)) for i, part in enumerate(x.chunk(3, at))]
+        assert torch.equal(torch.cat(parts, at), whole)
+    for shard, message in (((("b"), 0, 2), "neither b"), (("d", 2, 2), "0 <= index < count")):
+        with pytest.raises(InputError, match=message):
+            nn.Dropout(0.5, layout="b t d", shard=shard)
+
+
+def test_capturable_keys_stay_where_they_are():
+    """As a captured CUDA graph needs: the same memory at every step."""
+    model, (_, ids) = net(), batch()
+    key = thinned.key(model, 3, capturable=True)
+    key.at(0, samples=ids)
+    before = [t.data_ptr() for t in key.now()[:2]]
+    key.at(9, samples=ids + 1)
+    assert [t.data_ptr() for t in key.now()[:2]] == before
+    assert key.now().key.tolist() == [3, 9]
+    assert torch.equal(key.now().who, ids + 1)
+
+
+def test_removed_and_unused_keys():
+    model, (x, _) = net(), batch()
+    key = thinned.key(model)
+    with pytest.raises(InputError, match=r"call key.at\(step\)"):
+        model(x)
+    key.remove()
+    model(x)
+    with pytest.raises(InputError, match="removed from its model"):
+        key.at(0)
