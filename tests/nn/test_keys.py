@@ -83,9 +83,10 @@ def test_an_unrolled_cell_is_recomputed_with_its_own_calls(how):
 def test_nested_checkpoints_and_a_second_backward():
     plain, nested = Stack(), Stack()
     inner = lambda x: checkpoint(nested.cells[1], nested.cells[0](x), use_reentrant=False)  # noqa: E731
-    middle = lambda x: checkpoint(
-        nested.cells[3], checkpoint(nested.cells[2], inner(x), use_reentrant=False), use_reentrant=False
-    )  # noqa: E731
+
+    def middle(x):
+        return checkpoint(nested.cells[3], checkpoint(nested.cells[2], inner(x), use_reentrant=False), use_reentrant=False)
+
     outer = lambda x: checkpoint(middle, x, use_reentrant=False)  # noqa: E731
     run = lambda x: nested.cells[5](nested.cells[4](outer(x)))  # noqa: E731
     for a, b in zip(gradients(plain, plain), gradients(nested, run), strict=True):
@@ -392,9 +393,9 @@ def test_named_layouts():
     assert nn.Dropout(0.5, layout="(b t) d")(x.reshape(b * t, d)).shape == (b * t, d)  # unkeyed: each row by itself
     spatial = nn.Dropout(presets.spatial(0.5), layout="b t c")(torch.ones(3, 50, 8))
     assert torch.equal(spatial, spatial[:, :1].expand(3, 50, 8))
+    model = nn.Dropout(0.5, layout="(b t) d")
+    thinned.key(model).at(0, samples=[1, 2, 3])
     with pytest.raises(InputError, match="20 rows, which is not a multiple of the 3 samples"):
-        model = nn.Dropout(0.5, layout="(b t) d")
-        thinned.key(model).at(0, samples=[1, 2, 3])
         model(x.reshape(b * t, d))
     model = nn.Dropout(0.5)
     thinned.key(model).at(0, samples=ids)

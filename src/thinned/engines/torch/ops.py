@@ -99,8 +99,8 @@ def _wide(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def readable(x: Tensor, numbers: Tensor, key: Tensor, who: Tensor | None, cells: Sequence[int], axis: int, law: int, offset: int,
-         stream: int, call: int, grad: bool) -> Tensor:  # fmt: skip
+def readable(x: Tensor, numbers: Tensor, key: Tensor, who: Tensor | None, cells: Sequence[int], axis: int, law: int,
+             offset: int, stream: int, call: int, grad: bool) -> Tensor:  # fmt: skip
     a, b = _coefficients(x, numbers, Whose(key, who, stream, call), cells, axis, law, offset, grad)
     wide = _wide(x)
     y = x.to(wide) * a.to(wide) + b.to(wide)
@@ -123,16 +123,26 @@ def _map_into(y: Tensor, x: Tensor, *noise: Any) -> None:
     y.copy_(readable(x, *noise))
 
 
-for _name, _kernel in (
-    ("map", readable),
-    ("apply", readable),
-    ("map_add", _map_add),
-    ("map_into", _map_into),
-    ("factor", _factor),
-):
-    for _device in ("CPU", "CUDA", "MPS", "XPU"):
-        if not (_device == "CPU" and not missing):
-            _library.impl(_name, _kernel, _device)
+def _on_gpu(name: str) -> Any:
+    """A kernel that is imported when it is first called."""
+
+    def kernel(*arguments: Any) -> Any:
+        from . import triton
+
+        if triton.missing or arguments[0].dtype not in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+            return _READABLE[name](*arguments)
+        return getattr(triton, name)(*arguments)
+
+    return kernel
+
+
+_READABLE = {"map": readable, "map_add": _map_add, "map_into": _map_into, "factor": _factor}
+for _name, _kernel in [*_READABLE.items(), ("apply", readable)]:
+    if missing:
+        _library.impl(_name, _kernel, "CPU")
+    _library.impl(_name, _on_gpu("map" if _name == "apply" else _name), "CUDA")
+    for _device in ("MPS", "XPU"):
+        _library.impl(_name, _kernel, _device)
 
 _library.impl("factor", torch.library.fallthrough_kernel, "Autograd")  # it has no gradient
 

@@ -1,3 +1,252 @@
-"""The GPU kernels (to come in this room)."""
+"""The GPU kernels: the same Philox, thresholds and numbers as the native ones, in Triton.
 
-missing = "the Triton kernels are not here yet"
+A lane draws one Philox block for four consecutive cells where the layout allows it, and one for each element else. Seeds,
+steps, ids and rates are read from memory, so a captured or compiled graph never changes for them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:
+    triton = None
+
+missing = "" if triton is not None else "Triton is not installed; pip install triton"
+_DIMS = 4  # axes that a kernel walks, after merging
+_BLOCK = 1024
+
+if triton is not None:
+
+    @triton.jit
+    def _philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
+        """Philox4x32-10 on uint32 blocks: four blocks of words."""
+        for _ in tl.static_range(10):
+            p0, p2 = c0, c2
+            c0 = tl.umulhi(tl.full(p2.shape, 0xCD9E8D57, tl.uint32), p2) ^ c1 ^ k0
+            c2 = tl.umulhi(tl.full(p0.shape, 0xD2511F53, tl.uint32), p0) ^ c3 ^ k1
+            c1 = p2 * tl.full(p2.shape, 0xCD9E8D57, tl.uint32)
+            c3 = p0 * tl.full(p0.shape, 0xD2511F53, tl.uint32)
+            k0 = k0 + tl.full(k0.shape, 0x9E3779B9, tl.uint32)
+            k1 = k1 + tl.full(k1.shape, 0xBB67AE85, tl.uint32)
+        return c0, c1, c2, c3
+
+    @triton.jit
+    def _words(blocks, samples, steps, seed, stream_low, stream_high, call):  # type: ignore[no-untyped-def]
+        """The four words of each block of cells; the key is derived first, as docs/masks.md says."""
+        one = tl.zeros(blocks.shape, tl.uint32)
+        low, high = (seed & 0xFFFFFFFF).to(tl.uint32), ((seed >> 32) & 0xFFFFFFFF).to(tl.uint32)
+        k0, k1, _, _ = _philox(
+            one + stream_low.to(tl.uint32), one + stream_high.to(tl.uint32), one + call.to(tl.uint32),
+            one + tl.full(blocks.shape, 0x7468696E, tl.uint32), one + low, one + high,
+        )  # fmt: skip
+        return _philox(
+            blocks.to(tl.uint32), (samples & 0xFFFFFFFF).to(tl.uint32), ((samples >> 32) & 0xFFFFFFFF).to(tl.uint32),
+            steps.to(tl.uint32), k0, k1,
+        )  # fmt: skip
+
+    @triton.jit
+    def _place(i, n1, n2, n3, a0, a1, a2, a3):  # type: ignore[no-untyped-def]
+        """The dot product of an element's index with four strides."""
+        i3, rest = i % n3, i // n3
+        i2, rest = rest % n2, rest // n2
+        return (rest // n1) * a0 + (rest % n1) * a1 + i2 * a2 + i3 * a3
+
+    @triton.jit
+    def _map_kernel(  # type: ignore[no-untyped-def]
+        x, residual, y, numbers, key, who, total, n1, n2, n3, x0, x1, x2, x3, r0, r1, r2, r3, y0, y1, y2, y3,
+        c0, c1, c2, c3, e0, e1, e2, e3, offset, examples, stream_low, stream_high, call,
+        LAW: tl.constexpr, FOURS: tl.constexpr, STEPPED: tl.constexpr, IDS: tl.constexpr, STEPS: tl.constexpr,
+        ONES: tl.constexpr, ADD: tl.constexpr, GRAD: tl.constexpr, DOUBLE: tl.constexpr, BLOCK: tl.constexpr,
+    ):  # fmt: skip
+        i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        inside = i < total
+        seed = tl.load(key)
+        if FOURS:  # lanes of four consecutive cells of one example
+            g = tl.program_id(0).to(tl.int64) * BLOCK + 4 * tl.arange(0, BLOCK // 4)
+        else:
+            g = i
+        cell = offset + _place(g, n1, n2, n3, c0, c1, c2, c3)
+        example = _place(g, n1, n2, n3, e0, e1, e2, e3)
+        known = g < total
+        sample = tl.load(who + example, mask=known, other=0) if IDS else example
+        if STEPS:
+            step = tl.load(who + examples + example, mask=known, other=0)
+        elif STEPPED:
+            step = tl.load(key + 1) + tl.zeros(g.shape, tl.int64)
+        else:
+            step = tl.zeros(g.shape, tl.int64)
+        w0, w1, w2, w3 = _words(cell >> 2, sample, step, seed, stream_low, stream_high, call)
+        wide = tl.float64 if DOUBLE else tl.float32
+        gain = tl.load(numbers + 1).to(tl.float64, bitcast=True).to(wide)
+        shift = tl.load(numbers + 2).to(tl.float64, bitcast=True).to(wide)
+        dropped = tl.load(numbers + 3).to(tl.float64, bitcast=True).to(wide)
+        spread = tl.load(numbers + 4).to(tl.float64, bitcast=True).to(wide)
+        if GRAD:
+            shift, dropped = shift * 0, dropped * 0
+        if ONES:
+            value = tl.full(i.shape, 1.0, wide)
+        else:
+            value = tl.load(x + _place(i, n1, n2, n3, x0, x1, x2, x3), mask=inside, other=0).to(wide)
+        if LAW == 0:
+            threshold = tl.load(numbers)
+            if FOURS:
+                word = tl.interleave(tl.interleave(w0, w2), tl.interleave(w1, w3))
+            else:
+                pick = cell & 3
+                word = tl.where(pick < 2, tl.where(pick == 0, w0, w1), tl.where(pick == 2, w2, w3))
+            fell = word.to(tl.int64) < threshold
+            out = value * tl.where(fell, gain * 0, gain) + tl.where(fell, dropped, shift)
+            out = tl.where(threshold > 0xFFFFFFFF, dropped + tl.zeros(i.shape, wide), out)  # nothing of x is wanted
+        else:
+            pick = cell & 3
+            if LAW == 2:
+                word = tl.where(pick < 2, tl.where(pick == 0, w0, w1), tl.where(pick == 2, w2, w3))
+                noise = (word.to(tl.float64) + 0.5) * (2.0 / 4294967296.0) - 1.0
+            else:  # the words of both cells of the pair; in float64, because log is steep near 0 and flat near 1
+                u = (tl.where(pick < 2, w0, w2).to(tl.float64) + 0.5) / 4294967296.0
+                v = (tl.where(pick < 2, w1, w3).to(tl.float64) + 0.5) / 4294967296.0
+                angle = v * 6.283185307179586
+                noise = tl.sqrt(-2.0 * tl.log(u)) * tl.where((pick & 1) == 0, tl.cos(angle), tl.sin(angle))
+            out = value * (gain + gain * spread * noise.to(wide)) + shift
+        if ADD:
+            out += tl.load(residual + _place(i, n1, n2, n3, r0, r1, r2, r3), mask=inside, other=0).to(wide)
+        tl.store(y + _place(i, n1, n2, n3, y0, y1, y2, y3), out, mask=inside)
+
+    @triton.jit
+    def _norm_kernel(  # type: ignore[no-untyped-def]
+        x, residual, weight, bias, total, y, means, rstds, numbers, key, who, width, tokens, eps, stream_low, stream_high,
+        call, STEPPED: tl.constexpr, IDS: tl.constexpr, BLOCK: tl.constexpr,
+    ):  # fmt: skip
+        """One row of [examples, tokens, width]: total = residual + dropout(x), y = layer_norm(total)."""
+        row = tl.program_id(0).to(tl.int64)
+        column = tl.arange(0, BLOCK).to(tl.int64)
+        inside = column < width
+        example = row // tokens
+        sample = tl.load(who + example) if IDS else example
+        step = tl.load(key + 1) if STEPPED else sample * 0
+        cell = (row % tokens) * width + column
+        zero = tl.zeros(column.shape, tl.int64)
+        w0, w1, w2, w3 = _words(cell >> 2, zero + sample, zero + step, tl.load(key), stream_low, stream_high, call)
+        pick = cell & 3
+        word = tl.where(pick < 2, tl.where(pick == 0, w0, w1), tl.where(pick == 2, w2, w3))
+        threshold = tl.load(numbers)
+        gain = tl.load(numbers + 1).to(tl.float64, bitcast=True).to(tl.float32)
+        a = tl.where(word.to(tl.int64) < threshold, gain * 0, gain)
+        value = tl.load(x + row * width + column, mask=inside, other=0).to(tl.float32)
+        h = tl.where(threshold > 0xFFFFFFFF, 0.0, value * a) + tl.load(
+            residual + row * width + column, mask=inside, other=0
+        ).to(tl.float32)
+        mean = tl.sum(tl.where(inside, h, 0.0), 0) / width
+        centred = tl.where(inside, h - mean, 0.0)
+        rstd = 1.0 / tl.sqrt(tl.sum(centred * centred, 0) / width + eps)
+        scale = tl.load(weight + column, mask=inside, other=0).to(tl.float32)
+        out = centred * rstd * scale + tl.load(bias + column, mask=inside, other=0).to(tl.float32)
+        tl.store(total + row * width + column, h, mask=inside)
+        tl.store(y + row * width + column, out, mask=inside)
+        tl.store(means + row, mean)
+        tl.store(rstds + row, rstd)
+
+
+def _walk(y: Tensor, others: Sequence[Tensor], cells: Sequence[int], axis: int) -> tuple[list[int], list[list[int]]]:
+    """Merged axes in the order of y's memory: (sizes, [strides of y, of the others ..., of cells, of examples]), padded."""
+    rows = [
+        (y.shape[d], [y.stride(d), *(t.stride(d) for t in others), cells[d], int(d == axis)])
+        for d in range(y.dim())
+        if y.shape[d] > 1
+    ]
+    rows.sort(key=lambda r: -r[1][0])
+    merged: list[tuple[int, list[int]]] = []
+    for size, strides in rows:
+        if merged and all(o == s * size for o, s in zip(merged[-1][1], strides, strict=True)):
+            merged[-1] = (merged[-1][0] * size, strides)
+        else:
+            merged.append((size, strides))
+    if len(merged) > _DIMS:
+        raise NotImplementedError(f"the Triton kernels walk {_DIMS} axes, but these strides need {len(merged)}")
+    width = len(others) + 3
+    merged = [(1, [0] * width)] * (_DIMS - len(merged)) + merged
+    return [size for size, _ in merged], [[strides[k] for _, strides in merged] for k in range(width)]
+
+
+def _run(
+    x: Tensor | None, residual: Tensor | None, y: Tensor, numbers: Tensor, key: Tensor, who: Tensor | None,
+    cells: Sequence[int], axis: int, law: int, offset: int, stream: int, call: int, grad: bool,
+) -> None:  # fmt: skip
+    if not y.numel():
+        return
+    numbers, key = numbers.to(y.device), key.to(y.device)
+    who = None if who is None or axis < 0 else who.to(y.device)
+    given = [t for t in (x, residual) if t is not None]
+    try:
+        sizes, strides = _walk(y, given, cells, axis)
+    except NotImplementedError:  # strides that do not merge: work on C order
+        out = torch.empty(y.shape, dtype=y.dtype, device=y.device)
+        _run(x if x is None else x.contiguous(), residual if residual is None else residual.contiguous(), out, numbers, key,
+             who, cells, axis, law, offset, stream, call, grad)  # fmt: skip
+        y.copy_(out)
+        return
+    ys, *mids, cs, es = strides
+    xs = mids[0] if x is not None else [0] * _DIMS
+    rs = mids[-1] if residual is not None else [0] * _DIMS
+    fours = law == 0 and cs[3] == 1 and sizes[3] % 4 == 0 and offset % 4 == 0 and all(c % 4 == 0 for c in cs[:3]) and not es[3]
+    total = y.numel()
+    _map_kernel[(triton.cdiv(total, _BLOCK),)](
+        y if x is None else x, y if residual is None else residual, y, numbers, key, key if who is None else who, total,
+        *sizes[1:], *xs, *rs, *ys, *cs, *es, offset, 0 if who is None else who.shape[-1],
+        stream & 0xFFFFFFFF, (stream >> 32) & 0xFFFFFFFF, call,
+        LAW=law, FOURS=fours, STEPPED=key.numel() > 1, IDS=who is not None, STEPS=who is not None and who.dim() == 2,
+        ONES=x is None, ADD=residual is not None, GRAD=grad, DOUBLE=y.dtype == torch.float64, BLOCK=_BLOCK,
+    )  # fmt: skip
+
+
+def map(x: Tensor, *noise: Any) -> Tensor:
+    """``thinned::map``."""
+    y = torch.empty_like(x)
+    _run(x, None, y, *noise)
+    return y
+
+
+def map_into(y: Tensor, x: Tensor, *noise: Any) -> None:
+    """``thinned::map_into``."""
+    _run(x, None, y, *noise)
+
+
+def map_add(x: Tensor, residual: Tensor, *noise: Any) -> Tensor:
+    """``thinned::map_add``."""
+    y = torch.empty_like(x)
+    _run(x, residual, y, *noise, False)
+    return y
+
+
+def factor(like: Tensor, *noise: Any) -> Tensor:
+    """``thinned::factor``."""
+    y = torch.empty_like(like)
+    _run(None, None, y, *noise, True)
+    return y
+
+
+def add_norm(
+    x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, numbers: Tensor, key: Tensor,
+    who: Tensor | None, stream: int, call: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """(layer_norm(total), total, mean, 1 / deviation) of total = residual + dropout(x), [b, ..., width], in one pass."""
+    x, residual = x.contiguous(), residual.contiguous()
+    width, rows = x.shape[-1], math.prod(x.shape[:-1])
+    total, y = torch.empty_like(x), torch.empty_like(x)
+    means, rstds = (torch.empty(*x.shape[:-1], 1, dtype=torch.float32, device=x.device) for _ in range(2))
+    if x.numel():
+        _norm_kernel[(rows,)](
+            x, residual, weight, bias, total, y, means, rstds, numbers.to(x.device), key.to(x.device),
+            key if who is None else who.to(x.device), width, rows // x.shape[0], eps,
+            stream & 0xFFFFFFFF, (stream >> 32) & 0xFFFFFFFF, call,
+            STEPPED=key.numel() > 1, IDS=who is not None, BLOCK=triton.next_power_of_2(width),
+        )  # fmt: skip
+    return y, total, means, rstds
