@@ -17,6 +17,7 @@ MAY = {
     "engines.torch": {"algebra"},
     "functional": {"algebra", "presets", "engines.torch"},
     "nn": {"algebra", "presets", "engines.torch", "functional"},
+    "surgery": {"algebra", "presets", "functional", "nn"},
     "train": {"algebra", "presets", "engines.torch", "functional", "nn"},
     "studies": {"algebra", "presets", "train", "nn", "functional"},
     "testing": {"algebra", "presets", "functional", "engines.numpy"},
@@ -25,7 +26,8 @@ MAY = {
 # Third-party packages, each beside the rooms that may import it.
 PACKAGES = {
     "numpy": {"engines.numpy", "nn", "train", "studies", "testing"},
-    "torch": {"engines.torch", "functional", "nn", "train", "studies", "testing"},
+    "torch": {"engines.torch", "functional", "nn", "surgery", "train", "studies", "testing"},
+    "triton": {"engines.torch"},
     "sklearn": {"studies"},
     "pandas": {"studies"},
     "scipy": {"studies"},

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .nn import ModelKey, Tape, frozen, key, key_of, off, recording, replaying, sampling
     from .presets import CATALOG
     from .studies import study
+    from .surgery import replace
 
 __version__ = "0.1.0"
 
@@ -34,6 +35,7 @@ _HOME = {
     "Tape": "nn",
     "off": "nn",
     "sampling": "nn",
+    "replace": "surgery",
     "study": "studies",
 }
 _MODULES = ("algebra", "functional", "nn", "presets", "testing", "train")
@@ -55,6 +57,7 @@ __all__ = [
     "off",
     "presets",
     "recording",
+    "replace",
     "replaying",
     "sampling",
     "study",

@@ -188,6 +188,90 @@ class _Map(torch.autograd.Function):
         return ops.map(grad, *noise, True), None, None
 
 
+class _Add(torch.autograd.Function):
+    """residual + the map, in one pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, residual: Tensor, noise: tuple[Any, ...]) -> Tensor:
+        ctx.rest = noise[3:]
+        ctx.save_for_backward(*noise[:3])
+        return ops.map_add(x, residual, *noise)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        return ops.apply(grad, *ctx.saved_tensors, *ctx.rest, True), grad, None
+
+
+class _Rectified(torch.autograd.Function):
+    """The map of max(0, x + bias): the result itself says where the gradient flows, so nothing else is kept or drawn."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor | None, gain: float, noise: tuple[Any, ...]) -> Tensor:
+        y = torch.relu(x) if bias is None else (x + bias).relu_()
+        ops.map_into(y, y, *noise, False)
+        ctx.gain, ctx.bias = gain, None if bias is None else bias.shape
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        (y,) = ctx.saved_tensors
+        grad = torch.ops.aten.threshold_backward(grad, y, 0) * ctx.gain
+        return grad, None if ctx.bias is None else grad.sum_to_size(ctx.bias), None, None
+
+
+def fused(x: Tensor, ready: Ready) -> bool:
+    """Do the fused pairs run natively for this tensor? Else their parts run one after the other."""
+    plan = ready.plan
+    simple = not (plan.shift or plan.dropped or plan.realised) and plan.law == "bernoulli"
+    here = _DEFAULT == "auto" and x.device.type == "cpu" and not ops.missing and x.dtype in _NATIVE and type(x) in _PLAIN
+    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return simple and here and not transformed and not torch.compiler.is_compiling()
+
+
+def add(x: Tensor, residual: Tensor, ready: Ready, whose: Whose) -> Tensor:
+    """residual + what training sees of ``x``."""
+    same = x.shape == residual.shape and x.dtype == residual.dtype and type(residual) in _PLAIN
+    if not (same and fused(x, ready)):
+        return residual + sample(x, ready, whose)
+    return _Add.apply(x, residual, _noise(ready, whose))
+
+
+class _AddNorm(torch.autograd.Function):
+    """layer_norm(residual + the map) by one Triton kernel; backward by torch's own and the map."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, noise: tuple[Any, ...]
+    ) -> Tensor:
+        from . import triton
+
+        numbers, key, who, *_, stream, call = noise
+        y, total, mean, rstd = triton.add_norm(x, residual, weight, bias, eps, numbers, key, who, stream, call)
+        ctx.rest = noise[3:]
+        ctx.save_for_backward(total, mean, rstd, weight, bias, *noise[:3])
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        total, mean, rstd, weight, bias, *noise = ctx.saved_tensors
+        normed = torch.ops.aten.native_layer_norm_backward
+        into, weights, biases = normed(grad, total, weight.shape, mean, rstd, weight, bias, [True, True, True])
+        return ops.apply(into, *noise, *ctx.rest, True), into, weights, biases, None, None
+
+
+def add_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, ready: Ready, whose: Whose) -> Tensor:
+    """layer_norm(residual + what training sees of ``x``), on a GPU."""
+    return _AddNorm.apply(x, residual, weight, bias, eps, _noise(ready, whose))
+
+
+def rectified(x: Tensor, bias: Tensor | None, ready: Ready, whose: Whose) -> Tensor:
+    """What training sees of max(0, x + bias)."""
+    if not fused(x, ready) or (bias is not None and bias.dtype != x.dtype):
+        return sample(torch.relu(x if bias is None else x + bias), ready, whose)
+    return _Rectified.apply(x, bias, ready.plan.gain, _noise(ready, whose))
+
+
 class _Blocks(torch.autograd.Function):
     """Blocks: the seeds' coins from the kernel, grown and applied in torch's operations; backward draws them again."""
 

@@ -69,7 +69,7 @@ if triton is not None:
         i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = i < total
         seed = tl.load(key)
-        if FOURS:  # lanes of four consecutive cells of one example
+        if FOURS:  # noqa: SIM108 - lanes of four consecutive cells of one example
             g = tl.program_id(0).to(tl.int64) * BLOCK + 4 * tl.arange(0, BLOCK // 4)
         else:
             g = i
