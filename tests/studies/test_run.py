@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -152,13 +153,36 @@ def test_a_folder_is_not_overwritten(data, whole, tmp_path):
         run(data, SMALL, tmp_path / "new", jobs=1, resume=True)
 
 
-def test_damaged_records_are_told(whole, tmp_path):
-    store = Store(tmp_path)
-    dump(store.header, read(Store(whole).header))
-    store.runs.mkdir()
-    (store.runs / "0000.json").write_text('[{"experiment": "ar')
-    with pytest.raises(InputError, match=r"0000.json is damaged"):
-        finish(tmp_path)
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("runs/0000.json", '[{"experiment": "ar', "0000.json is damaged .*; remove it and run the study again with --resume"),
+        ("runs/0000.json", "[{}]", "0000.json does not hold what .*; remove it"),
+        ("runs/costs.json", "{}", "costs.json does not hold what .*; remove it"),
+        ("runs/ensemble.json", "[1]", "ensemble.json does not hold what .*; remove it"),
+        ("study.json", "{", "study.json is damaged .*; choose another folder"),
+        ("study.json", "{}", "study.json does not hold what .*; choose another folder"),
+        ("study.json", '{"format": 99}', "study.json does not hold what .*; choose another folder"),
+        ("study.json", None, "holds records without study.json, .*; choose another folder"),
+    ],
+)
+def test_damaged_records_are_told(data, whole, tmp_path, name, text, message):
+    """By the report, and by a run before it trains; without its header a folder's records are nobody's."""
+    folder = tmp_path / "out"
+    shutil.copytree(whole, folder)
+    (folder / name).unlink()
+    if text is not None:
+        (folder / name).write_text(text)
+        with pytest.raises(InputError, match=message):
+            finish(folder)
+
+    class Never(Silent):
+        def start(self, total, done, networks):
+            raise AssertionError
+
+    for resume in (False, True):
+        with pytest.raises(InputError, match=message):
+            run(data, SMALL, folder, jobs=1, resume=resume, watcher=Never())
 
 
 def test_no_permission_and_no_room(data, tmp_path, monkeypatch):

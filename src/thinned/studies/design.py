@@ -365,7 +365,7 @@ def chosen_lr(settings: Settings, records: Sequence[dict[str, Any]]) -> float:
     for r in records:
         if r["experiment"] == "pilot":
             loss = r["scores"]["val"][0]
-            losses.setdefault(r["lr"], []).append(math.inf if not loss else math.log(loss))
+            losses.setdefault(r["lr"], []).append(math.log(max(loss, 1e-12)) if math.isfinite(loss) else math.inf)
     return min(losses, key=lambda lr: (sum(losses[lr]) / len(losses[lr]), lr))
 
 

@@ -84,13 +84,14 @@ def run(
     store.prepare()
     names = [*(c.name for c in (*first, *rest)), "ensemble", "costs"]
     about = header(data, settings, folds, command) | {"planned": len(names)}
-    kept = store.begin(about, resume or all(store.has(n) for n in names))
+    kept = store.begin(about, resume or (store.header.exists() and all(store.has(n) for n in names)))
+    before = {name: store.get(name) for name in names if store.has(name)}  # what is damaged is told before training
     costs = {c.name: c.cost(folds[c.fold]) for c in (*first, *rest)}
     done = sum(cost for name, cost in costs.items() if store.has(name))
     watcher.start(sum(costs.values()), done, sum(len(c.jobs) for c in (*first, *rest)))
     for name in costs:
-        if store.has(name):
-            watcher.result(store.get(name))
+        if name in before:
+            watcher.result(before[name])
 
     def listen(kind: str, task: Task, value: Any) -> None:
         if kind == "begin":
