@@ -77,7 +77,8 @@ def run(
     watcher = watcher or Silent()
     began = time.perf_counter()
     folds = splits(data, settings.folds, settings.repeats, settings.seed)
-    check_output(build(context(settings, folds[0], 0, PILOT_LR[0]).base, folds[0]), folds[0])
+    base = context(settings, folds[0], 0, PILOT_LR[0]).base
+    check_output(lambda: build(base, folds[0]), folds[0], base.batch_size)
     first = pilots(settings, folds)
     rest = chunks(settings, folds, PILOT_LR[0])  # the rate will be another, what is there to do will not
     store = Store(folder)
