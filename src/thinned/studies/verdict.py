@@ -63,6 +63,8 @@ def verdict(a: Analysis) -> Verdict:
         return Verdict("This study has no arm with dropout alone.", "unclear", _advice(a, words))
     dropout, none = a.families["dropout"], a.none
     headline, tone = _headline(dropout, none, words)
+    if math.isnan(dropout.metric.mean) or math.isnan(none.metric.mean):
+        return Verdict(headline, tone, [*_diverged(a), *_advice(a, words)])
     sure = _power(dropout.metric_change, words) if tone == "unclear" else []
     return Verdict(
         headline, tone, [*sure, *_diverged(a), *_which(a), *_how_much(a, words), *_others(a, words), *_advice(a, words)]
