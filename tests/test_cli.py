@@ -51,6 +51,14 @@ def test_help_names_every_option(capsys, monkeypatch):
         (["--rows", "0"], "rows has to be at least 1"),
         (["--epochs", "0"], "epochs has to be at least 1, but got 0"),
         (["--seed", "-3"], "--seed has to be at least 0"),
+        (["--seed", "4294967295"], "--seed has to be at most 2147483647"),
+        (["--arms", ","], "--arms has to name arms, such as dropout,l2, but got ','"),
+        (["--arms", ""], "--arms has to name arms"),
+        (["--data", ""], "data is an empty text"),
+        (["--out", ""], "out has to be the path of a folder, but got ''"),
+        (["--out", "", "--report-only"], "out has to be the path of a folder, but got ''"),
+        (["--target", "y"], "--target is for tables"),
+        (["--task", "regression"], "--task regression needs other data"),
         (["--resume"], "nothing to resume"),
         (["--report-only"], "is .* the folder of a study"),
         (["--out", "{table}"], "cannot be written"),
@@ -122,3 +130,40 @@ def test_python_api(tmp_path):
         thinned.study(level="slow")
     with pytest.raises(thinned.InputError, match="data has to be a path"):
         thinned.study(3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"folds": 2.5}, "folds has to be a whole number, but got 2.5"),
+        ({"epochs": "1"}, "epochs has to be a whole number, but got '1'"),
+        ({"seed": None}, "seed has to be a whole number, but got None"),
+        ({"rows": 60.5}, "rows has to be a whole number"),
+        ({"jobs": True}, "jobs has to be a whole number"),
+        ({"budget": "1"}, "budget has to be a number"),
+        ({"arms": "dropout"}, "arms has to be a list of names"),
+        ({"arms": None}, "arms has to be a list of names"),
+        ({"arms": [[]]}, r"unknown arm \[\]"),
+        ({"model": None}, "model has to be a name"),
+        ({"level": []}, r"unknown level \[\]"),
+        ({"out": None}, "out has to be the path of a folder"),
+        ({"task": "bad"}, "task has to be 'classification', 'regression' or None"),
+        ({"target": 3}, "target has to be the name of a column, but got 3"),
+        ({"target": "y", "data": ([[1], [2]], [0, 1])}, "target is for tables"),
+        ({"data": ([[1, 2], [3]], [0, 1])}, "x cannot be made an array"),
+    ],
+)
+def test_python_api_checks_its_arguments(tmp_path, arguments, message):
+    with pytest.raises(thinned.InputError, match=message):
+        thinned.study(**{"out": tmp_path / "o", **arguments})
+    assert not (tmp_path / "o").exists()
+
+
+def test_python_api_takes_numpy_numbers_and_columns(tmp_path):
+    import numpy as np
+    import pandas as pd
+
+    table = pd.DataFrame({0: np.linspace(0, 1, 80), 1: np.arange(80) % 2})
+    numbers = {"folds": np.int64(2), "epochs": np.int8(1), "seed": np.int32(3), "lr": np.float32(0.01), "rows": np.int64(60)}
+    result = thinned.study(table, target=1, level="quick", arms=["dropout"], jobs=np.int64(1), out=tmp_path / "o", **numbers)
+    assert result.analysis.header["settings"]["seed"] == 3

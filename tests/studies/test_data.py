@@ -259,9 +259,158 @@ def test_bad_data(tmp_path, name):
         load(*arguments)
 
 
+@pytest.mark.parametrize("ending", [".csv", ".tsv"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b,y\n" + "5,1,0,9\n7,2,1,8\n" * 20, "its rows are longer than its header"),
+        ("a,b,y\n" + "\n".join(f"{i},1,{i % 2},0" for i in range(40)), "its rows are longer than its header"),
+        ("a,y,y\n" + "5,0,1\n7,1,0\n" * 20, "column names have to be distinct, but 'y' occurs more than once"),
+        ("a,a,y\n" + "5,0,1\n7,1,0\n" * 20, "column names have to be distinct, but 'a' occurs more than once"),
+        ("\n\n\n", "cannot be read as a table"),
+    ],
+)
+def test_tables_whose_columns_would_be_others(tmp_path, text, message, ending):
+    path = tmp_path / f"t{ending}"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        load(str(path), "y")
+
+
+def test_delimiters_at_the_end_of_lines_are_no_column(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,y\n" + "5,0,\n7,1,\n" * 20)
+    assert load(str(path), "y").x["a"].tolist() == [5, 7] * 20
+
+
+def test_what_has_no_meaning_is_refused(tmp_path):
+    write_idx(tmp_path / "i")
+    np.savez(tmp_path / "a.npz", x=np.ones((30, 2)), y=np.arange(30) % 2)
+    for source in (None, str(tmp_path / "i"), str(tmp_path / "a.npz")):
+        with pytest.raises(InputError, match=r"--target is for tables, but this is .*; leave out --target z"):
+            load(source, "z")
+    for source in (None, str(tmp_path / "i")):
+        with pytest.raises(InputError, match="--task regression needs other data"):
+            load(source, kind="regression")
+    with pytest.raises(InputError, match="does not exist"):
+        load("x" * 5000)
+
+
+@pytest.mark.parametrize(
+    ("y", "y_test", "expected"),
+    [
+        (np.arange(60) % 3, np.array([2.0, 0.0]), [2, 0]),
+        (np.arange(60) % 3 + 1, np.array([[3], [1]]), [2, 0]),
+        (np.arange(60) % 2 > 0, np.array([True, False]), [1, 0]),
+        (np.array(["1", "01"])[np.arange(60) % 2], np.array(["1", "01"]), [1, 0]),
+        (np.arange(60) * 0.5, np.array([[3], [1]]), [3.0, 1.0]),
+        (np.arange(60) % 3, np.array([5, 0]), "y_test holds the class 5, which no training row has"),
+        (np.arange(60) % 3, np.array([0]), "y_test has to hold one value for each of the 2 rows"),
+        (np.arange(60) * 0.5, np.array(["q", "r"]), "y_test has to hold finite numbers"),
+        (np.arange(60) * 0.5, np.array([np.inf, 1]), "y_test has to hold finite numbers"),
+        (np.arange(60) % 3, None, None),
+    ],
+)
+def test_targets_of_test_sets_are_mapped_by_value(tmp_path, y, y_test, expected):
+    arrays = {"x": np.ones((60, 4)), "y": y, "x_test": np.ones((2, 4))} | ({} if y_test is None else {"y_test": y_test})
+    np.savez(tmp_path / "a.npz", **arrays)
+    if isinstance(expected, str):
+        with pytest.raises(InputError, match=expected):
+            load(str(tmp_path / "a.npz"))
+        return
+    data = load(str(tmp_path / "a.npz"))
+    if expected is None:
+        assert data.extra is None
+        assert "The test set was left out" in data.notes[-1]
+    else:
+        assert data.extra[1].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "test", "message"),
+    [
+        ((60, 4), (2, 3), r"each row of x_test has to be as in training, \(4,\), but is \(3,\)"),
+        ((60, 4, 4), (2, 3, 3), r"as in training, \(1, 4, 4\), but is \(1, 3, 3\)"),
+        ((60, 4, 4), (2, 16), r"as in training, \(1, 4, 4\), but is \(16,\)"),
+        ((60, 4), (0, 4), "x_test has to be .* with rows in it"),
+    ],
+)
+def test_rows_of_test_sets_are_as_in_training(tmp_path, shape, test, message):
+    y = np.arange(60) % 2
+    np.savez(tmp_path / "a.npz", x=np.ones(shape), y=y, x_test=np.ones(test), y_test=y[: test[0]])
+    with pytest.raises(InputError, match=message):
+        load(str(tmp_path / "a.npz"))
+
+
+def test_labels_of_idx_test_sets_are_mapped(tmp_path):
+    def labels(prefix, values):
+        raw = b"\0\0\x08\1" + struct.pack(">I", len(values)) + bytes(values)
+        (tmp_path / f"{prefix}-labels-idx1-ubyte").write_bytes(raw)
+
+    write_idx(tmp_path, zipped=False)
+    write_idx(tmp_path, n=4, prefix="t10k", zipped=False)
+    labels("train", [5, 9] * 20)
+    labels("t10k", [9, 5, 5, 9])
+    assert load(str(tmp_path)).extra[1].tolist() == [1, 0, 0, 1]
+    labels("t10k", [9, 5, 5, 0])
+    with pytest.raises(InputError, match="t10k-labels-idx1-ubyte holds the class 0"):
+        load(str(tmp_path))
+    write_idx(tmp_path, n=0, zipped=False)
+    with pytest.raises(InputError, match=r"with rows in it, but its shape is \(0, 6, 5\)"):
+        load(str(tmp_path))
+
+
+@pytest.mark.parametrize("value", [[1, 2], {"a": 1}])
+def test_columns_of_lists_are_refused(value):
+    for name in ("age", "label"):
+        with pytest.raises(InputError, match=f"column '{name}' holds values of type {type(value).__name__}"):
+            from_frame(frame().assign(**{name: [value] * 120}), "label", None)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.array(["a", None] * 60, dtype=object), "y holds 60 missing values"),
+        (np.where(np.arange(120) == 3, np.nan, np.arange(120) % 2), "y holds 1 missing values"),
+        (np.linspace(-1e300, 1e300, 120), "standard deviation of inf, too far from 1"),
+        (np.linspace(-1e35, 1e35, 120), r"standard deviation of 5.*e\+34, too far from 1"),
+        (np.full(120, 1.5), r"constant \(1\.5\)"),
+        (np.arange(120) * 1j, "its dtype is complex128"),
+    ],
+)
+def test_bad_targets(y, message):
+    with pytest.raises(InputError, match=message):
+        from_arrays(np.ones((120, 2)), y, None)
+
+
+@pytest.mark.parametrize(
+    ("y", "folds", "message"),
+    [
+        (["rare"] * 3 + ["common"] * 37, 2, "class 'rare' has 3 rows, fewer than 4 for 2 folds"),
+        ([f"c{i % 18}" for i in range(90)], 3, "18 classes need as many validation rows, but 3 folds of 90 rows have 12"),
+    ],
+)
+def test_inner_splits_that_cannot_be(y, folds, message):
+    with pytest.raises(InputError, match=message):
+        splits(from_arrays(np.ones((len(y), 2)), np.array(y), None), folds, 1, 0)
+
+
+def test_rarest_classes_that_can_be_are_split():
+    rng = np.random.default_rng(0)
+    for folds in range(2, 7):
+        need = max(folds, 4 if folds == 2 else 3)
+        for n in range(10 * folds, 10 * folds + 12):
+            y = np.array([0] * need + [1] * (n - need))
+            data = from_arrays(rng.normal(size=(n, 2)), rng.permutation(y), None)
+            assert len(splits(data, folds, 1, 0)) == folds
+    for limit in (118, 119):
+        assert len(from_frame(frame(), "label", None, limit=limit)) == limit
+
+
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
+        (b"\0\0\x08\x03" + struct.pack(">III", 2**31, 2**31, 4), "is damaged: its header says 2147483648 x"),
         (b"", "is not an IDX file"),
         (b"\0\0\x0d\x01\0\0\0\1\0", "is not an IDX file"),
         (b"\0\0\x08\x01\0\0\0\x09abc", "is damaged: its header says 9 bytes, but 3 follow"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 
@@ -106,7 +107,7 @@ def test_the_learning_rate_is_the_pilots_best(folds):
     assert len(planned) == 5
     assert all(len(c.jobs) == 16 for c in planned)
     assert not {c.name for c in planned} & {c.name for c in chunks(LEVELS["default"], folds, 2e-3)}
-    loss = {1e-3: (0.2, 0.4), 2e-3: (0.1, 0.7), 4e-3: (0.3, 0.3), 8e-3: (None, 0.01)}
+    loss = {1e-3: (0.2, 0.4), 2e-3: (0.1, 0.7), 4e-3: (0.3, 0.3), 8e-3: (math.nan, 0.01)}
     records = [{"experiment": "pilot", "lr": lr, "scores": {"val": (v, v)}} for lr, values in loss.items() for v in values]
     assert chosen_lr(Settings(), records) == 2e-3  # sqrt(0.1 * 0.7) < sqrt(0.2 * 0.4); a diverged pilot loses
     assert chosen_lr(Settings(lr=0.5), []) == 0.5

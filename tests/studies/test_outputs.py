@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import html.parser
 import json
+import random
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +22,7 @@ from thinned.studies.analysis import analyse, policy, versus
 from thinned.studies.data import from_frame
 from thinned.studies.design import LEVELS
 from thinned.studies.outputs import TITLES, finish
+from thinned.studies.records import NUMBERS, Store, dump
 from thinned.studies.report import render
 from thinned.studies.run import run
 from thinned.studies.verdict import Words, verdict
@@ -108,12 +111,51 @@ def test_a_diverged_network_is_never_chosen():
     a = made({"none": around(0.03), "dropout": around(0.02), "l2": around(0.04)})
     for r in a.records:
         if r["arm"] == "dropout":
-            r["diverged"], r["scores"] = 1, dict.fromkeys(r["scores"], (None, None))
+            r["diverged"], r["scores"] = 1, dict.fromkeys(r["scores"], (np.nan, np.nan))
     again = analyse(a.header, a.records, [], None, TITLES)
     assert again.best_setting(["dropout", "rival", "none"])["arm"] == "none"
     assert np.isnan(again.families["dropout"].metric.mean)
     assert Words("classification").value(again.families["dropout"].metric.mean) == "–"
     verdict(again)
+
+
+def hole(data, rng, share):
+    """Numbers made null at random, as where training overflowed, and some huge."""
+    if isinstance(data, dict):
+        return {k: hole(v, rng, share) for k, v in data.items()}
+    if isinstance(data, list):
+        return [hole(v, rng, share) for v in data]
+    chance = rng.random()
+    return None if chance < share else data * 1e30 if chance < 1.1 * share else data
+
+
+@pytest.mark.parametrize("share", [0.03, 0.3, 1.0])
+def test_report_of_what_diverged(tiny, tmp_path, share):
+    """Whatever is not finite, the report is made, is a page, and says so."""
+    rng = random.Random(0)
+    shutil.copytree(tiny.folder, tmp_path, dirs_exist_ok=True)
+    store = Store(tmp_path)
+    for path in store.runs.glob("0*.json"):
+        records = [r | {k: hole(r[k], rng, share) for k in NUMBERS} for r in json.loads(path.read_text())]
+        dump(path, records)
+    ensemble = json.loads((store.runs / "ensemble.json").read_text())
+    ensemble["curve"]["scaled"] = [None, None]
+    ensemble["exact"]["scaled"] = [None, None]
+    ensemble["animation"]["frames"][3]["loss"] = None
+    store.put("ensemble", ensemble)
+    result = finish(tmp_path)
+    text = result.report.read_text()
+    parsed(text)
+    assert "<td>diverged" in text
+    assert not re.search(r"\b(nan|NaN|inf)\b", text)
+    if share == 1:
+        assert result.verdict.headline.startswith("Training diverged without a regularizer and with dropout")
+
+
+def test_report_of_no_regularizer_alone(tiny):
+    records = [r for r in tiny.analysis.records if r.get("arm") == "none"]
+    text = " ".join(parsed(render(analyse(tiny.analysis.header, records, [], None, TITLES), [])).text)
+    assert "This study has no arm with dropout alone." in text
 
 
 def test_versus_is_paired():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -152,13 +153,36 @@ def test_a_folder_is_not_overwritten(data, whole, tmp_path):
         run(data, SMALL, tmp_path / "new", jobs=1, resume=True)
 
 
-def test_damaged_records_are_told(whole, tmp_path):
-    store = Store(tmp_path)
-    dump(store.header, read(Store(whole).header))
-    store.runs.mkdir()
-    (store.runs / "0000.json").write_text('[{"experiment": "ar')
-    with pytest.raises(InputError, match=r"0000.json is damaged"):
-        finish(tmp_path)
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("runs/0000.json", '[{"experiment": "ar', "0000.json is damaged .*; remove it and run the study again with --resume"),
+        ("runs/0000.json", "[{}]", "0000.json does not hold what .*; remove it"),
+        ("runs/costs.json", "{}", "costs.json does not hold what .*; remove it"),
+        ("runs/ensemble.json", "[1]", "ensemble.json does not hold what .*; remove it"),
+        ("study.json", "{", "study.json is damaged .*; choose another folder"),
+        ("study.json", "{}", "study.json does not hold what .*; choose another folder"),
+        ("study.json", '{"format": 99}', "study.json does not hold what .*; choose another folder"),
+        ("study.json", None, "holds records without study.json, .*; choose another folder"),
+    ],
+)
+def test_damaged_records_are_told(data, whole, tmp_path, name, text, message):
+    """By the report, and by a run before it trains; without its header a folder's records are nobody's."""
+    folder = tmp_path / "out"
+    shutil.copytree(whole, folder)
+    (folder / name).unlink()
+    if text is not None:
+        (folder / name).write_text(text)
+        with pytest.raises(InputError, match=message):
+            finish(folder)
+
+    class Never(Silent):
+        def start(self, total, done, networks):
+            raise AssertionError
+
+    for resume in (False, True):
+        with pytest.raises(InputError, match=message):
+            run(data, SMALL, folder, jobs=1, resume=resume, watcher=Never())
 
 
 def test_no_permission_and_no_room(data, tmp_path, monkeypatch):
@@ -183,6 +207,23 @@ def test_files_are_never_half_there(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
+MODEL = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self, outputs):
+        super().__init__()
+        self.layer = torch.nn.Linear(64, outputs)
+
+    def forward(self, x):
+        x = self.layer(x.flatten(1))
+        return {forward}
+
+def net(inputs, outputs):
+    made = Net(outputs)
+"""
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -190,11 +231,27 @@ def test_files_are_never_half_there(tmp_path, monkeypatch):
         ("def net(inputs, outputs): return 3", "has to return a torch.nn.Module, but returned int"),
         ("def net(inputs): return 3", "raised TypeError"),
         ("import torch\ndef net(inputs, outputs): return torch.nn.Flatten()", "no Linear or convolution layer"),
-        ("import torch\ndef net(inputs, outputs): return torch.nn.Linear(3, 2)", "the model raised RuntimeError on a batch"),
+        ("import torch\ndef net(inputs, outputs): return torch.nn.Linear(3, 2)", "in training the model raised RuntimeError"),
         (
             "import torch\ndef net(inputs, outputs): return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))",
-            r"a tensor of shape \(2, 10\) for 2 rows, but returned \(2, 2\)",
+            r"a tensor of shape \(2., 10\) on a batch of 2. rows in training, but returned \(2., 2\)",
         ),
+        ("import sys\nsys.exit(0)", "importing .* raised SystemExit: 0"),
+        ("def net(inputs, outputs): raise SystemExit", "raised SystemExit"),
+        ("def net(inputs, outputs): raise ValueError('first\\nsecond')", "raised ValueError: first$"),
+        (
+            MODEL.format(forward="x[:2] if self.training else x") + "    return made\n",
+            r"shape .* in training, but returned \(2, 10\)",
+        ),
+        (
+            MODEL.format(forward="x if self.training else x[0]") + "    return made\n",
+            r"shape \(2, 10\) on .* in evaluation, but returned \(10,\)",
+        ),
+        (MODEL.format(forward="x / 0 if self.training else x") + "    return made\n", "not finite on a batch .* in training"),
+        (MODEL.format(forward="x.long()") + "    return made\n", "floating-point numbers, but returned torch.int64"),
+        (MODEL.format(forward="x.detach()") + "    return made\n", "gradients cannot be computed: RuntimeError"),
+        (MODEL.format(forward="x") + "    return made.requires_grad_(False)\n", "no weights that can be trained"),
+        (MODEL.format(forward="x") + "    made.layer = torch.nn.LazyLinear(outputs)\n    return made\n", "has lazy layers"),
         ("raise ValueError('at import')", "importing .* raised ValueError: at import"),
         ("x = 1", "has no function 'net'"),
         ("def net(:", "raised SyntaxError"),
@@ -206,6 +263,17 @@ def test_bad_models_are_refused_before_training(data, tmp_path, source, message)
     with pytest.raises(InputError, match=message):
         run(data, replace(SMALL, model=f"{file}:net"), tmp_path / "out", jobs=1)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_is_built_once_is_refused(data, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "remembers.py").write_text(
+        "import torch\nbody = torch.nn.Linear(64, 8)\n"
+        "def net(inputs, outputs):\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), body, torch.nn.Linear(8, outputs))\n"
+    )
+    with pytest.raises(InputError, match="two calls of the model function gave networks that share weights"):
+        run(data, replace(SMALL, model="remembers:net"), tmp_path / "out", jobs=1)
 
 
 def test_missing_model_file(data, tmp_path):

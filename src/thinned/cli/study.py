@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -37,7 +36,7 @@ def study(
     rows: Annotated[int | None, typer.Option(help="Use at most so many rows, drawn by the seed.")] = None,
     budget: Annotated[float | None, typer.Option(help="Minutes after which nothing new begins.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes at once. Default: the processors, at most eight.")] = None,
-    out: Annotated[Path, typer.Option(help="The folder for the report and the records.")] = Path("thinned-study"),
+    out: Annotated[str, typer.Option(help="The folder for the report and the records.")] = "thinned-study",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study in that folder.")] = False,
     report_only: Annotated[bool, typer.Option("--report-only", help="Draw the report again from the records.")] = False,
 ) -> None:
@@ -48,6 +47,7 @@ def study(
     said = Console(stderr=True, highlight=False)
     try:
         from ..studies import study as compare
+        from ..studies.api import folder_of
         from ..studies.outputs import finish
         from ..studies.progress import Terminal, summary
     except ImportError as error:
@@ -57,7 +57,7 @@ def study(
     console = Console(highlight=False)
     try:
         if report_only:
-            result = finish(out)
+            result = finish(folder_of(out))
         else:
             with Terminal(said) as terminal:
                 result = compare(
@@ -66,7 +66,7 @@ def study(
                     task=_one_of("--task", task, ("classification", "regression")),
                     model=model,
                     level=_level(quick, full),
-                    arms=[a.strip() for a in arms.split(",") if a.strip()] if arms else (),
+                    arms=_arms(arms),
                     folds=folds,
                     epochs=epochs,
                     lr=lr,
@@ -79,23 +79,30 @@ def study(
                     watcher=terminal,
                     command=shlex.join(w for w in words if w != "--resume"),
                 )
+        summary(result, console)
     except InputError as error:
         said.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         again = shlex.join(words if "--resume" in words else [*words, "--resume"])
-        said.print(f"Interrupted. What is finished is in {escape(str(out))}; go on with:\n  {escape(again)}", soft_wrap=True)
+        said.print(f"Interrupted. What is finished is in {escape(out)}; go on with:\n  {escape(again)}", soft_wrap=True)
         raise typer.Exit(130) from None
     except OSError as error:
-        said.print(f"[red]error:[/red] {escape(str(error))}; what is finished is in {escape(str(out))}", soft_wrap=True)
+        said.print(f"[red]error:[/red] {escape(str(error))}; what is finished is in {escape(out)}", soft_wrap=True)
         raise typer.Exit(1) from None
-    summary(result, console)
 
 
 def _level(quick: bool, full: bool) -> Literal["quick", "default", "full"]:
     if quick and full:
         raise InputError("--quick and --full exclude each other; choose one")
     return "quick" if quick else "full" if full else "default"
+
+
+def _arms(text: str | None) -> list[str]:
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    if text is not None and not names:
+        raise InputError(f"--arms has to name arms, such as dropout,l2, but got {text!r}; leave it out for all")
+    return names
 
 
 def _one_of(name: str, value: str | None, known: tuple[str, ...]) -> Literal["classification", "regression"] | None:

@@ -19,6 +19,11 @@ FAMILIES = {
 }
 
 
+def sound(r: Record) -> bool:
+    """Did a network not diverge, and is every score of it a number?"""
+    return r["diverged"] is None and all(math.isfinite(v) for pair in r["scores"].values() for v in pair)
+
+
 @dataclass
 class Choice:
     """What validation chose for an arm or a family, fold by fold."""
@@ -51,6 +56,11 @@ class Choice:
         """The metric on the test set that came with the data."""
         values = [r["scores"]["extra"][1] for r in self.chosen if "extra" in r["scores"]]
         return fmean(values) if values else None
+
+    @property
+    def rank(self) -> tuple[bool, float, float]:
+        """To sort by: the best first, those without a score last."""
+        return math.isnan(self.metric.mean), self.metric.mean, self.loss.mean
 
     @property
     def epochs(self) -> float:
@@ -115,12 +125,11 @@ class Analysis:
 def _loss(r: Record) -> float:
     """Validation loss, where a network that diverged has lost."""
     value = r["scores"]["val"][0]
-    return math.inf if value is None or r["diverged"] is not None else value
+    return float(value) if math.isfinite(value) and r["diverged"] is None else math.inf
 
 
 def _score(r: Record, which: int) -> float:
-    value = r["scores"]["test"][which]
-    return math.nan if value is None else value
+    return float(r["scores"]["test"][which])
 
 
 def analyse(

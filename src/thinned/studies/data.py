@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
+import math
 import struct
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -27,6 +30,8 @@ Array = NDArray[Any]
 Kind = Literal["classification", "regression"]
 MISSING = "(missing)"  # the level of a category that was not given
 LEVELS = 50  # categories of a column that get a column of their own
+VAL = 0.2  # of a fold's training rows, to validate on
+LARGEST = 1e30  # of a target's deviation: what is trained are floats of 32 bits
 CLASSES = 30  # integers with at most so many values are classes
 
 
@@ -71,16 +76,19 @@ def load(
     ``seed`` (classes in proportion). Raises :class:`thinned.InputError` for whatever is wrong, before any training.
     """
     if source is None:
+        _fixed("the handwritten digits", target, kind)
         data = _digits()
     elif source.startswith("openml:"):
         data = _openml(source.removeprefix("openml:"), target, kind)
     else:
         path = Path(source)
-        if not path.exists():
+        if not _exists(path):
             raise InputError(f"data {source!r} does not exist{_beside(path)}")
         if path.is_dir():
+            _fixed("a folder of IDX files", target, kind)
             data = _idx(path)
         elif path.suffix.lower() == ".npz":
+            _no_target("an NPZ file", target)
             data = _npz(path, kind)
         elif path.suffix.lower() in (".csv", ".tsv", ".txt", ".parquet", ".pq") or path.name.endswith(".csv.gz"):
             data = _table(_read_table(path), target, kind, path.stem.removesuffix(".csv"))
@@ -102,6 +110,24 @@ def from_arrays(x: Array, y: Array, kind: Kind | None, limit: int | None = None,
     pixels, image = _pixels(x, "x")
     target, kind, classes = _labels(y, kind, len(pixels), notes)
     return _limited(Dataset("the arrays", pixels, target, kind, classes, image, notes=notes), limit, seed)
+
+
+def _no_target(what: str, target: str | None) -> None:
+    if target is not None:
+        raise InputError(f"--target is for tables, but this is {what}; leave out --target {target}")
+
+
+def _fixed(what: str, target: str | None, kind: Kind | None) -> None:
+    _no_target(what, target)
+    if kind == "regression":
+        raise InputError(f"--task regression needs other data: {what} holds classes; for numbers use a table or an NPZ file")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name too long, or with a null in it
+        return False
 
 
 def _limited(data: Dataset, limit: int | None, seed: int) -> Dataset:
@@ -139,13 +165,26 @@ def _read_table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             return pd.read_parquet(path)
-        return pd.read_csv(
-            path,
-            sep=None if path.suffix.lower() in (".tsv", ".txt") else ",",
-            engine="python" if path.suffix.lower() in (".tsv", ".txt") else "c",
-        )
-    except (ValueError, OSError, UnicodeDecodeError, EOFError) as error:
+        guessed = path.suffix.lower() in (".tsv", ".txt")
+        how: Any = {"sep": None if guessed else ",", "engine": "python" if guessed else "c"}
+        # pandas renames a name that comes twice, so names are read as if they were a row
+        names = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, **how).iloc[0].tolist()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(path, index_col=False, **how)
+    except pd.errors.ParserWarning:
+        raise InputError(f"{path} cannot be read as a table: its rows are longer than its header; name every column") from None
+    except (ValueError, OSError, EOFError, OverflowError, csv.Error, zlib.error) as error:
         raise InputError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from None
+    _distinct([name for name in names if name])
+    return frame
+
+
+def _distinct(names: list[str]) -> None:
+    twice = next((n for n in names if names.count(n) > 1), None)
+    if twice is not None:
+        raise InputError(f"column names have to be distinct, but {twice!r} occurs more than once")
 
 
 def _table(frame: pd.DataFrame, target: str | None, kind: Kind | None, name: str) -> Dataset:
@@ -156,10 +195,15 @@ def _table(frame: pd.DataFrame, target: str | None, kind: Kind | None, name: str
         raise InputError(f"a table needs the column to predict: --target NAME; its columns are {some}")
     if target not in known:
         raise InputError(f"target {target!r} is not a column; {nearest(target, known)}")
-    if len(set(known)) < len(known):
-        raise InputError(
-            f"column names have to be distinct, but {next(c for c in known if known.count(c) > 1)!r} occurs more than once"
-        )
+    _distinct(known)
+    for column in known:
+        try:
+            frame[column].nunique()
+        except TypeError:
+            held = type(frame[column].dropna().iloc[0]).__name__
+            raise InputError(
+                f"column {column!r} holds values of type {held}; turn them into numbers or texts, or remove it"
+            ) from None
     notes = []
     unlabelled = int(frame[target].isna().sum())
     if unlabelled:
@@ -173,7 +217,7 @@ def _table(frame: pd.DataFrame, target: str | None, kind: Kind | None, name: str
 
 def _target(column: pd.Series[Any], kind: Kind | None, name: str, notes: list[str]) -> tuple[Array, Kind, list[str]]:
     if column.nunique() < 2:
-        raise InputError(f"target {name!r} is constant ({column.iloc[0]!r}); there is nothing to predict")
+        raise InputError(f"target {name!r} is constant ({_shown(column.iloc[0])}); there is nothing to predict")
     numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     if kind is None:
         whole = numeric and bool((column == column.round()).all())
@@ -183,10 +227,16 @@ def _target(column: pd.Series[Any], kind: Kind | None, name: str, notes: list[st
     if kind == "regression":
         if not numeric:
             text = next((v for v in column if pd.isna(pd.to_numeric(v, errors="coerce"))), column.iloc[0])
-            raise InputError(f"regression needs a target of numbers, but {name!r} holds {text!r}")
+            raise InputError(f"regression needs a target of numbers, but {name!r} holds {_shown(text)}")
         y = column.to_numpy(np.float64)
         if not np.isfinite(y).all():
             raise InputError(f"target {name!r} holds infinite values; remove those rows")
+        with np.errstate(over="ignore", invalid="ignore"):
+            spread = float(y.std())
+        if not 1 / LARGEST < spread < LARGEST:  # false for NaN too
+            raise InputError(
+                f"target {name!r} has a standard deviation of {spread:g}, too far from 1 to be computed with; rescale it"
+            )
         return y, kind, []
     if column.nunique() > max(CLASSES, len(column) // 5):
         raise InputError(
@@ -194,6 +244,11 @@ def _target(column: pd.Series[Any], kind: Kind | None, name: str, notes: list[st
         )
     codes, levels = pd.factorize(column, sort=True)
     return codes.astype(np.int64), kind, [str(v) for v in levels]
+
+
+def _shown(value: object) -> str:
+    """A value as Python writes it, without NumPy's type around it."""
+    return repr(value.item() if isinstance(value, np.generic) else value)
 
 
 def _features(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
@@ -212,6 +267,8 @@ def _features(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
             if infinite:
                 notes.append(f"{infinite:,} infinite values in {name} count as missing.")
             keep[name] = number.replace([np.inf, -np.inf], np.nan)
+            if keep[name].abs().max() > LARGEST:
+                raise InputError(f"column {name!r} holds {keep[name].abs().max():g}, too large to be computed with; rescale it")
             missing += int(keep[name].isna().sum())
         elif column.nunique() > max(LEVELS, len(column) // 2):
             notes.append(f"Column {name} was left out: {column.nunique():,} distinct texts look like names or free text.")
@@ -241,7 +298,9 @@ def _openml(name: str, target: str | None, kind: Kind | None) -> Dataset:
         raise InputError("openml: needs a name or a number, such as openml:credit-g")
     which: dict[str, Any] = {"data_id": int(name)} if name.isdigit() else {"name": name, "version": "active"}
     try:
-        bunch = fetch_openml(**which, as_frame=True, parser="auto")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of each attempt
+            bunch = fetch_openml(**which, as_frame=True, parser="auto")
     except Exception as error:  # noqa: BLE001  a network library raises many kinds
         raise InputError(f"openml:{name} could not be fetched ({type(error).__name__}: {error})") from None
     frame = bunch.frame
@@ -254,29 +313,63 @@ def _openml(name: str, target: str | None, kind: Kind | None) -> Dataset:
 
 def _npz(path: Path, kind: Kind | None) -> Dataset:
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {k: file[k] for k in file.files}
+        with path.open("rb") as raw:
+            file = np.load(raw, allow_pickle=False)
+            arrays = None if isinstance(file, np.ndarray) else {k: file[k] for k in file.files}
     except ValueError as error:
         if "pickle" in str(error).lower():
             raise InputError(
                 f"{path} holds pickled objects, which could run code when read; save plain arrays: np.savez(path, x=x, y=y)"
             ) from None
         raise InputError(f"{path} cannot be read as NPZ: {error}") from None
-    except (OSError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:  # TypeError: one array, not an archive
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError) as error:
         raise InputError(f"{path} cannot be read as NPZ: {error}") from None
+    if arrays is None:
+        raise InputError(
+            f"{path} cannot be read as NPZ: it holds one array, without names; save both: np.savez(path, x=x, y=y)"
+        )
     for name in ("x", "y"):
         if name not in arrays:
             raise InputError(f"{path} needs arrays named 'x' and 'y', but has {', '.join(sorted(arrays)) or 'none'}")
     notes: list[str] = []
     x, image = _pixels(arrays["x"], "x")
     y, kind, classes = _labels(arrays["y"], kind, len(x), notes)
-    extra = None
+    data = Dataset(path.stem, x, y, kind, classes, image, None, notes)
     if "x_test" in arrays and "y_test" in arrays:
-        ex, _ = _pixels(arrays["x_test"], "x_test")
-        ey = arrays["y_test"]
-        index = {c: i for i, c in enumerate(classes)}
-        extra = ex, (np.array([index[str(v)] for v in ey]) if kind == "classification" else ey.astype(np.float64))
-    return Dataset(path.stem, x, y, kind, classes, image, extra, notes)
+        data.extra = _extra(data, arrays["x_test"], arrays["y_test"], ("x_test", "y_test"))
+    elif "x_test" in arrays or "y_test" in arrays:
+        notes.append("The test set was left out: x_test and y_test belong together, and one of them is not there.")
+    return data
+
+
+def _extra(data: Dataset, x: Array, y: Array, names: tuple[str, str]) -> tuple[Array, Array]:
+    """The test set that came with ``data``. Raises :class:`thinned.InputError` where it is not of its kind."""
+    pixels, image = _pixels(x, names[0])
+    if image != data.image or pixels.shape[1] != data.x.shape[1]:
+        had = data.image or data.x.shape[1:]
+        raise InputError(f"each row of {names[0]} has to be as in training, {had}, but is {image or pixels.shape[1:]}")
+    y = _one_each(y, len(pixels), names[1])
+    if data.kind == "regression":
+        if y.dtype.kind not in "fiub" or not np.isfinite(y).all():
+            raise InputError(f"{names[1]} has to hold finite numbers, as the training target; remove other rows")
+        return pixels, y.astype(np.float64)
+    index = {_plain(c): i for i, c in enumerate(data.classes)}
+    plain = _plain if len(index) == len(data.classes) else str  # "1" and "01" are two classes
+    index = {plain(c): i for i, c in enumerate(data.classes)}
+    new = next((v for v in y.tolist() if plain(v) not in index), None)
+    if new is not None:
+        raise InputError(f"{names[1]} holds the class {new!r}, which no training row has; remove those rows")
+    return pixels, np.array([index[plain(v)] for v in y.tolist()], np.int64)
+
+
+def _plain(value: object) -> str:
+    """A class by its value: 1, 1.0 and "1" are one."""
+    text = str(value)
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return str(int(number)) if number.is_integer() and abs(number) < 2**53 else text
 
 
 def _pixels(x: Array, name: str) -> tuple[Array, tuple[int, int, int] | None]:
@@ -293,18 +386,32 @@ def _pixels(x: Array, name: str) -> tuple[Array, tuple[int, int, int] | None]:
         x = np.moveaxis(x, 3, 1)  # channels last
     if x.ndim == 4:
         image = (int(x.shape[1]), int(x.shape[2]), int(x.shape[3]))
-    x = x.reshape(len(x), -1).astype(np.float32)
+    with np.errstate(over="ignore"):
+        x = x.reshape(len(x), -1).astype(np.float32)
+    if np.abs(x).max() > LARGEST:  # also what became infinite
+        raise InputError(f"{name} holds infinite values, or values above {LARGEST:g} that are too large; rescale it")
     if not np.isfinite(x).all():
         raise InputError(f"{name} holds NaN or infinite values; impute them, or give a CSV, whose missing values are handled")
     return x, image
 
 
 def _labels(y: Array, kind: Kind | None, n: int, notes: list[str]) -> tuple[Array, Kind, list[str]]:
+    column = pd.Series(_one_each(y, n, "y"))
+    missing = int(column.isna().sum())
+    if missing:
+        raise InputError(f"y holds {missing:,} missing values; remove those rows")
+    return _target(column, kind, "y", notes)
+
+
+def _one_each(y: Array, n: int, name: str) -> Array:
+    """``y`` [n] or [n, 1] as [n]."""
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1 or len(y) != n:
-        raise InputError(f"y has to hold one value for each of the {n} rows, but its shape is {y.shape}")
-    return _target(pd.Series(y), kind, "y", notes)
+        raise InputError(f"{name} has to hold one value for each of the {n} rows, but its shape is {y.shape}")
+    if y.dtype.kind not in "fiubOSU":
+        raise InputError(f"{name} has to hold numbers or texts, but its dtype is {y.dtype}")
+    return y
 
 
 def _idx(folder: Path) -> Dataset:
@@ -324,23 +431,12 @@ def _idx(folder: Path) -> Dataset:
         raise InputError(f"folder {folder} needs train-images-idx3-ubyte and train-labels-idx1-ubyte (or .gz), but has {have}")
     x, y = _pair(images, labels)
     test = find("t10k", "images") or find("test", "images"), find("t10k", "labels") or find("test", "labels")
-    extra = None
+    pixels, image = _pixels(x, images.name)
+    codes, kind, classes = _target(pd.Series(y), "classification", "label", [])
+    data = Dataset(folder.resolve().name, pixels, codes, kind, classes, image, target="label")
     if test[0] and test[1]:
-        ex, ey = _pair(test[0], test[1])
-        extra = ex.reshape(len(ex), -1).astype(np.float32), ey.astype(np.int64)
-    notes: list[str] = []
-    codes, kind, classes = _target(pd.Series(y), "classification", "label", notes)
-    return Dataset(
-        folder.resolve().name,
-        x.reshape(len(x), -1).astype(np.float32),
-        codes,
-        kind,
-        classes,
-        (1, *x.shape[1:]),
-        extra,
-        notes,
-        "label",
-    )
+        data.extra = _extra(data, *_pair(test[0], test[1]), (test[0].name, test[1].name))
+    return data
 
 
 def _pair(images: Path, labels: Path) -> tuple[Array, Array]:
@@ -362,7 +458,7 @@ def read_idx(path: Path) -> Array:
         raise InputError(f"{path} is not an IDX file of unsigned bytes (it should begin with 00 00 08)")
     start = 4 + 4 * raw[3]
     shape = struct.unpack(f">{raw[3]}I", raw[4:start]) if len(raw) >= start else ()
-    if not shape or len(raw) - start != int(np.prod(shape, dtype=np.uint64)):
+    if not shape or len(raw) - start != math.prod(shape):
         raise InputError(
             f"{path} is damaged: its header says {' x '.join(map(str, shape))} bytes, but {len(raw) - start:,} follow"
         )
@@ -371,7 +467,11 @@ def read_idx(path: Path) -> Array:
 
 def _sample(data: Dataset, limit: int, seed: int) -> Dataset:
     stratify = (
-        data.y if data.kind == "classification" and np.bincount(data.y).min() > 1 and limit >= len(data.classes) else None
+        data.y
+        if data.kind == "classification"
+        and np.bincount(data.y).min() > 1
+        and len(data.classes) <= min(limit, len(data) - limit)  # both parts get every class
+        else None
     )
     some, _ = train_test_split(np.arange(len(data)), train_size=limit, random_state=seed, stratify=stratify)
     some = np.sort(some)
@@ -391,11 +491,17 @@ def check_folds(data: Dataset, folds: int) -> None:
         )
     if data.kind == "classification":
         counts = np.bincount(data.y, minlength=len(data.classes))
-        least = int(counts.argmin())
-        if counts[least] < max(folds, 3):
+        least, need = int(counts.argmin()), max(folds, 4 if folds == 2 else 3)  # two in training and validation, one in test
+        if counts[least] < need:
             raise InputError(
-                f"class {data.classes[least]!r} has {counts[least]} rows, fewer than {max(folds, 3)} for {folds} folds; "
-                "remove or merge it, or use fewer --folds"
+                f"class {data.classes[least]!r} has {counts[least]} rows, fewer than {need} for {folds} folds; "
+                "remove or merge it, or use other --folds"
+            )
+        val = math.ceil(VAL * (len(data) - math.ceil(len(data) / folds)))
+        if val < len(data.classes):
+            raise InputError(
+                f"{len(data.classes)} classes need as many validation rows, but {folds} folds of {len(data)} rows have {val}; "
+                "merge classes, or use more rows"
             )
 
 
@@ -411,7 +517,7 @@ def splits(data: Dataset, folds: int, repeats: int, seed: int) -> list[Split]:
         cut = kind(folds, shuffle=True, random_state=seed + 1000 * repeat)
         for fold, (outer, test) in enumerate(cut.split(np.zeros(len(data)), data.y)):
             strata = data.y[outer] if data.kind == "classification" else None
-            train, val = train_test_split(outer, test_size=0.2, random_state=seed + 1000 * repeat + fold, stratify=strata)
+            train, val = train_test_split(outer, test_size=VAL, random_state=seed + 1000 * repeat + fold, stratify=strata)
             out.append(_split(data, train, val, test))
     return out
 

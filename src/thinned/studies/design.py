@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -22,6 +23,17 @@ MODELS: dict[str, Mlp | Cnn] = {
 }
 EXPERIMENTS = ("arms", "rate", "layers", "batch", "optimizer", "size")
 RATES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+def whole(value: Any, what: str, least: int, most: int | None = None) -> int:
+    """``value`` as an int, or :class:`thinned.InputError` where it is not a whole number from ``least`` to ``most``."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise InputError(f"{what} has to be a whole number, but got {value!r}")
+    if value < least:
+        raise InputError(f"{what} has to be at least {least}, but got {value}")
+    if most is not None and value > most:
+        raise InputError(f"{what} has to be at most {most}, but got {value}")
+    return operator.index(value)
 
 
 @dataclass(frozen=True)
@@ -47,14 +59,21 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in self.arms:
-            if name not in ARMS:
+            if not isinstance(name, str) or name not in ARMS:
                 raise unknown("arm", name, ARMS)
-        if self.folds < 2:
-            raise InputError(f"--folds has to be at least 2, but got {self.folds}")
+        if not isinstance(self.model, str):
+            raise InputError(f"model has to be a name or 'module:function', but got {self.model!r}")
         if self.lr is not None and not real(self.lr, "--lr") > 0:
             raise InputError(f"--lr has to be above 0, but got {self.lr}")
-        if self.seed < 0:
-            raise InputError(f"--seed has to be at least 0, but got {self.seed}")
+        # as Python's own types, because NumPy's cannot be written as JSON
+        plain = {
+            "folds": whole(self.folds, "--folds", 2),
+            "epochs": None if self.epochs is None else whole(self.epochs, "--epochs", 1),
+            "lr": None if self.lr is None else float(self.lr),
+            "seed": whole(self.seed, "--seed", 0, 2**31 - 1),  # with a fold's number it still fits scikit-learn's 32 bits
+        }
+        for field_name, value in plain.items():
+            object.__setattr__(self, field_name, value)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -365,7 +384,7 @@ def chosen_lr(settings: Settings, records: Sequence[dict[str, Any]]) -> float:
     for r in records:
         if r["experiment"] == "pilot":
             loss = r["scores"]["val"][0]
-            losses.setdefault(r["lr"], []).append(math.inf if not loss else math.log(loss))
+            losses.setdefault(r["lr"], []).append(math.log(max(loss, 1e-12)) if math.isfinite(loss) else math.inf)
     return min(losses, key=lambda lr: (sum(losses[lr]) / len(losses[lr]), lr))
 
 

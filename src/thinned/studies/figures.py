@@ -17,9 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
-from .analysis import Analysis
+from .analysis import Analysis, sound
 from .records import Record
-from .verdict import Words, rate_curve
+from .verdict import Words, loss_text, rate_curve
 
 # Stand-ins that no drawing uses by chance; each becomes a CSS variable.
 COLOURS = {name: f"#00000{i:x}" for i, name in enumerate(("ink", "soft", "grid", "none", "dropout", "rival", "pair"), 1)}
@@ -99,6 +99,13 @@ def _axes(figure: Figure, narrow: bool, panels: int) -> list[Axes]:
     return list(grid.ravel())
 
 
+def finite(data: Any) -> bool:
+    """Is every number in nested lists and dicts finite?"""
+    if isinstance(data, dict):
+        data = list(data.values())
+    return all(map(finite, data)) if isinstance(data, (list, tuple)) else math.isfinite(data)
+
+
 def _percent(axis: Axes, words: Words) -> None:
     if words.percent:
         axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:g} %"))
@@ -126,7 +133,8 @@ def rate(a: Analysis, words: Words) -> Plot | None:
         left.set_title(words.metric[0].upper() + words.metric[1:])
         right.set_title(words.loss[0].upper() + words.loss[1:])
         most = [max(r["val_metric"], r["test_metric"]) for r in rows]
-        left.set_ylim(0, min(max(most), 3 * sorted(most)[len(most) // 2]) * 1.08)  # a network at 0.9 would flatten the rest
+        top = min(max(most), 3 * sorted(most)[len(most) // 2] or max(most))  # a network at 0.9 would flatten the rest
+        left.set_ylim(0, 1.08 * top or 1.0)
         right.set_yscale("log")
         right.yaxis.set_minor_formatter(NullFormatter())
         right.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
@@ -142,24 +150,30 @@ def rate(a: Analysis, words: Words) -> Plot | None:
 
 
 def _mean_curves(records: Sequence[Record], name: str) -> list[float]:
-    """The mean over folds, epoch by epoch, as long as all run."""
-    return [fmean(values) for values in zip(*(r["history"][name] for r in records), strict=False) if None not in values]
+    """The mean over folds, epoch by epoch, as long as all run; NaN, a gap in the line, where one is not finite."""
+    means = (fmean(values) for values in zip(*(r["history"][name] for r in records), strict=False))
+    return [m if math.isfinite(m) else math.nan for m in means]
 
 
 def learning(a: Analysis, words: Words) -> Plot | None:
     """Training and validation loss by epoch, without and with regularizers; the space between is the gap."""
     chosen = [("no regularizer", "none", a.none)]
     for family, colour in (("dropout", "dropout"), ("rival", "rival"), ("pair", "pair")):
-        members = [arm for arm in a.arms if arm.family == family]
+        members = [arm for arm in a.arms if arm.family == family and math.isfinite(arm.loss.mean)]
         if members:
             best = min(members, key=lambda arm: arm.loss.mean)
             chosen.append((best.title, colour, best))
     curves = [(t, c, _mean_curves(arm.chosen, "train_loss"), _mean_curves(arm.chosen, "val_loss")) for t, c, arm in chosen]
-    if len(curves[0][2]) < 2:
+    curves = [c for c in curves if any(v > 0 for v in c[2]) and any(v > 0 for v in c[3])]  # NaN is not above 0
+    if not curves or len(curves[0][2]) < 2:
         return None
 
     def draw(figure: Figure, narrow: bool) -> None:
-        panels = _axes(figure, narrow, len(curves)) if narrow else list(figure.subplots(1, len(curves), sharey=True))
+        panels = (
+            _axes(figure, narrow, len(curves))
+            if narrow
+            else list(figure.subplots(1, len(curves), sharey=True, squeeze=False)[0])
+        )
         values = [v for _, _, train, val in curves for v in (*train, *val) if v > 0]
         for axis, (title, colour, train, val) in zip(panels, curves, strict=True):
             epochs = range(1, len(train) + 1)
@@ -168,14 +182,16 @@ def learning(a: Analysis, words: Words) -> Plot | None:
             axis.plot(epochs, val, color=COLOURS[colour])
             axis.set_title(_wrapped(title, 26 if narrow else 19), fontsize=10)
             axis.set_yscale("log")
-            axis.set_ylim(max(min(values), 1e-4) * 0.8, max(values) * 1.2)
+            axis.set_ylim(min(max(min(values), 1e-4), max(values)) * 0.8, max(values) * 1.2)
             axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
             axis.yaxis.set_minor_formatter(NullFormatter())
             axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             axis.set_xlabel("epoch")
         panels[0].set_ylabel(words.loss)
 
-    alt = "; ".join(f"{t}: training {train[-1]:.3f}, validation {val[-1]:.3f} at the end" for t, _, train, val in curves)
+    alt = "; ".join(
+        f"{t}: training {loss_text(train[-1])}, validation {loss_text(val[-1])} at the end" for t, _, train, val in curves
+    )
     return plot("learning", f"Loss by epoch, mean of the folds. {alt}.", draw, len(curves))
 
 
@@ -192,11 +208,15 @@ def _wrapped(text: str, width: int) -> str:
 
 def size(a: Analysis, words: Words) -> Plot | None:
     """Test error over the number of training rows, at equal updates."""
-    records = [r for r in a.of("size") if r["diverged"] is None]
+    records = [r for r in a.of("size") if sound(r)]
     sizes, rates = sorted({r["size"] for r in records}), sorted({r["rate"] for r in records})
     if len(sizes) < 2:
         return None
-    value = lambda n, p, i: fmean(r["scores"]["test"][i] for r in records if r["size"] == n and r["rate"] == p)  # noqa: E731
+
+    def value(n: int, p: float, i: int) -> float:
+        found = [r["scores"]["test"][i] for r in records if r["size"] == n and r["rate"] == p]
+        return fmean(found) if found else math.nan
+
     tints = {rates[0]: ("none", 1.0)} | {
         p: ("dropout", 0.55 + 0.45 * k / max(len(rates) - 2, 1)) for k, p in enumerate(rates[1:])
     }
@@ -213,6 +233,7 @@ def size(a: Analysis, words: Words) -> Plot | None:
         right.axhline(0, color=COLOURS["none"], linewidth=1.5)
         for axis in (left, right):
             axis.set_xscale("log")
+            axis.set_xlim(sizes[0] / 1.1, sizes[-1] * 1.1)
             axis.xaxis.set_major_locator(FixedLocator(sizes[:: 2 if narrow and len(sizes) > 4 else 1]))
             axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
             axis.xaxis.set_minor_formatter(NullFormatter())
@@ -234,7 +255,7 @@ def size(a: Analysis, words: Words) -> Plot | None:
 def monte_carlo(a: Analysis, words: Words) -> Plot | None:
     """Averages of k thinned networks against one pass with scaled weights."""
     curve = (a.ensemble or {}).get("curve")
-    if not curve:
+    if not curve or not finite(curve):
         return None
     ks = curve["samples"]
     kinds = [("arithmetic", "arithmetic mean", "rival"), ("geometric", "geometric mean", "pair")]
@@ -267,7 +288,7 @@ def monte_carlo(a: Analysis, words: Words) -> Plot | None:
 def subnetworks(a: Analysis, words: Words) -> Plot | None:
     """The errors of all subnetworks of a small net, and of the ensemble's readings."""
     exact = (a.ensemble or {}).get("exact")
-    if not exact:
+    if not exact or not finite(exact):
         return None
     singles = exact["subnetworks"]
 
@@ -299,12 +320,9 @@ def gradients(a: Analysis) -> Plot | None:
     pairs = [("no regularizer", "none", a.none)]
     pairs += [(arm.title, "dropout", arm) for arm in a.arms if arm.name == "dropout"]
     layers = len(a.none.chosen[0]["gradients"][0])
-    series = {
-        title: [_finite_means(arm.chosen, layer) for layer in range(layers)]
-        for title, _, arm in pairs
-        if arm.chosen[0]["gradients"]
-    }
-    if len(next(iter(series.values()))[0]) < 2:
+    series = {title: [_finite_means(arm.chosen, layer) for layer in range(layers)] for title, _, arm in pairs}
+    pairs = [pair for pair in pairs if all(len(values) > 1 for values in series[pair[0]])]
+    if not pairs:
         return None
 
     def draw(figure: Figure, narrow: bool) -> None:
@@ -330,11 +348,11 @@ def gradients(a: Analysis) -> Plot | None:
 
     alt = "; ".join(
         f"{title}: first layer {values[0][-1]:.2g}, last layer {values[-1][-1]:.2g} at the end"
-        for title, values in series.items()
+        for title, values in ((title, series[title]) for title, _, _ in pairs)
     )
     return plot("gradients", f"Gradient norms by epoch, mean of the folds. {alt}.", draw, len(pairs))
 
 
 def _finite_means(records: Iterable[Record], layer: int) -> list[float]:
     rows = zip(*([norms[layer] for norms in r["gradients"]] for r in records), strict=False)
-    return [max(fmean(values), 1e-12) for values in rows if all(v is not None and math.isfinite(v) for v in values)]
+    return [max(fmean(values), 1e-12) for values in rows if all(map(math.isfinite, values))]

@@ -13,7 +13,7 @@ from .._errors import InputError
 from . import report
 from .analysis import Analysis, analyse, policy
 from .design import ARMS
-from .records import Record, Store, dump, read, write
+from .records import Record, Store, dump, write
 from .verdict import Verdict, verdict
 
 TITLES = {name: (arm.title, arm.family) for name, arm in ARMS.items()}
@@ -44,7 +44,7 @@ class Result:
 def load(folder: Path) -> Analysis:
     """Read a study's records. Raises :class:`thinned.InputError` where there is none, or no fold is complete yet."""
     store = Store(folder)
-    header = read(store.header)
+    header = store.about()
     costs = store.get("costs") if store.has("costs") else []
     ensemble = store.get("ensemble") if store.has("ensemble") else None
     analysis = analyse(header, store.records(), costs, ensemble, TITLES)

@@ -85,7 +85,7 @@ class Terminal:
         self.networks += len({str(r["recipe"]) for r in records})
         for r in records:
             loss, _ = r["scores"]["val"]
-            if r["experiment"] == "arms" and loss is not None and loss < self.lowest[0]:
+            if r["experiment"] == "arms" and loss < self.lowest[0]:
                 self.lowest = (loss, f"{r['arm']}, {r['label']}: validation loss {loss:.3f}")
         self.progress.update(self.bar, networks=f"{self.networks:,} of {self.total:,}")
         if self.lowest[1]:
@@ -106,7 +106,7 @@ def summary(result: Result, console: Console) -> None:
         table.add_column("strength, by validation", no_wrap=True, overflow="ellipsis")
     for column in (f"test {words.metric}", "difference (95 %)", words.loss if words.percent else "loss"):
         table.add_column(column, justify="right", no_wrap=True, min_width=8)
-    for arm in sorted(a.arms, key=lambda x: (x.metric.mean, x.loss.mean)):
+    for arm in sorted(a.arms, key=lambda x: x.rank):
         change = "" if arm.name == "none" else f"{words.change(arm.metric_change.mean)} ({words.range(arm.metric_change)})"
         shown = arm.metric_p < 0.05 or arm.loss_p < 0.05
         cells = [Text(arm.title, style=STYLES[arm.family] + (" bold" if shown else ""))]

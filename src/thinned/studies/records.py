@@ -6,6 +6,7 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,40 @@ def _finite(data: Any) -> Any:
     return data
 
 
-def read(path: Path) -> Any:
-    """Read JSON. Raises :class:`thinned.InputError` where the file is missing or damaged."""
+def numbers(data: Any) -> Any:
+    """What :func:`dump` wrote of numbers alone, with NaN for each null."""
+    if data is None:
+        return math.nan
+    if isinstance(data, dict):
+        return {k: numbers(v) for k, v in data.items()}
+    return [numbers(v) for v in data] if isinstance(data, list) else data
+
+
+def read(path: Path, remedy: str = "remove it", good: Callable[[Any], bool] = lambda _: True) -> Any:
+    """Read JSON. Raises :class:`thinned.InputError` where the file is missing, damaged, or its content not ``good``."""
     try:
-        return json.loads(path.read_text())
+        data = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; is {path.parent} the folder of a study?") from None
-    except (ValueError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} is damaged ({error}); remove it and run the study again with --resume") from None
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error}); {remedy}") from None
+    if not good(data):
+        raise InputError(f"{path} does not hold what this version of thinned writes there; {remedy}")
+    return data
+
+
+HEADER = ("settings", "data", "versions", "where", "skipped", "base", "planned", "command", "began")
+NETWORK = ("experiment", "fold", "recipe", "history", "gradients", "epochs", "best", "stopped", "diverged")
+NUMBERS = ("history", "gradients", "dead", "gap", "scores")  # where null is a number that was not finite
+COST = ("arm", "milliseconds", "kept", "state", "epochs")
+
+
+def _rows(data: Any, keys: tuple[str, ...]) -> bool:
+    return isinstance(data, list) and bool(data) and all(_has(row, keys) for row in data)
+
+
+def _has(data: Any, keys: tuple[str, ...]) -> bool:
+    return isinstance(data, dict) and all(k in data for k in keys)
 
 
 class Store:
@@ -83,6 +110,11 @@ class Store:
         Raises :class:`thinned.InputError` where a study is here and ``resume`` is not asked, or its data or settings differ.
         """
         if not self.header.exists():
+            if any(self.runs.glob("*.json")):
+                raise InputError(
+                    f"{self.folder} holds records without study.json, so what they are of is not known; "
+                    "choose another folder with --out"
+                )
             if resume:
                 raise InputError(f"nothing to resume: {self.header} does not exist; leave --resume out")
             dump(self.header, header)
@@ -91,9 +123,9 @@ class Store:
             raise InputError(
                 f"{self.folder} holds a study already; go on with it by --resume, or choose another folder with --out"
             )
-        before: Record = read(self.header)
+        before = self.about()
         for part in ("settings", "data", "versions"):
-            then, now = before.get(part), json.loads(json.dumps(_finite(header[part])))
+            then, now = before[part], json.loads(json.dumps(_finite(header[part])))
             if then != now:
                 differs = next((k for k in now if not isinstance(then, dict) or then.get(k) != now[k]), "?")
                 had = then.get(differs) if isinstance(then, dict) else None
@@ -103,6 +135,14 @@ class Store:
                 )
         return before
 
+    def about(self) -> Record:
+        """The header. Raises :class:`thinned.InputError` where it is not one of this version."""
+        return read(
+            self.header,
+            "choose another folder with --out",
+            lambda data: _has(data, HEADER) and data.get("format") == FORMAT,
+        )
+
     def has(self, name: str) -> bool:
         return (self.runs / f"{name}.json").exists()
 
@@ -110,7 +150,15 @@ class Store:
         dump(self.runs / f"{name}.json", data)
 
     def get(self, name: str) -> Any:
-        return read(self.runs / f"{name}.json")
+        """The networks of a chunk, or ``"costs"``, or ``"ensemble"``; numbers that were not finite are NaN."""
+        remedy = "remove it and run the study again with --resume"
+        path = self.runs / f"{name}.json"
+        if name == "ensemble":
+            return numbers(read(path, remedy, lambda data: _has(data, ("curve", "exact", "animation"))))
+        if name == "costs":
+            return read(path, remedy, lambda data: _rows(data, COST))
+        rows = read(path, remedy, lambda data: _rows(data, (*NETWORK, *NUMBERS)))
+        return [row | {k: numbers(row[k]) for k in NUMBERS} for row in rows]
 
     def records(self) -> list[Record]:
         """Every network's record, in the order of the chunks."""

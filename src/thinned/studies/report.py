@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from . import figures
-from .analysis import Analysis, Choice
+from .analysis import Analysis, Choice, sound
 from .records import Record
 from .verdict import Words, loss_range, loss_text, rate_curve, verdict
 
@@ -112,15 +112,18 @@ def _tiles(a: Analysis) -> list[dict[str, Any]]:
 
 def _arms(a: Analysis) -> dict[str, Any]:
     """Rows of the comparison, with each interval's place on a common strip in percent."""
-    others = sorted((x for x in a.arms if x.name != "none"), key=lambda x: (x.metric.mean, x.loss.mean))
-    reach = max((abs(v) for x in others for v in _ends(x)), default=0.0) * 1.05 or 1.0
+    others = sorted((x for x in a.arms if x.name != "none"), key=lambda x: x.rank)
+    reach = max((abs(v) for x in others for v in _ends(x) if math.isfinite(v)), default=0.0) * 1.05 or 1.0
 
     def at(v: float) -> float:
         return round(50 + 50 * v / reach, 2)
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for x in others:
         low, high = _ends(x)
+        if math.isnan(low):
+            rows.append({"arm": x, "mean": None, "known": False})
+            continue
         rows.append(
             {
                 "arm": x,
@@ -143,7 +146,7 @@ def _heat(
 ) -> dict[str, Any]:
     """A table whose cells are tinted by how low they are, on a logarithmic scale."""
     known = [v for _, values in rows for v in values if v > 0 and math.isfinite(v)]
-    low, high = math.log(min(known)), math.log(max(known))
+    low, high = (math.log(min(known)), math.log(max(known))) if known else (0.0, 0.0)
 
     def cell(v: float) -> dict[str, Any]:
         good = v > 0 and math.isfinite(v)
@@ -164,8 +167,7 @@ def _means(records: Sequence[Record], keys: tuple[str, str]) -> dict[tuple[Any, 
     """The mean test loss over folds at each pair of coordinates."""
     found: dict[tuple[Any, Any], list[float]] = {}
     for r in records:
-        value = r["scores"]["test"][0]
-        found.setdefault((r[keys[0]], r[keys[1]]), []).append(math.nan if value is None else value)
+        found.setdefault((r[keys[0]], r[keys[1]]), []).append(r["scores"]["test"][0])
     return {k: fmean(v) for k, v in found.items()}
 
 
@@ -210,7 +212,7 @@ def _optimizer_map(a: Analysis) -> dict[str, Any] | None:
 
     def value(r: Record, part: str) -> float:
         v = r["scores"][part][0]
-        return math.inf if v is None else v
+        return float(v) if math.isfinite(v) else math.inf
 
     cells = {}
     for key, by_lr in by.items():
@@ -230,7 +232,7 @@ def _folds(records: Sequence[Record]) -> str:
 def _animation(a: Analysis) -> dict[str, Any] | None:
     """Coordinates of the small network and of its losses, and the frames for the page's script."""
     told = (a.ensemble or {}).get("animation")
-    if not told:
+    if not told or not figures.finite([(f["loss"], f["val"]) for f in told["frames"]]):
         return None
     widths = [*told["widths"], min(told["outputs"], 10)]
     xs = [190, 355, 520]
@@ -284,7 +286,8 @@ def _flags(a: Analysis) -> list[tuple[str, int, str]]:
     seen: dict[str, set[str]] = {}
     where: dict[str, Counter[str]] = {}
     for r in a.records:
-        for flag in r["flags"]:
+        diverged = [] if sound(r) or r["diverged"] is not None else ["diverged"]  # a score that is not a number
+        for flag in (*diverged, *r["flags"]):
             kind = flag.split(":")[0].split(" in epoch")[0]
             seen.setdefault(kind, set()).add(_identity(r))
             where.setdefault(kind, Counter())[_place(r)] += 1

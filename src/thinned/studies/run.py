@@ -77,20 +77,22 @@ def run(
     watcher = watcher or Silent()
     began = time.perf_counter()
     folds = splits(data, settings.folds, settings.repeats, settings.seed)
-    check_output(build(context(settings, folds[0], 0, PILOT_LR[0]).base, folds[0]), folds[0])
+    base = context(settings, folds[0], 0, PILOT_LR[0]).base
+    check_output(lambda: build(base, folds[0]), folds[0], base.batch_size)
     first = pilots(settings, folds)
     rest = chunks(settings, folds, PILOT_LR[0])  # the rate will be another, what is there to do will not
     store = Store(folder)
     store.prepare()
     names = [*(c.name for c in (*first, *rest)), "ensemble", "costs"]
     about = header(data, settings, folds, command) | {"planned": len(names)}
-    kept = store.begin(about, resume or all(store.has(n) for n in names))
+    kept = store.begin(about, resume or (store.header.exists() and all(store.has(n) for n in names)))
+    before = {name: store.get(name) for name in names if store.has(name)}  # what is damaged is told before training
     costs = {c.name: c.cost(folds[c.fold]) for c in (*first, *rest)}
     done = sum(cost for name, cost in costs.items() if store.has(name))
     watcher.start(sum(costs.values()), done, sum(len(c.jobs) for c in (*first, *rest)))
     for name in costs:
-        if store.has(name):
-            watcher.result(store.get(name))
+        if name in before:
+            watcher.result(before[name])
 
     def listen(kind: str, task: Task, value: Any) -> None:
         if kind == "begin":

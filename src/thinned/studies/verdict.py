@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from .analysis import Analysis, Choice, versus
+from .analysis import Analysis, Choice, sound, versus
 from .records import Record
 from .stats import Difference
 
@@ -31,27 +31,29 @@ class Words:
         self.decimals = 1 if self.percent else max(0, 2 - size)
 
     def value(self, x: float) -> str:
-        if math.isnan(x):
+        if not math.isfinite(x):
             return "–"
         return f"{100 * x:.1f} %" if self.percent else f"{x:,.{self.decimals}f}"
 
     def change(self, x: float) -> str:
         """A signed difference, in points for percentages."""
-        if math.isnan(x):
+        if not math.isfinite(x):
             return "–"
         text = f"{100 * x if self.percent else x:+,.{self.decimals}f}"
         return text[1:] if float(text.replace(",", "")) == 0 else text.replace("-", "−")
 
     def range(self, d: Difference) -> str:
+        if math.isnan(d.low):
+            return "unknown"
         return f"{self.change(d.low)} to {self.change(d.high)}{' points' if self.percent else ''}"
 
 
 def loss_text(x: float) -> str:
-    return "–" if math.isnan(x) else f"{x:.3f}"
+    return f"{x:.3f}" if math.isfinite(x) else "–"
 
 
 def loss_range(d: Difference) -> str:
-    return f"{d.low:+.3f} to {d.high:+.3f}".replace("-", "−")
+    return "unknown" if math.isnan(d.low) else f"{d.low:+.3f} to {d.high:+.3f}".replace("-", "−")
 
 
 def verdict(a: Analysis) -> Verdict:
@@ -60,14 +62,21 @@ def verdict(a: Analysis) -> Verdict:
     if "dropout" not in a.families:
         return Verdict("This study has no arm with dropout alone.", "unclear", _advice(a, words))
     dropout, none = a.families["dropout"], a.none
-    headline, tone = _headline(dropout, none, words, len(a.folds))
+    headline, tone = _headline(dropout, none, words)
+    if math.isnan(dropout.metric.mean) or math.isnan(none.metric.mean):
+        return Verdict(headline, tone, [*_diverged(a), *_advice(a, words)])
     sure = _power(dropout.metric_change, words) if tone == "unclear" else []
-    return Verdict(headline, tone, [*sure, *_which(a), *_how_much(a, words), *_others(a, words), *_advice(a, words)])
+    return Verdict(
+        headline, tone, [*sure, *_diverged(a), *_which(a), *_how_much(a, words), *_others(a, words), *_advice(a, words)]
+    )
 
 
-def _headline(dropout: Choice, none: Choice, words: Words, folds: int) -> tuple[str, str]:
+def _headline(dropout: Choice, none: Choice, words: Words) -> tuple[str, str]:
+    lost = [which for which, c in (("without a regularizer", none), ("with dropout", dropout)) if math.isnan(c.metric.mean)]
+    if lost:
+        return f"Training diverged {' and '.join(lost)}, so there is nothing to compare; try a smaller --lr.", "unclear"
     numbers = f"{words.metric} {words.value(dropout.metric.mean)} with dropout, {words.value(none.metric.mean)} without"
-    if folds < 2:
+    if math.isnan(dropout.metric_change.low):
         return f"{numbers[0].upper()}{numbers[1:]}; one fold alone cannot say whether that is chance.", "unclear"
     loss = f"{words.loss} {loss_text(dropout.loss.mean)} against {loss_text(none.loss.mean)}"
     interval = f"95 % interval of the difference {words.range(dropout.metric_change)}"
@@ -98,6 +107,16 @@ def _power(d: Difference, words: Words) -> list[tuple[str, str]]:
             f"With these rows and folds, a difference in {words.metric} under about {size} cannot be told from chance.",
         )
     ]
+
+
+def _diverged(a: Analysis) -> list[tuple[str, str]]:
+    """Arms that have no score in some fold, because whatever they chose from diverged."""
+    names = [arm.title for arm in a.arms if not all(map(sound, arm.chosen))]
+    return (
+        [("Diverged", f"In some folds every strength of {', '.join(names)} diverged; those folds are left out.")]
+        if names
+        else []
+    )
 
 
 def _which(a: Analysis) -> list[tuple[str, str]]:
@@ -134,7 +153,7 @@ def rate_curve(a: Analysis) -> list[dict[str, float]]:
     """For each rate the means over folds. ``error_to_best``: the standard error of its validation loss less the best's."""
     by_rate: dict[float, dict[int, Record]] = {}
     for r in a.of("rate"):
-        if r["diverged"] is None:
+        if sound(r):
             by_rate.setdefault(r["rate"], {})[r["fold"]] = r
     rows = []
     for rate, some in sorted(by_rate.items()):
@@ -177,7 +196,10 @@ def _others(a: Analysis, words: Words) -> list[tuple[str, str]]:
 def _advice(a: Analysis, words: Words) -> list[tuple[str, str]]:
     setting = a.best_setting(("none", "dropout", "rival", "pair"))
     arm = next(x for x in a.arms if x.name == setting["arm"])
-    out = [("One setting to take", f"{arm.title}, {setting['label']}: the lowest mean validation loss of all (policy.json).")]
+    why = "the lowest mean validation loss of all (policy.json)"
+    if not math.isfinite(setting["scores"]["val"][0]):
+        return [("One setting to take", "None: every one diverged in some fold, so policy.json is not to be used.")]
+    out = [("One setting to take", f"{arm.title}, {setting['label']}: {why}.")]
     if arm.extra is not None and a.none.extra is not None:
         out.append(
             (

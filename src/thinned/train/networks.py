@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.parameter import UninitializedParameter
 
 from .._errors import InputError
 from ..algebra.drop import Drop
@@ -141,10 +143,8 @@ def _custom(network: Custom, split: Split) -> nn.Module:
     inputs: Any = split.image or split.inputs
     try:
         net = function(inputs=inputs, outputs=split.task.outputs)
-    except Exception as error:
-        raise InputError(
-            f"{network.path}(inputs={inputs}, outputs={split.task.outputs}) raised {type(error).__name__}: {error}"
-        ) from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{network.path}(inputs={inputs}, outputs={split.task.outputs}) raised {_said(error)}") from error
     if not isinstance(net, nn.Module):
         raise InputError(f"{network.path} has to return a torch.nn.Module, but returned {type(net).__name__}")
     return net
@@ -162,8 +162,8 @@ def load(path: str) -> Any:
     sys.path.insert(0, folder)
     try:
         module = _import_file(file) if file.suffix == ".py" else importlib.import_module(where)
-    except Exception as error:
-        raise InputError(f"importing {where!r} for the model raised {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"importing {where!r} for the model raised {_said(error)}") from error
     finally:
         sys.path.remove(folder)
     if not callable(getattr(module, name, None)):
@@ -181,14 +181,46 @@ def _import_file(file: Path) -> ModuleType:
     return module
 
 
-def check_output(net: nn.Module, split: Split) -> None:
-    """Raise :class:`thinned.InputError` unless ``net`` maps two rows to [2, outputs]."""
-    net.eval()
-    try:
-        with torch.no_grad():
-            y = net(split.train.x[:2])
-    except Exception as error:
-        raise InputError(f"the model raised {type(error).__name__} on a batch of 2 rows: {error}") from error
-    if not isinstance(y, Tensor) or tuple(y.shape) != (2, split.task.outputs):
-        got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-        raise InputError(f"the model has to return a tensor of shape (2, {split.task.outputs}) for 2 rows, but returned {got}")
+def _said(error: BaseException) -> str:
+    """An error's kind and the first line of its message."""
+    first, *_ = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {first}"
+
+
+def check_output(make: Callable[[], nn.Module], split: Split, batch_size: int) -> None:
+    """Raise :class:`thinned.InputError` unless what ``make`` builds can be trained.
+
+    That is: every call builds a network with weights of its own; a batch of training rows can go forward and backward;
+    a batch of another size can be evaluated; both give finite numbers [rows, outputs].
+    """
+    with torch.random.fork_rng(devices=[]):
+        net, other = make(), make()
+        if {id(p) for p in net.parameters()} & {id(p) for p in other.parameters()}:
+            raise InputError("two calls of the model function gave networks that share weights; build new layers in every call")
+        if any(isinstance(p, UninitializedParameter) for p in net.parameters()):
+            raise InputError("the model has lazy layers, whose sizes are not known yet; give them their input sizes")
+        if not any(p.requires_grad for p in net.parameters()):
+            raise InputError("the model has no weights that can be trained; set requires_grad on some of its parameters")
+        for training, size in ((True, min(batch_size, len(split.train))), (False, 2)):
+            net.train(training)
+            when = f"on a batch of {size} rows in {'training' if training else 'evaluation'}"
+            try:
+                y = net(split.train.x[:size])
+            except (Exception, SystemExit) as error:
+                raise InputError(f"{when} the model raised {_said(error)}") from error
+            _check_values(y, (size, split.task.outputs), when)
+            if training:
+                try:
+                    y.sum().backward()
+                except Exception as error:
+                    raise InputError(f"the model's gradients cannot be computed: {_said(error)}") from error
+
+
+def _check_values(y: object, shape: tuple[int, int], when: str) -> None:
+    got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+    if not isinstance(y, Tensor) or tuple(y.shape) != shape:
+        raise InputError(f"the model has to return a tensor of shape {shape} {when}, but returned {got}")
+    if not y.is_floating_point():
+        raise InputError(f"the model has to return floating-point numbers, but returned {y.dtype}")
+    if not y.isfinite().all():
+        raise InputError(f"the model returned values that are not finite {when}; look for a division by 0 or an overflow")
