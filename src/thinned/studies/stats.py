@@ -43,8 +43,8 @@ def paired(first: Sequence[float], second: Sequence[float], test_share: float) -
         return Difference(float(d.mean()) if n else math.nan, math.nan, math.nan, math.nan)
     mean, var = float(d.mean()), float(d.var(ddof=1))
     error = math.sqrt((1 / n + test_share) * var)
-    if error == 0:
-        return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0)
+    if error == 0:  # scores too coarse to vary: nothing says how sure a difference is
+        return Difference(mean, mean, mean, 1.0 if mean == 0 else math.nan)
     half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
     return Difference(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, n - 1)))
 
