@@ -53,7 +53,7 @@ setup(
         Extension(
             "thinned.engines.torch._native",
             SOURCES,
-            depends=["csrc/philox.h", "csrc/kernels.h", "csrc/kernels.inl", "csrc/walk.h"],
+            depends=["csrc/philox.h", "csrc/kernels.h", "csrc/kernels.inl", "csrc/halves.inl", "csrc/walk.h"],
             define_macros=[("TORCH_TARGET_VERSION", "0x020a000000000000"), ("Py_LIMITED_API", "0x030A0000")],
             extra_compile_args=flags,
             py_limited_api=True,

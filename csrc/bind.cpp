@@ -82,7 +82,7 @@ Job job(const Tensor& numbers, const Tensor& key, const std::optional<Tensor>& w
 void execute(Job& j) {
   j.prepare();
   const int64_t tasks = j.tasks();
-  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, std::min<int64_t>(j.row(), 1024)));
+  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, std::min<int64_t>(j.row(), Job::TILE)));
   if (tasks <= grain) {
     j.run(*kernels, 0, tasks);
   } else {
@@ -146,7 +146,7 @@ Tensor kept(Tensor numbers, Tensor key, std::optional<Tensor> who, int64_t examp
   constexpr int64_t tile = 4096;
   const int64_t tiles = (cells + tile - 1) / tile;
   torch::stable::parallel_for(0, examples * tiles, 8, [&](int64_t begin, int64_t end) {
-    uint8_t fell[tile + 128];
+    uint8_t fell[tile + 256];
     for (int64_t task = begin; task < end; ++task) {
       const int64_t example = task / tiles, start = task % tiles * tile, n = std::min(tile, cells - start);
       const thinned::Lane lane = {{j.key[0], j.key[1]},

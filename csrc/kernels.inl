@@ -1,5 +1,5 @@
 // The kernels' bodies, compiled once for each instruction set: the file that includes this one has set the target and
-// defined fell_run<G> and words_run<G> on G times STEP consecutive cells from the start of a Philox block.
+// defined fell_run<G> on G times STEP consecutive cells from the start of a Philox block, and halves_run on STEP.
 
 template <typename T>
 struct Math {
@@ -163,19 +163,8 @@ static void scattered(uint32_t* out, int64_t n, const uint64_t* cells, const uin
                       const uint32_t* key) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) {
-    uint64_t c0 = uint32_t(cells[i] >> 2), c1 = uint32_t(samples[i]), c2 = samples[i] >> 32, c3 = steps[i];
-    uint32_t k0 = key[0], k1 = key[1];
-    for (int round = 0; round < ROUNDS; ++round) {
-      const uint64_t a = uint64_t(MULTIPLIER_0) * uint32_t(c0), b = uint64_t(MULTIPLIER_1) * uint32_t(c2);
-      c0 = (b >> 32) ^ c1 ^ k0;
-      c1 = uint32_t(b);
-      c2 = (a >> 32) ^ c3 ^ k1;
-      c3 = uint32_t(a);
-      k0 += WEYL_0;
-      k1 += WEYL_1;
-    }
-    const uint64_t pick = cells[i] & 3;
-    out[i] = uint32_t(pick & 2 ? (pick & 1 ? c3 : c2) : (pick & 1 ? c1 : c0));
+    const uint32_t high = half(cells[i] >> 3, cells[i], samples[i], steps[i], key);
+    out[i] = high << 16 | half((cells[i] >> 3) | LOW, cells[i], samples[i], steps[i], key);
   }
 }
 
@@ -224,33 +213,63 @@ static void normal(float* __restrict out, const uint32_t* __restrict words, int6
 
 // The first cell may lie inside a Philox block: draw from the block's start and keep what is wanted.
 static void fell(uint8_t* out, int64_t n, uint64_t first, const Lane& lane, uint32_t threshold) {
-  const int64_t skip = int64_t(first & 3);
+  const int64_t skip = int64_t(first & 7);
   if (skip) {
     uint8_t head[STEP];
-    fell_run<1>(head, first >> 2, lane, threshold);
+    fell_run<1>(head, first >> 3, lane, threshold);
     const int64_t have = n < STEP - skip ? n : STEP - skip;
     __builtin_memcpy(out, head + skip, uint64_t(have));
     first += uint64_t(have), out += have, n -= have;
-    if (first & 3) return;
+    if (first & 7) return;
   }
   int64_t i = 0;
   for (; n - i > (GROUPS - 1) * STEP; i += GROUPS * STEP) {
-    fell_run<GROUPS>(out + i, (first + uint64_t(i)) >> 2, lane, threshold);
+    fell_run<GROUPS>(out + i, (first + uint64_t(i)) >> 3, lane, threshold);
   }
-  for (; i < n; i += STEP) fell_run<1>(out + i, (first + uint64_t(i)) >> 2, lane, threshold);
+  for (; i < n; i += STEP) fell_run<1>(out + i, (first + uint64_t(i)) >> 3, lane, threshold);
 }
 
 static void words(uint32_t* out, int64_t n, uint64_t first, const Lane& lane) {
-  const int64_t skip = int64_t(first & 3);
-  if (skip) {
-    uint32_t head[STEP];
-    words_run<1>(head, first >> 2, lane);
-    const int64_t have = n < STEP - skip ? n : STEP - skip;
-    __builtin_memcpy(out, head + skip, 4 * uint64_t(have));
-    first += uint64_t(have), out += have, n -= have;
-    if (first & 3) return;
+  uint16_t high[STEP], low[STEP];
+  int64_t skip = int64_t(first & 7);
+  for (int64_t i = 0; i < n; skip = 0) {
+    const uint64_t block = (first + uint64_t(i)) >> 3;
+    halves_run(high, block, lane);
+    halves_run(low, block | LOW, lane);
+    const int64_t have = n - i < STEP - skip ? n - i : STEP - skip;
+    for (int64_t j = 0; j < have; ++j) out[i + j] = uint32_t(high[skip + j]) << 16 | low[skip + j];
+    i += have;
   }
-  int64_t i = 0;
-  for (; n - i > (GROUPS - 1) * STEP; i += GROUPS * STEP) words_run<GROUPS>(out + i, (first + uint64_t(i)) >> 2, lane);
-  for (; i < n; i += STEP) words_run<1>(out + i, (first + uint64_t(i)) >> 2, lane);
+}
+
+template <typename T>
+static void stream_as(const T* x, const T* r, T* y, int64_t n, uint64_t first, const Lane& lane, uint32_t threshold,
+                      const Affine& map) {
+  constexpr int64_t CHUNK = 256, AHEAD = 2048, LINE = 64;
+  alignas(64) uint8_t drawn[CHUNK + 256];
+  for (int64_t i = 0; i < n; i += CHUNK) {
+    const int64_t m = n - i < CHUNK ? n - i : CHUNK;
+    if (n > CHUNK) {
+      for (int64_t j = 0; j < CHUNK * int64_t(sizeof(T)); j += LINE) {
+        if (x) __builtin_prefetch(reinterpret_cast<const char*>(x + i) + AHEAD + j, 0, 3);
+        __builtin_prefetch(reinterpret_cast<const char*>(y + i) + AHEAD + j, 1, 3);
+      }
+    }
+    fell(drawn, m, first + uint64_t(i), lane, threshold);
+    select_as<T>(x ? x + i : nullptr, 1, r ? r + i : nullptr, 1, y + i, 1, m, drawn, map);
+  }
+}
+
+static void stream(int type, const void* x, const void* r, void* y, int64_t n, uint64_t first, const Lane& lane,
+                   uint32_t threshold, const Affine& map) {
+  const auto go = [&](auto t) {
+    using T = decltype(t);
+    stream_as<T>(static_cast<const T*>(x), static_cast<const T*>(r), static_cast<T*>(y), n, first, lane, threshold, map);
+  };
+  switch (type) {
+    case F32: return go(float());
+    case F64: return go(double());
+    case BF16: return go(Bf16());
+    default: return go(F16());
+  }
 }

@@ -17,10 +17,12 @@
 namespace thinned {
 namespace avx2 {
 
-constexpr int GROUPS = 2;
-constexpr int64_t STEP = 16;
+#include "halves.inl"
 
-// Words of G * STEP cells: out[g][0] holds those of blocks 0 and 1 of group g, out[g][1] of blocks 2 and 3.
+constexpr int GROUPS = 2;
+constexpr int64_t STEP = 32;
+
+// Halves of G * STEP cells, in order: out[g][0] holds those of blocks 0 and 1 of group g, out[g][1] of blocks 2 and 3.
 template <int G>
 static inline void draw(__m256i out[G][2], uint64_t block, const Lane& lane) {
   const __m256i m0 = _mm256_set1_epi64x(MULTIPLIER_0), m1 = _mm256_set1_epi64x(MULTIPLIER_1);
@@ -54,26 +56,29 @@ static inline void draw(__m256i out[G][2], uint64_t block, const Lane& lane) {
   }
 }
 
-template <int G>
-static inline void words_run(uint32_t* out, uint64_t block, const Lane& lane) {
-  __m256i drawn[G][2];
-  draw<G>(drawn, block, lane);
-  for (int g = 0; g < G; ++g)
-    for (int i = 0; i < 2; ++i) _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 16 * g + 8 * i), drawn[g][i]);
+static inline void halves_run(uint16_t* out, uint64_t block, const Lane& lane) {
+  __m256i drawn[1][2];
+  draw<1>(drawn, block, lane);
+  for (int i = 0; i < 2; ++i) _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 16 * i), drawn[0][i]);
 }
 
 template <int G>
 static inline void fell_run(uint8_t* out, uint64_t block, const Lane& lane, uint32_t threshold) {
   __m256i drawn[G][2];
   draw<G>(drawn, block, lane);
-  const __m256i flip = _mm256_set1_epi32(INT32_MIN);  // unsigned order as signed order
-  const __m256i limit = _mm256_xor_si256(_mm256_set1_epi32(int32_t(threshold)), flip);
+  const __m256i flip = _mm256_set1_epi16(INT16_MIN);  // unsigned order as signed order
+  const __m256i edge = _mm256_set1_epi16(int16_t(threshold >> 16)), limit = _mm256_xor_si256(edge, flip);
   for (int g = 0; g < G; ++g) {
-    const __m256i a = _mm256_cmpgt_epi32(limit, _mm256_xor_si256(drawn[g][0], flip));
-    const __m256i b = _mm256_cmpgt_epi32(limit, _mm256_xor_si256(drawn[g][1], flip));
-    const __m256i ab = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xD8);
-    const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(ab), _mm256_extracti128_si256(ab, 1));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16 * g), _mm_and_si128(bytes, _mm_set1_epi8(1)));
+    const __m256i a = _mm256_cmpgt_epi16(limit, _mm256_xor_si256(drawn[g][0], flip));
+    const __m256i b = _mm256_cmpgt_epi16(limit, _mm256_xor_si256(drawn[g][1], flip));
+    const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xD8);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 32 * g), _mm256_and_si256(bytes, _mm256_set1_epi8(1)));
+    const __m256i tie = _mm256_packs_epi16(_mm256_cmpeq_epi16(drawn[g][0], edge), _mm256_cmpeq_epi16(drawn[g][1], edge));
+    uint32_t ties = uint32_t(_mm256_movemask_epi8(_mm256_permute4x64_epi64(tie, 0xD8)));
+    for (; ties && (threshold & 0xFFFFu); ties &= ties - 1) {
+      const int i = 32 * g + __builtin_ctz(ties);
+      out[i] = below(threshold >> 16, threshold, 8 * block + uint64_t(i), lane);
+    }
   }
 }
 
@@ -81,7 +86,8 @@ static inline void fell_run(uint8_t* out, uint64_t block, const Lane& lane, uint
 
 }  // namespace avx2
 
-const Kernels AVX2 = {"avx2", avx2::fell, avx2::words, avx2::scattered, avx2::normal, avx2::select, avx2::constant, avx2::scale};
+const Kernels AVX2 = {"avx2",    avx2::fell,   avx2::words,    avx2::scattered, avx2::normal,
+                        avx2::stream, avx2::select, avx2::constant, avx2::scale};
 
 }  // namespace thinned
 

@@ -17,10 +17,12 @@
 namespace thinned {
 namespace avx512 {
 
-constexpr int GROUPS = 4;
-constexpr int64_t STEP = 32;
+#include "halves.inl"
 
-// Words of G * STEP cells: out[g][0] holds those of blocks 0 to 3 of group g, out[g][1] of blocks 4 to 7.
+constexpr int GROUPS = 4;
+constexpr int64_t STEP = 64;
+
+// Halves of G * STEP cells, in order: out[g][0] holds those of blocks 0 to 3 of group g, out[g][1] of blocks 4 to 7.
 template <int G>
 static inline void draw(__m512i out[G][2], uint64_t block, const Lane& lane) {
   const __m512i m0 = _mm512_set1_epi64(MULTIPLIER_0), m1 = _mm512_set1_epi64(MULTIPLIER_1);
@@ -58,24 +60,31 @@ static inline void draw(__m512i out[G][2], uint64_t block, const Lane& lane) {
   }
 }
 
-template <int G>
-static inline void words_run(uint32_t* out, uint64_t block, const Lane& lane) {
-  __m512i drawn[G][2];
-  draw<G>(drawn, block, lane);
-  for (int g = 0; g < G; ++g)
-    for (int i = 0; i < 2; ++i) _mm512_storeu_si512(out + 32 * g + 16 * i, drawn[g][i]);
+static inline void halves_run(uint16_t* out, uint64_t block, const Lane& lane) {
+  __m512i drawn[1][2];
+  draw<1>(drawn, block, lane);
+  for (int i = 0; i < 2; ++i) _mm512_storeu_si512(out + 32 * i, drawn[0][i]);
 }
 
 template <int G>
 static inline void fell_run(uint8_t* out, uint64_t block, const Lane& lane, uint32_t threshold) {
   __m512i drawn[G][2];
   draw<G>(drawn, block, lane);
-  const __m512i limit = _mm512_set1_epi32(int32_t(threshold));
+  const __m512i edge = _mm512_set1_epi16(int16_t(threshold >> 16));
+  uint64_t ties[G], any = 0;
 #pragma GCC unroll 4
   for (int g = 0; g < G; ++g) {
-    const uint32_t low = _mm512_cmplt_epu32_mask(drawn[g][0], limit), high = _mm512_cmplt_epu32_mask(drawn[g][1], limit);
-    const __m256i bytes = _mm256_maskz_set1_epi8(low | high << 16, 1);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 32 * g), bytes);
+    const uint64_t low = _mm512_cmplt_epu16_mask(drawn[g][0], edge), high = _mm512_cmplt_epu16_mask(drawn[g][1], edge);
+    _mm512_storeu_si512(out + 64 * g, _mm512_maskz_set1_epi8(low | high << 32, 1));
+    ties[g] = uint64_t(_mm512_cmpeq_epu16_mask(drawn[g][0], edge)) | uint64_t(_mm512_cmpeq_epu16_mask(drawn[g][1], edge)) << 32;
+    any |= ties[g];
+  }
+  if (!any || !(threshold & 0xFFFFu)) return;
+  for (int g = 0; g < G; ++g) {
+    for (; ties[g]; ties[g] &= ties[g] - 1) {
+      const int i = 64 * g + __builtin_ctzll(ties[g]);
+      out[i] = below(threshold >> 16, threshold, 8 * block + uint64_t(i), lane);
+    }
   }
 }
 
@@ -83,8 +92,8 @@ static inline void fell_run(uint8_t* out, uint64_t block, const Lane& lane, uint
 
 }  // namespace avx512
 
-const Kernels AVX512 = {"avx512", avx512::fell, avx512::words, avx512::scattered, avx512::normal,
-                        avx512::select, avx512::constant, avx512::scale};
+const Kernels AVX512 = {"avx512",    avx512::fell,   avx512::words,    avx512::scattered, avx512::normal,
+                        avx512::stream, avx512::select, avx512::constant, avx512::scale};
 
 }  // namespace thinned
 

@@ -7,6 +7,7 @@ namespace thinned {
 constexpr uint32_t MULTIPLIER_0 = 0xD2511F53u, MULTIPLIER_1 = 0xCD9E8D57u;
 constexpr uint32_t WEYL_0 = 0x9E3779B9u, WEYL_1 = 0xBB67AE85u;
 constexpr uint32_t TAG = 0x7468696Eu;  // "thin"
+constexpr uint32_t LOW = 0x80000000u;   // in the counter's first word: the block of low halves
 constexpr int ROUNDS = 10;
 
 struct Words {

@@ -60,6 +60,9 @@ struct Job {
     }
   }
 
+  static constexpr int64_t TILE = 4096;  // elements of a task
+  static constexpr int64_t CHUNK = 512;  // elements at a time, where noise is kept between two loops
+
   int64_t row() const { return axes.back().size; }
   int64_t tiles() const { return (row() + TILE - 1) / TILE; }
   int64_t tasks() const {
@@ -89,8 +92,8 @@ struct Job {
       xo += start * inner.x, ro += start * inner.residual, yo += start * inner.y;
       if (inner.sample) example = start;
       cell += uint64_t(start) * inner.cell;
-      one(kernels, scratch, x ? x + xo * bytes : nullptr, residual ? residual + ro * bytes : nullptr, y + yo * bytes, n, example,
-          cell);
+      tile_of(kernels, scratch, x ? x + xo * bytes : nullptr, residual ? residual + ro * bytes : nullptr, y + yo * bytes, n,
+              example, cell);
       if (++tile == tiles()) {
         tile = 0;
         for (size_t i = outer; i-- > 0;) {
@@ -102,18 +105,29 @@ struct Job {
   }
 
  private:
-  static constexpr int64_t TILE = 1024;
-
   struct Scratch {
-    alignas(64) uint8_t fell[TILE + 128];
-    alignas(64) uint32_t words[2 * TILE + 128];
-    alignas(64) float noise[2 * TILE];
-    uint64_t cells[2 * TILE], samples[2 * TILE];
-    uint32_t steps[2 * TILE];
+    alignas(64) uint8_t fell[CHUNK + 256];
+    alignas(64) uint32_t words[2 * CHUNK];
+    alignas(64) float noise[2 * CHUNK];
+    uint64_t cells[2 * CHUNK], samples[2 * CHUNK];
+    uint32_t steps[2 * CHUNK];
   };
 
   uint64_t id(int64_t example) const { return ids ? uint64_t(ids[example]) : uint64_t(example); }
   uint32_t when(int64_t example) const { return steps ? uint32_t(steps[example]) : step; }
+
+  void tile_of(const Kernels& k, Scratch& s, const char* tx, const char* tr, char* ty, int64_t n, int64_t example,
+               uint64_t cell) const {
+    const Axis& a = axes.back();
+    const bool drawn = law == BERNOULLI && threshold != 0 && threshold < ALWAYS;
+    if (drawn && a.cell == 1 && !a.sample && a.y == 1 && (!tx || a.x == 1) && (!tr || a.residual == 1)) {
+      return k.stream(type, tx, tr, ty, n, cell, {{key[0], key[1]}, id(example), when(example)}, uint32_t(threshold), map);
+    }
+    for (int64_t i = 0; i < n; i += CHUNK) {
+      one(k, s, tx ? tx + i * a.x * bytes : nullptr, tr ? tr + i * a.residual * bytes : nullptr, ty + i * a.y * bytes,
+          std::min(CHUNK, n - i), a.sample ? example + i : example, cell + uint64_t(i) * a.cell);
+    }
+  }
 
   void one(const Kernels& k, Scratch& s, const char* tx, const char* tr, char* ty, int64_t n, int64_t example, uint64_t cell) const {
     const Axis& inner = axes.back();

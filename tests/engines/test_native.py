@@ -113,7 +113,7 @@ def test_every_instruction_set_gives_the_same_bits(instructions):
 
 def test_masks_equal_numpys(instructions):
     for p in (2.0**-16, 0.1, 0.5, 1 - 2.0**-16):
-        for shape in ((3, 1), (5, 130), (2, 4097), (1, 70001)):
+        for shape in ((3, 1), (5, 130), (2, 4097), (1, 700_001)):  # the last has ties, whose low halves decide
             key = Key(-5, stream=7, call=1, step=3, samples=torch.arange(shape[0]) + 2**33)
             planned = plan(presets.dropout(p), shape)
             assert np.array_equal(F.mask(presets.dropout(p), shape, key).numpy(), numpy_engine.kept(planned, key))

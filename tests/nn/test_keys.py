@@ -77,7 +77,7 @@ def test_an_unrolled_cell_is_recomputed_with_its_own_calls(how):
     """Segments are recomputed in reverse order; each call keeps its number. Only the order of sums may differ."""
     plain, checkpointed = Stack(shared=True), Stack(how, shared=True)
     for a, b in zip(gradients(plain, plain), gradients(checkpointed, checkpointed), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_nested_checkpoints_and_a_second_backward():

@@ -1,10 +1,13 @@
 """Whom a mask belongs to: the key, the counter, and the generator that turns them into random words.
 
-    word = Philox4x32-10(key = f(seed, stream, call), counter = (cell // 4, sample, step))[cell % 4]
+    half(block) = the (cell % 8)-th 16 bits of Philox4x32-10(key = f(seed, stream, call), counter = (block, sample, step))
+    word = half(cell // 8) * 2^16 + half(cell // 8 + 2^31)
 
-Bit by bit: the counter's four 32-bit words are (cell // 4, low half of sample, high half of sample, step). f is the
-first two words of Philox4x32-10 under the key (low half of seed, high half of seed) at the counter (low half of
-stream, high half of stream, call, TAG). This file is the definition, in plain integers; the engines repeat it on arrays.
+A word's high half nearly always decides whether it is below a threshold, so kernels draw the low half only where the high
+ones are equal: one Philox block for eight cells. Bit by bit: the counter's four 32-bit words are (block, low half of
+sample, high half of sample, step); halves are counted from the low one of the block's first word. f is the first two
+words of Philox4x32-10 under the key (low half of seed, high half of seed) at the counter (low half of stream, high half
+of stream, call, TAG). This file is the definition, in plain integers; the engines repeat it on arrays.
 
 Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3".
 """
@@ -22,6 +25,7 @@ MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
 TAG = 0x7468696E  # "thin"
+LOW = 1 << 31  # in the counter's first word: the block of low halves
 WORD = 0xFFFFFFFF
 
 

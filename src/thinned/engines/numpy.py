@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..algebra.key import MULTIPLIERS, ROUNDS, WEYL, WORD, Key, derive
+from ..algebra.key import LOW, MULTIPLIERS, ROUNDS, WEYL, WORD, Key, derive
 from ..algebra.plan import WORDS, Plan
 
 Words = NDArray[np.uint32]
@@ -33,12 +33,14 @@ def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[Wo
 def words(key: Key, samples: int, cells: int) -> Words:
     """The random words of ``cells`` cells for each of ``samples`` examples: uint32 [samples, cells]."""
     ids = np.arange(samples, dtype=np.uint64) if key.samples is None else np.asarray(key.samples).astype(np.uint64)
-    blocks = np.arange((cells + 3) // 4, dtype=np.uint64)
-    four = philox(
-        (blocks[None, :], (ids & _LOW)[:, None], (ids >> _HALF)[:, None], _column(key.step)),
-        derive(key.seed, key.stream, key.call),
-    )
-    return np.stack(four, axis=-1).reshape(samples, 4 * len(blocks))[:, :cells]
+    blocks = np.arange((cells + 7) // 8, dtype=np.uint64)
+
+    def halves(flag: int) -> Words:
+        counter = (blocks[None, :] | np.uint64(flag), (ids & _LOW)[:, None], (ids >> _HALF)[:, None], _column(key.step))
+        four = np.stack(philox(counter, derive(key.seed, key.stream, key.call)), axis=-1)
+        return np.stack((four & np.uint32(0xFFFF), four >> np.uint32(16)), axis=-1).reshape(samples, 8 * len(blocks))
+
+    return ((halves(0) << np.uint32(16)) | halves(LOW))[:, :cells]
 
 
 def _column(step: Any) -> NDArray[np.uint64]:

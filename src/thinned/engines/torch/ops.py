@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...algebra.key import WORD
+from ...algebra.key import LOW, WORD
 from ...algebra.plan import WORDS, LawName
 from . import native, philox, reference
 from .whose import Whose
@@ -53,8 +53,8 @@ def numbers(threshold: int, gain: float, shift: float, dropped: float, spread: f
     return torch.tensor([threshold, *bits])
 
 
-def _words(like: Tensor, whose: Whose, cells: Sequence[int], axis: int, offset: int, extra: int) -> Tensor:
-    """The word of every element of ``like``; with ``extra`` 2 those of its pair: int64 [*like.shape, extra]."""
+def _words(like: Tensor, whose: Whose, cells: Sequence[int], axis: int, offset: int, pairs: bool) -> tuple[Tensor, Tensor]:
+    """(the word, the cell) of every element of ``like``; with ``pairs`` (the words of both cells of its pair, which it is)."""
     index = torch.full((), offset, dtype=torch.int64, device=like.device)
     for i, (n, stride) in enumerate(zip(like.shape, cells, strict=True)):
         along = torch.arange(n, device=like.device) * stride
@@ -66,14 +66,23 @@ def _words(like: Tensor, whose: Whose, cells: Sequence[int], axis: int, offset: 
     place = [-1 if j == axis else 1 for j in range(like.dim())]
     ids, steps = ids.reshape(place), (steps.reshape(place) if steps.dim() else steps).to(like.device)
     mixed = philox.derived(whose)
-    four = philox.philox(
-        (index >> 2 & WORD, ids & WORD, ids >> 32, steps), (mixed[0].to(like.device), mixed[1].to(like.device))
-    )
-    drawn = torch.stack([w.expand(like.shape) for w in four], -1)
-    if extra == 1:
-        return drawn.gather(-1, (index & 3).unsqueeze(-1))
-    first = (index & 2).unsqueeze(-1)
-    return drawn.gather(-1, torch.cat((first, first + 1), -1)), index & 1  # type: ignore[return-value]
+    key = (mixed[0].to(like.device), mixed[1].to(like.device))
+
+    def drawn(cell: Tensor) -> Tensor:
+        """The words of cells, each from its own two blocks."""
+
+        def half(flag: int) -> Tensor:
+            four = philox.philox(((cell >> 3) & WORD | flag, ids & WORD, ids >> 32, steps), key)
+            word = torch.stack([w.expand(like.shape) for w in four], -1)
+            word = word.gather(-1, ((cell >> 1) & 3).unsqueeze(-1)).squeeze(-1)
+            return torch.where((cell & 1).bool(), word >> 16, word & 0xFFFF)
+
+        return half(0) << 16 | half(LOW)
+
+    if not pairs:
+        return drawn(index), index
+    first = index & ~1
+    return torch.stack((drawn(first), drawn(first + 1)), -1), index & 1
 
 
 def _coefficients(
@@ -83,13 +92,13 @@ def _coefficients(
     doubles = numbers[1:5].view(torch.float64).to(like.device)
     gain, shift, dropped, spread = doubles.unbind()
     if LAWS[law] == "bernoulli":
-        fell = _words(like, whose, cells, axis, offset, 1).squeeze(-1) < numbers[0].to(like.device)
+        fell = _words(like, whose, cells, axis, offset, False)[0] < numbers[0].to(like.device)
         a, b = torch.where(fell, 0.0, gain), torch.where(fell, dropped, shift)
     else:
         if LAWS[law] == "uniform":
-            noise = reference.uniform(_words(like, whose, cells, axis, offset, 1).squeeze(-1))
+            noise = reference.uniform(_words(like, whose, cells, axis, offset, False)[0])
         else:
-            pair, second = _words(like, whose, cells, axis, offset, 2)
+            pair, second = _words(like, whose, cells, axis, offset, True)
             noise = reference.normal(pair).gather(-1, second.unsqueeze(-1)).squeeze(-1)
         a, b = gain * (1.0 + spread * noise), shift.expand(like.shape)
     return a, torch.zeros_like(b) if grad else b

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from ...algebra.key import MULTIPLIERS, ROUNDS, TAG, WEYL, WORD, Key, derive
+from ...algebra.key import LOW, MULTIPLIERS, ROUNDS, TAG, WEYL, WORD, Key, derive
 from .whose import Whose, plain
 
-_LANES = 1 << 16  # a chunk whose temporaries stay in cache
+_LANES = 1 << 15  # a chunk whose temporaries stay in cache
 
 
 def philox(
@@ -53,22 +53,29 @@ def words(key: Key | Whose, samples: int, cells: int, device: torch.device | Non
         philox_key, step, ids = derive(plainly.seed, plainly.stream, plainly.call), plainly.step, plainly.samples
     ids = torch.arange(samples, device=device) if ids is None else torch.as_tensor(ids, dtype=torch.int64, device=device)
     steps = torch.as_tensor(step, dtype=torch.int64, device=device).expand(samples)
-    first, skip = offset // 4, offset % 4
-    blocks = torch.arange(first, first + (skip + cells + 3) // 4, device=device)
+    first, skip = offset // 8, offset % 8
+    blocks = torch.arange(first, first + (skip + cells + 7) // 8, device=device)
+    each, steps = ids[:, None], steps[:, None]
     if len(blocks) * samples <= _LANES or traced(ids):
-        drawn = torch.stack(
-            philox((blocks[None] & WORD, ids[:, None] & WORD, ids[:, None] >> 32, steps[:, None]), philox_key), -1
-        )
-        return drawn.flatten(1)[:, skip : skip + cells]
-    out = torch.empty(samples, len(blocks), 4, dtype=torch.int64, device=device)
+        return _of_blocks(blocks, each, steps, philox_key)[:, skip : skip + cells]
+    out = torch.empty(samples, 8 * len(blocks), dtype=torch.int64, device=device)
     rows = max(1, _LANES // max(len(blocks), 1))
     columns = min(max(len(blocks), 1), _LANES)
     for i in range(0, samples, rows):
-        some = ids[i : i + rows, None]
         for j in range(0, len(blocks), columns):
-            counter = (blocks[None, j : j + columns] & WORD, some & WORD, some >> 32, steps[i : i + rows, None])
-            torch.stack(philox(counter, philox_key), dim=-1, out=out[i : i + rows, j : j + columns])
-    return out.view(samples, 4 * len(blocks))[:, skip : skip + cells]
+            part = _of_blocks(blocks[j : j + columns], each[i : i + rows], steps[i : i + rows], philox_key)
+            out[i : i + rows, 8 * j : 8 * (j + columns)] = part
+    return out[:, skip : skip + cells]
+
+
+def _of_blocks(blocks: Tensor, ids: Tensor, steps: Tensor, key: tuple[Tensor | int, Tensor | int]) -> Tensor:
+    """The words of whole blocks: [samples, 8 * blocks], from ids and steps [samples, 1]."""
+
+    def halves(flag: int) -> Tensor:
+        four = torch.stack(philox((blocks[None] | flag, ids & WORD, ids >> 32, steps), key), -1)
+        return torch.stack((four & 0xFFFF, four >> 16), -1).flatten(1)
+
+    return halves(0) << 16 | halves(LOW)
 
 
 def traced(t: Tensor) -> bool:

@@ -1,6 +1,6 @@
 """The GPU kernels: the same Philox, thresholds and numbers as the native ones, in Triton.
 
-A lane draws one Philox block for four consecutive cells where the layout allows it, and one for each element else. Seeds,
+A lane draws one Philox block for eight consecutive cells where the layout allows it, and two for each element else. Seeds,
 steps, ids and rates are read from memory, so a captured or compiled graph never changes for them.
 """
 
@@ -53,6 +53,20 @@ if triton is not None:
         )  # fmt: skip
 
     @triton.jit
+    def _half(w0, w1, w2, w3, cell):  # type: ignore[no-untyped-def]
+        """The (cell % 8)-th 16 bits of a block, for each lane's one cell."""
+        pick = (cell >> 1) & 3
+        word = tl.where(pick < 2, tl.where(pick == 0, w0, w1), tl.where(pick == 2, w2, w3))
+        return tl.where((cell & 1) == 1, word >> 16, word & 0xFFFF)
+
+    @triton.jit
+    def _spread(w0, w1, w2, w3):  # type: ignore[no-untyped-def]
+        """The eight halves of each lane's block, in the order of cells."""
+        even = tl.interleave(tl.interleave(w0 & 0xFFFF, w2 & 0xFFFF), tl.interleave(w1 & 0xFFFF, w3 & 0xFFFF))
+        odd = tl.interleave(tl.interleave(w0 >> 16, w2 >> 16), tl.interleave(w1 >> 16, w3 >> 16))
+        return tl.interleave(even, odd)
+
+    @triton.jit
     def _place(i, n1, n2, n3, a0, a1, a2, a3):  # type: ignore[no-untyped-def]
         """The dot product of an element's index with four strides."""
         i3, rest = i % n3, i // n3
@@ -63,14 +77,14 @@ if triton is not None:
     def _map_kernel(  # type: ignore[no-untyped-def]
         x, residual, y, numbers, key, who, total, n1, n2, n3, x0, x1, x2, x3, r0, r1, r2, r3, y0, y1, y2, y3,
         c0, c1, c2, c3, e0, e1, e2, e3, offset, examples, stream_low, stream_high, call,
-        LAW: tl.constexpr, FOURS: tl.constexpr, STEPPED: tl.constexpr, IDS: tl.constexpr, STEPS: tl.constexpr,
+        LAW: tl.constexpr, EIGHTS: tl.constexpr, STEPPED: tl.constexpr, IDS: tl.constexpr, STEPS: tl.constexpr,
         ONES: tl.constexpr, ADD: tl.constexpr, GRAD: tl.constexpr, DOUBLE: tl.constexpr, BLOCK: tl.constexpr,
     ):  # fmt: skip
         i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = i < total
         seed = tl.load(key)
-        if FOURS:  # noqa: SIM108 - lanes of four consecutive cells of one example
-            g = tl.program_id(0).to(tl.int64) * BLOCK + 4 * tl.arange(0, BLOCK // 4)
+        if EIGHTS:  # noqa: SIM108 - lanes of eight consecutive cells of one example
+            g = tl.program_id(0).to(tl.int64) * BLOCK + 8 * tl.arange(0, BLOCK // 8)
         else:
             g = i
         cell = offset + _place(g, n1, n2, n3, c0, c1, c2, c3)
@@ -83,7 +97,6 @@ if triton is not None:
             step = tl.load(key + 1) + tl.zeros(g.shape, tl.int64)
         else:
             step = tl.zeros(g.shape, tl.int64)
-        w0, w1, w2, w3 = _words(cell >> 2, sample, step, seed, stream_low, stream_high, call)
         wide = tl.float64 if DOUBLE else tl.float32
         gain = tl.load(numbers + 1).to(tl.float64, bitcast=True).to(wide)
         shift = tl.load(numbers + 2).to(tl.float64, bitcast=True).to(wide)
@@ -97,24 +110,34 @@ if triton is not None:
             value = tl.load(x + _place(i, n1, n2, n3, x0, x1, x2, x3), mask=inside, other=0).to(wide)
         if LAW == 0:
             threshold = tl.load(numbers)
-            if FOURS:
-                word = tl.interleave(tl.interleave(w0, w2), tl.interleave(w1, w3))
+            edge = threshold >> 16
+            h0, h1, h2, h3 = _words(cell >> 3, sample, step, seed, stream_low, stream_high, call)
+            if EIGHTS:
+                high = _spread(h0, h1, h2, h3).to(tl.int64)
+                fell = high < edge
+                tie = (high == edge) & inside
+                if tl.max(tie.to(tl.int32), 0) > 0:  # one program in sixty
+                    l0, l1, l2, l3 = _words((cell >> 3) | 0x80000000, sample, step, seed, stream_low, stream_high, call)
+                    fell = fell | (tie & (_spread(l0, l1, l2, l3).to(tl.int64) < (threshold & 0xFFFF)))
             else:
-                pick = cell & 3
-                word = tl.where(pick < 2, tl.where(pick == 0, w0, w1), tl.where(pick == 2, w2, w3))
-            fell = word.to(tl.int64) < threshold
+                l0, l1, l2, l3 = _words((cell >> 3) | 0x80000000, sample, step, seed, stream_low, stream_high, call)
+                word = (_half(h0, h1, h2, h3, cell) << 16) | _half(l0, l1, l2, l3, cell)
+                fell = word.to(tl.int64) < threshold
             out = value * tl.where(fell, gain * 0, gain) + tl.where(fell, dropped, shift)
             out = tl.where(threshold > 0xFFFFFFFF, dropped + tl.zeros(i.shape, wide), out)  # nothing of x is wanted
         else:
-            pick = cell & 3
+            h0, h1, h2, h3 = _words(cell >> 3, sample, step, seed, stream_low, stream_high, call)
+            l0, l1, l2, l3 = _words((cell >> 3) | 0x80000000, sample, step, seed, stream_low, stream_high, call)
             if LAW == 2:
-                word = tl.where(pick < 2, tl.where(pick == 0, w0, w1), tl.where(pick == 2, w2, w3))
+                word = (_half(h0, h1, h2, h3, cell) << 16) | _half(l0, l1, l2, l3, cell)
                 noise = (word.to(tl.float64) + 0.5) * (2.0 / 4294967296.0) - 1.0
             else:  # the words of both cells of the pair; in float64, because log is steep near 0 and flat near 1
-                u = (tl.where(pick < 2, w0, w2).to(tl.float64) + 0.5) / 4294967296.0
-                v = (tl.where(pick < 2, w1, w3).to(tl.float64) + 0.5) / 4294967296.0
-                angle = v * 6.283185307179586
-                noise = tl.sqrt(-2.0 * tl.log(u)) * tl.where((pick & 1) == 0, tl.cos(angle), tl.sin(angle))
+                first = cell - (cell & 1)
+                word = (_half(h0, h1, h2, h3, first) << 16) | _half(l0, l1, l2, l3, first)
+                other = (_half(h0, h1, h2, h3, first + 1) << 16) | _half(l0, l1, l2, l3, first + 1)
+                u = (word.to(tl.float64) + 0.5) / 4294967296.0
+                angle = (other.to(tl.float64) + 0.5) / 4294967296.0 * 6.283185307179586
+                noise = tl.sqrt(-2.0 * tl.log(u)) * tl.where((cell & 1) == 0, tl.cos(angle), tl.sin(angle))
             out = value * (gain + gain * spread * noise.to(wide)) + shift
         if ADD:
             out += tl.load(residual + _place(i, n1, n2, n3, r0, r1, r2, r3), mask=inside, other=0).to(wide)
@@ -134,9 +157,10 @@ if triton is not None:
         step = tl.load(key + 1) if STEPPED else sample * 0
         cell = (row % tokens) * width + column
         zero = tl.zeros(column.shape, tl.int64)
-        w0, w1, w2, w3 = _words(cell >> 2, zero + sample, zero + step, tl.load(key), stream_low, stream_high, call)
-        pick = cell & 3
-        word = tl.where(pick < 2, tl.where(pick == 0, w0, w1), tl.where(pick == 2, w2, w3))
+        seed = tl.load(key)
+        h0, h1, h2, h3 = _words(cell >> 3, zero + sample, zero + step, seed, stream_low, stream_high, call)
+        l0, l1, l2, l3 = _words((cell >> 3) | 0x80000000, zero + sample, zero + step, seed, stream_low, stream_high, call)
+        word = (_half(h0, h1, h2, h3, cell) << 16) | _half(l0, l1, l2, l3, cell)
         threshold = tl.load(numbers)
         gain = tl.load(numbers + 1).to(tl.float64, bitcast=True).to(tl.float32)
         a = tl.where(word.to(tl.int64) < threshold, gain * 0, gain)
@@ -196,13 +220,14 @@ def _run(
     ys, *mids, cs, es = strides
     xs = mids[0] if x is not None else [0] * _DIMS
     rs = mids[-1] if residual is not None else [0] * _DIMS
-    fours = law == 0 and cs[3] == 1 and sizes[3] % 4 == 0 and offset % 4 == 0 and all(c % 4 == 0 for c in cs[:3]) and not es[3]
+    aligned = sizes[3] % 8 == 0 and offset % 8 == 0 and all(c % 8 == 0 for c in cs[:3])
+    eights = law == 0 and cs[3] == 1 and aligned and not es[3]
     total = y.numel()
     _map_kernel[(triton.cdiv(total, _BLOCK),)](
         y if x is None else x, y if residual is None else residual, y, numbers, key, key if who is None else who, total,
         *sizes[1:], *xs, *rs, *ys, *cs, *es, offset, 0 if who is None else who.shape[-1],
         stream & 0xFFFFFFFF, (stream >> 32) & 0xFFFFFFFF, call,
-        LAW=law, FOURS=fours, STEPPED=key.numel() > 1, IDS=who is not None, STEPS=who is not None and who.dim() == 2,
+        LAW=law, EIGHTS=eights, STEPPED=key.numel() > 1, IDS=who is not None, STEPS=who is not None and who.dim() == 2,
         ONES=x is None, ADD=residual is not None, GRAD=grad, DOUBLE=y.dtype == torch.float64, BLOCK=_BLOCK,
     )  # fmt: skip
 
