@@ -1,4 +1,5 @@
-// The one file that knows torch, through its stable ABI. The schemas are defined in Python (engines/torch/ops.py).
+// The one file that knows torch, through its stable ABI, and Python. The schemas are defined in Python (engines/torch/ops.py).
+#include <Python.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -184,7 +185,43 @@ int64_t instructions(int64_t choice) {
   return 0;
 }
 
+// factor(y, numbers, key, who, rows, columns, stream, call, flags): what thinned::factor writes for an element mask on
+// rows of a contiguous tensor, from addresses; who 0: no ids;
+// flags: 1 for float64, 2 for a key with a step. For tensors so small that a dispatch costs more than the work.
+PyObject* small_factor(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+  int64_t v[9];
+  if (count != 9) {
+    PyErr_SetString(PyExc_TypeError, "factor takes 9 integers");
+    return nullptr;
+  }
+  for (int i = 0; i < 9; ++i) v[i] = PyLong_AsLongLong(arguments[i]);
+  if (PyErr_Occurred()) return nullptr;
+  const int64_t* numbers = reinterpret_cast<const int64_t*>(v[1]);
+  const int64_t* key = reinterpret_cast<const int64_t*>(v[2]);
+  const int64_t* ids = reinterpret_cast<const int64_t*>(v[3]);
+  const int64_t rows = v[4], columns = v[5];
+  const bool wide = v[8] & 1, stepped = v[8] & 2;
+  thinned::Lane lane{};
+  thinned::derive(uint64_t(key[0]), uint64_t(v[6]), uint32_t(v[7]), lane.key);
+  lane.step = stepped ? uint32_t(key[1]) : 0;
+  const thinned::Affine map = {as_double(numbers[1]), 0, 0, false};
+  char* y = reinterpret_cast<char*>(v[0]);
+  for (int64_t row = 0; row < rows; ++row) {
+    lane.sample = uint64_t(ids ? ids[row] : row);
+    kernels->stream(wide ? thinned::F64 : thinned::F32, nullptr, nullptr, y + row * columns * (wide ? 8 : 4), columns, 0, lane,
+                    uint32_t(numbers[0]), map);
+  }
+  Py_RETURN_NONE;
+}
+
+PyMethodDef METHODS[] = {
+    {"factor", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(small_factor)), METH_FASTCALL, nullptr},
+    {nullptr, nullptr, 0, nullptr}};
+PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "_native", nullptr, -1, METHODS, nullptr, nullptr, nullptr, nullptr};
+
 }  // namespace
+
+PyMODINIT_FUNC PyInit__native() { return PyModule_Create(&MODULE); }
 
 STABLE_TORCH_LIBRARY_IMPL(thinned, CPU, m) {
   m.impl("map", TORCH_BOX(&map));

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -125,7 +126,14 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
 
     Unlike torch, an element that falls is 0 even where ``input`` holds inf or NaN, and a NaN ``p`` is an error.
     """
-    return drop(input, presets.dropout(p), mode=_mode(training), inplace=inplace)
+    if not training or not input.numel():
+        return drop(input, presets.dropout(p), mode="mean" if not training else "off")
+    return sample(input, _elementwise(p, tuple(input.shape)), None, None, inplace)
+
+
+@lru_cache(maxsize=4096)
+def _elementwise(p: float, shape: tuple[int, ...]) -> dispatch.Ready:
+    return dispatch.ready(plan(presets.dropout(p), shape))
 
 
 def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -216,7 +224,7 @@ def bias_act_dropout(
 
 
 def _drawn(x: Tensor, p: float, key: Key | Whose | None) -> tuple[dispatch.Ready, Whose]:
-    ready = dispatch.ready(plan(presets.dropout(p), tuple(x.shape)))
+    ready = _elementwise(p, tuple(x.shape))
     whose = _whose.draw() if key is None else _whose.of(key) if isinstance(key, Key) else key
     if whose.who is not None:
         check_samples(whose.who, ready.plan.sample_axis, ready.plan.samples)

@@ -97,7 +97,11 @@ class Dropout(Host, _DropoutNd):
             ready = self._ready[shape] = self._prepare(x)
             if len(self._ready) > _SHAPES:
                 self._ready = {shape: ready}
-        y = functional.sample(x, ready, self.whose(), None, self.inplace, self.impl)
+        whose = self.whose()
+        if whose.who is None and x.dtype.is_floating_point and not ready.plan.identity:
+            y = dispatch.sample(x, ready, whose, self.inplace, self.impl)
+        else:
+            y = functional.sample(x, ready, whose, None, self.inplace, self.impl)
         return y if x is input else y.view_as(input)
 
     def _prepare(self, x: Tensor) -> Ready:

@@ -40,10 +40,10 @@ class Host:
             return self.frozen
         if self.tape is not None:
             return self.tape.turn(self)
-        return self.fresh()
+        return draw() if self.owner is None else self.calls.next(self.owner.now(), self.stream)
 
     def fresh(self) -> Whose:
-        """:meth:`whose`, with nothing frozen or replayed."""
+        """:meth:`whose` with nothing frozen or replayed."""
         return draw() if self.owner is None else self.calls.next(self.owner.now(), self.stream)
 
 

@@ -84,4 +84,4 @@ def shard_of(spec: Drop, shape: tuple[int, ...], axis: str, index: int, count: i
     at = expand(spec.of, len(shape)).index(axis)
     whole = plan(spec, (*shape[:at], shape[at] * count, *shape[at + 1 :]))
     part = dispatch.ready(plan(spec, shape))
-    return part._replace(cells=whole.strides, offset=index * shape[at] * whole.strides[at])
+    return part._replace(rows=0, cells=whole.strides, offset=index * shape[at] * whole.strides[at])

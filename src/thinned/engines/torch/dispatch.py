@@ -17,13 +17,14 @@ from torch.autograd import forward_ad
 from ..._errors import InputError, unknown
 from ...algebra.drop import Drop
 from ...algebra.per import Block
-from ...algebra.plan import Plan, plan
-from . import ops, reference
+from ...algebra.plan import WORDS, Plan, plan
+from . import native, ops, reference
 from .whose import Whose
 
 Impl = Literal["auto", "reference", "native", "triton"]
 IMPLEMENTATIONS = ("auto", "reference", "native", "triton")
-SMALL = 1 << 15  # elements up to which the factor is stored
+SMALL = 1 << 15  # elements up to which the factor is stored for autograd
+TINY = 1 << 12  # and without autograd
 _NATIVE = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _EXACT = (torch.float32, torch.float64)  # where a stored factor holds the gain without bias
 
@@ -37,6 +38,9 @@ class Ready(NamedTuple):
     axis: int
     law: int
     offset: int
+    small: bool  # may the factor stand for the map?
+    rows: int  # and columns: for an element mask on an input whose first axis is the examples; else 0
+    columns: int
 
 
 @lru_cache(maxsize=4096)
@@ -44,7 +48,10 @@ def ready(plan: Plan) -> Ready:
     """Prepare a plan, once."""
     numbers = ops.numbers(plan.threshold, plan.gain, plan.shift, plan.dropped, plan.spread)
     axis = -1 if plan.sample_axis is None else plan.sample_axis
-    return Ready(plan, numbers, plan.strides, axis, ops.LAWS.index(plan.law), 0)
+    small = not (plan.shift or plan.dropped or plan.erased or plan.realised)
+    plain = small and plan.law == "bernoulli" and 0 < plan.threshold < WORDS
+    rows = plan.shape[0] if plain and axis == 0 and plan.cells_shape == plan.shape else 0
+    return Ready(plan, numbers, plan.strides, axis, ops.LAWS.index(plan.law), 0, small, rows, plan.cells)
 
 
 def numbers_of(drop: Drop) -> Tensor | None:
@@ -116,7 +123,7 @@ def choose(x: Tensor, impl: Impl | None = None) -> tuple[Impl, str]:
     return ("reference", obstacle) if obstacle else (kind, "the fastest for this tensor")
 
 
-def sample(x: Tensor, ready: Ready, whose: Whose, *, inplace: bool = False, impl: Impl | None = None) -> Tensor:
+def sample(x: Tensor, ready: Ready, whose: Whose, inplace: bool = False, impl: Impl | None = None) -> Tensor:
     """What training sees: ``x`` with its noise, under autograd. ``x`` is not empty and ``ready.plan`` not the identity."""
     if _DEFAULT != "auto" or impl is not None or x.dtype not in _NATIVE or x.device.type != "cpu" or ops.missing:
         kind, _ = choose(x, impl)
@@ -129,22 +136,39 @@ def sample(x: Tensor, ready: Ready, whose: Whose, *, inplace: bool = False, impl
         whose = whose._replace(who=None)
     if plan.realised and not plan.erased:
         return _Blocks.apply(x, plan, whose, inplace)
-    noise = _noise(ready, whose)
     if torch.compiler.is_compiling() or type(x) not in _PLAIN:
-        y = ops.apply(x, *noise, False)
+        y = ops.apply(x, *_noise(ready, whose), False)
         return x.copy_(y) if inplace else y
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        y = _by_factor(x, plan, noise)
+        y = _by_factor(x, plan, _noise(ready, whose))
         return x.copy_(y) if inplace else y
-    if not (x.requires_grad and torch.is_grad_enabled()):
+    learns = x.requires_grad and torch.is_grad_enabled()
+    if ready.small and x.numel() <= (SMALL if learns else TINY) and x.dtype in _EXACT:
+        a = _small_factor(x, ready, whose)
+        return x.mul_(a) if inplace else x * a
+    noise = _noise(ready, whose)
+    if not learns:
         if inplace:
             ops.map_into(x, x, *noise, False)
             return x
         return ops.map(x, *noise, False)
-    if x.numel() <= SMALL and x.dtype in _EXACT and not (plan.shift or plan.dropped or plan.erased):
-        a = ops.factor(x, *noise)
-        return x.mul_(a) if inplace else x * a
     return _Map.apply(x, noise, inplace)
+
+
+def _small_factor(x: Tensor, ready: Ready, whose: Whose) -> Tensor:
+    """``thinned::factor`` without the dispatcher, which would cost more than the work."""
+    key, who = whose.key, whose.who
+    a = torch.empty_like(x)
+    direct = (
+        ready.rows and type(a) is Tensor and a.is_contiguous() and (who is None or who.dim() == 1) and native.factor is not None
+    )
+    if not direct or torch._C._len_torch_dispatch_stack():
+        return ops.factor(x, *_noise(ready, whose))
+    native.factor(  # type: ignore[misc]
+        a.data_ptr(), ready.numbers.data_ptr(), key.data_ptr(), 0 if who is None else who.data_ptr(), ready.rows,
+        ready.columns, whose.stream, whose.call, (x.dtype == torch.float64) + 2 * (key.numel() > 1),
+    )  # fmt: skip
+    return a
 
 
 def _noise(ready: Ready, whose: Whose) -> tuple[Any, ...]:

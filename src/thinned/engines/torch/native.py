@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
+import importlib
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
 INSTRUCTIONS = ("portable", "avx2", "avx512")
+factor: Callable[..., None] | None = None  # see csrc/bind.cpp
 
 
 def _load() -> str:
     """Load the kernels; the reason where that cannot be done, else nothing."""
-    here = Path(__file__).parent
-    built = [path for suffix in EXTENSION_SUFFIXES if (path := here / f"_native{suffix}").exists()]
-    if not built:
-        return "the native kernels were not built: install torch and a C++17 compiler, then reinstall thinned"
+    global factor
     try:
-        torch.ops.load_library(str(built[0]))
-    except OSError as error:  # built for another torch or another machine
+        built: Any = importlib.import_module("._native", __package__)
+    except ModuleNotFoundError:
+        return "the native kernels were not built: install torch and a C++17 compiler, then reinstall thinned"
+    except ImportError as error:  # built for another torch or another machine
         return f"the native kernels cannot be loaded ({error}); reinstall thinned"
+    factor = built.factor
     return ""
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...algebra.key import Key
 
 _SIGN = 1 << 63
+_ONE = (1,)
 
 
 class Whose(NamedTuple):
@@ -34,8 +35,9 @@ def draw(generator: torch.Generator | None = None) -> Whose:
 
     So ``torch.manual_seed``, ``fork_rng`` and activation checkpointing do for our masks what they do for torch's.
     """
-    device = None if generator is None else generator.device
-    return Whose(torch.randint(-_SIGN, _SIGN - 1, (1,), generator=generator, device=device))
+    if generator is None:
+        return Whose(torch.randint(-_SIGN, _SIGN - 1, _ONE))
+    return Whose(torch.randint(-_SIGN, _SIGN - 1, _ONE, generator=generator, device=generator.device))
 
 
 def of(key: Key) -> Whose:
