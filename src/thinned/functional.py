@@ -241,8 +241,10 @@ def laid_out(spec: Drop, x: Tensor, dims: int, name: str) -> Drop:
     """
     if x.dim() == dims + 2:
         return spec
+    if spec.of != "b c *" or (spec.per not in ("b c", "b c *") and not isinstance(spec.per, Block)):
+        return spec  # coins of another layout: the rank does not matter
     if x.dim() == dims + 1 and dims != 2:
-        per = replace(spec.per, per="c *") if isinstance(spec.per, Block) else "c"
+        per = replace(spec.per, per="c *") if isinstance(spec.per, Block) else spec.per.replace("b ", "")
         return replace(spec, per=per, of="c *")
     message = f"{name}: expected an input of shape {_SHAPES[dims]}, but got {list(x.shape)}"
     if dims == 1 or x.dim() < 2 or isinstance(spec.per, Block):

@@ -19,6 +19,7 @@ from thinned.algebra import (
     Realised,
     Uniform,
     Zero,
+    moments,
 )
 
 rates = st.floats(0, 1)
@@ -99,3 +100,16 @@ def test_defaults():
     assert Drop(Bernoulli(0.5)) == Drop(Bernoulli(0.5), "b *", "b *", Zero(), Inverted()) == presets.dropout()
     assert presets.dropout(0.5).at(0.2) == presets.dropout(0.2)
     assert presets.uout(0.5).at(0.2) == presets.uout(0.2)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Drop(Bernoulli(0.5), fill=Constant(3.0)), "Constant fill needs the scale Classic"),
+        (lambda: Drop(Bernoulli(0.3), per=Block("*", 3, per="b c"), of="b c *", scale=Realised()), "seeds of its own along"),
+        (lambda: moments(Drop(Bernoulli(0.5), scale=Realised())), "it depends on what else fell"),
+    ],
+)
+def test_combinations_without_a_meaning(build, message):
+    with pytest.raises(InputError, match=message):
+        build()

@@ -44,10 +44,19 @@ class Drop:
         binary = isinstance(self.law, Bernoulli)
         if not binary and not isinstance(self.fill, Zero):
             raise InputError(f"a fill needs a law that drops (Bernoulli), but got {self.law}")
+        if isinstance(self.fill, Constant) and isinstance(self.scale, (Inverted, Realised)):
+            raise InputError(
+                f"a Constant fill needs the scale Classic() or MomentMatch(), but got {self.scale}: scaling survivors up "
+                "keeps a mean only where what falls is 0"
+            )
         if not binary and isinstance(self.scale, (Realised, MomentMatch)):
             raise InputError(f"scale {type(self.scale).__name__} needs the Bernoulli law, but got {self.law}")
         if isinstance(self.per, Block) and not (binary and isinstance(self.scale, Realised)):
             raise InputError("a Block needs the Bernoulli law and the scale Realised(), because its kept fraction varies")
+        if isinstance(self.per, Block) and self.per.per and not set(_per.axes(self.per.over)) <= set(_per.axes(self.per.per)):
+            raise InputError(
+                f"a Block needs seeds of its own along the axes that it covers, {self.per.over!r}, but got {self.per}"
+            )
 
     @property
     def rate(self) -> float:

@@ -10,6 +10,7 @@ from .drop import Drop
 from .law import Bernoulli
 from .per import Block
 from .plan import coefficients
+from .scale import Realised
 
 SELU_SATURATION = -1.7580993408473766  # -lambda * alpha of SELU, Klambauer et al. 2017
 
@@ -37,10 +38,12 @@ def moments(drop: Drop) -> Moments:
     >>> moments(Drop(Bernoulli(0.5))).var(3.0)  # x^2 p / q
     9.0
 
-    Raises :class:`InputError` for blocks: their places share seeds, and their scale depends on the draw.
+    Raises :class:`InputError` for blocks, whose places share seeds, and for Realised scales, which depend on the draw.
     """
     if isinstance(drop.per, Block):
         raise InputError("a Block has no moments for one element; see thinned.algebra.per.block_fraction")
+    if isinstance(drop.scale, Realised):
+        raise InputError("a Realised scale has no moments for one element: it depends on what else fell")
     law = drop.law
     if not isinstance(law, Bernoulli):
         gain, shift, _ = coefficients(drop, 0.0)

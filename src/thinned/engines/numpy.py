@@ -37,10 +37,12 @@ def words(key: Key, samples: int, cells: int) -> Words:
 
     def halves(flag: int) -> Words:
         counter = (blocks[None, :] | np.uint64(flag), (ids & _LOW)[:, None], (ids >> _HALF)[:, None], _column(key.step))
-        four = np.stack(philox(counter, derive(key.seed, key.stream, key.call)), axis=-1)
-        return np.stack((four & np.uint32(0xFFFF), four >> np.uint32(16)), axis=-1).reshape(samples, 8 * len(blocks))
+        four: Words = np.stack(philox(counter, derive(key.seed, key.stream, key.call)), axis=-1)
+        both: Words = np.stack((four & np.uint32(0xFFFF), four >> np.uint32(16)), axis=-1)
+        return both.reshape(samples, 8 * len(blocks))
 
-    return ((halves(0) << np.uint32(16)) | halves(LOW))[:, :cells]
+    drawn: Words = (halves(0) << np.uint32(16)) | halves(LOW)
+    return drawn[:, :cells]
 
 
 def _column(step: Any) -> NDArray[np.uint64]:

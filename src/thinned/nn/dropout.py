@@ -68,7 +68,7 @@ class Dropout(Host, _DropoutNd):
         super().__init__(point.rate, inplace)
 
     @property
-    def p(self) -> float:  # type: ignore[override]
+    def p(self) -> float:
         """The rate: of dropping, in [0, 1] (or the strength of a law that drops nothing)."""
         return self._rate
 
@@ -84,8 +84,9 @@ class Dropout(Host, _DropoutNd):
         mode = self.mode()
         if mode != "sample" or not input.numel():
             return functional.drop(input, self.drop, mode=mode, inplace=self.inplace)
-        if torch.compiler.is_compiling() and self._numbers is not None and self.layout is None and self.shard is None:
-            return self._traced(input)
+        numbers = self._numbers
+        if torch.compiler.is_compiling() and numbers is not None and self.layout is None and self.shard is None:
+            return self._traced(input, numbers)
         if self._rate == 0.0:
             return input
         x = input
@@ -112,12 +113,12 @@ class Dropout(Host, _DropoutNd):
             return placing.shard_of(spec, tuple(x.shape), *self.shard)
         return dispatch.ready(plan(spec, tuple(x.shape)))
 
-    def _traced(self, x: Tensor) -> Tensor:
+    def _traced(self, x: Tensor, numbers: Tensor) -> Tensor:
         """Within a graph: the rate is read from a tensor, and sizes may be symbols."""
         spec = self.point  # of the same law and coins as the point at the current rate, and never another object
         if self.dims is not None:
             spec = functional.laid_out(spec, x, self.dims, self.extra_repr())
-        return dispatch.traced(x, spec, self._numbers, self.whose(), self.impl)
+        return dispatch.traced(x, spec, numbers, self.whose(), self.impl)
 
     def extra_repr(self) -> str:
         name = self.point.name

@@ -1,6 +1,6 @@
 """Changing the dropout of models that exist."""
 
 from .edits import Edits
-from .replace import replace
+from .swap import replace
 
 __all__ = ["Edits", "replace"]

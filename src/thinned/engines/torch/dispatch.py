@@ -129,7 +129,7 @@ def sample(x: Tensor, ready: Ready, whose: Whose, inplace: bool = False, impl: I
         kind, _ = choose(x, impl)
         if kind == "reference":
             part = ready.offset or ready.cells != ready.plan.strides
-            y = ops.readable(x, *_noise(ready, whose), False) if part else reference.sample(x, ready.plan, whose)
+            y = ops.readable(x, *(*_noise(ready, whose), False)) if part else reference.sample(x, ready.plan, whose)
             return x.copy_(y) if inplace else y
     plan = ready.plan
     if whose.who is not None and ready.axis < 0:

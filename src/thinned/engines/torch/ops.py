@@ -125,7 +125,7 @@ def _factor(like: Tensor, numbers: Tensor, key: Tensor, who: Tensor | None, cell
 
 
 def _map_add(x: Tensor, residual: Tensor, *noise: Any) -> Tensor:
-    return readable(x.to(_wide(x)), *noise, False).add(residual).to(x.dtype)
+    return readable(x.to(_wide(x)), *(*noise, False)).add(residual).to(x.dtype)
 
 
 def _map_into(y: Tensor, x: Tensor, *noise: Any) -> None:
@@ -145,7 +145,7 @@ def _on_gpu(name: str) -> Any:
     return kernel
 
 
-_READABLE = {"map": readable, "map_add": _map_add, "map_into": _map_into, "factor": _factor}
+_READABLE: dict[str, Any] = {"map": readable, "map_add": _map_add, "map_into": _map_into, "factor": _factor}
 for _name, _kernel in [*_READABLE.items(), ("apply", readable)]:
     if missing:
         _library.impl(_name, _kernel, "CPU")

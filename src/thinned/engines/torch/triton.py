@@ -247,14 +247,14 @@ def map_into(y: Tensor, x: Tensor, *noise: Any) -> None:
 def map_add(x: Tensor, residual: Tensor, *noise: Any) -> Tensor:
     """``thinned::map_add``."""
     y = torch.empty_like(x)
-    _run(x, residual, y, *noise, False)
+    _run(x, residual, y, *(*noise, False))
     return y
 
 
 def factor(like: Tensor, *noise: Any) -> Tensor:
     """``thinned::factor``."""
     y = torch.empty_like(like)
-    _run(None, None, y, *noise, True)
+    _run(None, None, y, *(*noise, True))
     return y
 
 

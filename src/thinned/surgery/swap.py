@@ -33,7 +33,7 @@ def replace(model: torch_nn.Module) -> Edits:
             if child is None or type(child) not in _OURS or child._forward_hooks or child._forward_pre_hooks:
                 continue
             if id(child) not in made:
-                made[id(child)] = _OURS[type(child)](child.p, child.inplace)  # type: ignore[arg-type]
+                made[id(child)] = _OURS[type(child)](child.p, child.inplace)
                 made[id(child)].train(child.training)
             edits.append(Edit(f"{path}.{name}".lstrip("."), parent, name, child, made[id(child)]))
     for edit in edits:
