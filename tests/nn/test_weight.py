@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 import thinned
 from thinned import InputError, nn, presets
-from thinned.algebra import Bernoulli, Constant, Drop, MomentMatch, Realised
+from thinned.algebra import Bernoulli, Classic, Constant, Drop, MomentMatch, Realised
 from thinned.nn.weight import rectified
 
 
@@ -60,7 +60,7 @@ def test_zeros_stay_zeros(dtype):
 @pytest.mark.parametrize(
     "point",
     [
-        Drop(Bernoulli(0.5), "b o i", "b o i", Constant(1.0)),
+        Drop(Bernoulli(0.5), "b o i", "b o i", Constant(1.0), Classic()),
         Drop(Bernoulli(0.5), "b o i", "b o i", scale=Realised()),
         Drop(Bernoulli(0.5), "b o i", "b o i", scale=MomentMatch()),
     ],

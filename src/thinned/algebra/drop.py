@@ -55,7 +55,7 @@ class Drop:
             raise InputError("a Block needs the Bernoulli law and the scale Realised(), because its kept fraction varies")
         if isinstance(self.per, Block) and self.per.per and not set(_per.axes(self.per.over)) <= set(_per.axes(self.per.per)):
             raise InputError(
-                f"a Block needs seeds of its own along the axes that it covers, {self.per.over!r}, but got {self.per}"
+                f"a Block needs seeds of its own along the axes {self.per.over!r} that it covers, but got {self.per}"
             )
 
     @property
