@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import torch
@@ -51,9 +52,11 @@ def main(rank: int, ranks: int, store: str, out: str) -> None:
         seen[wrap] = (torch.cat(parts), grad.full_tensor() if wrap == "fsdp" else grad)
     if rank == 0:
         torch.save(seen, out)
+    dist.barrier()
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
+    os._exit(0)  # gloo's threads do not always end with the interpreter

@@ -221,12 +221,12 @@ def test_ranks_share_one_mask(ranks, tmp_path):
         for rank in range(ranks)
     ]
     try:
-        for process in started:
-            _, errors = process.communicate(timeout=240)
-            assert process.returncode == 0, errors
+        ended = [(process.communicate(timeout=240)[1], process.returncode) for process in started]
     finally:
         for process in started:
             process.kill()
+            process.communicate()
+    assert all(code == 0 for _, code in ended), ended
     seen = torch.load(tmp_path / "seen.pt", weights_only=True)
     model, (x, ids) = net(), batch()
     key = thinned.key(model, 3)
