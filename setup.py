@@ -4,6 +4,8 @@ The kernels are bound through torch's stable ABI, so only headers are needed: th
 environment, looked for there because an isolated build cannot import it.
 """
 
+import os
+import shutil
 import sys
 import sysconfig
 from pathlib import Path
@@ -27,19 +29,29 @@ def torch_home() -> Path | None:
     return None
 
 
+def obstacle() -> str:
+    """Why there is no sense in trying; empty where there is."""
+    if torch_home() is None:
+        return "torch >= 2.10 is not installed"
+    compilers = [os.environ[name].split()[0] for name in ("CXX", "CC") if os.environ.get(name)] or [
+        "c++",
+        "g++",
+        "clang++",
+        "cl",
+    ]
+    return "" if any(shutil.which(name) for name in compilers) else "no C++ compiler was found"
+
+
 class BuildNative(build_ext):
     def build_extension(self, ext: Extension) -> None:
         home = torch_home()
-        if home is None:
-            print(REMEDY.format(why="torch >= 2.10 is not installed"), file=sys.stderr)
-            return
         ext.include_dirs = [str(home / "include")]
         ext.library_dirs = [str(home / "lib")]
         ext.libraries = ["torch", "torch_cpu", "c10"]
         try:
             super().build_extension(ext)
         except Exception as error:  # noqa: BLE001 - any failure of any compiler: the pure package works
-            print(REMEDY.format(why=str(error).splitlines()[0]), file=sys.stderr)
+            print(REMEDY.format(why=f"{type(error).__name__}: the compiler failed"), file=sys.stderr)
 
     def copy_extensions_to_source(self) -> None:
         self.extensions = [e for e in self.extensions if (Path(self.build_lib) / self.get_ext_filename(e.name)).exists()]
@@ -47,18 +59,19 @@ class BuildNative(build_ext):
 
 
 GCC = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-g0", "-w"]
-flags = ["/O2", "/std:c++17"] if sys.platform == "win32" else GCC
+native = Extension(
+    "thinned.engines.torch._native",
+    SOURCES,
+    depends=["csrc/philox.h", "csrc/kernels.h", "csrc/kernels.inl", "csrc/halves.inl", "csrc/walk.h"],
+    define_macros=[("TORCH_TARGET_VERSION", "0x020a000000000000"), ("Py_LIMITED_API", "0x030A0000")],
+    extra_compile_args=["/O2", "/std:c++17"] if sys.platform == "win32" else GCC,
+    py_limited_api=True,
+)
+why = obstacle()
+if why:
+    print(REMEDY.format(why=why), file=sys.stderr)
 setup(
-    ext_modules=[
-        Extension(
-            "thinned.engines.torch._native",
-            SOURCES,
-            depends=["csrc/philox.h", "csrc/kernels.h", "csrc/kernels.inl", "csrc/halves.inl", "csrc/walk.h"],
-            define_macros=[("TORCH_TARGET_VERSION", "0x020a000000000000"), ("Py_LIMITED_API", "0x030A0000")],
-            extra_compile_args=flags,
-            py_limited_api=True,
-        )
-    ],
+    ext_modules=[] if why else [native],
     cmdclass={"build_ext": BuildNative},
-    options={"bdist_wheel": {"py_limited_api": "cp310"}},
+    options={} if why else {"bdist_wheel": {"py_limited_api": "cp310"}},
 )
