@@ -221,7 +221,7 @@ def peers() -> list[dict[str, Any]]:
 
         t = tf.constant(x.numpy())
         run = tf.function(lambda v: tf.nn.dropout(v, 0.5))
-        rows.append({"name": f"tensorflow {tf.__version__}", "time": median(lambda: run(t).numpy)})
+        rows.append({"name": f"tensorflow {tf.__version__}", "time": median(lambda: run(t).numpy())})
     except ImportError as error:
         print(f"left out: {error}")
     try:
