@@ -21,7 +21,7 @@ MAY = {
     "train": {"algebra", "presets", "engines.torch", "functional", "nn"},
     "studies": {"algebra", "presets", "train", "nn", "functional"},
     "testing": {"algebra", "presets", "functional", "engines.numpy"},
-    "cli": {"studies"},
+    "cli": {"studies", "presets"},
 }
 # Third-party packages, each beside the rooms that may import it.
 PACKAGES = {

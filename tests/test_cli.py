@@ -167,3 +167,20 @@ def test_python_api_takes_numpy_numbers_and_columns(tmp_path):
     numbers = {"folds": np.int64(2), "epochs": np.int8(1), "seed": np.int32(3), "lr": np.float32(0.01), "rows": np.int64(60)}
     result = thinned.study(table, target=1, level="quick", arms=["dropout"], jobs=np.int64(1), out=tmp_path / "o", **numbers)
     assert result.analysis.header["settings"]["seed"] == 3
+
+
+def test_methods_lists_the_catalogue():
+    from typer.testing import CliRunner
+
+    from thinned.cli.app import app
+    from thinned.presets import CATALOG
+
+    run = CliRunner(env={"COLUMNS": "200"})
+    table = run.invoke(app, ["methods"])
+    assert table.exit_code == 0
+    assert all(name in table.output for name in CATALOG)
+    page = run.invoke(app, ["methods", "drop-path"])
+    assert "Larsson, Maire, Shakhnarovich 2017" in page.output
+    wrong = run.invoke(app, ["methods", "droppath"])
+    assert wrong.exit_code == 2
+    assert "did you mean 'drop-path'" in wrong.output

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ._errors import InputError
     from .algebra import Drop, Key
     from .functional import explain
-    from .nn import ModelKey, Tape, frozen, key, key_of, off, recording, replaying, sampling
+    from .nn import ModelKey, Tape, frozen, key, key_of, off, recording, replaying, sampling, step
     from .presets import CATALOG
     from .studies import study
     from .surgery import replace
@@ -35,6 +35,7 @@ _HOME = {
     "Tape": "nn",
     "off": "nn",
     "sampling": "nn",
+    "step": "nn",
     "replace": "surgery",
     "study": "studies",
 }
@@ -60,6 +61,7 @@ __all__ = [
     "replace",
     "replaying",
     "sampling",
+    "step",
     "study",
     "testing",
     "train",

@@ -7,21 +7,29 @@ from .law import Bernoulli, Gaussian, Uniform
 from .moments import moments
 from .per import Block
 from .plan import Plan, plan
-from .scale import Classic, Inverted, MomentMatch, Realised
+from .scale import Classic, Inverted, MomentMatch, Realised, Unscaled
+from .schedule import Annealed, Cosine, Curriculum, Early, Late, Linear
 
 __all__ = [
+    "Annealed",
     "Bernoulli",
     "Block",
     "Classic",
     "Constant",
+    "Cosine",
+    "Curriculum",
     "Drop",
+    "Early",
     "Gaussian",
     "Inverted",
     "Key",
+    "Late",
+    "Linear",
     "MomentMatch",
     "Plan",
     "Realised",
     "Uniform",
+    "Unscaled",
     "Zero",
     "moments",
     "plan",

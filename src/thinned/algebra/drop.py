@@ -10,12 +10,18 @@ from . import per as _per
 from .fill import Constant, Fill, Zero
 from .law import Bernoulli, Gaussian, Law, Uniform, at, strength
 from .per import Block
-from .scale import Classic, Inverted, MomentMatch, Realised, Scale
+from .scale import Classic, Inverted, MomentMatch, Realised, Scale, Unscaled
 
 _PARTS: dict[str, dict[str, type]] = {
     "law": {"bernoulli": Bernoulli, "gaussian": Gaussian, "uniform": Uniform},
     "fill": {"zero": Zero, "constant": Constant},
-    "scale": {"inverted": Inverted, "classic": Classic, "realised": Realised, "moment-match": MomentMatch},
+    "scale": {
+        "inverted": Inverted,
+        "classic": Classic,
+        "realised": Realised,
+        "moment-match": MomentMatch,
+        "unscaled": Unscaled,
+    },
     "per": {"block": Block},
 }
 

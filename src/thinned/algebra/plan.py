@@ -12,7 +12,7 @@ from .drop import Drop
 from .fill import Constant
 from .law import Bernoulli, Gaussian, Law
 from .per import EXAMPLE, Block
-from .scale import Classic, Inverted, MomentMatch, Realised
+from .scale import Classic, Inverted, MomentMatch, Realised, Unscaled
 
 LawName: TypeAlias = Literal["bernoulli", "gaussian", "uniform"]
 WORDS = 1 << 32
@@ -95,7 +95,7 @@ def coefficients(drop: Drop, p: float) -> tuple[float, float, float]:
             shift = -gain * p * fill
         case MomentMatch():
             return 0.0, 0.0, 0.0
-        case Classic() | Realised():
+        case Classic() | Realised() | Unscaled():
             gain, shift = 1.0, 0.0
     return gain, shift, gain * fill + shift
 

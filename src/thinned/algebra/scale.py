@@ -26,4 +26,9 @@ class MomentMatch:
     """Scale and shift so that input of mean 0 and variance 1 keeps both; evaluation is the identity. Klambauer et al. 2017."""
 
 
-Scale: TypeAlias = Inverted | Classic | Realised | MomentMatch
+@dataclass(frozen=True, slots=True)
+class Unscaled:
+    """No scale while training and none in evaluation: means differ, and the method lives with it (LayerDrop, word dropout)."""
+
+
+Scale: TypeAlias = Inverted | Classic | Realised | MomentMatch | Unscaled

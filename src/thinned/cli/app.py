@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from .methods import methods
 from .study import study
 
 app = typer.Typer(
@@ -15,6 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(study)
+app.command()(methods)
 
 
 def _version(wanted: bool) -> None:

@@ -12,7 +12,8 @@ from .dropout import (
     FeatureAlphaDropout,
     GaussianDropout,
 )
-from .keys import ModelKey, key, key_of
+from .keys import ModelKey, key, key_of, step
+from .loss import fraternal, multi_sample, r_drop
 from .modes import Tape, frozen, off, recording, replaying, sampling
 from .weight import DropWeight
 
@@ -30,11 +31,15 @@ __all__ = [
     "GaussianDropout",
     "ModelKey",
     "Tape",
+    "fraternal",
     "frozen",
     "key",
     "key_of",
+    "multi_sample",
     "off",
+    "r_drop",
     "recording",
     "replaying",
     "sampling",
+    "step",
 ]

@@ -12,6 +12,7 @@ from .. import functional, presets
 from .._errors import InputError
 from ..algebra.drop import Drop
 from ..algebra.plan import plan
+from ..algebra.schedule import SCHEDULES, Schedule
 from ..engines.torch import dispatch
 from ..engines.torch.dispatch import Impl, Ready, numbers_of
 from . import placing
@@ -23,7 +24,8 @@ _SHAPES = 64  # how many input shapes a layer remembers
 class Dropout(Host, _DropoutNd):
     """Any point on activations; with a number, torch's Dropout.
 
-    ``method``: the rate, the name of a preset with its arguments, or a :class:`thinned.algebra.Drop`.
+    ``method``: the rate, the name of a preset with its arguments, or a :class:`thinned.algebra.Drop`. A schedule may stand
+    where the rate does, moved by :meth:`ModelKey.at` or :func:`thinned.step`.
     ``inplace``: write the result into the input. ``dims``: the axes of the map (1, 2 or 3), which then decides how
     the input's rank is read, as torch's Dropout1d, 2d and 3d do. ``layout``: the input's axes by name where the examples
     are not first, such as ``"t b d"``; ``"(b t) d"`` for examples and tokens flattened into one axis (a keyed model reads
@@ -39,7 +41,7 @@ class Dropout(Host, _DropoutNd):
 
     def __init__(
         self,
-        method: float | str | Drop | None = None,
+        method: float | str | Drop | Schedule | None = None,
         inplace: bool = False,
         *,
         dims: int | None = None,
@@ -48,6 +50,15 @@ class Dropout(Host, _DropoutNd):
         impl: Impl | None = None,
         **arguments: Any,
     ) -> None:
+        moving = [name for name, value in arguments.items() if isinstance(value, SCHEDULES)]
+        self.schedule: Schedule | None = method if isinstance(method, SCHEDULES) else None
+        if isinstance(method, SCHEDULES):
+            method = method(0)
+        elif moving:
+            if not isinstance(method, str) or moving != [presets.strength(method)]:
+                raise InputError(f"a schedule stands in the place of the rate, but got it for {', '.join(moving)}")
+            self.schedule = arguments[moving[0]]
+            arguments[moving[0]] = self.schedule(0)
         if isinstance(method, str):
             point = presets.make(method, **arguments)
         elif isinstance(method, Drop):
@@ -66,6 +77,11 @@ class Dropout(Host, _DropoutNd):
         self.shard = placing.check_shard(shard, point) if shard is not None else None
         self.impl: Impl | None = impl
         super().__init__(point.rate, inplace)
+
+    def step(self, step: int) -> None:
+        """Take the rate that the schedule has at ``step``; nothing without one."""
+        if self.schedule is not None and (rate := self.schedule(step)) != self._rate:
+            self.p = rate
 
     @property
     def p(self) -> float:

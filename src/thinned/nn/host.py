@@ -42,6 +42,9 @@ class Host:
             return self.tape.turn(self)
         return draw() if self.owner is None else self.calls.next(self.owner.now(), self.stream)
 
+    def step(self, step: int) -> None:
+        """Move to the rate of ``step``; hosts with a schedule do."""
+
     def fresh(self) -> Whose:
         """:meth:`whose` with nothing frozen or replayed."""
         return draw() if self.owner is None else self.calls.next(self.owner.now(), self.stream)

@@ -60,6 +60,8 @@ class ModelKey:
         self._now = self._kept(Whose(key, who))
         for host in self._members.values():
             host.calls.reset()
+            if isinstance(step, int):
+                host.step(step)
 
     def _kept(self, new: Whose) -> Whose:
         old = self._now
@@ -148,6 +150,14 @@ def key(model: nn.Module, seed: int = 0, *, capturable: bool = False) -> ModelKe
     for name, host in named.items():
         host.owner, host.stream, host.calls = made, signed(stream_of(name)), Calls()
     return made
+
+
+def step(model: nn.Module, step: int) -> None:
+    """Move the schedules in a model to ``step``. A keyed model needs it not: its key's ``at`` does so."""
+    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+        raise InputError(f"step has to be a whole number of at least 0, but got {step!r}")
+    for _, host in hosts(model):
+        host.step(step)
 
 
 def key_of(model: nn.Module) -> ModelKey:

@@ -9,7 +9,9 @@ from typing import Any
 
 from .._errors import unknown
 from ..algebra.drop import Drop
+from .depth import drop_path, linear_rates, stochastic_depth
 from .elementwise import alpha, dropout, gaussian, uout
+from .recurrent import locked
 from .spatial import dropblock, feature_alpha, spatial
 from .weight import dropconnect
 
@@ -17,13 +19,17 @@ __all__ = [
     "CATALOG",
     "Preset",
     "alpha",
+    "drop_path",
     "dropblock",
     "dropconnect",
     "dropout",
     "feature_alpha",
     "gaussian",
+    "linear_rates",
+    "locked",
     "make",
     "spatial",
+    "stochastic_depth",
     "uout",
 ]
 
@@ -56,6 +62,13 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
         "dropconnect": Preset(
             dropconnect, "DropConnect", "Wan et al.", 2013, "https://proceedings.mlr.press/v28/wan13.html", "weight"
         ),
+        "drop-path": Preset(drop_path, "Drop path", "Larsson et al.", 2017, "https://arxiv.org/abs/1605.07648", "activation"),
+        "stochastic-depth": Preset(
+            stochastic_depth, "Stochastic depth", "Huang et al.", 2016, "https://arxiv.org/abs/1603.09382", "activation"
+        ),
+        "locked": Preset(
+            locked, "Locked (variational) dropout", "Gal and Ghahramani", 2016, "https://arxiv.org/abs/1512.05287", "activation"
+        ),
     }
 )
 
@@ -71,3 +84,13 @@ def make(name: str, *args: Any, **kwargs: Any) -> Drop:
     if name not in CATALOG:
         raise unknown("dropout method", name, CATALOG)
     return CATALOG[name].fn(*args, **kwargs)
+
+
+def strength(name: str) -> str:
+    """The name of a preset's rate: "p", or what stands for it.
+
+    Raises :class:`thinned.InputError` on an unknown name.
+    """
+    if name not in CATALOG:
+        raise unknown("dropout method", name, CATALOG)
+    return CATALOG[name].strength
