@@ -236,6 +236,80 @@ def zoneout(new: Tensor, previous: Tensor, p: float = 0.5, training: bool = True
     return previous + drop(new - previous, presets.dropout(p, "classic"), mode=_mode(training), key=key)
 
 
+def mixout(
+    weight: Tensor, pretrained: Tensor, p: float = 0.5, training: bool = True, *, key: Key | Whose | None = None
+) -> Tensor:
+    """Mixout: each weight is replaced by its pretrained value with probability ``p``, and the mean is kept.
+
+    (m w + (1 - m) u - p u) / (1 - p) = u + m (w - u) / (1 - p) while training, w in evaluation; ``weight`` w and
+    ``pretrained`` u of one shape, any. E = w, Var = p / (1 - p) (w - u)^2; with u = 0 it is inverted DropConnect shared by
+    the batch. p = 0.7 to 0.9 for fine-tuning. The gradient is m / (1 - p); the authors' backward leaves out the division.
+
+    Lee, Cho, Kang 2020, "Mixout: effective regularization to finetune large-scale pretrained language models", equation 3.
+    """
+    if weight.shape != pretrained.shape:
+        raise InputError(f"the pretrained weight has to be of shape {list(weight.shape)}, but got {list(pretrained.shape)}")
+    if not training:
+        return weight
+    return pretrained + drop(weight - pretrained, replace(presets.dropout(p), per="*", of="*"), key=key)
+
+
+def shakeout(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    p: float = 0.5,
+    c: float = 0.1,
+    training: bool = True,
+    *,
+    key: Key | Whose | None = None,
+) -> Tensor:
+    """A linear layer under shakeout: a dropped input turns its weights to -c sign(w) instead of 0.
+
+    Weights (m / q) w + c (m / q - 1) sign(w), q = 1 - p, one coin for each example and input; E is the plain layer, which
+    evaluation is. ``input`` [b, ..., in], ``weight`` [out, in], ``c`` >= 0: 0 is dropout, more pulls weights to 0 as L1 does.
+
+    Kang, Li, Tao 2016, "Shakeout: a new regularized deep neural network training scheme", equation 3.
+    """
+    if not c >= 0:
+        raise InputError(f"c has to be at least 0, but got {c}; 0 is dropout")
+    if not training or p == 0:
+        return torch.nn.functional.linear(input, weight, bias)
+    signs = c * weight.sign()
+    kept = torch.nn.functional.linear(drop(input, presets.dropout(p), key=key), weight + signs, bias)
+    return kept - torch.nn.functional.linear(input, signs)
+
+
+def embedding_dropout(
+    ids: Tensor, weight: Tensor, p: float = 0.1, training: bool = True, *, key: Key | Whose | None = None
+) -> Tensor:
+    """An embedding whose words fall: one coin for each row of the table, so a word falls wherever it stands in the batch.
+
+    ``ids`` whole numbers in [0, n), any shape; ``weight`` [n, d]; the result [*ids.shape, d], survivors divided by 1 - p.
+    The coins belong to the call, not to examples: a key's samples take no part.
+
+    Gal and Ghahramani 2016, section 4.2. Raises :class:`thinned.InputError` for ids outside the table.
+    """
+    if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= len(weight)):
+        wrong = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
+        raise InputError(f"ids have to be at least 0 and below {len(weight)}, the rows of the table, but got {wrong}")
+    coins = replace(presets.dropout(p), per="v", of="v d")
+    return torch.nn.functional.embedding(ids, drop(weight, coins, key=key) if training else weight)
+
+
+def word_dropout(
+    ids: Tensor, unknown_id: int, p: float = 0.1, training: bool = True, *, key: Key | Whose | None = None
+) -> Tensor:
+    """Word dropout: each token becomes ``unknown_id`` with probability ``p``; nothing is scaled. ``ids`` [b, ...] of integers.
+
+    Iyyer, Manjunatha, Boyd-Graber, Daume 2015, "Deep unordered composition rivals syntactic methods", section 2.3.
+    """
+    if not training or not ids.numel():
+        return ids
+    ready, whose = _drawn(ids, p, key)
+    return ids.masked_fill(~dispatch.mask(ready.plan, whose, ids.device), unknown_id)
+
+
 def _drawn(x: Tensor, p: float, key: Key | Whose | None) -> tuple[dispatch.Ready, Whose]:
     ready = _elementwise(p, tuple(x.shape))
     whose = _whose.draw() if key is None else _whose.of(key) if isinstance(key, Key) else key

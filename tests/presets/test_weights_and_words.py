@@ -1,0 +1,83 @@
+"""Mixout, shakeout, embedding and word dropout against their definitions, by enumeration or by reduction."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from thinned import InputError, presets
+from thinned import functional as F
+from thinned.algebra import Key
+
+X = torch.linspace(-1, 1, 40 * 6, dtype=torch.float64).reshape(40, 6)
+
+
+def test_mixout_is_its_definition():
+    torch.manual_seed(0)
+    w = torch.randn(8, 5, dtype=torch.float64, requires_grad=True)
+    u, p = torch.randn(8, 5, dtype=torch.float64), 0.3
+    y = F.mixout(w, u, p, key=Key(3))
+    fell = torch.isclose(y, u)  # where (w - u) fell, u remains
+    m = (~fell).double()
+    torch.testing.assert_close(y, (m * w + (1 - m) * u - p * u) / (1 - p))
+    (grad,) = torch.autograd.grad(y.sum(), w)
+    torch.testing.assert_close(grad, m / (1 - p))  # the true slope, not the authors' m
+    many = torch.stack([F.mixout(w, u, p, key=Key(s)).detach() for s in range(4000)])
+    error = (p / (1 - p)) ** 0.5 * (w - u).abs().detach() / 4000**0.5
+    assert ((many.mean(0) - w).abs() < 5.2 * error).all()  # alpha 1e-5 over 40 weights
+    assert torch.equal(F.mixout(w, u, 1.0), u)
+    assert F.mixout(w, u, 0.3, training=False) is w
+    zero = F.mixout(w, torch.zeros_like(u), p, key=Key(3))
+    torch.testing.assert_close(zero, w * m / (1 - p))
+    with pytest.raises(InputError, match=r"of shape \[8, 5\], but got \[5\]"):
+        F.mixout(w, u[0])
+
+
+def test_shakeout_is_its_definition():
+    torch.manual_seed(0)
+    w, b, p, c = torch.randn(4, 6, dtype=torch.float64), torch.randn(4, dtype=torch.float64), 0.4, 0.7
+    m = F.mask(presets.dropout(p), (40, 6), Key(5)).double()
+    y = F.shakeout(X, w, b, p, c, key=Key(5))
+    q = 1 - p
+    weights = m[:, None] / q * w + c * (m[:, None] / q - 1) * w.sign()  # [b, out, in]
+    torch.testing.assert_close(y, torch.einsum("boi,bi->bo", weights, X) + b, rtol=1e-8, atol=1e-8)
+    mean = torch.zeros(4, dtype=torch.float64)
+    for coins in itertools.product((0.0, 1.0), repeat=6):  # exact: E is the plain layer
+        m1 = torch.tensor(coins, dtype=torch.float64)
+        weight = (q**m1 * p ** (1 - m1)).prod()
+        mean += weight * ((m1 / q * w + c * (m1 / q - 1) * w.sign()) @ X[7])
+    torch.testing.assert_close(mean, w @ X[7])
+    torch.testing.assert_close(F.shakeout(X, w, b, p, c, training=False), X @ w.T + b)
+    torch.testing.assert_close(F.shakeout(X, w, b, p, 0.0, key=Key(5)), F.drop(X, presets.dropout(p), key=Key(5)) @ w.T + b)
+    with pytest.raises(InputError, match="c has to be at least 0, but got -1"):
+        F.shakeout(X, w, c=-1)
+
+
+def test_embedding_dropout_drops_words_wherever_they_stand():
+    table = torch.ones(30, 4, requires_grad=True)
+    ids = torch.arange(30).repeat(3, 2)
+    y = F.embedding_dropout(ids, table, 0.5, key=Key(1, samples=torch.arange(3)))
+    assert torch.equal(y[:, :30], y[:, 30:])
+    assert torch.equal(y[0], y[1])
+    assert set(y[0, :30, 0].tolist()) == {0.0, 2.0}
+    assert torch.equal(y[..., 0], y[..., 3])
+    y.sum().backward()
+    assert torch.equal(table.grad[:, 0] != 0, y[0, :30, 0] != 0)
+    assert torch.equal(F.embedding_dropout(ids, table, 0.5, training=False), table[ids])
+    for wrong in (30, -1):
+        with pytest.raises(InputError, match=f"below 30, the rows of the table, but got {wrong}"):
+            F.embedding_dropout(torch.tensor([wrong]), table)
+
+
+def test_word_dropout():
+    ids = torch.arange(1, 4001).reshape(40, 100)
+    y = F.word_dropout(ids, 0, 0.2, key=Key(2))
+    kept = F.mask(presets.dropout(0.2), (40, 100), Key(2))
+    assert torch.equal(y, torch.where(kept, ids, 0))
+    assert F.word_dropout(ids, 0, 0.2, training=False) is ids
+    assert torch.equal(F.word_dropout(ids, 7, 1.0), torch.full_like(ids, 7))
+    order = torch.randperm(40)
+    again = F.word_dropout(ids[order], 0, 0.2, key=Key(2, samples=order))
+    assert torch.equal(again, y[order])
