@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import replace
 from functools import lru_cache
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import presets
-from ._errors import InputError, unknown
+from ._errors import InputError, probability, unknown
 from .algebra.drop import Drop
 from .algebra.key import Key
 from .algebra.law import Bernoulli
@@ -308,6 +309,49 @@ def word_dropout(
         return ids
     ready, whose = _drawn(ids, p, key)
     return ids.masked_fill(~dispatch.mask(ready.plan, whose, ids.device), unknown_id)
+
+
+def drop_head(heads: Tensor, p: float = 0.1, training: bool = True, *, key: Key | Whose | None = None) -> Tensor:
+    """DropHead: whole attention heads fall, and the rest is scaled so that the sum over heads keeps its weight.
+
+    ``heads`` [b, h, ...], before the output projection; ``p`` in [0, 1). One coin for each example and head; survivors are
+    multiplied by h / (how many stayed) in their example. Where all h heads of an example would fall (probability p^h), all
+    stay: published code divides by zero there.
+
+    Zhou, Ge, Wei, Zhou, Xu 2020, "Scheduled DropHead", section 3.
+    """
+    if heads.dim() < 3:
+        raise InputError(f"drop_head needs heads of shape [b, h, ...], but got {list(heads.shape)}")
+    probability(p, "the rate of heads", below_one=True)
+    if not training or p == 0 or not heads.numel():
+        return heads
+    stays = _some(_mask_of(heads, replace(presets.dropout(p), per="b h", of="b h *"), key), 1)
+    return heads * (stays * (heads.shape[1] / stays.sum(1, keepdim=True))).to(heads.dtype)
+
+
+def drop_key(scores: Tensor, p: float = 0.1, training: bool = True, *, key: Key | Whose | None = None) -> Tensor:
+    """DropKey: attention scores fall to -inf before the softmax, so that the rest still sums to 1.
+
+    ``scores`` [b, ..., keys]; ``p`` in [0, 1). One coin for each element. Where all keys of a query would fall, all stay,
+    so the softmax is never NaN. Keys that a mask already put at -inf may be all that stays: apply that mask after this and
+    such rows are yours to handle, as they are without dropout.
+
+    Li, Hu, Nie, Zhang, Sebe, Wang 2023, "DropKey", equation 5.
+    """
+    probability(p, "the rate of keys", below_one=True)
+    if not training or p == 0 or not scores.numel():
+        return scores
+    stays = _some(_mask_of(scores, presets.dropout(p), key), -1)
+    return scores.masked_fill(~stays, -math.inf)
+
+
+def _mask_of(x: Tensor, spec: Drop, key: Key | Whose | None) -> Tensor:
+    return mask(spec, tuple(x.shape), _whose.draw() if key is None else key, x.device)
+
+
+def _some(stays: Tensor, axis: int) -> Tensor:
+    """The mask, with all where along ``axis`` nothing would stay."""
+    return stays | ~stays.any(axis, keepdim=True)
 
 
 def _drawn(x: Tensor, p: float, key: Key | Whose | None) -> tuple[dispatch.Ready, Whose]:

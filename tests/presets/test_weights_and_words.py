@@ -81,3 +81,40 @@ def test_word_dropout():
     order = torch.randperm(40)
     again = F.word_dropout(ids[order], 0, 0.2, key=Key(2, samples=order))
     assert torch.equal(again, y[order])
+
+
+def test_drop_head_keeps_the_sum_of_weights():
+    """The mean over heads of the scaled mask is 1 in every example, also where all would have fallen."""
+    ones = torch.ones(4000, 3, 2, 5, requires_grad=True)
+    y = F.drop_head(ones, 0.6, key=Key(1))
+    per_head = y[:, :, 0, 0]
+    torch.testing.assert_close(per_head.mean(1), torch.ones(4000))
+    assert torch.equal(y, per_head[:, :, None, None].expand_as(y))
+    kept = F.mask(presets.dropout(0.6), (4000, 3), Key(1))
+    empty = ~kept.any(1)
+    assert empty.sum() > 700  # 0.6^3 of 4000, 864 on average
+    assert torch.equal(per_head[empty], torch.ones(int(empty.sum()), 3))
+    assert torch.equal(per_head[~empty] > 0, kept[~empty])
+    y.sum().backward()
+    assert ones.grad.isfinite().all()
+    assert F.drop_head(ones, 0.6, training=False) is ones
+    for wrong in (1.0, -0.1):
+        with pytest.raises(InputError, match="the rate of heads has to be at least 0 and below 1"):
+            F.drop_head(ones, wrong)
+    with pytest.raises(InputError, match=r"shape \[b, h, ...\], but got \[2, 3\]"):
+        F.drop_head(torch.ones(2, 3))
+
+
+def test_drop_key_renormalises_and_is_never_nan():
+    scores = torch.randn(50, 4, 6, 3, requires_grad=True)
+    attention = F.drop_key(scores, 0.7, key=Key(2)).softmax(-1)
+    torch.testing.assert_close(attention.sum(-1), torch.ones(50, 4, 6))
+    kept = F.mask(presets.dropout(0.7), tuple(scores.shape), Key(2))
+    kept = kept | ~kept.any(-1, keepdim=True)
+    renormalised = scores.softmax(-1) * kept
+    torch.testing.assert_close(attention, renormalised / renormalised.sum(-1, keepdim=True))
+    attention.square().sum().backward()
+    assert scores.grad.isfinite().all()
+    assert F.drop_key(scores, 0.7, training=False) is scores
+    with pytest.raises(InputError, match="the rate of keys"):
+        F.drop_key(scores, 1.0)
