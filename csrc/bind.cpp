@@ -72,6 +72,8 @@ Job job(const Tensor& numbers, const Tensor& key, const std::optional<Tensor>& w
   if (who && axis >= 0) {
     check_numbers(*who, 0, "who");
     const auto sizes = who->sizes();
+    STD_TORCH_CHECK(sizes.size() == 1 || (sizes.size() == 2 && sizes[0] == 2),
+                    "thinned: who has to hold ids [n], or ids and steps [2, n]");
     STD_TORCH_CHECK(sizes[sizes.size() - 1] == examples, "thinned: samples has to name each of the ", examples,
                     " examples, but got ", sizes[sizes.size() - 1], " ids");
     j.ids = static_cast<const int64_t*>(who->const_data_ptr());

@@ -125,8 +125,10 @@ def _mode(training: bool) -> Mode:
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """:func:`thinned.presets.dropout` on every element, as ``torch.nn.functional.dropout``.
 
-    Unlike torch, an element that falls is 0 even where ``input`` holds inf or NaN, and a NaN ``p`` is an error.
+    Unlike in torch, a NaN ``p`` is an error.
     """
+    if isinstance(p, Tensor):  # the cache below knows a tensor by its identity alone
+        p = float(p)
     if not training or not input.numel():
         return drop(input, presets.dropout(p), mode="mean" if not training else "off")
     return sample(input, _elementwise(p, tuple(input.shape)), None, None, inplace)
@@ -217,7 +219,8 @@ def bias_act_dropout(
     """
     if activation not in ("relu", "gelu"):
         raise unknown("activation", activation, ("relu", "gelu"))
-    if training and input.numel() and 0 < p < 1 and activation == "relu":
+    fits = bias is None or torch.broadcast_shapes(bias.shape, input.shape) == input.shape  # type: ignore[no-untyped-call]
+    if training and input.numel() and 0 < p < 1 and activation == "relu" and fits:
         return dispatch.rectified(input, bias, *_drawn(input, p, key))
     x = input if bias is None else input + bias
     x = torch.relu(x) if activation == "relu" else torch.nn.functional.gelu(x)
@@ -355,7 +358,7 @@ def _some(stays: Tensor, axis: int) -> Tensor:
 
 
 def _drawn(x: Tensor, p: float, key: Key | Whose | None) -> tuple[dispatch.Ready, Whose]:
-    ready = _elementwise(p, tuple(x.shape))
+    ready = _elementwise(float(p), tuple(x.shape))
     whose = _whose.draw() if key is None else _whose.of(key) if isinstance(key, Key) else key
     if whose.who is not None:
         check_samples(whose.who, ready.plan.sample_axis, ready.plan.samples)

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -288,3 +289,75 @@ def test_small_and_large_tensors_draw_the_same(monkeypatch):
         results.append((y.detach(), *torch.autograd.grad(y.sum(), x)))
     for a, b in zip(*results, strict=True):
         assert torch.equal(a, b)
+
+
+def test_what_is_kept_does_not_remember_the_mode_it_was_made_in():
+    """A rate first used under a mode, a transform or another default device is an ordinary rate afterwards."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from thinned import nn
+
+    def use(p):
+        x = torch.ones(300, 300, requires_grad=True)
+        for f in (nn.Dropout(p), lambda t: F.dropout(t, p)):
+            y = f(x)
+            y.sum().backward()
+            assert 0.5 * p < (y == 0).float().mean() < 2 * p
+            assert (F.dropout(torch.ones(40, 40), p) == 0).any()
+
+    with torch.device("meta"):
+        made = nn.Dropout(0.371)
+        F.dropout(torch.ones(4, 4, device="cpu"), 0.371)
+    assert (made(torch.ones(40, 40)) == 0).any()
+    use(0.371)
+    with FakeTensorMode():
+        assert F.dropout(torch.empty(4, 4), 0.372).shape == (4, 4)
+        assert nn.Dropout(0.372)(torch.empty(300, 300)).shape == (300, 300)
+    use(0.372)
+    with torch.inference_mode():
+        F.dropout(torch.ones(200, 200), 0.373)
+        nn.Dropout(0.373)(torch.ones(4))
+    use(0.373)
+    torch.func.grad(lambda x: F.dropout(x, 0.374).sum())(torch.ones(10, 10))
+    use(0.374)
+    rate = torch.tensor(0.1)
+    F.dropout(torch.ones(10), rate)
+    rate.fill_(1.0)
+    assert not F.dropout(torch.ones(10), rate).any()
+
+
+@needs_native
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_writing_in_place_is_seen_and_checked():
+    w, x = torch.ones(100, 100, requires_grad=True), torch.ones(100, 100)
+    y = w * x
+    F.dropout(x, 0.5, inplace=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+    with pytest.raises(RuntimeError, match="refers to a single memory location"):
+        F.dropout(torch.ones(100, 1).expand(100, 100), 0.5, inplace=True)
+    leaf = torch.ones(300, 300, requires_grad=True)
+    with pytest.raises(RuntimeError, match="leaf Variable"):
+        F.dropout(leaf, 0.5, inplace=True)
+    assert torch.equal(leaf.detach(), torch.ones(300, 300))
+    view = torch.randn(200, 200, dtype=torch.complex64).conj().imag
+    expected = F.drop(view.clone(), presets.dropout(0.5), key=Key(3))
+    assert torch.equal(F.drop(view, presets.dropout(0.5), key=Key(3), inplace=True), expected)
+    warnings.simplefilter("ignore")  # torch.jit's own: deprecated, and values read while tracing
+    traced = torch.jit.trace(lambda t: F.dropout(t, 0.5), torch.ones(40, 40), check_trace=False)
+    assert set(traced(torch.ones(40, 40)).unique().tolist()) == {0.0, 2.0}
+
+
+@pytest.mark.parametrize("samples", [torch.arange(4)[None], torch.tensor(3), torch.ones(4)])
+def test_samples_are_a_list_of_whole_numbers(samples):
+    with pytest.raises(InputError, match="samples has to be a 1-d tensor of integers"):
+        F.drop(torch.ones(4, 6), presets.dropout(0.5), key=Key(0, samples=samples))
+
+
+def test_blocks_under_transforms():
+    block = presets.dropblock(0.3, 3)
+    x = torch.randn(2, 3, 8, 8)
+    g = torch.func.grad(lambda t: F.drop(t, block, key=Key(1)).sum())(x)
+    torch.testing.assert_close(g, F.drop(torch.ones_like(x), block, key=Key(1)))
+    with pytest.raises(InputError, match="nested tensors have no layout"):
+        F.dropout(torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged))

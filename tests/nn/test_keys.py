@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import pickle
@@ -452,3 +453,31 @@ def test_removed_and_unused_keys():
     model(x)
     with pytest.raises(InputError, match="removed from its model"):
         key.at(0)
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize("preserve", [False, True])
+def test_tapes_and_frozen_noise_under_checkpointing(keyed, preserve):
+    """A recomputation draws what its first pass drew, replayed, recorded or frozen; the tape grows by the calls alone."""
+    drop = nn.Dropout(0.5)
+    if keyed:
+        thinned.key(drop, 1).at(3)
+
+    def check(forward_in, backward_in):
+        x = torch.ones(3000, requires_grad=True)
+        with forward_in:
+            y = checkpoint(lambda t: drop(drop(t) * t) * t, x, use_reentrant=False, preserve_rng_state=preserve)
+        with backward_in:
+            y.sum().backward()
+        torch.testing.assert_close(x.grad, 3 * y.detach())  # y = a a' x^3 at x = 1
+
+    with thinned.recording(drop) as tape:
+        drop(torch.ones(3000)), drop(torch.ones(3000))
+    none = contextlib.nullcontext
+    check(thinned.replaying(drop, tape), none())
+    with thinned.replaying(drop, tape):
+        check(none(), none())
+    check(thinned.frozen(drop), none())
+    with thinned.recording(drop) as tape:
+        check(none(), none())
+    assert [len(calls) for calls in tape.drawn.values()] == [2]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from ..engines.torch.whose import Whose, draw
 from ..functional import Mode
-from .recompute import Calls
+from .recompute import Calls, again, note
 
 if TYPE_CHECKING:
     from .keys import ModelKey
@@ -36,18 +37,22 @@ class Host:
 
     def whose(self) -> Whose:
         """Whose noise this call draws; fresh bits of torch's generator in a model without a key."""
-        if self.frozen is not None:
-            return self.frozen
-        if self.tape is not None:
-            return self.tape.turn(self)
-        return draw() if self.owner is None else self.calls.next(self.owner.now(), self.stream)
+        if self.frozen is None and self.tape is None:
+            return self.fresh()
+        if torch.compiler.is_compiling():
+            return self.frozen or self.tape.turn(self)
+        return again(self) or (note(self, self.frozen) if self.frozen else self.tape.turn(self))
 
     def step(self, step: int) -> None:
         """Move to the rate of ``step``; hosts with a schedule do."""
 
     def fresh(self) -> Whose:
         """:meth:`whose` with nothing frozen or replayed."""
-        return draw() if self.owner is None else self.calls.next(self.owner.now(), self.stream)
+        if self.owner is not None:
+            return self.calls.next(self.owner.now(), self.stream, self)
+        if torch.compiler.is_compiling():
+            return draw()
+        return again(self) or draw()  # a segment keeps only what was frozen or replayed; else torch restores its generator
 
 
 def hosts(model: nn.Module) -> Iterator[tuple[str, Host]]:

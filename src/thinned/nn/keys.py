@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..algebra.key import stream_of
+from ..engines.torch import ops
 from ..engines.torch.whose import Whose, signed
 from .host import Host, hosts
 from .recompute import Calls
@@ -43,25 +45,30 @@ class ModelKey:
 
         Raises :class:`thinned.InputError` for a bad step or bad ids, or where the layers are not those that were keyed.
         """
+        if not isinstance(step, int) and getattr(step, "ndim", None) in (0, None) and hasattr(step, "__index__"):
+            step = operator.index(step)
         device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
-        who = None if samples is None else _integers("samples", samples, 63, device)
-        if isinstance(step, int):
-            if not 0 <= step < 1 << 32:
-                raise InputError(f"step has to be in [0, 2^32), but got {step}")
-            key = torch.tensor([signed(self.seed), step], device=device)
-        else:
-            steps = _integers("step", step, 32, device)
-            if who is not None and len(who) != len(steps):
-                raise InputError(f"step and samples have to be of one length, but got {len(steps)} and {len(who)}")
-            who = torch.stack((torch.arange(len(steps), device=device) if who is None else who, steps))
-            key = torch.tensor([signed(self.seed)], device=device)
+        with ops.plainly():  # what is kept here is used beyond the modes that surround this call
+            now = self._whose(step, samples, device)
         self._check_layers()
         self.step = step
-        self._now = self._kept(Whose(key, who))
+        self._now = self._kept(now)
         for host in self._members.values():
             host.calls.reset()
             if isinstance(step, int):
                 host.step(step)
+
+    def _whose(self, step: int | Tensor, samples: Any, device: torch.device) -> Whose:
+        who = None if samples is None else _integers("samples", samples, 63, device)
+        if isinstance(step, int):
+            if not 0 <= step < 1 << 32:
+                raise InputError(f"step has to be in [0, 2^32), but got {step}")
+            return Whose(torch.tensor([signed(self.seed), step], device=device), who)
+        steps = _integers("step", step, 32, device)
+        if who is not None and len(who) != len(steps):
+            raise InputError(f"step and samples have to be of one length, but got {len(steps)} and {len(who)}")
+        who = torch.stack((torch.arange(len(steps), device=device) if who is None else who, steps))
+        return Whose(torch.tensor([signed(self.seed)], device=device), who)
 
     def _kept(self, new: Whose) -> Whose:
         old = self._now

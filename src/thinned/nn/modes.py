@@ -14,6 +14,7 @@ from .._errors import InputError
 from ..engines.torch.whose import Whose
 from ..functional import Mode
 from .host import Host, hosts
+from .recompute import note
 
 
 @contextmanager
@@ -75,8 +76,9 @@ class _Recorder:
         self.calls = tape.drawn.setdefault(name, [])
 
     def turn(self, host: Host) -> Whose:
-        self.calls.append(host.fresh())
-        return self.calls[-1]
+        whose = host.fresh()
+        self.calls.append(whose)
+        return whose if host.owner is not None else note(host, whose)  # a keyed host has noted it
 
 
 class _Player:
@@ -90,7 +92,7 @@ class _Player:
                 "replay exactly what was recorded"
             )
         self.place += 1
-        return self.calls[self.place - 1]
+        return note(host, self.calls[self.place - 1])
 
 
 @contextmanager

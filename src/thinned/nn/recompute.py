@@ -80,7 +80,7 @@ class Calls:
         self.count = 0
         self.last = None
 
-    def next(self, now: Whose, stream: int) -> Whose:
+    def next(self, now: Whose, stream: int, host: object) -> Whose:
         """Whose noise the coming call draws."""
         if torch.compiler.is_dynamo_compiling():
             if _in_segment():
@@ -88,40 +88,49 @@ class Calls:
             whose = Whose(now.key, now.who, stream, self.count + _traced_calls(self.token, False))
             self.count += 1
             return whose
-        backward = torch._C._current_graph_task_id() != -1
-        hooked = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
-        if not (backward or hooked or not torch.is_grad_enabled()):
+        held = again(host)
+        if held is not None:
+            return held
+        if torch._C._current_graph_task_id() == -1:
             whose = self.last = Whose(now.key, now.who, stream, self.count)
             self.count += 1
-            return whose
-        first, again = _marks()
-        if again is not None:
-            whose = self._again(again)
-        elif backward:  # recomputed by somebody else's checkpointing
-            if self.count != 1 or self.last is None:
-                raise InputError(
-                    "this layer runs inside a backward pass, and it cannot be told which of its calls is being recomputed; "
-                    "use torch.utils.checkpoint, or call the layer once a step"
-                )
-            whose = self.last
-        else:
-            whose = self.last = Whose(now.key, now.who, stream, self.count)
-            self.count += 1
-        for segment in first:
-            drawn: dict[int, list[Whose]] = segment.__dict__.setdefault(_ATTRIBUTE, {})
-            drawn.setdefault(id(self), []).append(whose)
-        return whose
-
-    def _again(self, segment: Any) -> Whose:
-        """The next of the calls that the segment made, for each backward pass from the first."""
-        drawn = segment.__dict__.get(_ATTRIBUTE, {}).get(id(self), [])
-        place = (id(self), torch._C._current_graph_task_id())
-        done: dict[tuple[int, int], int] = segment.__dict__.setdefault(_ATTRIBUTE + "_done", {})
-        index = done.get(place, 0)
-        if index >= len(drawn):
+            return note(host, whose)
+        if self.count != 1 or self.last is None:  # recomputed by somebody else's checkpointing
             raise InputError(
-                "a checkpointed segment is recomputed with more calls of a dropout layer than its first pass made; "
-                "make the segment deterministic, so that its recomputation does what its first pass did"
+                "this layer runs inside a backward pass, and it cannot be told which of its calls is being recomputed; "
+                "use torch.utils.checkpoint, or call the layer once a step"
             )
-        done[place] = index + 1
-        return drawn[index]
+        return self.last
+
+
+def again(host: object) -> Whose | None:
+    """What the call drew that is being recomputed; None where nothing is, or where the segment kept nothing of ``host``."""
+    if torch._C._current_graph_task_id() == -1:
+        return None
+    first, segment = _marks()
+    drawn = [] if segment is None else segment.__dict__.get(_ATTRIBUTE, {}).get(id(host), [])
+    if not drawn:
+        return None
+    place = (id(host), torch._C._current_graph_task_id())
+    done: dict[tuple[int, int], int] = segment.__dict__.setdefault(_ATTRIBUTE + "_done", {})
+    index = done.get(place, 0)
+    if index >= len(drawn):
+        raise InputError(
+            "a checkpointed segment is recomputed with more calls of a dropout layer than its first pass made; "
+            "make the segment deterministic, so that its recomputation does what its first pass did"
+        )
+    done[place] = index + 1
+    return _write(host, drawn[index], first)
+
+
+def note(host: object, whose: Whose) -> Whose:
+    """Keep what a call drew on the segments whose first pass is running."""
+    hooked = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+    return _write(host, whose, _marks()[0]) if hooked or not torch.is_grad_enabled() else whose
+
+
+def _write(host: object, whose: Whose, segments: list[Any]) -> Whose:
+    for segment in segments:
+        drawn: dict[int, list[Whose]] = segment.__dict__.setdefault(_ATTRIBUTE, {})
+        drawn.setdefault(id(host), []).append(whose)
+    return whose

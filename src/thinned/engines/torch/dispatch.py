@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 
 from ..._errors import InputError, unknown
@@ -56,7 +57,10 @@ def ready(plan: Plan) -> Ready:
 
 def numbers_of(drop: Drop) -> Tensor | None:
     """A point's numbers where they do not depend on the shape; None for blocks."""
-    return None if isinstance(drop.per, Block) else ready(plan(drop, (1,) * max(1, drop.of.count(" ") + 1))).numbers.clone()
+    if isinstance(drop.per, Block):
+        return None
+    with ops.plainly():
+        return ready(plan(drop, (1,) * max(1, drop.of.count(" ") + 1))).numbers.clone()
 
 
 def traced(x: Tensor, drop: Drop, numbers: Tensor, whose: Whose, impl: Impl | None) -> Tensor:
@@ -71,6 +75,8 @@ def traced(x: Tensor, drop: Drop, numbers: Tensor, whose: Whose, impl: Impl | No
     law = _law(drop)
     if axis < 0 and whose.who is not None:
         whose = whose._replace(who=None)
+    if impl == "reference" or x.dtype not in _NATIVE:
+        return reference.sample(x, plan(drop, tuple(int(n) for n in x.shape)), whose)
     noise = (numbers, whose.key, whose.who, cells, axis, law, 0, whose.stream, whose.call)
     return ops.apply(x, *noise, False)
 
@@ -125,6 +131,12 @@ def choose(x: Tensor, impl: Impl | None = None) -> tuple[Impl, str]:
 
 def sample(x: Tensor, ready: Ready, whose: Whose, inplace: bool = False, impl: Impl | None = None) -> Tensor:
     """What training sees: ``x`` with its noise, under autograd. ``x`` is not empty and ``ready.plan`` not the identity."""
+    if inplace:
+        _check_writable(x)
+        if x.is_neg():
+            return x.copy_(sample(x.resolve_neg(), ready, whose, False, impl))
+    if x.is_nested:
+        raise InputError("nested tensors have no layout for masks; apply dropout to x.values(), or pad them")
     if _DEFAULT != "auto" or impl is not None or x.dtype not in _NATIVE or x.device.type != "cpu" or ops.missing:
         kind, _ = choose(x, impl)
         if kind == "reference":
@@ -134,12 +146,18 @@ def sample(x: Tensor, ready: Ready, whose: Whose, inplace: bool = False, impl: I
     plan = ready.plan
     if whose.who is not None and ready.axis < 0:
         whose = whose._replace(who=None)
+    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
     if plan.realised and not plan.erased:
+        if transformed:
+            y = reference.affine(x, plan, mask(plan, whose, x.device))
+            return x.copy_(y) if inplace else y
         return _Blocks.apply(x, plan, whose, inplace)
     if torch.compiler.is_compiling() or type(x) not in _PLAIN:
+        if isinstance(x, FakeTensor):
+            ready, whose = ready._replace(numbers=_fake(x, ready.numbers)), whose._replace(key=_fake(x, whose.key))
         y = ops.apply(x, *_noise(ready, whose), False)
         return x.copy_(y) if inplace else y
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if transformed:
         y = _by_factor(x, plan, _noise(ready, whose))
         return x.copy_(y) if inplace else y
     learns = x.requires_grad and torch.is_grad_enabled()
@@ -150,6 +168,7 @@ def sample(x: Tensor, ready: Ready, whose: Whose, inplace: bool = False, impl: I
     if not learns:
         if inplace:
             ops.map_into(x, x, *noise, False)
+            torch.autograd.graph.increment_version(x)
             return x
         return ops.map(x, *noise, False)
     return _Map.apply(x, noise, inplace)
@@ -173,6 +192,21 @@ def _small_factor(x: Tensor, ready: Ready, whose: Whose) -> Tensor:
 
 def _noise(ready: Ready, whose: Whose) -> tuple[Any, ...]:
     return ready.numbers, whose.key, whose.who, ready.cells, ready.axis, ready.law, ready.offset, whose.stream, whose.call
+
+
+def _check_writable(x: Tensor) -> None:
+    """Raise what torch raises, before anything is written."""
+    if x.is_leaf and x.requires_grad and torch.is_grad_enabled():
+        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+    if torch._debug_has_internal_overlap(x) == 1:
+        raise RuntimeError(
+            "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
+            "Please clone() the tensor before performing the operation."
+        )
+
+
+def _fake(x: FakeTensor, t: Tensor) -> Tensor:
+    return t if isinstance(t, FakeTensor) else x.fake_mode.from_tensor(t)
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)

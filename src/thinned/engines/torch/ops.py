@@ -9,12 +9,14 @@ changing them compiles nothing anew.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ...algebra.key import LOW, WORD
 from ...algebra.plan import WORDS, LawName
@@ -46,11 +48,28 @@ factor = torch.ops.thinned.factor.default
 kept = torch.ops.thinned.kept.default
 
 
-@lru_cache(maxsize=4096)
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Within: tensors are ordinary ones, whatever modes and transforms surround the call. For what is kept beyond it."""
+    with torch.inference_mode(False), _disable_current_modes(), torch._C._DisableFuncTorch():
+        yield
+
+
 def numbers(threshold: int, gain: float, shift: float, dropped: float, spread: float) -> Tensor:
-    """A plan's numbers, as the operators take them."""
-    bits = struct.unpack("4q", struct.pack("4d", gain, shift, dropped, spread))
-    return torch.tensor([threshold, *bits])
+    """A plan's numbers, as the operators take them; on the CPU."""
+    if torch.compiler.is_compiling():
+        return _numbers(threshold, gain, shift, dropped, spread)
+    return _kept_numbers(threshold, gain, shift, dropped, spread)
+
+
+def _numbers(threshold: int, *doubles: float) -> Tensor:
+    return torch.tensor([threshold, *struct.unpack("4q", struct.pack("4d", *doubles))], device="cpu")
+
+
+@lru_cache(maxsize=4096)
+def _kept_numbers(*numbers: Any) -> Tensor:
+    with plainly():
+        return _numbers(*numbers)
 
 
 def _words(like: Tensor, whose: Whose, cells: Sequence[int], axis: int, offset: int, pairs: bool) -> tuple[Tensor, Tensor]:

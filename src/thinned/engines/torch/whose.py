@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..._errors import InputError
 from ...algebra.key import Key
 
 _SIGN = 1 << 63
@@ -36,18 +37,27 @@ def draw(generator: torch.Generator | None = None) -> Whose:
     So ``torch.manual_seed``, ``fork_rng`` and activation checkpointing do for our masks what they do for torch's.
     """
     if generator is None:
-        return Whose(torch.randint(-_SIGN, _SIGN - 1, _ONE))
+        return Whose(torch.randint(-_SIGN, _SIGN - 1, _ONE, device="cpu"))
     return Whose(torch.randint(-_SIGN, _SIGN - 1, _ONE, generator=generator, device=generator.device))
 
 
 def of(key: Key) -> Whose:
     """A plain key in tensors."""
-    ids = None if key.samples is None else torch.as_tensor(key.samples, dtype=torch.int64).contiguous()
+    ids = None if key.samples is None else _integers("samples", key.samples)
     if isinstance(key.step, int):
-        return Whose(torch.tensor([signed(key.seed), key.step]), ids, signed(key.stream), key.call)
-    steps = torch.as_tensor(key.step, dtype=torch.int64, device=None if ids is None else ids.device)
-    ids = torch.arange(len(steps), device=steps.device) if ids is None else ids
-    return Whose(torch.tensor([signed(key.seed)]), torch.stack((ids, steps)), signed(key.stream), key.call)
+        return Whose(torch.tensor([signed(key.seed), key.step], device="cpu"), ids, signed(key.stream), key.call)
+    steps = _integers("step", key.step)
+    ids = torch.arange(len(steps), device=steps.device) if ids is None else ids.to(steps.device)
+    if len(ids) != len(steps):
+        raise InputError(f"step and samples have to be of one length, but got {len(steps)} and {len(ids)}")
+    return Whose(torch.tensor([signed(key.seed)], device="cpu"), torch.stack((ids, steps)), signed(key.stream), key.call)
+
+
+def _integers(name: str, values: Any) -> Tensor:
+    given = torch.as_tensor(values)
+    if given.dim() != 1 or given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+        raise InputError(f"{name} has to be a 1-d tensor of integers, but got {given.dtype} {list(given.shape)}")
+    return given.to(torch.int64).contiguous()
 
 
 def plain(whose: Whose) -> Key:
