@@ -343,9 +343,18 @@ def test_writing_in_place_is_seen_and_checked():
     view = torch.randn(200, 200, dtype=torch.complex64).conj().imag
     expected = F.drop(view.clone(), presets.dropout(0.5), key=Key(3))
     assert torch.equal(F.drop(view, presets.dropout(0.5), key=Key(3), inplace=True), expected)
-    warnings.simplefilter("ignore")  # torch.jit's own: deprecated, and values read while tracing
-    traced = torch.jit.trace(lambda t: F.dropout(t, 0.5), torch.ones(40, 40), check_trace=False)
-    assert set(traced(torch.ones(40, 40)).unique().tolist()) == {0.0, 2.0}
+
+
+def test_tracing_is_refused_in_training_and_clean_in_evaluation():
+    def trace(training):
+        return torch.jit.trace(lambda t: F.dropout(t, 0.5, training) + 1, torch.ones(4), check_trace=False)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit's own: deprecated, and values read while tracing
+        with pytest.raises(InputError, match=r"would bake one mask into its graph; trace model\.eval"):
+            trace(True)
+        traced = trace(False)
+    assert torch.equal(traced(torch.ones(4)), torch.full((4,), 2.0))
 
 
 @pytest.mark.parametrize("samples", [torch.arange(4)[None], torch.tensor(3), torch.ones(4)])

@@ -135,6 +135,10 @@ def sample(x: Tensor, ready: Ready, whose: Whose, inplace: bool = False, impl: I
         _check_writable(x)
         if x.is_neg():
             return x.copy_(sample(x.resolve_neg(), ready, whose, False, impl))
+    if torch._C._get_tracing_state() is not None:
+        raise InputError(
+            "torch.jit.trace would bake one mask into its graph; trace model.eval(), or use torch.compile or torch.export"
+        )
     if x.is_nested:
         raise InputError("nested tensors have no layout for masks; apply dropout to x.values(), or pad them")
     if _DEFAULT != "auto" or impl is not None or x.dtype not in _NATIVE or x.device.type != "cpu" or ops.missing:
