@@ -22,3 +22,12 @@ static inline bool below(uint32_t high, uint32_t threshold, uint64_t cell, const
   if (high != threshold >> 16) return high < threshold >> 16;
   return half((cell >> 3) | LOW, cell, lane.sample, lane.step, lane.key) < (threshold & 0xFFFFu);
 }
+
+// Decide 64 or fewer cells from `at` of a run whose high halves tie with the threshold's: one bit a cell.
+static inline void settle(uint8_t* out, uint64_t ties, int at, uint64_t block, const Lane& lane, uint32_t threshold) {
+  if (!(threshold & 0xFFFFu)) return;  // nothing is below 0, and a tie stays as it is: kept
+  for (; ties; ties &= ties - 1) {
+    const int i = at + __builtin_ctzll(ties);
+    out[i] = below(threshold >> 16, threshold, 8 * block + uint64_t(i), lane);
+  }
+}

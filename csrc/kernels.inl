@@ -273,3 +273,7 @@ static void stream(int type, const void* x, const void* r, void* y, int64_t n, u
     default: return go(F16());
   }
 }
+
+static constexpr Kernels table(const char* name) {
+  return {name, fell, words, scattered, normal, stream, select, constant, scale};
+}

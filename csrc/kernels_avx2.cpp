@@ -74,11 +74,7 @@ static inline void fell_run(uint8_t* out, uint64_t block, const Lane& lane, uint
     const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xD8);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 32 * g), _mm256_and_si256(bytes, _mm256_set1_epi8(1)));
     const __m256i tie = _mm256_packs_epi16(_mm256_cmpeq_epi16(drawn[g][0], edge), _mm256_cmpeq_epi16(drawn[g][1], edge));
-    uint32_t ties = uint32_t(_mm256_movemask_epi8(_mm256_permute4x64_epi64(tie, 0xD8)));
-    for (; ties && (threshold & 0xFFFFu); ties &= ties - 1) {
-      const int i = 32 * g + __builtin_ctz(ties);
-      out[i] = below(threshold >> 16, threshold, 8 * block + uint64_t(i), lane);
-    }
+    settle(out, uint32_t(_mm256_movemask_epi8(_mm256_permute4x64_epi64(tie, 0xD8))), 32 * g, block, lane, threshold);
   }
 }
 
@@ -86,8 +82,7 @@ static inline void fell_run(uint8_t* out, uint64_t block, const Lane& lane, uint
 
 }  // namespace avx2
 
-const Kernels AVX2 = {"avx2",    avx2::fell,   avx2::words,    avx2::scattered, avx2::normal,
-                        avx2::stream, avx2::select, avx2::constant, avx2::scale};
+const Kernels AVX2 = avx2::table("avx2");
 
 }  // namespace thinned
 

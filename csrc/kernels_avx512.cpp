@@ -79,21 +79,15 @@ static inline void fell_run(uint8_t* out, uint64_t block, const Lane& lane, uint
     ties[g] = uint64_t(_mm512_cmpeq_epu16_mask(drawn[g][0], edge)) | uint64_t(_mm512_cmpeq_epu16_mask(drawn[g][1], edge)) << 32;
     any |= ties[g];
   }
-  if (!any || !(threshold & 0xFFFFu)) return;
-  for (int g = 0; g < G; ++g) {
-    for (; ties[g]; ties[g] &= ties[g] - 1) {
-      const int i = 64 * g + __builtin_ctzll(ties[g]);
-      out[i] = below(threshold >> 16, threshold, 8 * block + uint64_t(i), lane);
-    }
-  }
+  if (!any) return;
+  for (int g = 0; g < G; ++g) settle(out, ties[g], 64 * g, block, lane, threshold);
 }
 
 #include "kernels.inl"
 
 }  // namespace avx512
 
-const Kernels AVX512 = {"avx512",    avx512::fell,   avx512::words,    avx512::scattered, avx512::normal,
-                        avx512::stream, avx512::select, avx512::constant, avx512::scale};
+const Kernels AVX512 = avx512::table("avx512");
 
 }  // namespace thinned
 

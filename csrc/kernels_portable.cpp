@@ -28,7 +28,6 @@ static inline void fell_run(uint8_t* out, uint64_t block, const Lane& lane, uint
 
 }  // namespace portable
 
-const Kernels PORTABLE = {"portable",    portable::fell,   portable::words,    portable::scattered, portable::normal,
-                        portable::stream, portable::select, portable::constant, portable::scale};
+const Kernels PORTABLE = portable::table("portable");
 
 }  // namespace thinned

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 from collections.abc import Iterable
+from typing import Any
 
 
 class InputError(ValueError):
@@ -48,3 +50,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def unknown(what: str, name: object, known: Iterable[str]) -> InputError:
     """The error for a name that is not in a table."""
     return InputError(f"unknown {what} {name!r}; {nearest(str(name), known)}")
+
+
+def whole(value: Any, what: str, least: int, most: int | None = None) -> int:
+    """``value`` as an int, or :class:`thinned.InputError` where it is not a whole number from ``least`` to ``most``."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise InputError(f"{what} has to be a whole number, but got {value!r}")
+    if value < least:
+        raise InputError(f"{what} has to be at least {least}, but got {value}")
+    if most is not None and value > most:
+        raise InputError(f"{what} has to be at most {most}, but got {value}")
+    return operator.index(value)

@@ -17,7 +17,7 @@ from .algebra.drop import Drop
 from .algebra.key import Key
 from .algebra.law import Bernoulli
 from .algebra.per import Block
-from .algebra.plan import averages, plan
+from .algebra.plan import Plan, averages, plan
 from .engines.torch import dispatch, native
 from .engines.torch import whose as _whose
 from .engines.torch.dispatch import Impl
@@ -75,13 +75,7 @@ def sample(
         return x
     if not (x.is_floating_point() or x.is_complex()):
         raise InputError(f"dropout needs a floating-point tensor, but got {x.dtype}; write x.float()")
-    if key is None:
-        whose = _whose.draw(generator)
-    else:
-        whose = _whose.of(key) if isinstance(key, Key) else key
-        if whose.who is not None:
-            check_samples(whose.who, ready.plan.sample_axis, ready.plan.samples)
-    return dispatch.sample(x, ready, whose, inplace=inplace, impl=impl)
+    return dispatch.sample(x, ready, _belonging(key, ready.plan, generator), inplace, impl)
 
 
 def mask(spec: Drop, shape: tuple[int, ...], key: Key | Whose, device: torch.device | None = None) -> Tensor:
@@ -92,10 +86,7 @@ def mask(spec: Drop, shape: tuple[int, ...], key: Key | Whose, device: torch.dev
     if not isinstance(spec.law, Bernoulli):
         raise InputError(f"only a Bernoulli law has a mask, but got {spec.law}")
     planned = plan(spec, shape)
-    whose = _whose.of(key) if isinstance(key, Key) else key
-    if whose.who is not None:
-        check_samples(whose.who, planned.sample_axis, planned.samples)
-    return dispatch.mask(planned, whose, device)
+    return dispatch.mask(planned, _belonging(key, planned), device)
 
 
 def explain(x: Tensor, impl: Impl | None = None) -> str:
@@ -106,6 +97,16 @@ def explain(x: Tensor, impl: Impl | None = None) -> str:
     """
     kind, why = dispatch.choose(x, impl)
     return f"{kind}{f' ({native.running()})' if kind == 'native' else ''}: {why}"
+
+
+def _belonging(key: Key | Whose | None, planned: Plan, generator: torch.Generator | None = None) -> Whose:
+    """Whose noise ``key`` means, checked against the plan's examples; without a key, fresh bits."""
+    if key is None:
+        return _whose.draw(generator)
+    whose = _whose.of(key) if isinstance(key, Key) else key
+    if whose.who is not None:
+        check_samples(whose.who, planned.sample_axis, planned.samples)
+    return whose
 
 
 def check_samples(who: Tensor, axis: int | None, count: int) -> None:
@@ -130,7 +131,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     if isinstance(p, Tensor):  # the cache below knows a tensor by its identity alone
         p = float(p)
     if not training or not input.numel():
-        return drop(input, presets.dropout(p), mode="mean" if not training else "off")
+        return drop(input, presets.dropout(p), mode="off")  # evaluation is the identity
     return sample(input, _elementwise(p, tuple(input.shape)), None, None, inplace)
 
 
@@ -310,8 +311,7 @@ def word_dropout(
     """
     if not training or not ids.numel():
         return ids
-    ready, whose = _drawn(ids, p, key)
-    return ids.masked_fill(~dispatch.mask(ready.plan, whose, ids.device), unknown_id)
+    return ids.masked_fill(~_mask_of(ids, presets.dropout(p), key), unknown_id)
 
 
 def drop_head(heads: Tensor, p: float = 0.1, training: bool = True, *, key: Key | Whose | None = None) -> Tensor:
@@ -349,7 +349,8 @@ def drop_key(scores: Tensor, p: float = 0.1, training: bool = True, *, key: Key 
 
 
 def _mask_of(x: Tensor, spec: Drop, key: Key | Whose | None) -> Tensor:
-    return mask(spec, tuple(x.shape), _whose.draw() if key is None else key, x.device)
+    planned = plan(spec, tuple(x.shape))
+    return dispatch.mask(planned, _belonging(key, planned), x.device)
 
 
 def _some(stays: Tensor, axis: int) -> Tensor:
@@ -359,10 +360,7 @@ def _some(stays: Tensor, axis: int) -> Tensor:
 
 def _drawn(x: Tensor, p: float, key: Key | Whose | None) -> tuple[dispatch.Ready, Whose]:
     ready = _elementwise(float(p), tuple(x.shape))
-    whose = _whose.draw() if key is None else _whose.of(key) if isinstance(key, Key) else key
-    if whose.who is not None:
-        check_samples(whose.who, ready.plan.sample_axis, ready.plan.samples)
-    return ready, whose
+    return ready, _belonging(key, ready.plan)
 
 
 _SHAPES = {1: "[n, c, l] or [c, l]", 2: "[n, c, h, w]", 3: "[n, c, d, h, w] or [c, d, h, w]"}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..algebra.key import stream_of
 from ..engines.torch import ops
-from ..engines.torch.whose import Whose, signed
+from ..engines.torch.whose import Whose, integers, signed
 from .host import Host, hosts
 from .recompute import Calls
 
@@ -125,14 +125,12 @@ def _edges(model: nn.Module) -> list[tuple[dict[str, Any], list[tuple[str, Any]]
 
 
 def _integers(name: str, values: Any, bits: int, device: torch.device) -> Tensor:
-    given = torch.as_tensor(values)
-    if given.dim() != 1 or given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
-        raise InputError(f"{name} has to be a 1-d tensor of integers, but got {given.dtype} {list(given.shape)}")
+    given = integers(name, values)
     if given.numel() and given.device.type == "cpu":  # on another device a look would wait for it
         low, high = int(given.min()), int(given.max())
         if low < 0 or high >> bits:
             raise InputError(f"{name} has to hold ids of at least 0 and below 2^{bits}, but got {low if low < 0 else high}")
-    return given.to(device, torch.int64, copy=True).contiguous()  # a copy: the caller may reuse the memory
+    return given.to(device, copy=True)  # a copy: the caller may reuse the memory
 
 
 def key(model: nn.Module, seed: int = 0, *, capturable: bool = False) -> ModelKey:

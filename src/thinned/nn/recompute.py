@@ -83,10 +83,10 @@ class Calls:
     def next(self, now: Whose, stream: int, host: object) -> Whose:
         """Whose noise the coming call draws."""
         if torch.compiler.is_dynamo_compiling():
-            if _in_segment():
-                return Whose(now.key, now.who, stream, self.count + _traced_calls(self.token, True))
-            whose = Whose(now.key, now.who, stream, self.count + _traced_calls(self.token, False))
-            self.count += 1
+            inside = _in_segment()
+            whose = Whose(now.key, now.who, stream, self.count + _traced_calls(self.token, inside))
+            if not inside:
+                self.count += 1
             return whose
         held = again(host)
         if held is not None:

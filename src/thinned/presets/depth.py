@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from .._errors import InputError, probability, unknown
+from .._errors import probability, unknown, whole
 from ..algebra.drop import Drop
 from ..algebra.law import Bernoulli
 from ..algebra.scale import Classic, Inverted, Unscaled
@@ -49,7 +49,6 @@ def linear_rates(blocks: int, last: float = 0.5) -> tuple[float, ...]:
     >>> linear_rates(4, 0.2)
     (0.05, 0.1, 0.15000000000000002, 0.2)
     """
-    if isinstance(blocks, bool) or not isinstance(blocks, int) or blocks < 1:
-        raise InputError(f"blocks has to be a whole number of at least 1, but got {blocks!r}")
+    blocks = whole(blocks, "blocks", 1)
     last = probability(last, "last")
     return tuple(last * (block + 1) / blocks for block in range(blocks))

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from .._errors import InputError, real, unknown
+from .._errors import InputError, real, unknown, whole
 from .data import Dataset, Kind, from_arrays, from_frame, load
-from .design import LEVELS, whole
+from .design import LEVELS
 from .outputs import Result, finish
 from .run import Watcher, run
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from .._errors import InputError, real, unknown
+from .._errors import InputError, real, unknown, whole
 from ..algebra.drop import Drop
 from ..presets import dropout, gaussian
 from ..train import Augment, Cnn, Custom, Mlp, Optimizer, Recipe, Split
@@ -23,17 +22,6 @@ MODELS: dict[str, Mlp | Cnn] = {
 }
 EXPERIMENTS = ("arms", "rate", "layers", "batch", "optimizer", "size")
 RATES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-
-
-def whole(value: Any, what: str, least: int, most: int | None = None) -> int:
-    """``value`` as an int, or :class:`thinned.InputError` where it is not a whole number from ``least`` to ``most``."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise InputError(f"{what} has to be a whole number, but got {value!r}")
-    if value < least:
-        raise InputError(f"{what} has to be at least {least}, but got {value}")
-    if most is not None and value > most:
-        raise InputError(f"{what} has to be at most {most}, but got {value}")
-    return operator.index(value)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from operator import index
 from typing import Any
 
-from .._errors import InputError, real, unknown
+from .._errors import InputError, real, unknown, whole
 from ..algebra.drop import Drop
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adadelta", "adagrad")
@@ -20,14 +19,6 @@ def _at_least(minimum: float, **values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not real(value, name) >= minimum:
             raise InputError(f"{name} has to be at least {minimum:g}, but got {value}")
-
-
-def _whole(minimum: int, name: str, value: Any) -> int:
-    """``value`` as an int of at least ``minimum``; numpy's integers are welcome."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise InputError(f"{name} has to be a whole number, but got {value!r}")
-    _at_least(minimum, **{name: value})
-    return index(value)
 
 
 def _tuple(name: str, values: Any) -> tuple[Any, ...]:
@@ -52,7 +43,7 @@ class Mlp:
     order: tuple[str, ...] = ("linear", "act", "drop")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(_whole(1, "a hidden width", w) for w in _tuple("hidden", self.hidden)))
+        object.__setattr__(self, "hidden", tuple(whole(w, "a hidden width", 1) for w in _tuple("hidden", self.hidden)))
         object.__setattr__(self, "order", _tuple("order", self.order))
         if not self.hidden:
             raise InputError("hidden has to be one or more widths of at least 1, but got ()")
@@ -201,7 +192,7 @@ class Recipe:
         _at_least(0, connect=self.connect, l1=self.l1, l2=self.l2, label_smoothing=self.label_smoothing)
         for name, minimum in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("seed", 0), ("shuffle", 0)):
             if name != "patience" or self.patience is not None:
-                object.__setattr__(self, name, _whole(minimum, name, getattr(self, name)))
+                object.__setattr__(self, name, whole(getattr(self, name), name, minimum))
         object.__setattr__(self, "drops", _tuple("drops", self.drops))
         for point in self.drops:
             if point is not None and not isinstance(point, Drop):

@@ -26,7 +26,6 @@ Impl = Literal["auto", "reference", "native", "triton"]
 IMPLEMENTATIONS = ("auto", "reference", "native", "triton")
 SMALL = 1 << 15  # elements up to which the factor is stored for autograd
 TINY = 1 << 12  # and without autograd
-_NATIVE = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _EXACT = (torch.float32, torch.float64)  # where a stored factor holds the gain without bias
 
 
@@ -65,32 +64,24 @@ def numbers_of(drop: Drop) -> Tensor | None:
 
 def traced(x: Tensor, drop: Drop, numbers: Tensor, whose: Whose, impl: Impl | None) -> Tensor:
     """:func:`sample` in a graph: the numbers are an input of the graph, and sizes may be symbols."""
-    own, axis = _axes(drop, x.dim())
+    if impl == "reference" or x.dtype not in ops.TYPES:
+        return reference.sample(x, plan(drop, tuple(int(n) for n in x.shape)), whose)
+    own, axis, law = _layout(drop, x.dim())
     cells = [0] * x.dim()
     stride = 1
     for i in range(x.dim() - 1, -1, -1):
         if own[i] and i != axis:
             cells[i] = stride
             stride = stride * x.shape[i]
-    law = _law(drop)
-    if axis < 0 and whose.who is not None:
-        whose = whose._replace(who=None)
-    if impl == "reference" or x.dtype not in _NATIVE:
-        return reference.sample(x, plan(drop, tuple(int(n) for n in x.shape)), whose)
     noise = (numbers, whose.key, whose.who, cells, axis, law, 0, whose.stream, whose.call)
     return ops.apply(x, *noise, False)
 
 
 @torch._dynamo.assume_constant_result
-def _axes(drop: Drop, rank: int) -> tuple[tuple[bool, ...], int]:
-    """(which axes have cells of their own, the examples' axis or -1)."""
-    one = plan(drop, (2,) * rank)
-    return tuple(n > 1 for n in one.cells_shape), -1 if one.sample_axis is None else one.sample_axis
-
-
-@torch._dynamo.assume_constant_result
-def _law(drop: Drop) -> int:
-    return ops.LAWS.index(plan(drop, (1,) * max(1, drop.of.count(" ") + 1)).law)
+def _layout(drop: Drop, rank: int) -> tuple[tuple[bool, ...], int, int]:
+    """(which axes have cells of their own, the examples' axis or -1, the law's number), for any sizes."""
+    one = ready(plan(drop, (2,) * rank))
+    return tuple(n > 1 for n in one.plan.cells_shape), one.axis, one.law
 
 
 def default() -> Impl:
@@ -122,7 +113,7 @@ def choose(x: Tensor, impl: Impl | None = None) -> tuple[Impl, str]:
         obstacle = triton.missing
     else:
         obstacle = f"there are no kernels for {x.device.type}"
-    if not obstacle and x.dtype not in _NATIVE:
+    if not obstacle and x.dtype not in ops.TYPES:
         obstacle = f"the kernels do not take {x.dtype}"
     if obstacle and wanted != "auto":
         raise InputError(f"impl={wanted!r} cannot run: {obstacle}; use impl='auto'")
@@ -141,16 +132,14 @@ def sample(x: Tensor, ready: Ready, whose: Whose, inplace: bool = False, impl: I
         )
     if x.is_nested:
         raise InputError("nested tensors have no layout for masks; apply dropout to x.values(), or pad them")
-    if _DEFAULT != "auto" or impl is not None or x.dtype not in _NATIVE or x.device.type != "cpu" or ops.missing:
+    if _DEFAULT != "auto" or impl is not None or x.dtype not in ops.TYPES or x.device.type != "cpu" or ops.missing:
         kind, _ = choose(x, impl)
         if kind == "reference":
             part = ready.offset or ready.cells != ready.plan.strides
             y = ops.readable(x, *(*_noise(ready, whose), False)) if part else reference.sample(x, ready.plan, whose)
             return x.copy_(y) if inplace else y
     plan = ready.plan
-    if whose.who is not None and ready.axis < 0:
-        whose = whose._replace(who=None)
-    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    transformed = _transformed()
     if plan.realised and not plan.erased:
         if transformed:
             y = reference.affine(x, plan, mask(plan, whose, x.device))
@@ -182,16 +171,20 @@ def _small_factor(x: Tensor, ready: Ready, whose: Whose) -> Tensor:
     """``thinned::factor`` without the dispatcher, which would cost more than the work."""
     key, who = whose.key, whose.who
     a = torch.empty_like(x)
-    direct = (
-        ready.rows and type(a) is Tensor and a.is_contiguous() and (who is None or who.dim() == 1) and native.factor is not None
-    )
-    if not direct or torch._C._len_torch_dispatch_stack():
+    direct = ready.rows and type(a) is Tensor and a.is_contiguous() and key.is_cpu and native.factor is not None
+    listed = who is None or (who.dim() == 1 and who.is_cpu and who.dtype == torch.int64 and who.is_contiguous())
+    if not (direct and listed) or torch._C._len_torch_dispatch_stack():
         return ops.factor(x, *_noise(ready, whose))
     native.factor(  # type: ignore[misc]
         a.data_ptr(), ready.numbers.data_ptr(), key.data_ptr(), 0 if who is None else who.data_ptr(), ready.rows,
         ready.columns, whose.stream, whose.call, (x.dtype == torch.float64) + 2 * (key.numel() > 1),
     )  # fmt: skip
     return a
+
+
+def _transformed() -> bool:
+    """Is a transform at work that an autograd function of ours does not know: vmap, grad, forward mode?"""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def _noise(ready: Ready, whose: Whose) -> tuple[Any, ...]:
@@ -286,9 +279,8 @@ def fused(x: Tensor, ready: Ready) -> bool:
     """Do the fused pairs run natively for this tensor? Else their parts run one after the other."""
     plan = ready.plan
     simple = not (plan.shift or plan.dropped or plan.realised) and plan.law == "bernoulli"
-    here = _DEFAULT == "auto" and x.device.type == "cpu" and not ops.missing and x.dtype in _NATIVE and type(x) in _PLAIN
-    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    return simple and here and not transformed and not torch.compiler.is_compiling()
+    here = _DEFAULT == "auto" and x.device.type == "cpu" and not ops.missing and x.dtype in ops.TYPES and type(x) in _PLAIN
+    return simple and here and not _transformed() and not torch.compiler.is_compiling()
 
 
 def add(x: Tensor, residual: Tensor, ready: Ready, whose: Whose) -> Tensor:
@@ -356,10 +348,10 @@ class _Blocks(torch.autograd.Function):
 
 def mask(plan: Plan, whose: Whose, device: torch.device | None = None) -> Tensor:
     """The mask of a Bernoulli plan, True where kept; bool, broadcasts to ``plan.shape``."""
-    alone = plan.sample_axis is None
-    whose = whose._replace(who=None) if alone else whose
     if ops.missing or _DEFAULT == "reference" or (device is not None and device.type != "cpu") or torch.compiler.is_compiling():
         return reference.kept(plan, whose, device)
     numbers = ready(plan).numbers
-    drawn = ops.kept(numbers, whose.key, whose.who, plan.samples, plan.cells, not alone, 0, whose.stream, whose.call)
+    drawn = ops.kept(
+        numbers, whose.key, whose.who, plan.samples, plan.cells, plan.sample_axis is not None, 0, whose.stream, whose.call
+    )
     return reference.grown(drawn, plan)

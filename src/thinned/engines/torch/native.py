@@ -12,7 +12,7 @@ INSTRUCTIONS = ("portable", "avx2", "avx512")
 factor: Callable[..., None] | None = None  # see csrc/bind.cpp
 
 
-def _load() -> str:
+def load() -> str:
     """Load the kernels; the reason where that cannot be done, else nothing."""
     global factor
     try:

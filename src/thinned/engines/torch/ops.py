@@ -23,6 +23,7 @@ from ...algebra.plan import WORDS, LawName
 from . import native, philox, reference
 from .whose import Whose
 
+TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # that the kernels take
 LAWS: tuple[LawName, ...] = ("bernoulli", "gaussian", "uniform")
 _NOISE = "Tensor numbers, Tensor key, Tensor? who, SymInt[] cells, int axis, int law, SymInt offset, int stream, int call"
 
@@ -38,7 +39,7 @@ _library.define(  # the coins of consecutive cells, [examples, cells], True wher
 )
 _library.define("instructions(int choice) -> int")
 
-missing = native._load()  # why there are no native kernels; empty where there are
+missing = native.load()  # why there are no native kernels; empty where there are
 
 apply = torch.ops.thinned.apply.default
 map = torch.ops.thinned.map.default
@@ -123,14 +124,10 @@ def _coefficients(
     return a, torch.zeros_like(b) if grad else b
 
 
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
 def readable(x: Tensor, numbers: Tensor, key: Tensor, who: Tensor | None, cells: Sequence[int], axis: int, law: int,
              offset: int, stream: int, call: int, grad: bool) -> Tensor:  # fmt: skip
     a, b = _coefficients(x, numbers, Whose(key, who, stream, call), cells, axis, law, offset, grad)
-    wide = _wide(x)
+    wide = reference.wide(x)
     y = x.to(wide) * a.to(wide) + b.to(wide)
     erased = (numbers[0] >= WORDS).to(x.device) & (law == 0)
     y = torch.where(erased, b.to(wide), y)
@@ -144,7 +141,7 @@ def _factor(like: Tensor, numbers: Tensor, key: Tensor, who: Tensor | None, cell
 
 
 def _map_add(x: Tensor, residual: Tensor, *noise: Any) -> Tensor:
-    return readable(x.to(_wide(x)), *(*noise, False)).add(residual).to(x.dtype)
+    return readable(x.to(reference.wide(x)), *(*noise, False)).add(residual).to(x.dtype)
 
 
 def _map_into(y: Tensor, x: Tensor, *noise: Any) -> None:
@@ -157,7 +154,7 @@ def _on_gpu(name: str) -> Any:
     def kernel(*arguments: Any) -> Any:
         from . import triton
 
-        if triton.missing or arguments[0].dtype not in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+        if triton.missing or arguments[0].dtype not in TYPES:
             return _READABLE[name](*arguments)
         return getattr(triton, name)(*arguments)
 

@@ -38,11 +38,8 @@ def derived(whose: Whose) -> tuple[Tensor, Tensor]:
     return first, second
 
 
-def words(key: Key | Whose, samples: int, cells: int, device: torch.device | None = None, offset: int = 0) -> Tensor:
-    """The random words of ``cells`` cells for each of ``samples`` examples: int64 [samples, cells] in [0, 2^32).
-
-    ``offset``: the first cell.
-    """
+def words(key: Key | Whose, samples: int, cells: int, device: torch.device | None = None) -> Tensor:
+    """The random words of ``cells`` cells for each of ``samples`` examples: int64 [samples, cells] in [0, 2^32)."""
     philox_key: tuple[Tensor | int, Tensor | int]
     if isinstance(key, Whose) and traced(key.key):
         philox_key, step, ids = derived(key), key.key[1] if len(key.key) > 1 else 0, key.who
@@ -53,11 +50,10 @@ def words(key: Key | Whose, samples: int, cells: int, device: torch.device | Non
         philox_key, step, ids = derive(plainly.seed, plainly.stream, plainly.call), plainly.step, plainly.samples
     ids = torch.arange(samples, device=device) if ids is None else torch.as_tensor(ids, dtype=torch.int64, device=device)
     steps = torch.as_tensor(step, dtype=torch.int64, device=device).expand(samples)
-    first, skip = offset // 8, offset % 8
-    blocks = torch.arange(first, first + (skip + cells + 7) // 8, device=device)
+    blocks = torch.arange((cells + 7) // 8, device=device)
     each, steps = ids[:, None], steps[:, None]
     if len(blocks) * samples <= _LANES or traced(ids):
-        return _of_blocks(blocks, each, steps, philox_key)[:, skip : skip + cells]
+        return _of_blocks(blocks, each, steps, philox_key)[:, :cells]
     out = torch.empty(samples, 8 * len(blocks), dtype=torch.int64, device=device)
     rows = max(1, _LANES // max(len(blocks), 1))
     columns = min(max(len(blocks), 1), _LANES)
@@ -65,7 +61,7 @@ def words(key: Key | Whose, samples: int, cells: int, device: torch.device | Non
         for j in range(0, len(blocks), columns):
             part = _of_blocks(blocks[j : j + columns], each[i : i + rows], steps[i : i + rows], philox_key)
             out[i : i + rows, 8 * j : 8 * (j + columns)] = part
-    return out[:, skip : skip + cells]
+    return out[:, :cells]
 
 
 def _of_blocks(blocks: Tensor, ids: Tensor, steps: Tensor, key: tuple[Tensor | int, Tensor | int]) -> Tensor:

@@ -43,8 +43,8 @@ def grown(kept: Tensor, plan: Plan) -> Tensor:
         if size > 1:  # a seed drops its place and the next size - 1
             rows = fell.movedim(axis, -1)
             flat = rows.reshape(-1, 1, rows.shape[-1]).to(torch.uint8)
-            wide = F.pad(flat, (size - 1, size - 1)).unfold(-1, size, 1).amax(-1)
-            fell = wide.bool().reshape(*rows.shape[:-1], -1).movedim(-1, axis)
+            grown = F.pad(flat, (size - 1, size - 1)).unfold(-1, size, 1).amax(-1)
+            fell = grown.bool().reshape(*rows.shape[:-1], -1).movedim(-1, axis)
     return ~fell
 
 
@@ -72,13 +72,13 @@ def sample(x: Tensor, plan: Plan, whose: Whose) -> Tensor:
     if plan.identity or not x.numel():
         return x
     if plan.law != "bernoulli":
-        return (x * (noise(plan, whose, x.device) * (plan.gain * plan.spread) + plan.gain).to(_wide(x))).to(x.dtype)
+        return (x * (noise(plan, whose, x.device) * (plan.gain * plan.spread) + plan.gain).to(wide(x))).to(x.dtype)
     if plan.erased:
         return x.mul(1.0).masked_fill_(torch.ones((), dtype=torch.bool, device=x.device), plan.dropped)
     return affine(x, plan, kept(plan, whose, x.device))
 
 
-def _wide(x: Tensor) -> torch.dtype:
+def wide(x: Tensor) -> torch.dtype:
     """The type to compute in: a gain rounded to bfloat16 would bias every mean."""
     return torch.float64 if x.dtype in (torch.float64, torch.complex128) else torch.float32
 
@@ -88,17 +88,9 @@ def affine(x: Tensor, plan: Plan, keep: Tensor) -> Tensor:
     gain: float | Tensor = plan.gain
     if plan.realised:
         gain = gain * keep.numel() / keep.sum().clamp_min(1)
-    a = keep.to(_wide(x)) * gain
+    a = keep.to(wide(x)) * gain
     y = (x * a).to(x.dtype)
     if not (plan.shift or plan.dropped):
         return y
-    b = keep.new_full((), plan.shift, dtype=_wide(x)).where(keep, plan.dropped)
-    return (x.to(_wide(x)) * a + b).to(x.dtype) if not x.is_complex() else y + b
-
-
-def mean(x: Tensor, plan: Plan) -> Tensor:
-    """What evaluation sees; ``x`` itself under every scale but Classic."""
-    if (plan.mean_gain, plan.mean_shift) == (1.0, 0.0):
-        return x
-    y = x * plan.mean_gain
-    return y + plan.mean_shift if plan.mean_shift else y
+    b = keep.new_full((), plan.shift, dtype=wide(x)).where(keep, plan.dropped)
+    return (x.to(wide(x)) * a + b).to(x.dtype) if not x.is_complex() else y + b

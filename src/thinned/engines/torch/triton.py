@@ -179,8 +179,11 @@ if triton is not None:
         tl.store(rstds + row, rstd)
 
 
-def _walk(y: Tensor, others: Sequence[Tensor], cells: Sequence[int], axis: int) -> tuple[list[int], list[list[int]]]:
-    """Merged axes in the order of y's memory: (sizes, [strides of y, of the others ..., of cells, of examples]), padded."""
+def _walk(y: Tensor, others: Sequence[Tensor], cells: Sequence[int], axis: int) -> tuple[list[int], list[list[int]]] | None:
+    """Merged axes in the order of y's memory: (sizes, [strides of y, of the others ..., of cells, of examples]), padded.
+
+    None where more axes remain than the kernels walk.
+    """
     rows = [
         (y.shape[d], [y.stride(d), *(t.stride(d) for t in others), cells[d], int(d == axis)])
         for d in range(y.dim())
@@ -194,7 +197,7 @@ def _walk(y: Tensor, others: Sequence[Tensor], cells: Sequence[int], axis: int) 
         else:
             merged.append((size, strides))
     if len(merged) > _DIMS:
-        raise NotImplementedError(f"the Triton kernels walk {_DIMS} axes, but these strides need {len(merged)}")
+        return None
     width = len(others) + 3
     merged = [(1, [0] * width)] * (_DIMS - len(merged)) + merged
     return [size for size, _ in merged], [[strides[k] for _, strides in merged] for k in range(width)]
@@ -209,15 +212,14 @@ def _run(
     numbers, key = numbers.to(y.device), key.to(y.device)
     who = None if who is None or axis < 0 else who.to(y.device)
     given = [t for t in (x, residual) if t is not None]
-    try:
-        sizes, strides = _walk(y, given, cells, axis)
-    except NotImplementedError:  # strides that do not merge: work on C order
+    walked = _walk(y, given, cells, axis)
+    if walked is None:  # work on C order, which merges
         out = torch.empty(y.shape, dtype=y.dtype, device=y.device)
         _run(x if x is None else x.contiguous(), residual if residual is None else residual.contiguous(), out, numbers, key,
              who, cells, axis, law, offset, stream, call, grad)  # fmt: skip
         y.copy_(out)
         return
-    ys, *mids, cs, es = strides
+    sizes, (ys, *mids, cs, es) = walked
     xs = mids[0] if x is not None else [0] * _DIMS
     rs = mids[-1] if residual is not None else [0] * _DIMS
     aligned = sizes[3] % 8 == 0 and offset % 8 == 0 and all(c % 8 == 0 for c in cs[:3])

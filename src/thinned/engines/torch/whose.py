@@ -43,17 +43,18 @@ def draw(generator: torch.Generator | None = None) -> Whose:
 
 def of(key: Key) -> Whose:
     """A plain key in tensors."""
-    ids = None if key.samples is None else _integers("samples", key.samples)
+    ids = None if key.samples is None else integers("samples", key.samples)
     if isinstance(key.step, int):
         return Whose(torch.tensor([signed(key.seed), key.step], device="cpu"), ids, signed(key.stream), key.call)
-    steps = _integers("step", key.step)
+    steps = integers("step", key.step)
     ids = torch.arange(len(steps), device=steps.device) if ids is None else ids.to(steps.device)
     if len(ids) != len(steps):
         raise InputError(f"step and samples have to be of one length, but got {len(steps)} and {len(ids)}")
     return Whose(torch.tensor([signed(key.seed)], device="cpu"), torch.stack((ids, steps)), signed(key.stream), key.call)
 
 
-def _integers(name: str, values: Any) -> Tensor:
+def integers(name: str, values: Any) -> Tensor:
+    """``values`` as a 1-d int64 tensor, or :class:`thinned.InputError`."""
     given = torch.as_tensor(values)
     if given.dim() != 1 or given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
         raise InputError(f"{name} has to be a 1-d tensor of integers, but got {given.dtype} {list(given.shape)}")
