@@ -20,7 +20,7 @@ MAY = {
     "surgery": {"algebra", "presets", "functional", "nn"},
     "train": {"algebra", "presets", "engines.torch", "functional", "nn"},
     "studies": {"algebra", "presets", "train", "nn", "functional"},
-    "testing": {"algebra", "presets", "functional", "engines.numpy"},
+    "testing": {"algebra", "presets", "functional", "engines.numpy", "nn"},
     "cli": {"studies", "presets"},
 }
 # Third-party packages, each beside the rooms that may import it.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +14,7 @@ def methods(
 ) -> None:
     """Every dropout that is here: name, paper, where it acts; or one method's page."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from .. import presets
@@ -24,15 +26,28 @@ def methods(
             typer.echo(unknown("dropout method", name, presets.CATALOG), err=True)
             raise typer.Exit(2)
         row = presets.CATALOG[name]
-        signature = str(inspect.signature(row.fn)).split(" ->")[0]
+        what = _public(row.fn) if isinstance(row.fn, str) else row.fn
+        where = row.fn if isinstance(row.fn, str) else f"presets.{row.fn.__name__}"
+        signature = str(inspect.signature(what)).split(" ->")[0].replace("'", "")
         console.print(f"[bold]{row.title}[/bold]  {row.paper} {row.year}, {row.url}", highlight=False)
-        console.print(f'nn.Dropout("{name}", ...) or presets.{row.fn.__name__}{signature}\n', highlight=False, markup=False)
-        console.print(inspect.getdoc(row.fn), highlight=False, markup=False)
+        console.print(f"acts on: {row.host}; runs as: {row.status}", highlight=False)
+        console.print(f"{row.example}\n\n{where}{signature}\n", highlight=False, markup=False)
+        console.print(inspect.getdoc(what), highlight=False, markup=False)
         return
     table = Table(title=f"{len(presets.CATALOG)} methods", title_justify="left")
-    for column in ("name", "method", "paper", "acts on", "default"):
-        table.add_column(column)
+    for column in ("name", "method", "paper", "acts on", "runs as", "in one line"):
+        table.add_column(column, overflow="fold")
     for key, row in presets.CATALOG.items():
-        table.add_row(key, row.title, f"{row.paper} {row.year}", row.host, f"{row.strength} = {row.fn().rate:g}")
+        table.add_row(key, row.title, f"{row.paper} {row.year}", row.host, row.status, escape(row.example))
     console.print(table)
     console.print("thinned methods NAME prints a method's page.")
+
+
+def _public(name: str) -> Callable[..., Any]:
+    """What ``thinned.<name>`` is."""
+    import thinned
+
+    found: Any = thinned
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found  # type: ignore[no-any-return]

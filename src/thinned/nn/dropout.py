@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
-from .. import functional, presets
+from .. import presets
 from .._errors import InputError
 from ..algebra.drop import Drop
 from ..algebra.plan import plan
 from ..algebra.schedule import SCHEDULES, Schedule
 from ..engines.torch import dispatch
 from ..engines.torch.dispatch import Impl, Ready, numbers_of
+from ..functional import core, named
 from . import placing
 from .host import Host
 
@@ -99,7 +100,7 @@ class Dropout(Host, _DropoutNd):
     def forward(self, input: Tensor) -> Tensor:
         mode = self.mode()
         if mode != "sample" or not input.numel():
-            return functional.drop(input, self.drop, mode=mode, inplace=self.inplace)
+            return core.drop(input, self.drop, mode=mode, inplace=self.inplace)
         numbers = self._numbers
         if torch.compiler.is_compiling() and numbers is not None and self.layout is None and self.shard is None:
             return self._traced(input, numbers)
@@ -118,13 +119,13 @@ class Dropout(Host, _DropoutNd):
         if whose.who is None and x.dtype.is_floating_point and not ready.plan.identity:
             y = dispatch.sample(x, ready, whose, self.inplace, self.impl)
         else:
-            y = functional.sample(x, ready, whose, None, self.inplace, self.impl)
+            y = core.sample(x, ready, whose, None, self.inplace, self.impl)
         return y if x is input else y.view_as(input)
 
     def _prepare(self, x: Tensor) -> Ready:
         spec = self.drop
         if self.dims is not None:
-            spec = functional.laid_out(spec, x, self.dims, self.extra_repr())
+            spec = named.laid_out(spec, x, self.dims, self.extra_repr())
         if self.shard is not None:
             return placing.shard_of(spec, tuple(x.shape), *self.shard)
         return dispatch.ready(plan(spec, tuple(x.shape)))
@@ -133,7 +134,7 @@ class Dropout(Host, _DropoutNd):
         """Within a graph: the rate is read from a tensor, and sizes may be symbols."""
         spec = self.point  # of the same law and coins as the point at the current rate, and never another object
         if self.dims is not None:
-            spec = functional.laid_out(spec, x, self.dims, self.extra_repr())
+            spec = named.laid_out(spec, x, self.dims, self.extra_repr())
         return dispatch.traced(x, spec, numbers, self.whose(), self.impl)
 
     def extra_repr(self) -> str:

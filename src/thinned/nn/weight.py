@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .. import functional, presets
+from .. import presets
 from .._errors import InputError, unknown
 from ..algebra.drop import Drop
 from ..algebra.fill import Zero
@@ -19,6 +19,7 @@ from ..algebra.moments import moments
 from ..algebra.plan import plan
 from ..algebra.scale import Classic, Inverted
 from ..engines.torch import reference
+from ..functional import core
 from .host import Host
 
 Sampling = Literal["exact", "moments"]
@@ -105,7 +106,7 @@ class DropWeight(Host, nn.Module):
         if self.bias is not None:  # the bias is one more weight, on an input of 1
             weight = torch.cat((weight, self.bias.unsqueeze(1)), 1)
             batched = F.pad(batched, (0, 1), value=1.0)
-        each = functional.drop(weight.expand(len(batched), *weight.shape), self.drop, key=self.whose())  # [b, o, i]
+        each = core.drop(weight.expand(len(batched), *weight.shape), self.drop, key=self.whose())  # [b, o, i]
         y = torch.einsum("boi,b...i->b...o", each, batched)
         return y if x.dim() > 1 else y.squeeze(0)
 
@@ -119,7 +120,7 @@ class DropWeight(Host, nn.Module):
         per_unit = plan(Drop(presets.gaussian(0.5).law), (len(x) if x.dim() > 1 else 1, self.out_features))  # of unit variance
         whose = self.whose()
         if whose.who is not None:
-            functional.check_samples(whose.who, per_unit.sample_axis, per_unit.samples)
+            core.check_samples(whose.who, per_unit.sample_axis, per_unit.samples)
         eps = reference.noise(per_unit, whose, mean.device)
         return mean + root(var) * eps.view(mean.shape).to(mean.dtype)
 

@@ -7,6 +7,7 @@ cost more than the work, so there the factor is drawn as a tensor and torch mult
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -17,8 +18,9 @@ from torch.autograd import forward_ad
 
 from ..._errors import InputError, unknown
 from ...algebra.drop import Drop
+from ...algebra.law import Bernoulli
 from ...algebra.per import Block
-from ...algebra.plan import WORDS, Plan, plan
+from ...algebra.plan import WORDS, LawName, Plan, plan
 from . import native, ops, reference
 from .whose import Whose
 
@@ -67,13 +69,7 @@ def traced(x: Tensor, drop: Drop, numbers: Tensor, whose: Whose, impl: Impl | No
     if impl == "reference" or x.dtype not in ops.TYPES:
         return reference.sample(x, plan(drop, tuple(int(n) for n in x.shape)), whose)
     own, axis, law = _layout(drop, x.dim())
-    cells = [0] * x.dim()
-    stride = 1
-    for i in range(x.dim() - 1, -1, -1):
-        if own[i] and i != axis:
-            cells[i] = stride
-            stride = stride * x.shape[i]
-    noise = (numbers, whose.key, whose.who, cells, axis, law, 0, whose.stream, whose.call)
+    noise = (numbers, whose.key, whose.who, _strides(x.shape, own, axis), axis, law, 0, whose.stream, whose.call)
     return ops.apply(x, *noise, False)
 
 
@@ -355,3 +351,29 @@ def mask(plan: Plan, whose: Whose, device: torch.device | None = None) -> Tensor
         numbers, whose.key, whose.who, plan.samples, plan.cells, plan.sample_axis is not None, 0, whose.stream, whose.call
     )
     return reference.grown(drawn, plan)
+
+
+def drawn(size: Sequence[int], own: tuple[bool, ...], axis: int, law: LawName, numbers: Tensor, whose: Whose, like: Tensor
+          ) -> Tensor:  # fmt: skip
+    """The factor a of every cell of ``size``, of the type and device of ``like``. It makes no plan: sizes may be symbols."""
+    cells = like.new_empty(list(size))
+    noise = (numbers, whose.key, whose.who, _strides(size, own, axis), axis, ops.LAWS.index(law), 0, whose.stream, whose.call)
+    return ops.plain_factor(cells, *noise) if _DEFAULT == "reference" else ops.factor(cells, *noise)
+
+
+def _strides(shape: Sequence[int], own: tuple[bool, ...], axis: int) -> list[int]:
+    """By how many cells a step along each axis moves: 0 on shared axes and on the examples' axis."""
+    cells = [0] * len(shape)
+    stride = 1
+    for i in range(len(shape) - 1, -1, -1):
+        if own[i] and i != axis:
+            cells[i] = stride
+            stride = stride * shape[i]
+    return cells
+
+
+@torch._dynamo.assume_constant_result
+def geometry(per: str, of: str, rank: int) -> tuple[tuple[bool, ...], int]:
+    """(which axes have cells of their own, the examples' axis or -1), for any sizes."""
+    one = plan(Drop(Bernoulli(0.5), per, of), (2,) * rank)
+    return tuple(n > 1 for n in one.cells_shape), -1 if one.sample_axis is None else one.sample_axis

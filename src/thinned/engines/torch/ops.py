@@ -134,7 +134,7 @@ def readable(x: Tensor, numbers: Tensor, key: Tensor, who: Tensor | None, cells:
     return torch.empty_like(x).copy_(y)
 
 
-def _factor(like: Tensor, numbers: Tensor, key: Tensor, who: Tensor | None, cells: Sequence[int], axis: int, law: int,
+def plain_factor(like: Tensor, numbers: Tensor, key: Tensor, who: Tensor | None, cells: Sequence[int], axis: int, law: int,
             offset: int, stream: int, call: int) -> Tensor:  # fmt: skip
     a, _ = _coefficients(like, numbers, Whose(key, who, stream, call), cells, axis, law, offset, True)
     return torch.empty_like(like).copy_(a)
@@ -161,7 +161,7 @@ def _on_gpu(name: str) -> Any:
     return kernel
 
 
-_READABLE: dict[str, Any] = {"map": readable, "map_add": _map_add, "map_into": _map_into, "factor": _factor}
+_READABLE: dict[str, Any] = {"map": readable, "map_add": _map_add, "map_into": _map_into, "factor": plain_factor}
 for _name, _kernel in [*_READABLE.items(), ("apply", readable)]:
     if missing:
         _library.impl(_name, _kernel, "CPU")

@@ -1,0 +1,65 @@
+"""The host of functions: a method that is no point, as a module with a rate, a mode and a key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.modules.dropout import _DropoutNd
+
+from .._errors import InputError, probability
+from ..algebra.schedule import SCHEDULES, Schedule
+from .host import Host
+
+
+class MethodDropout(Host, _DropoutNd):
+    """A function of :mod:`thinned.functional` as a layer; made by :func:`thinned.nn.Cutout` and its like.
+
+    ``method``: called as ``method(*inputs, training=, key=, **settings)``. ``rate``: the name of its rate among
+    ``settings``, or None; a schedule may stand there, moved by :meth:`ModelKey.at` or :func:`thinned.step`. ``shapes``:
+    does the rate decide the result's shape? Then a compiled graph holds it, and a schedule compiles anew.
+    """
+
+    def __init__(self, method: Callable[..., Tensor], rate: str | None = "p", *, shapes: bool = False, **settings: Any) -> None:
+        moving = [name for name, value in settings.items() if isinstance(value, SCHEDULES)]
+        if moving and moving != [rate]:
+            raise InputError(f"a schedule stands in the place of the rate, but got it for {', '.join(moving)}")
+        self.schedule: Schedule | None = settings[rate] if rate and moving else None
+        first = 0.0 if rate is None else self.schedule(0) if self.schedule else settings[rate]
+        self.method, self.rate, self.shapes = method, rate, shapes
+        self.settings = {name: value for name, value in settings.items() if name != rate}
+        super().__init__(first)
+
+    def step(self, step: int) -> None:
+        """Take the rate that the schedule has at ``step``; nothing without one."""
+        if self.schedule is not None:
+            self.p = self.schedule(step)
+
+    @property
+    def p(self) -> float:
+        """The rate, in [0, 1]; 0 where the method has none."""
+        return self._rate
+
+    @p.setter
+    def p(self, rate: float) -> None:
+        self._rate = probability(rate)
+        self._numbers = torch.tensor(self._rate, dtype=torch.float64, device="cpu")
+
+    def forward(self, *inputs: Any) -> Any:
+        mode = self.mode()
+        if self.rate is None:
+            key = self.whose() if mode == "sample" else None
+            return self.method(*inputs, training=mode == "sample", key=key, **self.settings)
+        moves = self.schedule is not None and not self.shapes and torch.compiler.is_compiling()
+        if mode == "sample" and (moves or self._rate):
+            now = {self.rate: self._numbers if moves else self._rate}
+            return self.method(*inputs, training=True, key=self.whose(), **now, **self.settings)
+        now = {self.rate: self._rate if mode == "mean" else 0.0}
+        return self.method(*inputs, training=mode != "mean", **now, **self.settings)
+
+    def extra_repr(self) -> str:
+        rate = {} if self.rate is None else {self.rate: self._rate}
+        shown = ", ".join(f"{k}={v}" for k, v in (rate | self.settings).items())
+        return f"{self.method.__name__}, {shown}".rstrip(", ")
