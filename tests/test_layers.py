@@ -20,6 +20,9 @@ TOKENS = tensor(5, 9, 12)  # [examples, tokens, features]
 LAYERS = {
     # activations
     "dropout": LayerCase(lambda: nn.Dropout(0.5), (X,)),
+    "standout": LayerCase(lambda: nn.StandoutDropout(torch.nn.Linear(12, 7)), (X,), rated=False),
+    "jumpout": LayerCase(lambda: nn.Jumpout(0.3), (X.relu() + 0.01,)),
+    "fast": LayerCase(lambda: nn.FastDropout(torch.nn.Linear(12, 7), 0.5, "relu"), (X,), draws=False),
     # end of activations
     # maps
     "spatial": LayerCase(lambda: nn.Dropout2d(0.5), (MAPS,)),
@@ -31,6 +34,11 @@ LAYERS = {
     # end of learned
     # branches
     "drop-path": LayerCase(lambda: nn.Dropout("drop-path", p=0.5), (X,)),
+    "layer": LayerCase(lambda: nn.LayerDrop([torch.nn.Linear(12, 12) for _ in range(4)], 0.5), (X,), examples=None),
+    "shake-drop": LayerCase(lambda: nn.ShakeDrop(0.95), (X,), exact_gradient=False),
+    "shake-shake": LayerCase(nn.ShakeShake, (X, X.flip(0)), exact_gradient=False, rated=False),
+    "shake-keep": LayerCase(lambda: nn.ShakeShake("keep"), (X, X.flip(0)), rated=False),
+    "swapout": LayerCase(nn.Swapout, (X, X.flip(0))),
     # end of branches
     # sequences
     "locked": LayerCase(lambda: nn.Dropout("locked", p=0.5), (TOKENS,)),
@@ -38,6 +46,7 @@ LAYERS = {
     # attention and tokens
     # end of attention and tokens
     # graphs and agents
+    "droq": LayerCase(lambda: nn.droq(12, hidden=(8, 8), p=0.5), (X,)),
     # end of graphs and agents
 }
 

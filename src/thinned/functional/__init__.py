@@ -1,6 +1,8 @@
 """Dropout as functions: torch's own, every other method's, and :func:`drop`, which takes any point."""
 
+from .activations import fast_dropout, jumpout, rectified_moments, sigmoid_mean, standout
 from .attention import drop_head, drop_key
+from .branches import shake_drop, shake_shake, swapout
 from .core import Mode, drop, explain, mask
 from .fused import bias_act_dropout, dropout_add, dropout_add_layer_norm
 from .named import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
@@ -23,10 +25,18 @@ __all__ = [
     "dropout_add_layer_norm",
     "embedding_dropout",
     "explain",
+    "fast_dropout",
     "feature_alpha_dropout",
+    "jumpout",
     "mask",
     "mixout",
+    "rectified_moments",
+    "shake_drop",
+    "shake_shake",
     "shakeout",
+    "sigmoid_mean",
+    "standout",
+    "swapout",
     "word_dropout",
     "zoneout",
 ]

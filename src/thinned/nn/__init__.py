@@ -1,5 +1,8 @@
 """Hosts: modules that hold a point and a place. Mathematics lives in :mod:`thinned.functional` and the engines."""
 
+from .activations import FastDropout, Jumpout, StandoutDropout
+from .agents import droq
+from .branches import LayerDrop, ShakeDrop, ShakeShake, Swapout
 from .dropout import (
     AlphaDropout,
     DropBlock1d,
@@ -14,6 +17,7 @@ from .dropout import (
 )
 from .keys import ModelKey, key, key_of, step
 from .loss import fraternal, multi_sample, r_drop
+from .method import MethodDropout
 from .modes import Tape, frozen, off, recording, replaying, sampling
 from .weight import DropWeight
 
@@ -27,10 +31,19 @@ __all__ = [
     "Dropout1d",
     "Dropout2d",
     "Dropout3d",
+    "FastDropout",
     "FeatureAlphaDropout",
     "GaussianDropout",
+    "Jumpout",
+    "LayerDrop",
+    "MethodDropout",
     "ModelKey",
+    "ShakeDrop",
+    "ShakeShake",
+    "StandoutDropout",
+    "Swapout",
     "Tape",
+    "droq",
     "fraternal",
     "frozen",
     "key",

@@ -68,6 +68,35 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "activation",
             "nn.FeatureAlphaDropout(0.05)",
         ),
+        "standout": Preset(
+            "nn.StandoutDropout",
+            "Standout (adaptive dropout)",
+            "Ba and Frey",
+            2013,
+            "https://papers.nips.cc/paper/5032-adaptive-dropout-for-training-deep-neural-networks",
+            "activation",
+            "nn.StandoutDropout(Linear(64, 32))",
+            "alpha",
+        ),
+        "jumpout": Preset(
+            "nn.Jumpout",
+            "Jumpout",
+            "Wang et al.",
+            2019,
+            "https://proceedings.mlr.press/v97/wang19q.html",
+            "activation",
+            "nn.Jumpout(0.05)",
+            "sigma",
+        ),
+        "fast": Preset(
+            "nn.FastDropout",
+            "Fast dropout",
+            "Wang and Manning",
+            2013,
+            "https://proceedings.mlr.press/v28/wang13a.html",
+            "activation",
+            "nn.FastDropout(Linear(64, 32), 0.5)",
+        ),
         # end of activations
         # maps
         "spatial": Preset(
@@ -121,6 +150,37 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "activation",
             'nn.Dropout("stochastic-depth", p=0.5, per="batch")',
         ),
+        "layer": Preset(
+            "nn.LayerDrop",
+            "LayerDrop",
+            "Fan et al.",
+            2020,
+            "https://arxiv.org/abs/1909.11556",
+            "branch",
+            "nn.LayerDrop([Linear(8, 8), Linear(8, 8)], 0.2)",
+        ),
+        "shake-drop": Preset(
+            "nn.ShakeDrop",
+            "ShakeDrop",
+            "Yamada et al.",
+            2019,
+            "https://arxiv.org/abs/1802.02375",
+            "branch",
+            "nn.ShakeDrop(0.5)",
+        ),
+        "shake-shake": Preset(
+            "nn.ShakeShake",
+            "Shake-Shake",
+            "Gastaldi",
+            2017,
+            "https://arxiv.org/abs/1705.07485",
+            "branch",
+            "nn.ShakeShake()",
+            "",
+        ),
+        "swapout": Preset(
+            "nn.Swapout", "Swapout", "Singh et al.", 2016, "https://arxiv.org/abs/1605.06465", "branch", "nn.Swapout(0.5)"
+        ),
         # end of branches
         # sequences
         "locked": Preset(
@@ -136,10 +196,102 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
         # attention and tokens
         # end of attention and tokens
         # graphs and agents
+        "droq": Preset(
+            "nn.droq", "DroQ", "Hiraoka et al.", 2022, "https://arxiv.org/abs/2110.02034", "agent", "nn.droq(17, p=0.01)"
+        ),
+        "consistent": Preset(
+            "nn.replaying",
+            "Consistent dropout",
+            "Hausknecht and Wagener",
+            2022,
+            "https://arxiv.org/abs/2202.11818",
+            "agent",
+            "nn.recording(nn.Dropout(0.1))",
+            "",
+        ),
         # end of graphs and agents
         # schedules
+        "annealed": Preset(
+            "algebra.Annealed",
+            "Annealed dropout",
+            "Rennie et al.",
+            2014,
+            "https://doi.org/10.1109/SLT.2014.7078567",
+            "schedule",
+            "nn.Dropout(algebra.Annealed(0.5, 10_000))",
+        ),
+        "curriculum": Preset(
+            "algebra.Curriculum",
+            "Curriculum dropout",
+            "Morerio et al.",
+            2017,
+            "https://arxiv.org/abs/1703.06229",
+            "schedule",
+            "nn.Dropout(algebra.Curriculum(0.5, gamma=0.001))",
+        ),
+        "early": Preset(
+            "algebra.Early",
+            "Early dropout",
+            "Liu et al.",
+            2023,
+            "https://arxiv.org/abs/2303.01500",
+            "schedule",
+            "nn.Dropout(algebra.Early(0.1, until=5_000))",
+        ),
+        "late": Preset(
+            "algebra.Late",
+            "Late dropout",
+            "Liu et al.",
+            2023,
+            "https://arxiv.org/abs/2303.01500",
+            "schedule",
+            "nn.Dropout(algebra.Late(0.4, since=5_000))",
+        ),
+        "scheduled-drop-path": Preset(
+            "algebra.Linear",
+            "ScheduledDropPath",
+            "Zoph et al.",
+            2018,
+            "https://arxiv.org/abs/1707.07012",
+            "schedule",
+            'nn.Dropout("drop-path", p=algebra.Linear(0.0, 0.3, 10_000))',
+            "end",
+        ),
         # end of schedules
         # losses
+        "r-drop": Preset(
+            "nn.r_drop", "R-Drop", "Liang et al.", 2021, "https://arxiv.org/abs/2106.14448", "loss", "nn.r_drop", "alpha"
+        ),
+        "fraternal": Preset(
+            "nn.fraternal",
+            "Fraternal dropout",
+            "Zolna et al.",
+            2018,
+            "https://arxiv.org/abs/1711.00066",
+            "loss",
+            "nn.fraternal",
+            "kappa",
+        ),
+        "multi-sample": Preset(
+            "nn.multi_sample",
+            "Multi-sample dropout",
+            "Inoue",
+            2019,
+            "https://arxiv.org/abs/1905.09788",
+            "loss",
+            "nn.multi_sample",
+            "samples",
+        ),
+        "monte-carlo": Preset(
+            "nn.sampling",
+            "Monte Carlo dropout",
+            "Gal and Ghahramani",
+            2016,
+            "https://arxiv.org/abs/1506.02142",
+            "inference",
+            "nn.sampling(nn.Dropout(0.5))",
+            "",
+        ),
         # end of losses
     }
 )
