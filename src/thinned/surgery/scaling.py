@@ -192,10 +192,9 @@ def _homogeneous(node: fx.Node, target: nn.Module | None) -> bool:
             isinstance(target, Dropout) and target.point.fill != Zero()
         )
         return isinstance(target, _HOMOGENEOUS) and not shifts
-    if node.op == "output" or (node.target in _SUMS and not all(isinstance(a, fx.Node) for a in node.args)):
+    tensors = [isinstance(a, fx.Node) for a in node.args]
+    if node.op == "output" or (node.target in _SUMS and not all(tensors)):
         return False  # x + 1 does not scale with x
-    if node.target in _PRODUCTS and (
-        sum(isinstance(a, fx.Node) for a in node.args) > 1 or not isinstance(node.args[0], fx.Node)
-    ):
+    if node.target in _PRODUCTS and tensors != [True, False] and (tensors, node.target) != ([False, True], operator.mul):
         return False  # x * y scales twice, 1 / x the other way round
     return node.target in (_METHODS if node.op == "call_method" else _FUNCTIONS)
