@@ -19,7 +19,7 @@ class Preset:
     """A row of the catalogue.
 
     ``fn``: what makes the point; or, for a method that is no point of the algebra, the public name of the layer, function
-    or schedule that it is, such as "nn.Cutout". ``host``: the place where it acts. ``example``: one line that builds it.
+    or schedule that it is, such as "nn.Cutout". ``host``: the place where it acts, or what else it is. ``example``: one line that builds it.
     ``strength``: the name of its rate. ``status``: "kernel" where the fused kernels run it, "torch" where torch's own
     operations do, on masks of the same contract.
     """
@@ -105,7 +105,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "Tompson et al.",
             2015,
             "https://arxiv.org/abs/1411.4280",
-            "activation",
+            "map",
             "nn.Dropout2d(0.2)",
         ),
         "dropblock": Preset(
@@ -114,7 +114,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "Ghiasi et al.",
             2018,
             "https://arxiv.org/abs/1810.12890",
-            "activation",
+            "map",
             "nn.DropBlock2d(0.1, 7)",
         ),
         # end of maps
@@ -138,7 +138,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "Larsson et al.",
             2017,
             "https://arxiv.org/abs/1605.07648",
-            "activation",
+            "branch",
             'nn.Dropout("drop-path", p=0.2)',
         ),
         "stochastic-depth": Preset(
@@ -147,7 +147,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "Huang et al.",
             2016,
             "https://arxiv.org/abs/1603.09382",
-            "activation",
+            "branch",
             'nn.Dropout("stochastic-depth", p=0.5, per="batch")',
         ),
         "layer": Preset(
@@ -189,7 +189,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "Gal and Ghahramani",
             2016,
             "https://arxiv.org/abs/1512.05287",
-            "activation",
+            "sequence",
             'nn.Dropout("locked", p=0.5)',
         ),
         # end of sequences
