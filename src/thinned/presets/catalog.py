@@ -19,9 +19,9 @@ class Preset:
     """A row of the catalogue.
 
     ``fn``: what makes the point; or, for a method that is no point of the algebra, the public name of the layer, function
-    or schedule that it is, such as "nn.Cutout". ``host``: the place where it acts, or what else it is. ``example``: one line that builds it.
-    ``strength``: the name of its rate. ``status``: "kernel" where the fused kernels run it, "torch" where torch's own
-    operations do, on masks of the same contract.
+    or schedule that it is, such as "nn.Cutout". ``host``: the place where it acts, or what else it is. ``example``: one line
+    that builds it. ``strength``: the name of its rate. ``status``: "kernel" where the fused kernels run it, "torch" where
+    torch's own operations do, on masks of the same contract.
     """
 
     fn: Callable[..., Drop] | str
@@ -200,7 +200,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "nn.droq", "DroQ", "Hiraoka et al.", 2022, "https://arxiv.org/abs/2110.02034", "agent", "nn.droq(17, p=0.01)"
         ),
         "consistent": Preset(
-            "nn.replaying",
+            "nn.recording",
             "Consistent dropout",
             "Hausknecht and Wagener",
             2022,
