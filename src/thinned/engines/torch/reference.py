@@ -87,7 +87,7 @@ def affine(x: Tensor, plan: Plan, keep: Tensor) -> Tensor:
     """a x + b for a mask: a is the gain where kept and 0 where dropped, b the shift or the fill."""
     gain: float | Tensor = plan.gain
     if plan.realised:
-        gain = gain * keep.numel() / keep.sum().clamp_min(1)
+        gain = gain * keep.numel() / keep.sum().clamp_min(1).double()
     a = keep.to(wide(x)) * gain
     y = (x * a).to(x.dtype)
     if not (plan.shift or plan.dropped):
