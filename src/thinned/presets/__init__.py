@@ -8,7 +8,7 @@ from .._errors import InputError, unknown
 from ..algebra.drop import Drop
 from .catalog import CATALOG, Preset
 from .depth import drop_path, linear_rates, stochastic_depth
-from .elementwise import alpha, dropout, gaussian, uout
+from .elementwise import alpha, batchwise, dropout, gaussian, uout
 from .recurrent import locked
 from .spatial import dropblock, feature_alpha, spatial
 from .weight import dropconnect
@@ -17,6 +17,7 @@ __all__ = [
     "CATALOG",
     "Preset",
     "alpha",
+    "batchwise",
     "drop_path",
     "dropblock",
     "dropconnect",

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from ..algebra.drop import Drop
 from .depth import drop_path, stochastic_depth
-from .elementwise import alpha, dropout, gaussian, uout
+from .elementwise import alpha, batchwise, dropout, gaussian, uout
 from .recurrent import locked
 from .spatial import dropblock, feature_alpha, spatial
 from .weight import dropconnect
@@ -96,6 +96,15 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "https://proceedings.mlr.press/v28/wang13a.html",
             "activation",
             "nn.FastDropout(Linear(64, 32), 0.5)",
+        ),
+        "batchwise": Preset(
+            batchwise,
+            "Batchwise dropout",
+            "Graham et al.",
+            2015,
+            "https://arxiv.org/abs/1502.02478",
+            "activation",
+            'nn.Dropout("batchwise", p=0.5)',
         ),
         # end of activations
         # maps
