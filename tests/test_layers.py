@@ -23,6 +23,15 @@ LAYERS = {
     # end of activations
     # maps
     "spatial": LayerCase(lambda: nn.Dropout2d(0.5), (MAPS,)),
+    "disout": LayerCase(lambda: nn.Disout(0.3, 3), (MAPS,), exact_gradient=False),  # the noise's size is held constant
+    "disout-even": LayerCase(lambda: nn.Disout(0.3, (4, 2), 2.0, 0.1), (MAPS,), exact_gradient=False),
+    "cutout": LayerCase(lambda: nn.Cutout(4, holes=2), (MAPS,), rated=False),
+    "max-pool": LayerCase(lambda: nn.MaxPoolDropout2d(2), (MAPS.abs() + 0.1,)),
+    "max-pool-1d": LayerCase(lambda: nn.MaxPoolDropout1d(3, 2), (TOKENS.abs() + 0.1,)),
+    "max-pool-3d": LayerCase(lambda: nn.MaxPoolDropout3d(2), (MAPS.abs().reshape(5, 4, 4, 4, 4) + 0.1,)),
+    "weighted-channel": LayerCase(  # the scale is held constant
+        lambda: nn.WeightedChannelDropout(0.5, extra=0.2), (MAPS.abs() + 0.1,), exact_gradient=False
+    ),
     # end of maps
     # weights
     "dropconnect": LayerCase(lambda: nn.DropWeight(torch.nn.Linear(12, 7)), (X,)),

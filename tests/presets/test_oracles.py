@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import math
 
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+import thinned
+from thinned import InputError, nn, presets
 from thinned import functional as F
-from thinned import nn, presets
 from thinned.algebra import Drop, Key, moments
 from thinned.algebra.moments import rectified, variance_ratio_uniform
 from thinned.algebra.plan import coefficients
@@ -24,12 +26,24 @@ def masks(n):
 
 def test_catalogue_is_whole():
     for name, row in presets.CATALOG.items():
+        if isinstance(row.fn, str):
+            continue
         drop = row.fn()
         assert isinstance(drop, Drop)
         assert drop.name == name
         assert row.url.startswith("https://")
         assert row.paper in (row.fn.__doc__ or "") or row.paper.split()[0] in (row.fn.__doc__ or "")
         assert presets.make(name, **{row.strength: 0.25}).rate == 0.25
+
+
+def test_methods_that_are_no_points_are_public():
+    for name, row in presets.CATALOG.items():
+        assert row.url.startswith("https://")
+        if not isinstance(row.fn, str):
+            continue
+        assert callable(functools.reduce(getattr, row.fn.split("."), thinned)), name
+        with pytest.raises(InputError, match=f"'{name}' is no point"):
+            presets.make(name)
 
 
 def test_geometric_mean_of_one_softmax_layer_is_weight_scaling():

@@ -3,6 +3,7 @@
 from .attention import drop_head, drop_key
 from .core import Mode, drop, explain, mask
 from .fused import bias_act_dropout, dropout_add, dropout_add_layer_norm
+from .maps import cutout, disout, max_pool_dropout, weighted_channel_dropout
 from .named import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from .recurrent import zoneout
 from .weights import mixout, shakeout
@@ -12,6 +13,8 @@ __all__ = [
     "Mode",
     "alpha_dropout",
     "bias_act_dropout",
+    "cutout",
+    "disout",
     "drop",
     "drop_head",
     "drop_key",
@@ -25,8 +28,10 @@ __all__ = [
     "explain",
     "feature_alpha_dropout",
     "mask",
+    "max_pool_dropout",
     "mixout",
     "shakeout",
+    "weighted_channel_dropout",
     "word_dropout",
     "zoneout",
 ]

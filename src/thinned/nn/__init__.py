@@ -14,11 +14,14 @@ from .dropout import (
 )
 from .keys import ModelKey, key, key_of, step
 from .loss import fraternal, multi_sample, r_drop
+from .maps import Cutout, Disout, MaxPoolDropout1d, MaxPoolDropout2d, MaxPoolDropout3d, WeightedChannelDropout
 from .modes import Tape, frozen, off, recording, replaying, sampling
 from .weight import DropWeight
 
 __all__ = [
     "AlphaDropout",
+    "Cutout",
+    "Disout",
     "DropBlock1d",
     "DropBlock2d",
     "DropBlock3d",
@@ -29,8 +32,12 @@ __all__ = [
     "Dropout3d",
     "FeatureAlphaDropout",
     "GaussianDropout",
+    "MaxPoolDropout1d",
+    "MaxPoolDropout2d",
+    "MaxPoolDropout3d",
     "ModelKey",
     "Tape",
+    "WeightedChannelDropout",
     "fraternal",
     "frozen",
     "key",

@@ -88,6 +88,43 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "activation",
             "nn.DropBlock2d(0.1, 7)",
         ),
+        "disout": Preset(
+            "nn.Disout",
+            "Disout (feature map distortion)",
+            "Tang et al.",
+            2020,
+            "https://arxiv.org/abs/2002.11022",
+            "activation",
+            "nn.Disout(0.1, 6)",
+        ),
+        "cutout": Preset(
+            "nn.Cutout",
+            "Cutout",
+            "DeVries and Taylor",
+            2017,
+            "https://arxiv.org/abs/1708.04552",
+            "input image",
+            "nn.Cutout(16)",
+            "size",
+        ),
+        "max-pool": Preset(
+            "nn.MaxPoolDropout2d",
+            "Max-pooling dropout",
+            "Wu and Gu",
+            2015,
+            "https://arxiv.org/abs/1512.01400",
+            "pooling",
+            "nn.MaxPoolDropout2d(2, p=0.5)",
+        ),
+        "weighted-channel": Preset(
+            "nn.WeightedChannelDropout",
+            "Weighted channel dropout",
+            "Hou and Wang",
+            2019,
+            "https://doi.org/10.1609/aaai.v33i01.33018425",
+            "activation",
+            "nn.WeightedChannelDropout(0.2)",
+        ),
         # end of maps
         # weights
         "dropconnect": Preset(
