@@ -45,6 +45,10 @@ LAYERS = {
     "locked": LayerCase(lambda: nn.Dropout("locked", p=0.5), (TOKENS,)),
     # end of sequences
     # attention and tokens
+    "token": LayerCase(lambda: nn.Dropout("token", p=0.5), (TOKENS,)),
+    "patch": LayerCase(lambda: nn.PatchDropout(0.5), (TOKENS,)),
+    "patch-indices": LayerCase(lambda: nn.PatchDropout(0.3, prefix=0, indices=True), (TOKENS,)),
+    "hidden-cut": LayerCase(lambda: nn.HiddenCut(0.3), (TOKENS,)),
     # end of attention and tokens
     # graphs and agents
     # end of graphs and agents

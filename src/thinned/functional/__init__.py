@@ -6,6 +6,7 @@ from .fused import bias_act_dropout, dropout_add, dropout_add_layer_norm
 from .maps import cutout, disout, max_pool_dropout, weighted_channel_dropout
 from .named import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from .recurrent import zoneout
+from .tokens import hidden_cut, patch_dropout
 from .weights import mixout, shakeout
 from .words import embedding_dropout, word_dropout
 
@@ -27,9 +28,11 @@ __all__ = [
     "embedding_dropout",
     "explain",
     "feature_alpha_dropout",
+    "hidden_cut",
     "mask",
     "max_pool_dropout",
     "mixout",
+    "patch_dropout",
     "shakeout",
     "weighted_channel_dropout",
     "word_dropout",

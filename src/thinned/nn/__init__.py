@@ -16,6 +16,7 @@ from .keys import ModelKey, key, key_of, step
 from .loss import fraternal, multi_sample, r_drop
 from .maps import Cutout, Disout, MaxPoolDropout1d, MaxPoolDropout2d, MaxPoolDropout3d, WeightedChannelDropout
 from .modes import Tape, frozen, off, recording, replaying, sampling
+from .tokens import HiddenCut, PatchDropout
 from .weight import DropWeight
 
 __all__ = [
@@ -32,10 +33,12 @@ __all__ = [
     "Dropout3d",
     "FeatureAlphaDropout",
     "GaussianDropout",
+    "HiddenCut",
     "MaxPoolDropout1d",
     "MaxPoolDropout2d",
     "MaxPoolDropout3d",
     "ModelKey",
+    "PatchDropout",
     "Tape",
     "WeightedChannelDropout",
     "fraternal",

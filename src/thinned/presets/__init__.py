@@ -11,6 +11,7 @@ from .depth import drop_path, linear_rates, stochastic_depth
 from .elementwise import alpha, dropout, gaussian, uout
 from .recurrent import locked
 from .spatial import dropblock, feature_alpha, spatial
+from .tokens import token
 from .weight import dropconnect
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "make",
     "spatial",
     "stochastic_depth",
+    "token",
     "uout",
 ]
 

@@ -11,6 +11,7 @@ from .depth import drop_path, stochastic_depth
 from .elementwise import alpha, dropout, gaussian, uout
 from .recurrent import locked
 from .spatial import dropblock, feature_alpha, spatial
+from .tokens import token
 from .weight import dropconnect
 
 
@@ -171,6 +172,33 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
         ),
         # end of sequences
         # attention and tokens
+        "token": Preset(
+            token,
+            "Token dropout",
+            "Sennrich et al.",
+            2016,
+            "https://arxiv.org/abs/1606.02891",
+            "tokens",
+            'nn.Dropout("token", p=0.1)',
+        ),
+        "patch": Preset(
+            "nn.PatchDropout",
+            "PatchDropout",
+            "Liu et al.",
+            2022,
+            "https://arxiv.org/abs/2208.07220",
+            "tokens",
+            "nn.PatchDropout(0.5)",
+        ),
+        "hidden-cut": Preset(
+            "nn.HiddenCut",
+            "HiddenCut",
+            "Chen et al.",
+            2021,
+            "https://arxiv.org/abs/2106.00149",
+            "tokens",
+            "nn.HiddenCut(0.1)",
+        ),
         # end of attention and tokens
         # graphs and agents
         # end of graphs and agents
