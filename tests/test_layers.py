@@ -16,6 +16,20 @@ def tensor(*shape: int) -> torch.Tensor:
 X = tensor(6, 12)  # [examples, features]
 MAPS = tensor(5, 4, 8, 8)
 TOKENS = tensor(5, 9, 12)  # [examples, tokens, features]
+QKV = (tensor(5, 4, 6, 8), tensor(5, 4, 7, 8).flip(0), tensor(5, 4, 7, 3))  # [examples, heads, tokens, features]
+MASK = tensor(5, 1, 6, 7) > -0.5  # [examples, 1, queries, keys], True where a key takes part
+
+
+class Softmaxed(torch.nn.Module):
+    """Scores through a layer to attention, since -inf has no distance and no slope."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, scores: torch.Tensor) -> torch.Tensor:
+        return self.layer(scores).softmax(-1)
+
 
 LAYERS = {
     # activations
@@ -49,6 +63,13 @@ LAYERS = {
     "patch": LayerCase(lambda: nn.PatchDropout(0.5), (TOKENS,)),
     "patch-indices": LayerCase(lambda: nn.PatchDropout(0.3, prefix=0, indices=True), (TOKENS,)),
     "hidden-cut": LayerCase(lambda: nn.HiddenCut(0.3), (TOKENS,)),
+    "attention": LayerCase(lambda: nn.DropAttention(0.3), QKV),
+    "attention-causal": LayerCase(lambda: nn.DropAttention(0.3), (*QKV, None, True)),
+    "attention-masked": LayerCase(lambda: nn.DropAttention(0.3, scale=0.2), (*QKV, MASK)),
+    "attention-keys": LayerCase(lambda: nn.DropAttention(0.6, "keys"), (*QKV, MASK)),
+    "attention-heads": LayerCase(lambda: nn.DropAttention(0.5, "heads"), QKV),
+    "drop-key": LayerCase(lambda: Softmaxed(nn.DropKey(0.5)), (tensor(5, 4, 6, 7),)),
+    "drop-head": LayerCase(lambda: nn.DropHead(0.5), (tensor(5, 4, 6, 7),)),
     # end of attention and tokens
     # graphs and agents
     # end of graphs and agents

@@ -1,6 +1,6 @@
 """Dropout as functions: torch's own, every other method's, and :func:`drop`, which takes any point."""
 
-from .attention import drop_head, drop_key
+from .attention import drop_attention, drop_head, drop_key
 from .core import Mode, drop, explain, mask
 from .fused import bias_act_dropout, dropout_add, dropout_add_layer_norm
 from .maps import cutout, disout, max_pool_dropout, weighted_channel_dropout
@@ -17,6 +17,7 @@ __all__ = [
     "cutout",
     "disout",
     "drop",
+    "drop_attention",
     "drop_head",
     "drop_key",
     "dropout",

@@ -1,5 +1,6 @@
 """Hosts: modules that hold a point and a place. Mathematics lives in :mod:`thinned.functional` and the engines."""
 
+from .attention import DropAttention, DropHead, DropKey
 from .dropout import (
     AlphaDropout,
     DropBlock1d,
@@ -23,9 +24,12 @@ __all__ = [
     "AlphaDropout",
     "Cutout",
     "Disout",
+    "DropAttention",
     "DropBlock1d",
     "DropBlock2d",
     "DropBlock3d",
+    "DropHead",
+    "DropKey",
     "DropWeight",
     "Dropout",
     "Dropout1d",

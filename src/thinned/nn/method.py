@@ -21,7 +21,7 @@ class MethodDropout(Host, _DropoutNd):
     does the rate decide the result's shape? Then a compiled graph holds it, and a schedule compiles anew.
     """
 
-    def __init__(self, method: Callable[..., Any], rate: str | None = "p", *, shapes: bool = False, **settings: Any) -> None:
+    def __init__(self, method: Callable[..., Any], /, rate: str | None = "p", *, shapes: bool = False, **settings: Any) -> None:
         moving = [name for name, value in settings.items() if isinstance(value, SCHEDULES)]
         if moving and moving != [rate]:
             raise InputError(f"a schedule stands in the place of the rate, but got it for {', '.join(moving)}")

@@ -199,6 +199,33 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "tokens",
             "nn.HiddenCut(0.1)",
         ),
+        "attention": Preset(
+            "nn.DropAttention",
+            "Attention dropout",
+            "Vaswani et al.",
+            2017,
+            "https://arxiv.org/abs/1706.03762",
+            "attention",
+            "nn.DropAttention(0.1)",
+        ),
+        "drop-key": Preset(
+            "nn.DropKey",
+            "DropKey",
+            "Li et al.",
+            2023,
+            "https://arxiv.org/abs/2208.02646",
+            "attention",
+            "nn.DropKey(0.1)",
+        ),
+        "drop-head": Preset(
+            "nn.DropHead",
+            "DropHead",
+            "Zhou et al.",
+            2020,
+            "https://arxiv.org/abs/2004.13342",
+            "attention",
+            "nn.DropHead(0.2)",
+        ),
         # end of attention and tokens
         # graphs and agents
         # end of graphs and agents
