@@ -16,6 +16,7 @@ def tensor(*shape: int) -> torch.Tensor:
 X = tensor(6, 12)  # [examples, features]
 MAPS = tensor(5, 4, 8, 8)
 TOKENS = tensor(5, 9, 12)  # [examples, tokens, features]
+EDGES = torch.tensor([[0, 1, 1, 2, 2, 3, 3, 0, 4, 5, 5, 0], [1, 0, 2, 1, 3, 2, 0, 3, 5, 4, 0, 5]])  # both directions
 QKV = (tensor(5, 4, 6, 8), tensor(5, 4, 7, 8).flip(0), tensor(5, 4, 7, 3))  # [examples, heads, tokens, features]
 MASK = tensor(5, 1, 6, 7) > -0.5  # [examples, 1, queries, keys], True where a key takes part
 
@@ -72,6 +73,12 @@ LAYERS = {
     "drop-head": LayerCase(lambda: nn.DropHead(0.5), (tensor(5, 4, 6, 7),)),
     # end of attention and tokens
     # graphs and agents
+    "drop-edge": LayerCase(lambda: nn.DropEdge(0.5), (EDGES, X.flatten()[:12]), examples=None, compiles=False),
+    "drop-edge-pairs": LayerCase(
+        lambda: nn.DropEdge(0.5, exact=True, undirected=True), (EDGES, X.flatten()[:12]), examples=None, compiles=False
+    ),
+    "drop-node": LayerCase(lambda: nn.DropNode(0.5), (X,), examples=None),
+    "drop-message": LayerCase(lambda: nn.DropMessage(0.5), (X,), examples=None),
     # end of graphs and agents
 }
 

@@ -3,6 +3,7 @@
 from .attention import drop_attention, drop_head, drop_key
 from .core import Mode, drop, explain, mask
 from .fused import bias_act_dropout, dropout_add, dropout_add_layer_norm
+from .graphs import drop_edge, gcn_normalize
 from .maps import cutout, disout, max_pool_dropout, weighted_channel_dropout
 from .named import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from .recurrent import zoneout
@@ -18,6 +19,7 @@ __all__ = [
     "disout",
     "drop",
     "drop_attention",
+    "drop_edge",
     "drop_head",
     "drop_key",
     "dropout",
@@ -29,6 +31,7 @@ __all__ = [
     "embedding_dropout",
     "explain",
     "feature_alpha_dropout",
+    "gcn_normalize",
     "hidden_cut",
     "mask",
     "max_pool_dropout",

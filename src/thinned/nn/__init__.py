@@ -13,6 +13,7 @@ from .dropout import (
     FeatureAlphaDropout,
     GaussianDropout,
 )
+from .graphs import DropEdge, DropMessage, DropNode
 from .keys import ModelKey, key, key_of, step
 from .loss import fraternal, multi_sample, r_drop
 from .maps import Cutout, Disout, MaxPoolDropout1d, MaxPoolDropout2d, MaxPoolDropout3d, WeightedChannelDropout
@@ -28,8 +29,11 @@ __all__ = [
     "DropBlock1d",
     "DropBlock2d",
     "DropBlock3d",
+    "DropEdge",
     "DropHead",
     "DropKey",
+    "DropMessage",
+    "DropNode",
     "DropWeight",
     "Dropout",
     "Dropout1d",

@@ -9,6 +9,7 @@ from ..algebra.drop import Drop
 from .catalog import CATALOG, Preset
 from .depth import drop_path, linear_rates, stochastic_depth
 from .elementwise import alpha, dropout, gaussian, uout
+from .graph import drop_message, drop_node
 from .recurrent import locked
 from .spatial import dropblock, feature_alpha, spatial
 from .tokens import token
@@ -18,6 +19,8 @@ __all__ = [
     "CATALOG",
     "Preset",
     "alpha",
+    "drop_message",
+    "drop_node",
     "drop_path",
     "dropblock",
     "dropconnect",

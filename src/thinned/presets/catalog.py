@@ -9,6 +9,7 @@ from types import MappingProxyType
 from ..algebra.drop import Drop
 from .depth import drop_path, stochastic_depth
 from .elementwise import alpha, dropout, gaussian, uout
+from .graph import drop_message, drop_node
 from .recurrent import locked
 from .spatial import dropblock, feature_alpha, spatial
 from .tokens import token
@@ -228,6 +229,33 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
         ),
         # end of attention and tokens
         # graphs and agents
+        "drop-edge": Preset(
+            "nn.DropEdge",
+            "DropEdge",
+            "Rong et al.",
+            2020,
+            "https://arxiv.org/abs/1907.10903",
+            "graph edges",
+            "nn.DropEdge(0.2)",
+        ),
+        "drop-node": Preset(
+            drop_node,
+            "DropNode",
+            "Feng et al.",
+            2020,
+            "https://arxiv.org/abs/2005.11079",
+            "graph nodes",
+            "nn.DropNode(0.5)",
+        ),
+        "drop-message": Preset(
+            drop_message,
+            "DropMessage",
+            "Fang et al.",
+            2023,
+            "https://arxiv.org/abs/2204.10037",
+            "graph messages",
+            "nn.DropMessage(0.3)",
+        ),
         # end of graphs and agents
         # schedules
         # end of schedules
