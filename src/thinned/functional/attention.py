@@ -42,7 +42,7 @@ def drop_attention(
     Evaluation, and p = 0, is torch's fused function without dropout: torch's own drops in evaluation too, unless its
     ``dropout_p`` is set to 0 there. A query whose keys are all masked gives zeros, as it does in torch.
 
-    Vaswani et al. 2017, "Attention is all you need", section 5.4.
+    Vaswani et al. 2017, "Attention is all you need"; dropout of the weights is in the authors' code, not in the text.
     """
     if method not in get_args(Method):
         raise unknown("method", method, get_args(Method))

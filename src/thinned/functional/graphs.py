@@ -30,7 +30,7 @@ def drop_edge(
     the paper normalises the adjacency anew, :func:`gcn_normalize`, and so self-loops are added after this. ``p`` in
     [0, 1]; 1 leaves no edge. Evaluation keeps all.
 
-    Rong, Huang, Xu, Huang 2020, "DropEdge: towards deep graph convolutional networks on node classification", section 4.
+    Rong, Huang, Xu, Huang 2020, "DropEdge: towards deep graph convolutional networks on node classification".
     """
     edges = _edges(edge_index)
     for given in attributes:

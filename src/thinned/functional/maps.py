@@ -33,7 +33,7 @@ def disout(
     convolutions. As there the size of the noise is no function of ``x`` to the backward pass: the gradient is
     m numel(m) / sum(m). Where nothing stays the noise is not scaled up, while published code divides by zero.
 
-    Tang, Wang, Xu, Shi, Xu, Xu 2020, "Beyond dropout: feature map distortion to regularize deep neural networks".
+    Tang, Wang, Xu and others 2020, "Beyond dropout: feature map distortion to regularize deep neural networks".
     """
     _maps(x, "disout", 3)
     if not alpha >= 0:
@@ -99,7 +99,7 @@ def max_pool_dropout(
     at least 0, as after ReLU; ``p`` in [0, 1], 0 is max pooling; windows as ``torch.nn.functional.max_pool2d`` has without
     padding. This is not stochastic pooling, whose probabilities grow with the activation.
 
-    Wu and Gu 2015, "Max-pooling dropout for regularization of convolutional neural networks", sections 2 and 3.
+    Wu and Gu 2015, "Max-pooling dropout for regularization of convolutional neural networks".
     """
     _maps(x, "max-pooling dropout", 3)
     shape = tuple(x.shape[2:])

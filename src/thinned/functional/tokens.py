@@ -19,7 +19,7 @@ def patch_dropout(
     ``x`` [b, T, ...] with positions already added; the result [b, kept, ...], which is ``x`` at p = 0 and in evaluation.
     ``indices``: return also the places of what stayed, int64 [b, kept]. A rate that leaves no patch is refused.
 
-    Liu, Matsoukas, Strand, Azizpour, Smith 2022, "PatchDropout: economizing vision transformers using patch dropout".
+    Liu, Matsoukas, Strand, Azizpour, Smith 2023, "PatchDropout: economizing vision transformers using patch dropout".
     """
     if x.dim() < 2:
         raise InputError(f"patch_dropout needs tokens [b, t, ...], but got {list(x.shape)}")

@@ -9,7 +9,7 @@ from .method import MethodDropout
 
 
 def PatchDropout(p: float | Schedule = 0.5, prefix: int = 1, indices: bool = False) -> MethodDropout:
-    """Liu et al. 2022: :func:`thinned.functional.patch_dropout`. A schedule compiles anew: the rate decides the length."""
+    """Liu et al. 2023: :func:`thinned.functional.patch_dropout`. A schedule compiles anew: the rate decides the length."""
     return MethodDropout(functional.patch_dropout, p=p, shapes=True, prefix=whole(prefix, "prefix", 0), indices=indices)
 
 

@@ -186,7 +186,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "nn.PatchDropout",
             "PatchDropout",
             "Liu et al.",
-            2022,
+            2023,
             "https://arxiv.org/abs/2208.07220",
             "tokens",
             "nn.PatchDropout(0.5)",

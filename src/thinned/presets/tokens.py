@@ -12,7 +12,7 @@ def token(p: float = 0.1) -> Drop:
 
     One coin for each example and token, on layout ``b t d``; what stays is divided by 1 - p. The sequence keeps its
     length: :func:`thinned.functional.patch_dropout` shortens it. For time first write ``nn.Dropout("token", p=0.1,
-    layout="t b d")``. Sennrich et al. do not write down a scaling; this one keeps the mean. Word dropout replaces ids by
+    layout="t b d")``. Word dropout replaces ids by
     "unknown" instead (:func:`thinned.functional.word_dropout`), embedding dropout drops a type everywhere.
 
     >>> token(0.1).per
