@@ -1,12 +1,15 @@
 """Dropout as functions: torch's own, every other method's, and :func:`drop`, which takes any point."""
 
 from .activations import fast_dropout, jumpout, rectified_moments, sigmoid_mean, standout
-from .attention import drop_head, drop_key
+from .attention import drop_attention, drop_head, drop_key
 from .branches import shake_drop, shake_shake, swapout
 from .core import Mode, drop, explain, mask
 from .fused import bias_act_dropout, dropout_add, dropout_add_layer_norm
+from .graphs import drop_edge, gcn_normalize
+from .maps import cutout, disout, max_pool_dropout, weighted_channel_dropout
 from .named import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from .recurrent import zoneout
+from .tokens import hidden_cut, patch_dropout
 from .weights import mixout, shakeout
 from .words import embedding_dropout, word_dropout
 
@@ -14,7 +17,11 @@ __all__ = [
     "Mode",
     "alpha_dropout",
     "bias_act_dropout",
+    "cutout",
+    "disout",
     "drop",
+    "drop_attention",
+    "drop_edge",
     "drop_head",
     "drop_key",
     "dropout",
@@ -27,9 +34,13 @@ __all__ = [
     "explain",
     "fast_dropout",
     "feature_alpha_dropout",
+    "gcn_normalize",
+    "hidden_cut",
     "jumpout",
     "mask",
+    "max_pool_dropout",
     "mixout",
+    "patch_dropout",
     "rectified_moments",
     "shake_drop",
     "shake_shake",
@@ -37,6 +48,7 @@ __all__ = [
     "sigmoid_mean",
     "standout",
     "swapout",
+    "weighted_channel_dropout",
     "word_dropout",
     "zoneout",
 ]

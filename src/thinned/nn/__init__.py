@@ -2,6 +2,7 @@
 
 from .activations import FastDropout, Jumpout, StandoutDropout
 from .agents import droq
+from .attention import DropAttention, DropHead, DropKey
 from .branches import LayerDrop, ShakeDrop, ShakeShake, Swapout
 from .dropout import (
     AlphaDropout,
@@ -15,17 +16,28 @@ from .dropout import (
     FeatureAlphaDropout,
     GaussianDropout,
 )
+from .graphs import DropEdge, DropMessage, DropNode
 from .keys import ModelKey, key, key_of, step
 from .loss import fraternal, multi_sample, r_drop
+from .maps import Cutout, Disout, MaxPoolDropout1d, MaxPoolDropout2d, MaxPoolDropout3d, WeightedChannelDropout
 from .method import MethodDropout
 from .modes import Tape, frozen, off, recording, replaying, sampling
+from .tokens import HiddenCut, PatchDropout
 from .weight import DropWeight
 
 __all__ = [
     "AlphaDropout",
+    "Cutout",
+    "Disout",
+    "DropAttention",
     "DropBlock1d",
     "DropBlock2d",
     "DropBlock3d",
+    "DropEdge",
+    "DropHead",
+    "DropKey",
+    "DropMessage",
+    "DropNode",
     "DropWeight",
     "Dropout",
     "Dropout1d",
@@ -34,15 +46,21 @@ __all__ = [
     "FastDropout",
     "FeatureAlphaDropout",
     "GaussianDropout",
+    "HiddenCut",
     "Jumpout",
     "LayerDrop",
+    "MaxPoolDropout1d",
+    "MaxPoolDropout2d",
+    "MaxPoolDropout3d",
     "MethodDropout",
     "ModelKey",
+    "PatchDropout",
     "ShakeDrop",
     "ShakeShake",
     "StandoutDropout",
     "Swapout",
     "Tape",
+    "WeightedChannelDropout",
     "droq",
     "fraternal",
     "frozen",

@@ -9,8 +9,10 @@ from ..algebra.drop import Drop
 from .catalog import CATALOG, Preset
 from .depth import drop_path, linear_rates, stochastic_depth
 from .elementwise import alpha, batchwise, dropout, gaussian, uout
+from .graph import drop_message, drop_node
 from .recurrent import locked
 from .spatial import dropblock, feature_alpha, spatial
+from .tokens import token
 from .weight import dropconnect
 
 __all__ = [
@@ -18,6 +20,8 @@ __all__ = [
     "Preset",
     "alpha",
     "batchwise",
+    "drop_message",
+    "drop_node",
     "drop_path",
     "dropblock",
     "dropconnect",
@@ -29,6 +33,7 @@ __all__ = [
     "make",
     "spatial",
     "stochastic_depth",
+    "token",
     "uout",
 ]
 

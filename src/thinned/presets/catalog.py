@@ -9,8 +9,10 @@ from types import MappingProxyType
 from ..algebra.drop import Drop
 from .depth import drop_path, stochastic_depth
 from .elementwise import alpha, batchwise, dropout, gaussian, uout
+from .graph import drop_message, drop_node
 from .recurrent import locked
 from .spatial import dropblock, feature_alpha, spatial
+from .tokens import token
 from .weight import dropconnect
 
 
@@ -126,6 +128,43 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "map",
             "nn.DropBlock2d(0.1, 7)",
         ),
+        "disout": Preset(
+            "nn.Disout",
+            "Disout (feature map distortion)",
+            "Tang et al.",
+            2020,
+            "https://arxiv.org/abs/2002.11022",
+            "map",
+            "nn.Disout(0.1, 6)",
+        ),
+        "cutout": Preset(
+            "nn.Cutout",
+            "Cutout",
+            "DeVries and Taylor",
+            2017,
+            "https://arxiv.org/abs/1708.04552",
+            "map",
+            "nn.Cutout(16)",
+            "size",
+        ),
+        "max-pool": Preset(
+            "nn.MaxPoolDropout2d",
+            "Max-pooling dropout",
+            "Wu and Gu",
+            2015,
+            "https://arxiv.org/abs/1512.01400",
+            "map",
+            "nn.MaxPoolDropout2d(2, p=0.5)",
+        ),
+        "weighted-channel": Preset(
+            "nn.WeightedChannelDropout",
+            "Weighted channel dropout",
+            "Hou and Wang",
+            2019,
+            "https://doi.org/10.1609/aaai.v33i01.33018425",
+            "map",
+            "nn.WeightedChannelDropout(0.2)",
+        ),
         # end of maps
         # weights
         "dropconnect": Preset(
@@ -203,6 +242,60 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
         ),
         # end of sequences
         # attention and tokens
+        "token": Preset(
+            token,
+            "Token dropout",
+            "Sennrich et al.",
+            2016,
+            "https://arxiv.org/abs/1606.02891",
+            "token",
+            'nn.Dropout("token", p=0.1)',
+        ),
+        "patch": Preset(
+            "nn.PatchDropout",
+            "PatchDropout",
+            "Liu et al.",
+            2023,
+            "https://arxiv.org/abs/2208.07220",
+            "token",
+            "nn.PatchDropout(0.5)",
+        ),
+        "hidden-cut": Preset(
+            "nn.HiddenCut",
+            "HiddenCut",
+            "Chen et al.",
+            2021,
+            "https://arxiv.org/abs/2106.00149",
+            "token",
+            "nn.HiddenCut(0.1)",
+        ),
+        "attention": Preset(
+            "nn.DropAttention",
+            "Attention dropout",
+            "Vaswani et al.",
+            2017,
+            "https://arxiv.org/abs/1706.03762",
+            "attention",
+            "nn.DropAttention(0.1)",
+        ),
+        "drop-key": Preset(
+            "nn.DropKey",
+            "DropKey",
+            "Li et al.",
+            2023,
+            "https://arxiv.org/abs/2208.02646",
+            "attention",
+            "nn.DropKey(0.1)",
+        ),
+        "drop-head": Preset(
+            "nn.DropHead",
+            "DropHead",
+            "Zhou et al.",
+            2020,
+            "https://arxiv.org/abs/2004.13342",
+            "attention",
+            "nn.DropHead(0.2)",
+        ),
         # end of attention and tokens
         # graphs and agents
         "droq": Preset(
@@ -217,6 +310,33 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "agent",
             "nn.recording(nn.Dropout(0.1))",
             "",
+        ),
+        "drop-edge": Preset(
+            "nn.DropEdge",
+            "DropEdge",
+            "Rong et al.",
+            2020,
+            "https://arxiv.org/abs/1907.10903",
+            "graph",
+            "nn.DropEdge(0.2)",
+        ),
+        "drop-node": Preset(
+            drop_node,
+            "DropNode",
+            "Feng et al.",
+            2020,
+            "https://arxiv.org/abs/2005.11079",
+            "graph",
+            "nn.DropNode(0.5)",
+        ),
+        "drop-message": Preset(
+            drop_message,
+            "DropMessage",
+            "Fang et al.",
+            2023,
+            "https://arxiv.org/abs/2204.10037",
+            "graph",
+            "nn.DropMessage(0.3)",
         ),
         # end of graphs and agents
         # schedules
