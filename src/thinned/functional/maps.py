@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import presets
 from .._errors import InputError, whole
 from ..algebra.per import seed_rate
 from ..engines.torch import reference
-from .core import Keyed, Rate, anyones, check_rate, coins, further, normal, nothing, uniform
+from .core import Keyed, Rate, anyones, check_rate, coins, further, mask, normal, nothing, uniform
 
 _EXACT = torch.float64  # of the few draws whose rounding would show: places and orders
 
@@ -45,7 +46,7 @@ def disout(
     whose = anyones(key)
     keep = _blocks(x, p, extent, whose)
     kept = keep.sum()
-    gain = 1.0 * keep.numel() / torch.where(kept > 0, kept, keep.numel())
+    gain = keep.numel() / torch.where(kept > 0, kept, keep.numel()).double()
     y = x * (keep.to(reference.wide(x)) * gain)
     if alpha:
         spread = x.detach().to(reference.wide(x)).std(correction=0) * (alpha * scale)
@@ -195,11 +196,11 @@ def _extent(given: int | tuple[int, ...], shape: tuple[int, ...], what: str = "b
 
 
 def _blocks(x: Tensor, p: Rate, extent: tuple[int, ...], key: Keyed) -> Tensor:
-    """The mask of :func:`thinned.presets.dropblock`, drawn without a plan, so that a graph may move ``p``."""
+    """The mask of :func:`thinned.presets.dropblock`; in a graph drawn without a plan, so that ``p`` may move."""
     shape, full = tuple(x.shape), (1, 1, *extent)
+    if not isinstance(p, Tensor) and not torch.compiler.is_compiling():
+        return mask(presets.dropblock(p, extent), shape, anyones(key), x.device)
     seeds = (*shape[:2], *(n - e + 1 for n, e in zip(shape[2:], extent, strict=True)))
-    if isinstance(p, Tensor):
-        rate: Rate = torch.where(p < 1, p * seed_rate(1.0, full, shape), 1.0)
-    else:
-        rate = seed_rate(p, full, shape) if p < 1 else 1.0  # at 1 every place falls
+    p = torch.as_tensor(p, dtype=torch.float64)
+    rate = torch.where(p < 1, p * seed_rate(1.0, full, shape), 1.0)  # at 1 every place falls
     return ~reference.dilated(~coins(seeds, rate, key, x), full)

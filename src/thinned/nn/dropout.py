@@ -11,11 +11,12 @@ from torch.nn.modules.dropout import _DropoutNd
 from .. import presets
 from .._errors import InputError
 from ..algebra.drop import Drop
+from ..algebra.per import Block
 from ..algebra.plan import plan
 from ..algebra.schedule import SCHEDULES, Schedule
 from ..engines.torch import dispatch
 from ..engines.torch.dispatch import Impl, Ready, numbers_of
-from ..functional import core, named
+from ..functional import core, maps, named
 from . import placing
 from .host import Host
 
@@ -96,6 +97,9 @@ class Dropout(Host, _DropoutNd):
         self._rate = rate
         self._ready: dict[tuple[int, ...], Ready] = {}
         self._numbers = numbers_of(self.drop)
+        per = self.point.per
+        self._blocks = per.size if isinstance(per, Block) and per == Block("*", per.size) and self.point.of == "b c *" else None
+        self._rate_tensor = torch.tensor(rate, dtype=torch.float64, device="cpu")  # for graphs that must not hold the rate
 
     def repoint(self, point: Drop) -> None:
         """Take another point, at the present rate."""
@@ -106,9 +110,11 @@ class Dropout(Host, _DropoutNd):
         mode = self.mode()
         if mode != "sample" or not input.numel():
             return core.drop(input, self.drop, mode=mode, inplace=self.inplace)
-        numbers = self._numbers
-        if torch.compiler.is_compiling() and numbers is not None and self.layout is None and self.shard is None:
-            return self._traced(input, numbers)
+        if torch.compiler.is_compiling() and self.layout is None and self.shard is None:
+            if self._numbers is not None:
+                return self._traced(input, self._numbers)
+            if self._blocks is not None and input.dim() > 2:
+                return maps.disout(input, self._rate_tensor, self._blocks, 0.0, key=self.whose())  # type: ignore[arg-type]
         if self._rate == 0.0:
             return input
         x = input
