@@ -45,8 +45,7 @@ def disout(
         return x
     whose = anyones(key)
     keep = _blocks(x, p, extent, whose)
-    kept = keep.sum()
-    gain = keep.numel() / torch.where(kept > 0, kept, keep.numel()).double()
+    gain = reference.share(keep)
     y = x * (keep.to(reference.wide(x)) * gain)
     if alpha:
         spread = x.detach().to(reference.wide(x)).std(correction=0) * (alpha * scale)

@@ -88,11 +88,18 @@ def wide(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype in (torch.float64, torch.complex128) else torch.float32
 
 
+def share(keep: Tensor) -> Tensor:
+    """numel / (how many are kept), 1 where none is; float64, rounded once (a number over a tensor is rounded twice)."""
+    kept = keep.sum()
+    count = torch.full_like(kept, keep.numel(), dtype=torch.float64)
+    return count / torch.where(kept > 0, kept, keep.numel())
+
+
 def affine(x: Tensor, plan: Plan, keep: Tensor) -> Tensor:
     """a x + b for a mask: a is the gain where kept and 0 where dropped, b the shift or the fill."""
     gain: float | Tensor = plan.gain
     if plan.realised:
-        gain = gain * keep.numel() / keep.sum().clamp_min(1).double()
+        gain = gain * share(keep)
     a = keep.to(wide(x)) * gain
     y = (x * a).to(x.dtype)
     if not (plan.shift or plan.dropped):
