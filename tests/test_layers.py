@@ -16,6 +16,7 @@ def tensor(*shape: int) -> torch.Tensor:
 X = tensor(6, 12)  # [examples, features]
 MAPS = tensor(5, 4, 8, 8)
 TOKENS = tensor(5, 9, 12)  # [examples, tokens, features]
+IDS = torch.arange(45).reshape(5, 9) % 11
 
 LAYERS = {
     # activations
@@ -34,6 +35,8 @@ LAYERS = {
     # end of branches
     # sequences
     "locked": LayerCase(lambda: nn.Dropout("locked", p=0.5), (TOKENS,)),
+    "embedding": LayerCase(lambda: nn.EmbeddingDropout(torch.nn.Embedding(12, 4, padding_idx=11), 0.5), (IDS,), examples=None),
+    "word": LayerCase(lambda: nn.WordDropout(0.5, unknown_id=12), (IDS,), differentiable=False),
     # end of sequences
     # attention and tokens
     # end of attention and tokens

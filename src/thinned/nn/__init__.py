@@ -16,6 +16,7 @@ from .keys import ModelKey, key, key_of, step
 from .loss import fraternal, multi_sample, r_drop
 from .modes import Tape, frozen, off, recording, replaying, sampling
 from .weight import DropWeight
+from .words import EmbeddingDropout, WordDropout
 
 __all__ = [
     "AlphaDropout",
@@ -27,10 +28,12 @@ __all__ = [
     "Dropout1d",
     "Dropout2d",
     "Dropout3d",
+    "EmbeddingDropout",
     "FeatureAlphaDropout",
     "GaussianDropout",
     "ModelKey",
     "Tape",
+    "WordDropout",
     "fraternal",
     "frozen",
     "key",

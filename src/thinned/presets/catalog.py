@@ -132,6 +132,24 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "activation",
             'nn.Dropout("locked", p=0.5)',
         ),
+        "embedding": Preset(
+            "nn.EmbeddingDropout",
+            "Embedding dropout",
+            "Gal and Ghahramani",
+            2016,
+            "https://arxiv.org/abs/1512.05287",
+            "weight",
+            "nn.EmbeddingDropout(Embedding(10_000, 400), 0.1)",
+        ),
+        "word": Preset(
+            "nn.WordDropout",
+            "Word dropout",
+            "Iyyer et al.",
+            2015,
+            "https://aclanthology.org/P15-1162/",
+            "token",
+            "nn.WordDropout(0.3, unknown_id=1)",
+        ),
         # end of sequences
         # attention and tokens
         # end of attention and tokens
