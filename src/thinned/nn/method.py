@@ -30,7 +30,7 @@ class MethodDropout(Host, _DropoutNd):
         first = 0.0 if rate is None else self.schedule(0) if self.schedule else settings[rate]
         self.method, self.rate, self.shapes = method, rate, shapes
         self.settings = {name: value for name, value in settings.items() if name != rate}
-        super().__init__(first)
+        super().__init__(probability(first))
 
     def step(self, step: int) -> None:
         """Take the rate that the schedule has at ``step``; nothing without one."""
