@@ -4,7 +4,7 @@ from .attention import drop_head, drop_key
 from .core import Mode, drop, explain, mask
 from .fused import bias_act_dropout, dropout_add, dropout_add_layer_norm
 from .named import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
-from .recurrent import zoneout
+from .recurrent import weight_drop, zoneout
 from .weights import mixout, shakeout
 from .words import embedding_dropout, word_dropout
 
@@ -27,6 +27,7 @@ __all__ = [
     "mask",
     "mixout",
     "shakeout",
+    "weight_drop",
     "word_dropout",
     "zoneout",
 ]

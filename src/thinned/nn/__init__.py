@@ -15,6 +15,7 @@ from .dropout import (
 from .keys import ModelKey, key, key_of, step
 from .loss import fraternal, multi_sample, r_drop
 from .modes import Tape, frozen, off, recording, replaying, sampling
+from .state import DropState
 from .weight import DropWeight
 from .words import EmbeddingDropout, WordDropout
 
@@ -23,6 +24,7 @@ __all__ = [
     "DropBlock1d",
     "DropBlock2d",
     "DropBlock3d",
+    "DropState",
     "DropWeight",
     "Dropout",
     "Dropout1d",
