@@ -54,8 +54,8 @@ class DropState(Host, nn.Module):
       ``"rnndrop"`` c_t = m (f_t c_{t-1} + i_t g_t), one m for all steps. Evaluation has 1 - p for m, so memory there fades
       by that factor at each step.
       ``"zoneout"`` h_t = h_{t-1} + m_t (h'_t - h_{t-1}), h' the new state, m drawn anew; the same for c_t at the rate
-      ``cells`` (None: that of the states; 0.05 for states and 0.5 for cells in the paper). h'_t sees the new c_t as it was
-      before. Evaluation has 1 - p for m.
+      ``cells`` (None: that of the states; 0.05 for states and 0.5 for cells in the paper). h'_t is made
+      of the new c_t as it is before zoneout. Evaluation has 1 - p for m.
 
     ``scaling``: of the first two methods: ``"inverted"`` divides m by 1 - p, and evaluation is the plain network;
     ``"classic"`` has 1 - p for m in evaluation. None is the paper's: inverted for variational, classic for recurrent.
@@ -65,8 +65,9 @@ class DropState(Host, nn.Module):
     kernels run, layer by layer if there is something between. Else a loop over steps runs, with the product of all
     inputs taken at once. On CUDA torch may say once that the weights are not one chunk of memory: dropped ones cannot be.
 
-    Well-known code differs. Weight-drop that sets ``module.weight_hh_l0`` to a dropped tensor is refused or ignored by
-    torch's modules since 1.3; code that writes dropped values into the parameter loses them for good.
+    Well-known code differs. torch refuses a dropped tensor in the place of ``weight_hh_l0``, and runs with it all the same,
+    in evaluation too; wrapped into a Parameter it is taken, but then the true weight has no gradient; and code that writes
+    dropped values into the weight loses them for good.
 
     Gal and Ghahramani 2016, "A theoretically grounded application of dropout in recurrent neural networks" (variational,
     inputs, between, outputs). Semeniuta, Severyn, Barth 2016, "Recurrent dropout without memory loss". Moon, Choi, Lee,
