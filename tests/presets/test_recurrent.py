@@ -207,7 +207,7 @@ def test_for_one_step_locked_dropout_is_dropout():
 
 
 def test_masks_belong_to_examples_and_do_not_depend_on_the_length():
-    for settings in ({"states": 0.5}, {"states": 0.5, "method": "zoneout"}, {"inputs": 0.5, "outputs": 0.5}):
+    for settings in ({"states": 0.5}, {"states": 0.5, "method": "zoneout"}, {"inputs": 0.5, "outputs": 0.5, "weights": 0.5}):
         host, _ = keyed(plain(batch_first=True), **settings)
         host.owner.at(1, samples=[7, 8, 9])
         whole = host(X.transpose(0, 1))[0]
@@ -284,7 +284,7 @@ def test_zoneout_has_rates_of_its_own_for_cells():
     h, c = start(net)
     _, (_, frozen) = nn.DropState(net, states=0.0, cells=1.0, method="zoneout")(X, (h, c))
     assert torch.equal(frozen, c)
-    y, (end, moved) = nn.DropState(net, states=1.0, cells=0.0, method="zoneout")(X, (h, c))
+    _, (end, moved) = nn.DropState(net, states=1.0, cells=0.0, method="zoneout")(X, (h, c))
     assert torch.equal(end, h)
     assert not torch.isclose(moved, c).any()
     assert nn.DropState(net, states=0.05, method="zoneout").cells == 0.05

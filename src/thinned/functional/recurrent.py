@@ -258,7 +258,7 @@ def _meet(base: Tensor | None, h: Tensor, weight: Tensor, mask: Tensor | float |
     """base + W h, of what the mask leaves of h: [b, gates x h]."""
     h = _times(h, mask)
     if h.dim() == 3:
-        y = torch.bmm(h, weight.view(len(h), -1, h.shape[-1]).transpose(1, 2)).transpose(0, 1).flatten(1)
+        y = torch.bmm(h, weight.reshape(len(h), -1, h.shape[-1]).transpose(1, 2)).transpose(0, 1).flatten(1)
         return y if base is None else base + y
     return h @ weight.t() if base is None else torch.addmm(base, h, weight.t())
 

@@ -48,14 +48,15 @@ class DropState(Host, nn.Module):
     - ``weights``: weight-drop. W_hh m / (1 - p) in each layer and direction, one m for the whole call. The parameters are
       never written to.
     - ``states``, by ``method``:
+
       ``"variational"`` m h_{t-1} where it meets W_hh, one m for all steps; ``tied=False``: one for each gate as well.
       ``"recurrent"`` c_t = f_t c_{t-1} + m i_t g_t; in a GRU h_t = z_t h_{t-1} + (1 - z_t) m n_t. ``per="step"`` (0.25 in the
       paper) draws m anew, ``"sequence"`` (0.5) keeps it. What is remembered is never dropped.
       ``"rnndrop"`` c_t = m (f_t c_{t-1} + i_t g_t), one m for all steps. Evaluation has 1 - p for m, so memory there fades
-      by that factor at each step.
+      by that factor at each step; dividing by 1 - p while training, as ports do, lets it grow so.
       ``"zoneout"`` h_t = h_{t-1} + m_t (h'_t - h_{t-1}), h' the new state, m drawn anew; the same for c_t at the rate
-      ``cells`` (None: that of the states; 0.05 for states and 0.5 for cells in the paper). h'_t is made
-      of the new c_t as it is before zoneout. Evaluation has 1 - p for m.
+      ``cells`` (None: that of the states; 0.05 for states and 0.5 for cells in the paper). h'_t is made of the new c_t as it
+      is before zoneout. Evaluation has 1 - p for m.
 
     ``scaling``: of the first two methods: ``"inverted"`` divides m by 1 - p, and evaluation is the plain network;
     ``"classic"`` has 1 - p for m in evaluation. None is the paper's: inverted for variational, classic for recurrent.

@@ -167,7 +167,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "RNNDrop",
             "Moon et al.",
             2015,
-            "https://doi.org/10.1109/ASRU.2015.7404775",
+            "https://www.stat.berkeley.edu/~tsmoon/files/Conference/asru2015.pdf",
             "state",
             'nn.DropState(LSTM(64, 128), states=0.2, method="rnndrop")',
             "states",
