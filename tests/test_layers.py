@@ -35,6 +35,16 @@ class Softmaxed(torch.nn.Module):
         return self.layer(scores).softmax(-1)
 
 
+IDS = torch.arange(45).reshape(5, 9) % 11
+STEPS = tensor(4, 5, 6)  # [steps, examples, features]
+
+
+def recurrent(kind: type[torch.nn.RNNBase] = torch.nn.LSTM, layers: int = 1, both: bool = False, **rates) -> LayerCase:
+    """A recurrent network whose states (or what ``rates`` says) fall, time first."""
+    build = lambda: nn.DropState(kind(6, 3, num_layers=layers, bidirectional=both), **rates)  # noqa: E731
+    return LayerCase(build, (STEPS,), examples=1)
+
+
 LAYERS = {
     # activations
     "standout": LayerCase(lambda: nn.StandoutDropout(torch.nn.Linear(12, 7)), (X,), rated=False),
@@ -65,6 +75,18 @@ LAYERS = {
     "swapout": LayerCase(nn.Swapout, (X, X.flip(0))),
     # end of branches
     # sequences
+    "embedding": LayerCase(lambda: nn.EmbeddingDropout(torch.nn.Embedding(12, 4, padding_idx=11), 0.5), (IDS,), examples=None),
+    "word": LayerCase(lambda: nn.WordDropout(0.5, unknown_id=12), (IDS,), differentiable=False),
+    "variational-rnn": recurrent(states=0.5),
+    "variational-gru-untied": recurrent(torch.nn.GRU, layers=2, states=0.5, tied=False),
+    "locked-rnn": recurrent(layers=2, both=True, inputs=0.4, between=0.5, outputs=0.3),
+    "weight-drop": LayerCase(lambda: nn.DropState(torch.nn.LSTM(6, 3), weights=0.5), (STEPS,), examples=None),
+    "recurrent": recurrent(states=0.5, method="recurrent"),
+    "recurrent-gru": recurrent(torch.nn.GRU, both=True, states=0.5, method="recurrent", per="sequence"),
+    "rnndrop": recurrent(states=0.5, method="rnndrop"),
+    "zoneout": recurrent(layers=2, both=True, states=0.3, cells=0.5, method="zoneout"),
+    "zoneout-gru": recurrent(torch.nn.GRU, states=0.5, method="zoneout"),
+    "zoneout-rnn": recurrent(torch.nn.RNN, states=0.5, method="zoneout"),
     # end of sequences
     # attention and tokens
     "patch": LayerCase(lambda: nn.PatchDropout(0.5), (TOKENS,)),

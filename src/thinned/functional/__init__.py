@@ -8,7 +8,7 @@ from .fused import bias_act_dropout, dropout_add, dropout_add_layer_norm
 from .graphs import drop_edge, gcn_normalize
 from .maps import cutout, disout, max_pool_dropout, weighted_channel_dropout
 from .named import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
-from .recurrent import zoneout
+from .recurrent import weight_drop, zoneout
 from .tokens import hidden_cut, patch_dropout
 from .weights import mixout, shakeout
 from .words import embedding_dropout, word_dropout
@@ -48,6 +48,7 @@ __all__ = [
     "sigmoid_mean",
     "standout",
     "swapout",
+    "weight_drop",
     "weighted_channel_dropout",
     "word_dropout",
     "zoneout",

@@ -145,6 +145,14 @@ def coins(shape: tuple[int, ...], p: Rate, key: Keyed, like: Tensor, per: str = 
     return _drawn("bernoulli", numbers, shape, key, like.new_empty(0, dtype=torch.float32), per, of) != 0
 
 
+def factor(shape: tuple[int, ...], p: Rate, key: Keyed, like: Tensor, per: str = "b *", of: str = "b *") -> Tensor:
+    """:func:`coins` as numbers: 1 / (1 - p) where kept and 0 where not, of the dtype of ``like``, at least float32."""
+    kept = coins(shape, p, key, like, per, of).to(reference.wide(like))
+    if isinstance(p, Tensor):
+        return kept * (1.0 / (1.0 - p)).nan_to_num(posinf=0.0)
+    return kept * (0.0 if p == 1 else 1.0 / (1.0 - p))
+
+
 def uniform(shape: tuple[int, ...], key: Keyed, like: Tensor, per: str = "b *", of: str = "b *") -> Tensor:
     """Uniform numbers on (0, 1), one for each of the axes ``per``; of the device and dtype of ``like``, at least float32."""
     drawn = 0.5 * _noise("uniform", shape, key, like, per, of)

@@ -22,8 +22,10 @@ from .loss import fraternal, multi_sample, r_drop
 from .maps import Cutout, Disout, MaxPoolDropout1d, MaxPoolDropout2d, MaxPoolDropout3d, WeightedChannelDropout
 from .method import MethodDropout
 from .modes import Tape, frozen, off, recording, replaying, sampling
+from .state import DropState
 from .tokens import HiddenCut, PatchDropout
 from .weight import DropWeight
+from .words import EmbeddingDropout, WordDropout
 
 __all__ = [
     "AlphaDropout",
@@ -38,11 +40,13 @@ __all__ = [
     "DropKey",
     "DropMessage",
     "DropNode",
+    "DropState",
     "DropWeight",
     "Dropout",
     "Dropout1d",
     "Dropout2d",
     "Dropout3d",
+    "EmbeddingDropout",
     "FastDropout",
     "FeatureAlphaDropout",
     "GaussianDropout",
@@ -61,6 +65,7 @@ __all__ = [
     "Swapout",
     "Tape",
     "WeightedChannelDropout",
+    "WordDropout",
     "droq",
     "fraternal",
     "frozen",

@@ -1,0 +1,115 @@
+"""What dropout in an LSTM costs on this CPU: a training step (forward and backward) beside plain nn.LSTM's, in one process.
+
+python benchmarks/recurrent.py [--smoke]     (--smoke: tiny sizes, and nothing is written)
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as TF
+
+import thinned
+from common import keep
+from thinned import functional as F
+from thinned import nn
+from thinned.algebra import Drop
+from thinned.algebra.law import Bernoulli
+from thinned.functional import core
+
+SMOKE = "--smoke" in sys.argv
+STEPS, BATCH, HIDDEN, ROUNDS = (5, 3, 8, 2) if SMOKE else (70, 32, 256, 40)
+AWD = {"inputs": 0.4, "outputs": 0.4, "weights": 0.5}
+KINDS: dict[str, dict[str, Any]] = {
+    "no rates": {},
+    "locked input and output, weight-drop": AWD,
+    "variational states": {"states": 0.3},
+    "variational states, locked input and output, weight-drop": {"states": 0.3, **AWD},
+    "variational states, gates untied": {"states": 0.3, "tied": False},
+    "recurrent dropout, a mask a step": {"states": 0.25, "method": "recurrent"},
+    "rnndrop": {"states": 0.2, "method": "rnndrop"},
+    "zoneout": {"states": 0.05, "cells": 0.5, "method": "zoneout"},
+}
+
+
+def plain() -> torch.nn.LSTM:
+    torch.manual_seed(0)
+    return torch.nn.LSTM(HIDDEN, HIDDEN)
+
+
+class Published(torch.nn.Module):
+    """Locked dropout and weight-drop as AWD-LSTM's code does them: the weight is set anew before each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = plain()
+        self.raw = self.net.weight_hh_l0
+        del self.net._parameters["weight_hh_l0"]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Any]:
+        self.net.weight_hh_l0 = TF.dropout(self.raw, AWD["weights"], self.training)
+        y, state = self.net(self.locked(x, AWD["inputs"]))
+        return self.locked(y, AWD["outputs"]), state
+
+    @staticmethod
+    def locked(x: Tensor, p: float) -> Tensor:
+        return x * x.new_empty(1, x.shape[1], x.shape[2]).bernoulli_(1 - p) / (1 - p)
+
+
+def check() -> None:
+    """No speed is printed for a network that computes something else."""
+    x, net = torch.randn(STEPS, BATCH, HIDDEN), plain()
+    loop = nn.DropState(net, states=0.5, method="zoneout")
+    loop._now = lambda samples: {"states": 0.0}  # the loop over steps at a rate of 0
+    model = torch.nn.Sequential(nn.DropState(net, **AWD))
+    thinned.key(model).at(0)
+    whose = model[0].whose()
+    thinned.key_of(model).at(0)
+    lock = lambda t, p, n: F.drop(t, Drop(Bernoulli(p), "b d", "t b d"), key=core.further(whose, n))  # noqa: E731
+    twin = plain()
+    twin.weight_hh_l0.data = F.weight_drop(net.weight_hh_l0, AWD["weights"], key=core.further(whose, 1)).detach()
+    pairs = [(loop(x)[0], net(x)[0]), (model(x)[0], lock(twin(lock(x, AWD["inputs"], 0))[0], AWD["outputs"], 7))]
+    if not all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in pairs):
+        raise SystemExit("a network does not compute what torch's does; no figures")
+
+
+def step(net: torch.nn.Module, x: Tensor, grad: Tensor) -> Callable[[], None]:
+    def run() -> None:
+        net.zero_grad()
+        x.grad = None
+        net(x)[0].backward(grad)
+
+    return run
+
+
+def main() -> None:
+    torch.set_num_threads(2)
+    check()
+    x, grad = torch.randn(STEPS, BATCH, HIDDEN, requires_grad=True), torch.randn(STEPS, BATCH, HIDDEN)
+    nets: dict[str, torch.nn.Module] = {"nn.LSTM": plain()}
+    nets |= {name: nn.DropState(plain(), **rates) for name, rates in KINDS.items()}
+    nets["AWD-LSTM's code"] = Published()
+    runs = {name: step(net, x, grad) for name, net in nets.items()}
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(ROUNDS + 2):  # in turns, so that what slows the machine slows all
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if turn > 1:
+                times[name].append((time.perf_counter() - start) * 1e6)
+    medians = {name: sorted(seen)[len(seen) // 2] for name, seen in times.items()}
+    rows = [{"network": n, "step": t, "times plain": t / medians["nn.LSTM"]} for n, t in medians.items()]
+    for row in rows:
+        print(f"{row['network']}: {row['step'] / 1000:.2f} ms a step, {row['times plain']:.2f} x nn.LSTM")
+    sizes = {"steps": STEPS, "batch": BATCH, "hidden": HIDDEN, "rounds": ROUNDS}
+    if not SMOKE:
+        keep("recurrent", {"unit": "microseconds", "threads": 2, **sizes, "training step": rows})
+
+
+if __name__ == "__main__":
+    main()
