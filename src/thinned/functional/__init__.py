@@ -5,15 +5,29 @@ from .attention import drop_head, drop_key
 from .branches import shake_drop, shake_shake, swapout
 from .core import Mode, drop, explain, mask
 from .fused import bias_act_dropout, dropout_add, dropout_add_layer_norm
+from .learned import (
+    concrete_divergence,
+    concrete_dropout,
+    concrete_mean,
+    information_divergence,
+    information_dropout,
+    sparse_divergence,
+    variational_divergence,
+    variational_dropout,
+)
 from .named import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from .recurrent import zoneout
-from .weights import mixout, shakeout
+from .weights import dare, mixout, shakeout, targeted
 from .words import embedding_dropout, word_dropout
 
 __all__ = [
     "Mode",
     "alpha_dropout",
     "bias_act_dropout",
+    "concrete_divergence",
+    "concrete_dropout",
+    "concrete_mean",
+    "dare",
     "drop",
     "drop_head",
     "drop_key",
@@ -27,6 +41,8 @@ __all__ = [
     "explain",
     "fast_dropout",
     "feature_alpha_dropout",
+    "information_divergence",
+    "information_dropout",
     "jumpout",
     "mask",
     "mixout",
@@ -35,8 +51,12 @@ __all__ = [
     "shake_shake",
     "shakeout",
     "sigmoid_mean",
+    "sparse_divergence",
     "standout",
     "swapout",
+    "targeted",
+    "variational_divergence",
+    "variational_dropout",
     "word_dropout",
     "zoneout",
 ]

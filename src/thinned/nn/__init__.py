@@ -16,13 +16,17 @@ from .dropout import (
     GaussianDropout,
 )
 from .keys import ModelKey, key, key_of, step
+from .learned import ConcreteDropout, InformationDropout, SparseVariationalDropout, VariationalDropout, divergence
+from .lora import LoraDropout
 from .loss import fraternal, multi_sample, r_drop
 from .method import MethodDropout
 from .modes import Tape, frozen, off, recording, replaying, sampling
+from .reweighted import MethodDropWeight, Mixout, Shakeout, Targeted
 from .weight import DropWeight
 
 __all__ = [
     "AlphaDropout",
+    "ConcreteDropout",
     "DropBlock1d",
     "DropBlock2d",
     "DropBlock3d",
@@ -34,15 +38,24 @@ __all__ = [
     "FastDropout",
     "FeatureAlphaDropout",
     "GaussianDropout",
+    "InformationDropout",
     "Jumpout",
     "LayerDrop",
+    "LoraDropout",
+    "MethodDropWeight",
     "MethodDropout",
+    "Mixout",
     "ModelKey",
     "ShakeDrop",
     "ShakeShake",
+    "Shakeout",
+    "SparseVariationalDropout",
     "StandoutDropout",
     "Swapout",
     "Tape",
+    "Targeted",
+    "VariationalDropout",
+    "divergence",
     "droq",
     "fraternal",
     "frozen",
