@@ -47,7 +47,7 @@ class MethodDropWeight(Around):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         mode = self.mode()
-        if mode == "off" or (self._rate == 0 and not torch.compiler.is_compiling()):
+        if mode == "off" or (not torch.compiler.is_compiling() and self._rate == 0):
             return self.inner(*args, **kwargs)
         whose = self.whose() if mode == "sample" else None
         weights = []
@@ -108,7 +108,7 @@ class ShakeoutDropWeight(Around):
         self.start(p)
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.mode() != "sample" or (self._rate == 0 and not torch.compiler.is_compiling()):
+        if self.mode() != "sample" or (not torch.compiler.is_compiling() and self._rate == 0):
             return self.inner(input)
         return functional.shakeout(input, self.weight, self.bias, self.now(), self.c, key=self.whose())
 

@@ -124,7 +124,7 @@ class DropWeight(Around):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         mode = self.mode()
-        quiet = mode == "off" or (self._rate == 0 and not torch.compiler.is_compiling())
+        quiet = mode == "off" or (not torch.compiler.is_compiling() and self._rate == 0)
         if self.each:
             return self._of_each("off" if quiet else mode, *args, **kwargs)
         if quiet or (mode == "mean" and self._mean == (1.0, 0.0)):
