@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .. import functional
 from .._errors import InputError
 from ..algebra.schedule import Schedule
+from ..engines.torch.whose import Whose
 from ..functional import core
 from .around import Around, Names
 
@@ -37,6 +38,7 @@ class MethodDropWeight(Around):
         self.method, self.settings, self.anchored = method, settings, anchored
         self.start(p)
         self.anchor()
+        self._changed(None)  # so that wrong settings are refused here
 
     @torch.no_grad()
     def anchor(self) -> None:
@@ -49,13 +51,16 @@ class MethodDropWeight(Around):
         mode = self.mode()
         if mode == "off" or (not torch.compiler.is_compiling() and self._rate == 0):
             return self.inner(*args, **kwargs)
-        whose = self.whose() if mode == "sample" else None
-        weights = []
+        return self.run(self._changed(self.whose() if mode == "sample" else None), args, kwargs)
+
+    def _changed(self, whose: Whose | None) -> list[Tensor]:
+        """The weights of a call that draws ``whose`` noise; of evaluation where that is None."""
+        changed = []
         for i, (name, weight) in enumerate(zip(self.names, self.weights(), strict=True)):
             key = None if whose is None else core.further(whose, i)
             anchors = (self.get_buffer(_anchor(name)),) if self.anchored else ()
-            weights.append(self.method(weight, *anchors, p=self.now(), training=mode == "sample", key=key, **self.settings))
-        return self.run(weights, args, kwargs)
+            changed.append(self.method(weight, *anchors, p=self.now(), training=key is not None, key=key, **self.settings))
+        return changed
 
     def extra_repr(self) -> str:
         shown = "".join(f", {name}={value}" for name, value in self.settings.items())
@@ -89,9 +94,10 @@ def Targeted(
     Evaluation runs the pruned module. Raises :class:`thinned.InputError` for transposed convolutions, whose outputs are not on
     the weight's first axis.
     """
+    host = MethodDropWeight(functional.targeted, module, p, names, fraction=fraction, per=per)
     if any(isinstance(m, nn.modules.conv._ConvTransposeNd) for m in module.modules()):
         raise InputError("targeted dropout ranks the weights of each output, which transposed convolutions hold on axis 1")
-    return MethodDropWeight(functional.targeted, module, p, names, fraction=fraction, per=per)
+    return host
 
 
 class ShakeoutDropWeight(Around):
