@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <atomic>
 #include <cstring>
 #include <optional>
 #include <vector>
@@ -166,6 +167,69 @@ Tensor kept(Tensor numbers, Tensor key, std::optional<Tensor> who, int64_t examp
   return y;
 }
 
+// Bytes of maps, [examples, planes, map], with 1 where a place fell: seeds fall below the threshold, and each takes a box of
+// `extent` with it. Adds to `count` how many places are kept.
+Tensor blocks(Tensor numbers, Tensor key, std::optional<Tensor> who, int64_t examples, int64_t planes, bool own, Ints seeds,
+              Ints extent, int64_t stream, int64_t call, Tensor count) {
+  STD_TORCH_CHECK(seeds.size() == 3 && extent.size() == 3, "thinned: blocks takes maps of three axes");
+  check_numbers(count, 1, "count");
+  const int64_t in = seeds[0] * seeds[1] * seeds[2];
+  const int64_t h = seeds[1] + extent[1] - 1, w = seeds[2] + extent[2] - 1, out = (seeds[0] + extent[0] - 1) * h * w;
+  Tensor y = torch::stable::empty({examples, planes * out}, ScalarType::Bool);
+  const Job j = job(numbers, key, who, own ? 0 : -1, examples, thinned::BERNOULLI, 0, stream, call, false);
+  uint8_t* to = static_cast<uint8_t*>(y.mutable_data_ptr());
+  std::atomic<int64_t> kept{0};
+  const int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(out, 1));
+  torch::stable::parallel_for(0, examples * planes, grain, [&](int64_t begin, int64_t end) {
+    std::vector<uint8_t> seed(size_t(in) + 256);
+    int64_t here = 0;
+    for (int64_t plane = begin; plane < end; ++plane) {
+      const int64_t example = plane / planes;
+      const thinned::Lane lane = {{j.key[0], j.key[1]},
+                                  j.ids ? uint64_t(j.ids[example]) : uint64_t(example),
+                                  j.steps ? uint32_t(j.steps[example]) : j.step};
+      uint8_t* map = to + plane * out;
+      std::memset(map, 0, size_t(out));
+      kernels->fell(seed.data(), in, uint64_t(plane % planes * in), lane, uint32_t(j.threshold));
+      for (int64_t i = 0; i < in; ++i) {
+        uint64_t eight = 1;
+        if (i + 8 <= in) std::memcpy(&eight, &seed[size_t(i)], 8);
+        if (!eight) {
+          i += 7;
+          continue;
+        }
+        if (!seed[size_t(i)]) continue;
+        uint8_t* corner = map + (i / (seeds[1] * seeds[2]) * h + i / seeds[2] % seeds[1]) * w + i % seeds[2];
+        for (int64_t a = 0; a < extent[0]; ++a)
+          for (int64_t b = 0; b < extent[1]; ++b) std::memset(corner + (a * h + b) * w, 1, size_t(extent[2]));
+      }
+      int64_t fell = 0;
+      for (int64_t i = 0; i < out; ++i) fell += map[i];
+      here += out - fell;
+    }
+    kept += here;
+  });
+  *static_cast<int64_t*>(count.mutable_data_ptr()) += kept;
+  return y;
+}
+
+// x * gain, and 0 where a byte of `fell` is 1; both contiguous and of one size.
+Tensor masked(Tensor x, Tensor fell, double gain) {
+  STD_TORCH_CHECK(x.is_contiguous() && fell.is_contiguous() && x.numel() == fell.numel() && fell.scalar_type() == ScalarType::Bool,
+                  "thinned: masked takes a contiguous tensor and as many contiguous bools");
+  Tensor y = torch::stable::empty_like(x);
+  const int type = type_of(x);
+  const int64_t bytes = int64_t(x.element_size());
+  const char* from = static_cast<const char*>(x.const_data_ptr());
+  const uint8_t* mask = static_cast<const uint8_t*>(fell.const_data_ptr());
+  char* to = static_cast<char*>(y.mutable_data_ptr());
+  const thinned::Affine map = {gain, 0, 0, false};
+  torch::stable::parallel_for(0, x.numel(), 32768, [&](int64_t begin, int64_t end) {
+    kernels->select(type, from + begin * bytes, 1, nullptr, 0, to + begin * bytes, 1, end - begin, mask + begin, map);
+  });
+  return y;
+}
+
 // Which instruction set runs: 0 portable, 1 avx2, 2 avx512; a number chooses it, below 0 the fastest, above 2 asks only.
 int64_t instructions(int64_t choice) {
   const Kernels* known[] = {&thinned::PORTABLE,
@@ -232,6 +296,8 @@ STABLE_TORCH_LIBRARY_IMPL(thinned, CPU, m) {
   m.impl("map_into", TORCH_BOX(&map_into));
   m.impl("factor", TORCH_BOX(&factor));
   m.impl("kept", TORCH_BOX(&kept));
+  m.impl("blocks", TORCH_BOX(&blocks));
+  m.impl("masked", TORCH_BOX(&masked));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(thinned, CompositeExplicitAutograd, m) {

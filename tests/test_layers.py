@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from thinned import nn, presets
+import thinned
+from thinned import CATALOG, algebra, functional, nn, presets
 from thinned.testing import LAYER_CHECKS, LayerCase
 
 
@@ -33,15 +36,38 @@ def noisy(layer: nn.SparseVariationalDropout) -> torch.nn.Module:
     return layer
 
 
+EDGES = torch.tensor([[0, 1, 1, 2, 2, 3, 3, 0, 4, 5, 5, 0], [1, 0, 2, 1, 3, 2, 0, 3, 5, 4, 0, 5]])  # both directions
+QKV = (tensor(5, 4, 6, 8), tensor(5, 4, 7, 8).flip(0), tensor(5, 4, 7, 3))  # [examples, heads, tokens, features]
+MASK = tensor(5, 1, 6, 7) > -0.5  # [examples, 1, queries, keys], True where a key takes part
+
+
+class Softmaxed(torch.nn.Module):
+    """Scores through a layer to attention, since -inf has no distance and no slope."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, scores: torch.Tensor) -> torch.Tensor:
+        return self.layer(scores).softmax(-1)
+
+
 LAYERS = {
     # activations
-    "dropout": LayerCase(lambda: nn.Dropout(0.5), (X,)),
     "standout": LayerCase(lambda: nn.StandoutDropout(torch.nn.Linear(12, 7)), (X,), rated=False),
     "jumpout": LayerCase(lambda: nn.Jumpout(0.3), (X.relu() + 0.01,)),
     "fast": LayerCase(lambda: nn.FastDropout(torch.nn.Linear(12, 7), 0.5, "relu"), (X,), draws=False),
     # end of activations
     # maps
-    "spatial": LayerCase(lambda: nn.Dropout2d(0.5), (MAPS,)),
+    "disout": LayerCase(lambda: nn.Disout(0.3, 3), (MAPS,), exact_gradient=False),  # the noise's size is held constant
+    "disout-even": LayerCase(lambda: nn.Disout(0.3, (4, 2), 2.0, 0.1), (MAPS,), exact_gradient=False),
+    "cutout": LayerCase(lambda: nn.Cutout(4, holes=2), (MAPS,), rated=False),
+    "max-pool": LayerCase(lambda: nn.MaxPoolDropout2d(2), (MAPS.abs() + 0.1,)),
+    "max-pool-1d": LayerCase(lambda: nn.MaxPoolDropout1d(3, 2), (TOKENS.abs() + 0.1,)),
+    "max-pool-3d": LayerCase(lambda: nn.MaxPoolDropout3d(2), (MAPS.abs().reshape(5, 4, 4, 4, 4) + 0.1,)),
+    "weighted-channel": LayerCase(  # the scale is held constant
+        lambda: nn.WeightedChannelDropout(0.5, extra=0.2), (MAPS.abs() + 0.1,), exact_gradient=False
+    ),
     # end of maps
     # weights
     "dropconnect": LayerCase(lambda: nn.DropWeight(torch.nn.Linear(12, 7)), (X,)),
@@ -81,7 +107,6 @@ LAYERS = {
     ),
     # end of learned
     # branches
-    "drop-path": LayerCase(lambda: nn.Dropout("drop-path", p=0.5), (X,)),
     "layer": LayerCase(lambda: nn.LayerDrop([torch.nn.Linear(12, 12) for _ in range(4)], 0.5), (X,), examples=None),
     "shake-drop": LayerCase(lambda: nn.ShakeDrop(0.95), (X,), exact_gradient=False),
     "shake-shake": LayerCase(nn.ShakeShake, (X, X.flip(0)), exact_gradient=False, rated=False),
@@ -89,14 +114,49 @@ LAYERS = {
     "swapout": LayerCase(nn.Swapout, (X, X.flip(0))),
     # end of branches
     # sequences
-    "locked": LayerCase(lambda: nn.Dropout("locked", p=0.5), (TOKENS,)),
     # end of sequences
     # attention and tokens
+    "patch": LayerCase(lambda: nn.PatchDropout(0.5), (TOKENS,)),
+    "patch-indices": LayerCase(lambda: nn.PatchDropout(0.3, prefix=0, indices=True), (TOKENS,)),
+    "hidden-cut": LayerCase(lambda: nn.HiddenCut(0.3), (TOKENS,)),
+    "attention": LayerCase(lambda: nn.DropAttention(0.3), QKV),
+    "attention-causal": LayerCase(lambda: nn.DropAttention(0.3), (*QKV, None, True)),
+    "attention-masked": LayerCase(lambda: nn.DropAttention(0.3, scale=0.2), (*QKV, MASK)),
+    "attention-keys": LayerCase(lambda: nn.DropAttention(0.6, "keys"), (*QKV, MASK)),
+    "attention-heads": LayerCase(lambda: nn.DropAttention(0.5, "heads"), QKV),
+    "drop-key": LayerCase(lambda: Softmaxed(nn.DropKey(0.5)), (tensor(5, 4, 6, 7),)),
+    "drop-head": LayerCase(lambda: nn.DropHead(0.5), (tensor(5, 4, 6, 7),)),
     # end of attention and tokens
     # graphs and agents
     "droq": LayerCase(lambda: nn.droq(12, hidden=(8, 8), p=0.5), (X,)),
+    "drop-edge": LayerCase(lambda: nn.DropEdge(0.5), (EDGES, X.flatten()[:12]), examples=None, compiles=False),
+    "drop-edge-pairs": LayerCase(
+        lambda: nn.DropEdge(0.5, exact=True, undirected=True), (EDGES, X.flatten()[:12]), examples=None, compiles=False
+    ),
+    "drop-node": LayerCase(lambda: nn.DropNode(0.5), (X,), examples=None),
+    "drop-message": LayerCase(lambda: nn.DropMessage(0.5), (X,), examples=None),
     # end of graphs and agents
 }
+
+
+SHAPES = {"spatial": MAPS, "dropblock": MAPS, "feature-alpha": MAPS, "locked": TOKENS, "token": TOKENS}
+RATES = {"alpha": 0.5, "feature-alpha": 0.5, "uout": 0.5, "dropblock": 0.4}
+LAYERS |= {
+    name: LayerCase(
+        lambda name=name, row=row: nn.Dropout(name, **{row.strength: RATES.get(name, 0.5)}),
+        (SHAPES.get(name, X),),
+        examples=None if name == "dropblock" else 0,  # its scale looks at the whole batch
+    )
+    for name, row in CATALOG.items()
+    if not isinstance(row.fn, str) and name not in LAYERS
+}
+# Rows that are no layers, each beside where its own oracle is.
+ELSEWHERE = {
+    "annealed": "presets/test_depth.py", "curriculum": "presets/test_depth.py", "early": "presets/test_depth.py",
+    "late": "presets/test_depth.py", "scheduled-drop-path": "presets/test_depth.py", "r-drop": "presets/test_depth.py",
+    "fraternal": "presets/test_depth.py", "multi-sample": "presets/test_depth.py", "consistent": "presets/test_activations.py",
+    "monte-carlo": "nn/test_keys.py", "dare": "presets/test_weights.py",
+}  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -104,3 +164,37 @@ LAYERS = {
 @pytest.mark.parametrize("check", LAYER_CHECKS, ids=lambda c: c.__name__)
 def test_contract(check, name):
     check(LAYERS[name])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("name", [n for n, case in LAYERS.items() if case.exports])
+def test_onnx_in_evaluation(name, capsys):
+    """What ONNX computes is what the layer evaluates to."""
+    onnx = pytest.importorskip("onnx.reference")
+    pytest.importorskip("onnxscript")
+    case = LAYERS[name]
+    model = case.held().eval()
+    program = torch.onnx.export(model, case.given(), dynamo=True, verbose=False).model_proto
+    tensors = [x for x in case.given() if isinstance(x, torch.Tensor)]
+    feeds = {slot.name: x.numpy() for slot, x in zip(program.graph.input, tensors, strict=False)}
+    results = onnx.ReferenceEvaluator(program).run(None, feeds)
+    expected = [t for t in torch.utils._pytree.tree_leaves(model(*case.given())) if isinstance(t, torch.Tensor)]
+    for seen, right in zip(results, expected, strict=True):
+        torch.testing.assert_close(torch.tensor(seen), right.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_every_method_is_here():
+    """Each row of the catalogue is under the contract of layers or has its oracle elsewhere, and its line of code runs."""
+    assert set(CATALOG) - set(LAYERS) == set(ELSEWHERE)
+    for file in set(ELSEWHERE.values()):
+        assert (Path(__file__).parent / file).is_file()
+    names = vars(torch.nn) | {"functional": functional, "algebra": algebra, "presets": presets}
+    for name, row in CATALOG.items():
+        assert eval(row.example, names | {"nn": nn, "torch": torch}) is not None, name  # noqa: S307
+        if isinstance(row.fn, str):
+            found = thinned
+            for part in row.fn.split("."):
+                found = getattr(found, part)
+            assert found.__doc__, name
+        assert row.url.startswith("https://")
+        assert 1960 < row.year < 2030

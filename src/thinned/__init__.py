@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .nn import ModelKey, Tape, frozen, key, key_of, off, recording, replaying, sampling, step
     from .presets import CATALOG
     from .studies import study
-    from .surgery import replace
+    from .surgery import replace, rescale
 
 __version__ = "0.1.0"
 
@@ -37,6 +37,7 @@ _HOME = {
     "sampling": "nn",
     "step": "nn",
     "replace": "surgery",
+    "rescale": "surgery",
     "study": "studies",
 }
 _MODULES = ("algebra", "functional", "nn", "presets", "testing", "train")
@@ -60,6 +61,7 @@ __all__ = [
     "recording",
     "replace",
     "replaying",
+    "rescale",
     "sampling",
     "step",
     "study",

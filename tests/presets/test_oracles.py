@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import operator
+import re
 
 import numpy as np
 import pytest
 import torch
 
+import thinned
+from thinned import InputError, nn, presets
 from thinned import functional as F
-from thinned import nn, presets
 from thinned.algebra import Drop, Key, moments
 from thinned.algebra.moments import rectified, variance_ratio_uniform
 from thinned.algebra.plan import coefficients
@@ -22,14 +25,24 @@ def masks(n):
     return np.array(list(itertools.product((0.0, 1.0), repeat=n)))
 
 
-def test_catalogue_is_whole():
-    for name, row in presets.CATALOG.items():
-        drop = row.fn()
+@pytest.mark.parametrize("name", presets.CATALOG)
+def test_catalogue_is_whole(name):
+    """A name makes its point, or says what to write; what it is names its authors."""
+    row = presets.CATALOG[name]
+    assert row.url.startswith("https://")
+    if isinstance(row.fn, str):
+        with pytest.raises(InputError, match=re.escape(f"{name!r} is no point that goes anywhere, but thinned.{row.fn}")):
+            presets.make(name)
+        what = operator.attrgetter(row.fn)(thinned)
+        described = re.search(r":func:`thinned\.(functional\.\w+)`", what.__doc__)
+        doc = what.__doc__ + (operator.attrgetter(described.group(1))(thinned).__doc__ if described else "")
+    else:
+        drop, doc = row.fn(), row.fn.__doc__
         assert isinstance(drop, Drop)
         assert drop.name == name
-        assert row.url.startswith("https://")
-        assert row.paper in (row.fn.__doc__ or "") or row.paper.split()[0] in (row.fn.__doc__ or "")
         assert presets.make(name, **{row.strength: 0.25}).rate == 0.25
+    assert row.paper.split()[0] in doc
+    assert str(row.year) in doc
 
 
 def test_geometric_mean_of_one_softmax_layer_is_weight_scaling():

@@ -16,7 +16,10 @@ def _steps(name: str, value: object, least: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """From ``start`` to ``end`` in equal parts over ``steps`` steps, then ``end``. DropBlock and ScheduledDropPath ramp so."""
+    """From ``start`` to ``end`` in equal parts over ``steps`` steps, then ``end``. DropBlock ramps so.
+
+    As a drop path rate it is ScheduledDropPath: Zoph, Vasudevan, Shlens, Le 2018, "Learning transferable architectures".
+    """
 
     start: float
     end: float

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Annotated, Any
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..presets import Preset
 
 
 def methods(
@@ -14,33 +20,67 @@ def methods(
 ) -> None:
     """Every dropout that is here: name, paper, where it acts; or one method's page."""
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
     from .. import presets
     from .._errors import unknown
 
     console = Console()
-    if name is not None:
-        if name not in presets.CATALOG:
-            typer.echo(unknown("dropout method", name, presets.CATALOG), err=True)
-            raise typer.Exit(2)
-        row = presets.CATALOG[name]
-        what = _public(row.fn) if isinstance(row.fn, str) else row.fn
-        where = row.fn if isinstance(row.fn, str) else f"presets.{row.fn.__name__}"
-        signature = str(inspect.signature(what)).split(" ->")[0].replace("'", "")
-        console.print(f"[bold]{row.title}[/bold]  {row.paper} {row.year}, {row.url}", highlight=False)
-        console.print(f"acts on: {row.host}; runs as: {row.status}", highlight=False)
-        console.print(f"{row.example}\n\n{where}{signature}\n", highlight=False, markup=False)
-        console.print(inspect.getdoc(what), highlight=False, markup=False)
+    if name is None:
+        _table(console, presets.CATALOG)
         return
-    table = Table(title=f"{len(presets.CATALOG)} methods", title_justify="left")
-    for column in ("name", "method", "paper", "acts on", "runs as", "in one line"):
-        table.add_column(column, overflow="fold")
-    for key, row in presets.CATALOG.items():
-        table.add_row(key, row.title, f"{row.paper} {row.year}", row.host, row.status, escape(row.example))
-    console.print(table)
-    console.print("thinned methods NAME prints a method's page.")
+    if name not in presets.CATALOG:
+        typer.echo(unknown("dropout method", name, presets.CATALOG), err=True)
+        raise typer.Exit(2)
+    _page(console, presets.CATALOG[name])
+
+
+def _table(console: Console, catalog: Mapping[str, Preset]) -> None:
+    """All methods, place by place."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    wide = console.width >= 110
+    table = Table(title=f"{len(catalog)} methods", title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("name", no_wrap=True)
+    for column in ["method", "paper", "runs as"] if wide else ["paper"]:
+        table.add_column(column, no_wrap=True)
+    table.add_column("in one line", overflow="fold")
+    place = ""
+    for key, row in catalog.items():
+        if row.host != place:
+            place = row.host
+            table.add_row()
+            table.add_row(f"[bold]{place}[/bold]")
+        paper = f"[link={row.url}]{row.paper} {row.year}[/link]"
+        middle = [row.title, paper, row.status] if wide else [paper]
+        table.add_row(key, *middle, escape(row.example))
+    console.print(table, highlight=False)
+    console.print("\nthinned methods NAME prints a method's page.", highlight=False)
+
+
+def _page(console: Console, row: Preset) -> None:
+    """One method: paper, place, how to write it, and all that its docstring says."""
+    what = _public(row.fn) if isinstance(row.fn, str) else row.fn
+    where = row.fn if isinstance(row.fn, str) else f"presets.{row.fn.__name__}"
+    signature = str(inspect.signature(what)).split(" ->")[0].replace("'", "").replace("thinned.", "")
+    console.print(f"[bold]{row.title}[/bold]  {row.paper} {row.year}, {row.url}", highlight=False, soft_wrap=True)
+    console.print(f"{row.host}; {_STATUS[row.status]}\n", highlight=False)
+    console.print(f"    {row.example}", highlight=False, markup=False)
+    console.print(f"    {where}{signature}\n", highlight=False, markup=False)
+    _text(console, inspect.getdoc(what) or "")
+    if isinstance(row.fn, str) and (described := re.search(r":func:`thinned\.(functional\.\w+)`", what.__doc__ or "")):
+        _text(console, inspect.getdoc(_public(described.group(1))) or "")
+
+
+def _text(console: Console, doc: str) -> None:
+    """A docstring, its paragraphs as wide as the terminal and its markup left out."""
+    for part in doc.split("\n\n"):
+        lines = part if part.startswith(">>>") else part.replace("\n", " ")
+        text = re.sub(r":\w+:`~?([^`]+)`", r"\1", lines).replace("``", "")
+        console.print(text, highlight=False, markup=False, end="\n\n")
+
+
+_STATUS = {"kernel": "runs in the fused kernels", "torch": "runs in torch's operations, on masks of the same contract"}
 
 
 def _public(name: str) -> Callable[..., Any]:

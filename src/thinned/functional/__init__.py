@@ -1,10 +1,11 @@
 """Dropout as functions: torch's own, every other method's, and :func:`drop`, which takes any point."""
 
 from .activations import fast_dropout, jumpout, rectified_moments, sigmoid_mean, standout
-from .attention import drop_head, drop_key
+from .attention import drop_attention, drop_head, drop_key
 from .branches import shake_drop, shake_shake, swapout
 from .core import Mode, drop, explain, mask
 from .fused import bias_act_dropout, dropout_add, dropout_add_layer_norm
+from .graphs import drop_edge, gcn_normalize
 from .learned import (
     concrete_divergence,
     concrete_dropout,
@@ -15,8 +16,10 @@ from .learned import (
     variational_divergence,
     variational_dropout,
 )
+from .maps import cutout, disout, max_pool_dropout, weighted_channel_dropout
 from .named import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from .recurrent import zoneout
+from .tokens import hidden_cut, patch_dropout
 from .weights import dare, mixout, shakeout, targeted
 from .words import embedding_dropout, word_dropout
 
@@ -27,8 +30,12 @@ __all__ = [
     "concrete_divergence",
     "concrete_dropout",
     "concrete_mean",
+    "cutout",
     "dare",
+    "disout",
     "drop",
+    "drop_attention",
+    "drop_edge",
     "drop_head",
     "drop_key",
     "dropout",
@@ -41,11 +48,15 @@ __all__ = [
     "explain",
     "fast_dropout",
     "feature_alpha_dropout",
+    "gcn_normalize",
+    "hidden_cut",
     "information_divergence",
     "information_dropout",
     "jumpout",
     "mask",
+    "max_pool_dropout",
     "mixout",
+    "patch_dropout",
     "rectified_moments",
     "shake_drop",
     "shake_shake",
@@ -57,6 +68,7 @@ __all__ = [
     "targeted",
     "variational_divergence",
     "variational_dropout",
+    "weighted_channel_dropout",
     "word_dropout",
     "zoneout",
 ]

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from .._errors import InputError, unknown
+from .._errors import InputError, probability, unknown
 from ..algebra.drop import Drop
 from ..algebra.key import Key
 from ..algebra.law import Bernoulli
@@ -120,6 +120,12 @@ def check_samples(who: Tensor, axis: int | None, count: int) -> None:
         )
 
 
+def check_rate(p: Rate, what: str = "dropout probability", *, below_one: bool = False) -> None:
+    """Raise unless ``p`` is a rate; within a graph its layer has seen to that."""
+    if not isinstance(p, Tensor) and not torch.compiler.is_compiling():
+        probability(p, what, below_one=below_one)
+
+
 def nothing(x: Tensor, p: Rate, training: bool) -> bool:
     """Is there nothing to draw: evaluation, rate 0, or an empty tensor?"""
     return not training or (not isinstance(p, Tensor) and p == 0) or not x.numel()
@@ -178,6 +184,12 @@ _GOLDEN = 0x9E3779B97F4A7C15  # an odd number far from every small multiple of i
 
 def subset(rows: int, n: int, count: int, key: Keyed, device: torch.device) -> Tensor:
     """``count`` of ``n`` places for each of ``rows`` examples, every subset as likely, in their order: int64 [rows, count]."""
-    planned = plan(Drop(Bernoulli(0.5)), (rows, n))
-    words = reference.words(planned, belonging(key, planned), n, device)
-    return words.topk(count, dim=1, largest=False).indices.sort(dim=1).values
+    drawn = uniform((rows, n), key, torch.empty(0, dtype=torch.float64, device=device))
+    return drawn.topk(count, dim=1, largest=False).indices.sort(dim=1).values
+
+
+def inverse(p: Rate) -> Rate:
+    """1 / (1 - p), what inverted scaling multiplies survivors by; 0 at rate 1, where there are none."""
+    if isinstance(p, Tensor):
+        return torch.where(p < 1, 1 / (1 - p), 0.0)
+    return 1 / (1 - p) if p < 1 else 0.0

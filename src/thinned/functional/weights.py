@@ -91,9 +91,9 @@ def targeted(
     """Targeted dropout: only the smallest weights fall, so that the network learns to do without them.
 
     ``weight`` [out, ...]. Candidates are the ``fraction`` of each output's weights that are smallest in magnitude; with
-    ``per="unit"`` the ``fraction`` of outputs whose weights have the smallest Euclidean norm. floor(fraction n) of n; of equal
-    ones the first. While training each candidate falls with probability ``p``, nothing is scaled; evaluation drops all
-    candidates, which is the pruned network. ``p`` = 0 is the plain weight, in evaluation too; ``p`` = 1 prunes in every step.
+    ``per="unit"`` the ``fraction`` of outputs whose weights have the smallest Euclidean norm. floor(fraction n) of n, but
+    no part of several equal ones. While training each candidate falls with probability ``p``, nothing is scaled; evaluation
+    drops all candidates, which is the pruned network. ``p`` = 0 is the plain weight, in evaluation too; ``p`` = 1 prunes in every step.
     ``fraction`` = 1 is DropConnect without scaling, shared by the batch. The paper uses 0.5 and 0.5, up to 0.75 and 0.9.
 
     Gomez, Zhang, Kamalakara, Madaan, Swersky, Gal, Hinton 2019, "Learning sparse networks using targeted dropout".
@@ -116,9 +116,11 @@ def targeted(
 def _smallest(rows: Tensor, fraction: float, per: Per) -> Tensor:
     """Which weights of each row, or which rows, are candidates."""
     size = rows.abs() if per == "weight" else torch.linalg.vector_norm(rows, dim=1, dtype=reference.wide(rows))
-    count = int(fraction * size.shape[-1] + 1e-6)  # 0.29 * 100 is 28.999999999999996
-    first = size.argsort(dim=-1, stable=True).narrow(-1, 0, count)
-    return torch.zeros_like(size, dtype=torch.bool).scatter(-1, first, True)
+    n = size.shape[-1]
+    count = int(fraction * n + 1e-6)  # 0.29 * 100 is 28.999999999999996
+    if count == n:
+        return torch.ones_like(size, dtype=torch.bool)
+    return size < size.topk(count + 1, dim=-1, largest=False).values.amax(-1, keepdim=True)
 
 
 def _known(per: Per, weight: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from .activations import FastDropout, Jumpout, StandoutDropout
 from .agents import droq
+from .attention import DropAttention, DropHead, DropKey
 from .branches import LayerDrop, ShakeDrop, ShakeShake, Swapout
 from .dropout import (
     AlphaDropout,
@@ -15,21 +16,32 @@ from .dropout import (
     FeatureAlphaDropout,
     GaussianDropout,
 )
+from .graphs import DropEdge, DropMessage, DropNode
 from .keys import ModelKey, key, key_of, step
 from .learned import ConcreteDropout, InformationDropout, SparseVariationalDropout, VariationalDropout, divergence
 from .lora import LoraDropout
 from .loss import fraternal, multi_sample, r_drop
+from .maps import Cutout, Disout, MaxPoolDropout1d, MaxPoolDropout2d, MaxPoolDropout3d, WeightedChannelDropout
 from .method import MethodDropout
 from .modes import Tape, frozen, off, recording, replaying, sampling
 from .reweighted import MethodDropWeight, Mixout, Shakeout, Targeted
+from .tokens import HiddenCut, PatchDropout
 from .weight import DropWeight
 
 __all__ = [
     "AlphaDropout",
     "ConcreteDropout",
+    "Cutout",
+    "Disout",
+    "DropAttention",
     "DropBlock1d",
     "DropBlock2d",
     "DropBlock3d",
+    "DropEdge",
+    "DropHead",
+    "DropKey",
+    "DropMessage",
+    "DropNode",
     "DropWeight",
     "Dropout",
     "Dropout1d",
@@ -38,14 +50,19 @@ __all__ = [
     "FastDropout",
     "FeatureAlphaDropout",
     "GaussianDropout",
+    "HiddenCut",
     "InformationDropout",
     "Jumpout",
     "LayerDrop",
     "LoraDropout",
+    "MaxPoolDropout1d",
+    "MaxPoolDropout2d",
+    "MaxPoolDropout3d",
     "MethodDropWeight",
     "MethodDropout",
     "Mixout",
     "ModelKey",
+    "PatchDropout",
     "ShakeDrop",
     "ShakeShake",
     "Shakeout",
@@ -55,6 +72,7 @@ __all__ = [
     "Tape",
     "Targeted",
     "VariationalDropout",
+    "WeightedChannelDropout",
     "divergence",
     "droq",
     "fraternal",

@@ -97,6 +97,11 @@ class Dropout(Host, _DropoutNd):
         self._ready: dict[tuple[int, ...], Ready] = {}
         self._numbers = numbers_of(self.drop)
 
+    def repoint(self, point: Drop) -> None:
+        """Take another point, at the present rate."""
+        self.point = point
+        self.p = self._rate
+
     def forward(self, input: Tensor) -> Tensor:
         mode = self.mode()
         if mode != "sample" or not input.numel():

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
 from .._errors import InputError, probability
@@ -22,7 +21,7 @@ class MethodDropout(Host, _DropoutNd):
     does the rate decide the result's shape? Then a compiled graph holds it, and a schedule compiles anew.
     """
 
-    def __init__(self, method: Callable[..., Tensor], rate: str | None = "p", *, shapes: bool = False, **settings: Any) -> None:
+    def __init__(self, method: Callable[..., Any], /, rate: str | None = "p", *, shapes: bool = False, **settings: Any) -> None:
         moving = [name for name, value in settings.items() if isinstance(value, SCHEDULES)]
         if moving and moving != [rate]:
             raise InputError(f"a schedule stands in the place of the rate, but got it for {', '.join(moving)}")
@@ -30,7 +29,7 @@ class MethodDropout(Host, _DropoutNd):
         first = 0.0 if rate is None else self.schedule(0) if self.schedule else settings[rate]
         self.method, self.rate, self.shapes = method, rate, shapes
         self.settings = {name: value for name, value in settings.items() if name != rate}
-        super().__init__(first)
+        super().__init__(probability(first))
 
     def step(self, step: int) -> None:
         """Take the rate that the schedule has at ``step``; nothing without one."""

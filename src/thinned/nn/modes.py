@@ -34,7 +34,11 @@ def _mode(model: nn.Module, mode: Mode) -> AbstractContextManager[None]:
 
 
 def sampling(model: nn.Module) -> AbstractContextManager[None]:
-    """Within: hosts draw masks whatever ``model.training`` says. Monte Carlo dropout that leaves BatchNorm alone."""
+    """Within: hosts draw masks whatever ``model.training`` says. Monte Carlo dropout that leaves BatchNorm alone.
+
+    The mean of many passes is the prediction, their spread the model's uncertainty: Gal and Ghahramani 2016, "Dropout as a
+    Bayesian approximation", section 4.
+    """
     return _mode(model, "sample")
 
 

@@ -8,15 +8,20 @@ from .._errors import InputError, unknown
 from ..algebra.drop import Drop
 from .catalog import CATALOG, Preset
 from .depth import drop_path, linear_rates, stochastic_depth
-from .elementwise import alpha, dropout, gaussian, uout
+from .elementwise import alpha, batchwise, dropout, gaussian, uout
+from .graph import drop_message, drop_node
 from .recurrent import locked
 from .spatial import dropblock, feature_alpha, spatial
+from .tokens import token
 from .weight import dropconnect
 
 __all__ = [
     "CATALOG",
     "Preset",
     "alpha",
+    "batchwise",
+    "drop_message",
+    "drop_node",
     "drop_path",
     "dropblock",
     "dropconnect",
@@ -28,6 +33,7 @@ __all__ = [
     "make",
     "spatial",
     "stochastic_depth",
+    "token",
     "uout",
 ]
 

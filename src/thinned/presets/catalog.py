@@ -8,9 +8,11 @@ from types import MappingProxyType
 
 from ..algebra.drop import Drop
 from .depth import drop_path, stochastic_depth
-from .elementwise import alpha, dropout, gaussian, uout
+from .elementwise import alpha, batchwise, dropout, gaussian, uout
+from .graph import drop_message, drop_node
 from .recurrent import locked
 from .spatial import dropblock, feature_alpha, spatial
+from .tokens import token
 from .weight import dropconnect
 
 
@@ -19,9 +21,9 @@ class Preset:
     """A row of the catalogue.
 
     ``fn``: what makes the point; or, for a method that is no point of the algebra, the public name of the layer, function
-    or schedule that it is, such as "nn.Cutout". ``host``: the place where it acts. ``example``: one line that builds it.
-    ``strength``: the name of its rate. ``status``: "kernel" where the fused kernels run it, "torch" where torch's own
-    operations do, on masks of the same contract.
+    or schedule that it is, such as "nn.Cutout". ``host``: the place where it acts, or what else it is. ``example``: one line
+    that builds it. ``strength``: the name of its rate. ``status``: "kernel" where the fused kernels run it, "torch" where
+    torch's own operations do, on masks of the same contract.
     """
 
     fn: Callable[..., Drop] | str
@@ -97,6 +99,15 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "activation",
             "nn.FastDropout(Linear(64, 32), 0.5)",
         ),
+        "batchwise": Preset(
+            batchwise,
+            "Batchwise dropout",
+            "Graham et al.",
+            2015,
+            "https://arxiv.org/abs/1502.02478",
+            "activation",
+            'nn.Dropout("batchwise", p=0.5)',
+        ),
         # end of activations
         # maps
         "spatial": Preset(
@@ -105,7 +116,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "Tompson et al.",
             2015,
             "https://arxiv.org/abs/1411.4280",
-            "activation",
+            "map",
             "nn.Dropout2d(0.2)",
         ),
         "dropblock": Preset(
@@ -114,8 +125,45 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "Ghiasi et al.",
             2018,
             "https://arxiv.org/abs/1810.12890",
-            "activation",
+            "map",
             "nn.DropBlock2d(0.1, 7)",
+        ),
+        "disout": Preset(
+            "nn.Disout",
+            "Disout (feature map distortion)",
+            "Tang et al.",
+            2020,
+            "https://arxiv.org/abs/2002.11022",
+            "map",
+            "nn.Disout(0.1, 6)",
+        ),
+        "cutout": Preset(
+            "nn.Cutout",
+            "Cutout",
+            "DeVries and Taylor",
+            2017,
+            "https://arxiv.org/abs/1708.04552",
+            "map",
+            "nn.Cutout(16)",
+            "size",
+        ),
+        "max-pool": Preset(
+            "nn.MaxPoolDropout2d",
+            "Max-pooling dropout",
+            "Wu and Gu",
+            2015,
+            "https://arxiv.org/abs/1512.01400",
+            "map",
+            "nn.MaxPoolDropout2d(2, p=0.5)",
+        ),
+        "weighted-channel": Preset(
+            "nn.WeightedChannelDropout",
+            "Weighted channel dropout",
+            "Hou and Wang",
+            2019,
+            "https://doi.org/10.1609/aaai.v33i01.33018425",
+            "map",
+            "nn.WeightedChannelDropout(0.2)",
         ),
         # end of maps
         # weights
@@ -228,7 +276,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "Larsson et al.",
             2017,
             "https://arxiv.org/abs/1605.07648",
-            "activation",
+            "branch",
             'nn.Dropout("drop-path", p=0.2)',
         ),
         "stochastic-depth": Preset(
@@ -237,7 +285,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "Huang et al.",
             2016,
             "https://arxiv.org/abs/1603.09382",
-            "activation",
+            "branch",
             'nn.Dropout("stochastic-depth", p=0.5, per="batch")',
         ),
         "layer": Preset(
@@ -279,18 +327,72 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "Gal and Ghahramani",
             2016,
             "https://arxiv.org/abs/1512.05287",
-            "activation",
+            "sequence",
             'nn.Dropout("locked", p=0.5)',
         ),
         # end of sequences
         # attention and tokens
+        "token": Preset(
+            token,
+            "Token dropout",
+            "Sennrich et al.",
+            2016,
+            "https://arxiv.org/abs/1606.02891",
+            "token",
+            'nn.Dropout("token", p=0.1)',
+        ),
+        "patch": Preset(
+            "nn.PatchDropout",
+            "PatchDropout",
+            "Liu et al.",
+            2023,
+            "https://arxiv.org/abs/2208.07220",
+            "token",
+            "nn.PatchDropout(0.5)",
+        ),
+        "hidden-cut": Preset(
+            "nn.HiddenCut",
+            "HiddenCut",
+            "Chen et al.",
+            2021,
+            "https://arxiv.org/abs/2106.00149",
+            "token",
+            "nn.HiddenCut(0.1)",
+        ),
+        "attention": Preset(
+            "nn.DropAttention",
+            "Attention dropout",
+            "Vaswani et al.",
+            2017,
+            "https://arxiv.org/abs/1706.03762",
+            "attention",
+            "nn.DropAttention(0.1)",
+        ),
+        "drop-key": Preset(
+            "nn.DropKey",
+            "DropKey",
+            "Li et al.",
+            2023,
+            "https://arxiv.org/abs/2208.02646",
+            "attention",
+            "nn.DropKey(0.1)",
+        ),
+        "drop-head": Preset(
+            "nn.DropHead",
+            "DropHead",
+            "Zhou et al.",
+            2020,
+            "https://arxiv.org/abs/2004.13342",
+            "attention",
+            "nn.DropHead(0.2)",
+        ),
         # end of attention and tokens
         # graphs and agents
         "droq": Preset(
             "nn.droq", "DroQ", "Hiraoka et al.", 2022, "https://arxiv.org/abs/2110.02034", "agent", "nn.droq(17, p=0.01)"
         ),
         "consistent": Preset(
-            "nn.replaying",
+            "nn.recording",
             "Consistent dropout",
             "Hausknecht and Wagener",
             2022,
@@ -298,6 +400,33 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "agent",
             "nn.recording(nn.Dropout(0.1))",
             "",
+        ),
+        "drop-edge": Preset(
+            "nn.DropEdge",
+            "DropEdge",
+            "Rong et al.",
+            2020,
+            "https://arxiv.org/abs/1907.10903",
+            "graph",
+            "nn.DropEdge(0.2)",
+        ),
+        "drop-node": Preset(
+            drop_node,
+            "DropNode",
+            "Feng et al.",
+            2020,
+            "https://arxiv.org/abs/2005.11079",
+            "graph",
+            "nn.DropNode(0.5)",
+        ),
+        "drop-message": Preset(
+            drop_message,
+            "DropMessage",
+            "Fang et al.",
+            2023,
+            "https://arxiv.org/abs/2204.10037",
+            "graph",
+            "nn.DropMessage(0.3)",
         ),
         # end of graphs and agents
         # schedules

@@ -41,6 +41,21 @@ def dropout(p: float = 0.5, scaling: Literal["inverted", "classic"] = "inverted"
     return Drop(Bernoulli(p), scale=scaling_of(scaling), name="dropout" if scaling == "inverted" else "dropout-classic")
 
 
+def batchwise(p: float = 0.5, scaling: Literal["inverted", "classic"] = "inverted") -> Drop:
+    """Batchwise dropout: one thinned network for the whole minibatch, a coin for each unit instead of each unit and example.
+
+    Layout ``b *``; ``p`` in [0, 1]. Gradients have more noise than dropout's at the same rate, since examples no longer
+    average over masks, so rates are smaller. What it is for is that whole columns of the next product are known to be zero.
+    The authors' code keeps exactly n (1 - p) units, rounded down; here coins are independent. It uses classic scaling.
+
+    >>> batchwise(0.5).per
+    '*'
+
+    Graham, Reizenstein, Robinson 2015, "Efficient batchwise dropout training using submatrices".
+    """
+    return Drop(Bernoulli(p), per="*", scale=scaling_of(scaling), name="batchwise")
+
+
 def gaussian(p: float = 0.5) -> Drop:
     """Gaussian dropout: y = x * N(1, p / (1 - p)) while training, y = x in evaluation.
 

@@ -3,19 +3,71 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from ..algebra.drop import Drop
+from ..nn import Dropout
 
 
 @dataclass(frozen=True)
-class Edit:
-    """One module that another took the place of."""
+class Swap:
+    """A module that another took the place of."""
 
     path: str
     parent: nn.Module
     name: str
     before: nn.Module
     after: nn.Module
+
+    def undo(self) -> None:
+        """Put the module back, unless something else stands there since."""
+        if self.parent._modules.get(self.name) is self.after:
+            self.before.train(self.after.training)
+            self.parent._modules[self.name] = self.before
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.before} -> {self.after}"
+
+
+@dataclass(frozen=True)
+class Repoint:
+    """A dropout layer whose point was changed."""
+
+    path: str
+    host: Dropout
+    before: Drop
+    after: Drop
+
+    def undo(self) -> None:
+        """Give the layer its point back, at its present rate."""
+        self.host.repoint(self.before)
+
+    def __str__(self) -> str:
+        return f"{self.path}: {type(self.before.scale).__name__} -> {type(self.after.scale).__name__}".lower()
+
+
+@dataclass(frozen=True)
+class Rescaled:
+    """A parameter that was multiplied."""
+
+    path: str
+    parameter: Tensor
+    before: Tensor
+    factor: float
+
+    def undo(self) -> None:
+        """Write the values back as they were."""
+        with torch.no_grad():
+            self.parameter.copy_(self.before)
+
+    def __str__(self) -> str:
+        return f"{self.path}: times {self.factor:g}"
+
+
+Edit: TypeAlias = Swap | Repoint | Rescaled
 
 
 @dataclass(frozen=True)
@@ -28,11 +80,9 @@ class Edits:
         return len(self.edits)
 
     def undo(self) -> None:
-        """Put every module back. What stands in a place that was changed since stays there."""
+        """Take everything back. A module that stands in a changed place since stays there."""
         for edit in reversed(self.edits):
-            if edit.parent._modules.get(edit.name) is edit.after:
-                edit.before.train(edit.after.training)
-                edit.parent._modules[edit.name] = edit.before
+            edit.undo()
 
     def __repr__(self) -> str:
-        return "\n".join(f"{e.path}: {e.before} -> {e.after}" for e in self.edits) or "nothing changed"
+        return "\n".join(map(str, self.edits)) or "nothing changed"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn as torch_nn
 
 from .. import nn
-from .edits import Edit, Edits
+from .edits import Edits, Swap
 
 _OURS: dict[type[torch_nn.Module], Callable[..., nn.Dropout]] = {
     torch_nn.Dropout: nn.Dropout,
@@ -37,7 +37,7 @@ def replace(model: torch_nn.Module) -> Edits:
             if id(child) not in made:
                 made[id(child)] = _OURS[type(child)](child.p, child.inplace)
                 made[id(child)].train(child.training)
-            edits.append(Edit(f"{path}.{name}".lstrip("."), parent, name, child, made[id(child)]))
+            edits.append(Swap(f"{path}.{name}".lstrip("."), parent, name, child, made[id(child)]))
     for edit in edits:
         edit.parent._modules[edit.name] = edit.after
     return Edits(tuple(edits))

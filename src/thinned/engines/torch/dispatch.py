@@ -6,6 +6,7 @@ cost more than the work, so there the factor is drawn as a tensor and torch mult
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from functools import lru_cache
@@ -323,13 +324,13 @@ def rectified(x: Tensor, bias: Tensor | None, ready: Ready, whose: Whose) -> Ten
 
 
 class _Blocks(torch.autograd.Function):
-    """Blocks: the seeds' coins from the kernel, grown and applied in torch's operations; backward draws them again."""
+    """Blocks: the seeds' coins, grown, counted and applied; backward draws them again."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, plan: Plan, whose: Whose, inplace: bool) -> Tensor:
         ctx.plan, ctx.rest = plan, whose[2:]
         ctx.save_for_backward(whose.key, whose.who)
-        y = reference.affine(x, plan, mask(plan, whose, x.device))
+        y = _blocked(x, plan, whose)
         if not inplace:
             return y
         ctx.mark_dirty(x)
@@ -338,18 +339,50 @@ class _Blocks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         key, who = ctx.saved_tensors
-        y = reference.affine(grad, ctx.plan, mask(ctx.plan, Whose(key, who, *ctx.rest), grad.device))
-        return y, None, None, None
+        return _blocked(grad, ctx.plan, Whose(key, who, *ctx.rest)), None, None, None
+
+
+def _blocked(x: Tensor, plan: Plan, whose: Whose) -> Tensor:
+    """The map of a plan whose scale is the realised one."""
+    boxes = _boxes(plan)
+    if boxes is None or ops.missing or _DEFAULT == "reference" or not (x.is_cpu and x.is_contiguous()) or x.requires_grad:
+        return reference.affine(x, plan, mask(plan, whose, x.device))
+    count = torch.zeros(1, dtype=torch.int64)
+    fell = _fell(plan, whose, boxes, count)
+    if fell.numel() != x.numel():
+        return reference.affine(x, plan, ~fell)
+    return ops.masked(x, fell, plan.gain * x.numel() / max(1, int(count)))
+
+
+def _fell(plan: Plan, whose: Whose, boxes: tuple[list[int], list[int]], count: Tensor) -> Tensor:
+    """Where boxes fell, on the shape of the cells grown; adds to ``count`` how many places are kept."""
+    seeds, extent = boxes
+    own, numbers, planes = plan.sample_axis is not None, ready(plan).numbers, plan.cells // math.prod(seeds)
+    who = None if whose.who is None or not own else whose.who
+    fell = ops.blocks(numbers, whose.key, who, plan.samples, planes, own, seeds, extent, whose.stream, whose.call, count)
+    return fell.reshape([n + e - 1 for n, e in zip(plan.cells_shape, plan.extent, strict=True)])
+
+
+@lru_cache(maxsize=4096)
+def _boxes(plan: Plan) -> tuple[list[int], list[int]] | None:
+    """(seeds, extent) of three last axes that hold all blocks; None where the examples are not first, or there are none."""
+    inner = [i for i, e in enumerate(plan.extent) if e > 1]
+    if not inner or plan.sample_axis not in (0, None) or len(plan.shape) - inner[0] > 3:
+        return None
+    start = inner[0]
+    pad = [1] * (3 - len(plan.shape) + start)
+    return pad + list(plan.cells_shape[start:]), pad + list(plan.extent[start:])
 
 
 def mask(plan: Plan, whose: Whose, device: torch.device | None = None) -> Tensor:
     """The mask of a Bernoulli plan, True where kept; bool, broadcasts to ``plan.shape``."""
     if ops.missing or _DEFAULT == "reference" or (device is not None and device.type != "cpu") or torch.compiler.is_compiling():
         return reference.kept(plan, whose, device)
-    numbers = ready(plan).numbers
-    drawn = ops.kept(
-        numbers, whose.key, whose.who, plan.samples, plan.cells, plan.sample_axis is not None, 0, whose.stream, whose.call
-    )
+    boxes = _boxes(plan)
+    if boxes is not None:
+        return ~_fell(plan, whose, boxes, torch.zeros(1, dtype=torch.int64))
+    numbers, own = ready(plan).numbers, plan.sample_axis is not None
+    drawn = ops.kept(numbers, whose.key, whose.who, plan.samples, plan.cells, own, 0, whose.stream, whose.call)
     return reference.grown(drawn, plan)
 
 

@@ -37,6 +37,11 @@ _library.define(  # the coins of consecutive cells, [examples, cells], True wher
     "kept(Tensor numbers, Tensor key, Tensor? who, int examples, int cells, bool own, int offset, int stream, int call)"
     " -> Tensor"
 )
+_library.define(  # where boxes around seeds fell, [examples, planes * map], and how many places are kept
+    "blocks(Tensor numbers, Tensor key, Tensor? who, int examples, int planes, bool own, int[] seeds, int[] extent, int stream,"
+    " int call, Tensor(a!) count) -> Tensor"
+)
+_library.define("masked(Tensor x, Tensor fell, float gain) -> Tensor")
 _library.define("instructions(int choice) -> int")
 
 missing = native.load()  # why there are no native kernels; empty where there are
@@ -47,6 +52,8 @@ map_add = torch.ops.thinned.map_add.default
 map_into = torch.ops.thinned.map_into.default
 factor = torch.ops.thinned.factor.default
 kept = torch.ops.thinned.kept.default
+blocks = torch.ops.thinned.blocks.default
+masked = torch.ops.thinned.masked.default
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -38,14 +39,18 @@ def grown(kept: Tensor, plan: Plan) -> Tensor:
     kept = _place(kept, plan)
     if not plan.blocks:
         return kept
-    fell = ~kept
-    for axis, size in enumerate(plan.extent):
-        if size > 1:  # a seed drops its place and the next size - 1
+    return ~dilated(~kept, plan.extent)
+
+
+def dilated(fell: Tensor, extent: Sequence[int]) -> Tensor:
+    """Each seed drops its place and the next ``extent - 1`` along every axis, which grows by as many; bool."""
+    for axis, size in enumerate(extent):
+        if size > 1:
             rows = fell.movedim(axis, -1)
             flat = rows.reshape(-1, 1, rows.shape[-1]).to(torch.uint8)
             grown = F.pad(flat, (size - 1, size - 1)).unfold(-1, size, 1).amax(-1)
             fell = grown.bool().reshape(*rows.shape[:-1], -1).movedim(-1, axis)
-    return ~fell
+    return fell
 
 
 def noise(plan: Plan, whose: Whose, device: torch.device | None = None) -> Tensor:
@@ -87,7 +92,7 @@ def affine(x: Tensor, plan: Plan, keep: Tensor) -> Tensor:
     """a x + b for a mask: a is the gain where kept and 0 where dropped, b the shift or the fill."""
     gain: float | Tensor = plan.gain
     if plan.realised:
-        gain = gain * keep.numel() / keep.sum().clamp_min(1)
+        gain = gain * keep.numel() / keep.sum().clamp_min(1).double()
     a = keep.to(wide(x)) * gain
     y = (x * a).to(x.dtype)
     if not (plan.shift or plan.dropped):
