@@ -93,8 +93,9 @@ def targeted(
     ``weight`` [out, ...]. Candidates are the ``fraction`` of each output's weights that are smallest in magnitude; with
     ``per="unit"`` the ``fraction`` of outputs whose weights have the smallest Euclidean norm. floor(fraction n) of n, but
     no part of several equal ones. While training each candidate falls with probability ``p``, nothing is scaled; evaluation
-    drops all candidates, which is the pruned network. ``p`` = 0 is the plain weight, in evaluation too; ``p`` = 1 prunes in every step.
-    ``fraction`` = 1 is DropConnect without scaling, shared by the batch. The paper uses 0.5 and 0.5, up to 0.75 and 0.9.
+    drops all candidates, which is the pruned network. ``p`` = 0 is the plain weight, in evaluation too; ``p`` = 1 prunes in
+    every step. ``fraction`` = 1 is DropConnect without scaling, shared by the batch. The paper uses 0.5 and 0.5, up to
+    0.75 and 0.9.
 
     Gomez, Zhang, Kamalakara, Madaan, Swersky, Gal, Hinton 2019, "Learning sparse networks using targeted dropout".
     """
