@@ -19,6 +19,23 @@ def tensor(*shape: int) -> torch.Tensor:
 X = tensor(6, 12)  # [examples, features]
 MAPS = tensor(5, 4, 8, 8)
 TOKENS = tensor(5, 9, 12)  # [examples, tokens, features]
+IDS = torch.arange(20).reshape(5, 4)
+
+
+def moved(layer: torch.nn.Module) -> torch.nn.Module:
+    """The layer after its parameters went away from where they were."""
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.mul_(1.5).add_(0.1)
+    return layer
+
+
+def noisy(layer: nn.SparseVariationalDropout) -> torch.nn.Module:
+    """With weights of every rate, so that some are left out."""
+    torch.nn.init.uniform_(layer.log_variance, -8.0, 2.0)
+    return layer
+
+
 EDGES = torch.tensor([[0, 1, 1, 2, 2, 3, 3, 0, 4, 5, 5, 0], [1, 0, 2, 1, 3, 2, 0, 3, 5, 4, 0, 5]])  # both directions
 QKV = (tensor(5, 4, 6, 8), tensor(5, 4, 7, 8).flip(0), tensor(5, 4, 7, 3))  # [examples, heads, tokens, features]
 MASK = tensor(5, 1, 6, 7) > -0.5  # [examples, 1, queries, keys], True where a key takes part
@@ -64,8 +81,40 @@ LAYERS = {
     # end of maps
     # weights
     "dropconnect": LayerCase(lambda: nn.DropWeight(torch.nn.Linear(12, 7)), (X,)),
+    "dropconnect-moments": LayerCase(lambda: nn.DropWeight(torch.nn.Linear(12, 7), sampling="moments"), (X,)),
+    "dropconnect-shared": LayerCase(
+        lambda: nn.DropWeight(torch.nn.Linear(12, 7), presets.dropconnect(per="batch")), (X,), None
+    ),
+    "dropconnect-conv": LayerCase(lambda: nn.DropWeight(torch.nn.Conv2d(4, 3, 3)), (MAPS,), None),
+    "dropconnect-transposed": LayerCase(lambda: nn.DropWeight(torch.nn.ConvTranspose2d(4, 3, 3)), (MAPS,), None),
+    "dropconnect-attention": LayerCase(
+        lambda: nn.DropWeight(torch.nn.MultiheadAttention(12, 3, batch_first=True)), (TOKENS,) * 3, None
+    ),
+    "dropconnect-lstm": LayerCase(
+        lambda: nn.DropWeight(torch.nn.LSTM(12, 7, 2, batch_first=True)), (TOKENS,), None, compiles=False
+    ),
+    "dropconnect-embedding": LayerCase(lambda: nn.DropWeight(torch.nn.Embedding(20, 6)), (IDS,), None),
+    "mixout": LayerCase(lambda: moved(nn.Mixout(torch.nn.Linear(12, 7), 0.6)), (X,), None),
+    "mixout-unit": LayerCase(lambda: moved(nn.Mixout(torch.nn.Conv2d(4, 3, 3), 0.6, per="unit")), (MAPS,), None),
+    "shakeout": LayerCase(lambda: nn.Shakeout(torch.nn.Linear(12, 7), 0.4, 0.3), (X,)),
+    "targeted": LayerCase(lambda: nn.Targeted(torch.nn.Linear(12, 7), 0.6, 0.5), (X,), None),
+    "targeted-unit": LayerCase(lambda: nn.Targeted(torch.nn.Conv2d(4, 8, 3), 0.6, 0.5, per="unit"), (MAPS,), None),
+    "lora": LayerCase(lambda: moved(nn.LoraDropout(torch.nn.Linear(12, 7), 3, 6.0, 0.4)), (X,)),
     # end of weights
     # learned
+    "concrete": LayerCase(lambda: nn.ConcreteDropout(12, 0.3), (X,), rated=False),
+    "concrete-maps": LayerCase(lambda: nn.ConcreteDropout(4, 0.3, 2 / 3, per="channel", unbiased=True), (MAPS,), rated=False),
+    "variational": LayerCase(lambda: nn.VariationalDropout(12), (X,), rated=False),
+    "variational-layer": LayerCase(lambda: nn.VariationalDropout(12, 0.4, per="layer"), (TOKENS,), rated=False),
+    "sparse-variational": LayerCase(lambda: noisy(nn.SparseVariationalDropout(torch.nn.Linear(12, 7))), (X,), rated=False),
+    "sparse-variational-maps": LayerCase(
+        lambda: noisy(nn.SparseVariationalDropout(torch.nn.Conv2d(4, 3, 3, bias=False))), (MAPS,), rated=False
+    ),
+    "information": LayerCase(
+        lambda: nn.InformationDropout(torch.nn.Sequential(torch.nn.Linear(12, 7), torch.nn.ReLU()), torch.nn.Linear(12, 7)),
+        (X,),
+        rated=False,
+    ),
     # end of learned
     # branches
     "layer": LayerCase(lambda: nn.LayerDrop([torch.nn.Linear(12, 12) for _ in range(4)], 0.5), (X,), examples=None),
@@ -128,7 +177,7 @@ ELSEWHERE = {
     "annealed": "presets/test_depth.py", "curriculum": "presets/test_depth.py", "early": "presets/test_depth.py",
     "late": "presets/test_depth.py", "scheduled-drop-path": "presets/test_depth.py", "r-drop": "presets/test_depth.py",
     "fraternal": "presets/test_depth.py", "multi-sample": "presets/test_depth.py", "consistent": "presets/test_activations.py",
-    "monte-carlo": "nn/test_keys.py",
+    "monte-carlo": "nn/test_keys.py", "dare": "presets/test_weights.py",
 }  # fmt: skip
 
 
@@ -161,7 +210,7 @@ def test_every_method_is_here():
     assert set(CATALOG) - set(LAYERS) == set(ELSEWHERE)
     for file in set(ELSEWHERE.values()):
         assert (Path(__file__).parent / file).is_file()
-    names = {"nn": nn, "functional": functional, "algebra": algebra, "presets": presets} | vars(torch.nn)
+    names = vars(torch.nn) | {"functional": functional, "algebra": algebra, "presets": presets}
     for name, row in CATALOG.items():
         assert eval(row.example, names | {"nn": nn, "torch": torch}) is not None, name  # noqa: S307
         if isinstance(row.fn, str):

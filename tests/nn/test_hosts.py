@@ -50,7 +50,7 @@ def test_is_a_torch_dropout():
         (lambda: nn.Dropout(1.5), "dropout probability has to be between 0 and 1, but got 1.5"),
         (lambda: nn.Dropout("zoneot"), "unknown dropout method 'zoneot'"),
         (lambda: nn.Dropout(presets.dropout(), p=0.2), "a Drop says everything itself"),
-        (lambda: nn.DropWeight(torch.nn.Conv2d(1, 1, 1)), "needs a torch.nn.Linear, but got Conv2d"),
+        (lambda: nn.DropWeight(torch.nn.Conv2d(1, 1, 1), presets.dropconnect()), "needs a torch.nn.Linear, but got Conv2d"),
         (lambda: nn.DropWeight(torch.nn.Linear(2, 2), presets.dropout()), "layout 'b o i'"),
         (lambda: nn.DropWeight(torch.nn.Linear(2, 2), sampling="fast"), "unknown sampling 'fast'"),
         (lambda: thinned.key(torch.nn.Linear(2, 2)), "no thinned dropout"),

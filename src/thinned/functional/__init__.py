@@ -6,18 +6,32 @@ from .branches import shake_drop, shake_shake, swapout
 from .core import Mode, drop, explain, mask
 from .fused import bias_act_dropout, dropout_add, dropout_add_layer_norm
 from .graphs import drop_edge, gcn_normalize
+from .learned import (
+    concrete_divergence,
+    concrete_dropout,
+    concrete_mean,
+    information_divergence,
+    information_dropout,
+    sparse_divergence,
+    variational_divergence,
+    variational_dropout,
+)
 from .maps import cutout, disout, max_pool_dropout, weighted_channel_dropout
 from .named import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from .recurrent import weight_drop, zoneout
 from .tokens import hidden_cut, patch_dropout
-from .weights import mixout, shakeout
+from .weights import dare, mixout, shakeout, targeted
 from .words import embedding_dropout, word_dropout
 
 __all__ = [
     "Mode",
     "alpha_dropout",
     "bias_act_dropout",
+    "concrete_divergence",
+    "concrete_dropout",
+    "concrete_mean",
     "cutout",
+    "dare",
     "disout",
     "drop",
     "drop_attention",
@@ -36,6 +50,8 @@ __all__ = [
     "feature_alpha_dropout",
     "gcn_normalize",
     "hidden_cut",
+    "information_divergence",
+    "information_dropout",
     "jumpout",
     "mask",
     "max_pool_dropout",
@@ -46,8 +62,12 @@ __all__ = [
     "shake_shake",
     "shakeout",
     "sigmoid_mean",
+    "sparse_divergence",
     "standout",
     "swapout",
+    "targeted",
+    "variational_divergence",
+    "variational_dropout",
     "weight_drop",
     "weighted_channel_dropout",
     "word_dropout",

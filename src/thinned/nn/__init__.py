@@ -18,10 +18,13 @@ from .dropout import (
 )
 from .graphs import DropEdge, DropMessage, DropNode
 from .keys import ModelKey, key, key_of, step
+from .learned import ConcreteDropout, InformationDropout, SparseVariationalDropout, VariationalDropout, divergence
+from .lora import LoraDropout
 from .loss import fraternal, multi_sample, r_drop
 from .maps import Cutout, Disout, MaxPoolDropout1d, MaxPoolDropout2d, MaxPoolDropout3d, WeightedChannelDropout
 from .method import MethodDropout
 from .modes import Tape, frozen, off, recording, replaying, sampling
+from .reweighted import MethodDropWeight, Mixout, Shakeout, Targeted
 from .state import DropState
 from .tokens import HiddenCut, PatchDropout
 from .weight import DropWeight
@@ -29,6 +32,7 @@ from .words import EmbeddingDropout, WordDropout
 
 __all__ = [
     "AlphaDropout",
+    "ConcreteDropout",
     "Cutout",
     "Disout",
     "DropAttention",
@@ -51,21 +55,30 @@ __all__ = [
     "FeatureAlphaDropout",
     "GaussianDropout",
     "HiddenCut",
+    "InformationDropout",
     "Jumpout",
     "LayerDrop",
+    "LoraDropout",
     "MaxPoolDropout1d",
     "MaxPoolDropout2d",
     "MaxPoolDropout3d",
+    "MethodDropWeight",
     "MethodDropout",
+    "Mixout",
     "ModelKey",
     "PatchDropout",
     "ShakeDrop",
     "ShakeShake",
+    "Shakeout",
+    "SparseVariationalDropout",
     "StandoutDropout",
     "Swapout",
     "Tape",
+    "Targeted",
+    "VariationalDropout",
     "WeightedChannelDropout",
     "WordDropout",
+    "divergence",
     "droq",
     "fraternal",
     "frozen",
