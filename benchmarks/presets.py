@@ -6,6 +6,7 @@ python benchmarks/presets.py [--peers]     (--peers: timm, torchvision and Keras
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -13,16 +14,16 @@ from typing import Any
 
 import torch
 
-from common import keep
-from dropout import both_ways, median
+from common import keep, turns
+from dropout import both_ways
 from thinned import CATALOG, nn
 from thinned import functional as F
-from thinned.algebra import Block, Key
+from thinned.algebra import Block, Classic, Key
 from thinned.algebra.per import block_fraction
 from thinned.algebra.plan import plan
 from thinned.engines.torch import native, ops
 
-SHAPES = {"map": (32, 64, 28, 28), "sequence": (64, 64, 512)}
+SHAPES = {"map": (32, 64, 28, 28), "sequence": (64, 64, 512), "token": (64, 64, 512)}
 FLAT = (2048, 1024)
 
 
@@ -34,24 +35,21 @@ def points() -> list[dict[str, Any]]:
         x = torch.randn(SHAPES.get(row.host, FLAT))
         point = row.fn(**{row.strength: 0.1})
         if not torch.equal(F.drop(x[:4], point, key=Key(1)), F.drop(x[:4], point, key=Key(1), impl="reference")):
-            close = torch.allclose(F.drop(x[:4], point, key=Key(1)), F.drop(x[:4], point, key=Key(1), impl="reference"), 1e-4, 1e-5)
+            close = torch.allclose(
+                F.drop(x[:4], point, key=Key(1)), F.drop(x[:4], point, key=Key(1), impl="reference"), 1e-4, 1e-5
+            )
             if not close:
                 raise SystemExit(f"{name}: the kernel does not draw what the reference draws; no figures")
         layer, grad = nn.Dropout(point), torch.randn_like(x)
         off, quiet = nn.Dropout(row.fn(**{row.strength: 0.0})), nn.Dropout(point).eval()
-        assert off(x) is x
-        result = {
-            "name": name,
-            "shape": list(x.shape),
-            "relu both": median(both_ways(torch.relu, x, grad)),
-            "ours both": median(both_ways(layer, x, grad)),
-            "rate 0": median(lambda f=off, x=x: f(x)),
-            "evaluation": median(lambda f=quiet, x=x: f(x)),
-            "evaluation is the input": quiet(x) is x,
-        }
+        if off(x) is not x or (quiet(x) is not x and point.scale != Classic()):
+            raise SystemExit(f"{name}: rate 0 or evaluation is not the input itself; no figures")
+        both = turns({"relu": both_ways(torch.relu, x, grad), "ours": both_ways(layer, x, grad)}, 1.0)
+        quick = turns({"rate 0": lambda f=off, x=x: f(x), "evaluation": lambda f=quiet, x=x: f(x)}, 0.1)
+        result = {"name": name, "shape": list(x.shape), **both, **quick, "evaluation is the input": quiet(x) is x}
         rows.append(result)
         print(
-            f"{name:<18} forward and backward {result['ours both'] / result['relu both']:5.2f} x ReLU's | at rate 0 "
+            f"{name:<18} forward and backward {result['ours'] / result['relu']:5.2f} x ReLU's | at rate 0 "
             f"{result['rate 0']:.1f} us, evaluation {result['evaluation']:.1f} us",
             flush=True,
         )
@@ -75,10 +73,8 @@ def peers() -> list[dict[str, Any]]:
         "alpha, 2048 x 1024": {"ours": nn.AlphaDropout(0.1), "torch": torch.nn.AlphaDropout(0.1)},
         "Gaussian, 2048 x 1024": {"ours": nn.GaussianDropout(0.1)},
     }
-    try:
-        import torchvision_cpu  # noqa: F401  (beside a CPU build of torch)
-    except ImportError:
-        pass
+    with contextlib.suppress(ImportError):  # declares torchvision's operators beside a CPU build of torch
+        import torchvision_cpu  # noqa: F401
     try:
         import timm
         from timm.layers import DropBlock2d, DropPath
@@ -92,7 +88,9 @@ def peers() -> list[dict[str, Any]]:
     try:
         import torchvision
 
-        made["drop path, 64 x 196 x 384"][f"torchvision {torchvision.__version__}"] = torchvision.ops.StochasticDepth(0.1, "row")
+        made["drop path, 64 x 196 x 384"][f"torchvision {torchvision.__version__}"] = torchvision.ops.StochasticDepth(
+            0.1, "row"
+        )
         for name in made:
             if name.startswith("DropBlock"):
                 made[name][f"torchvision {torchvision.__version__}"] = torchvision.ops.DropBlock2d(0.1, 7)
@@ -114,12 +112,14 @@ def peers() -> list[dict[str, Any]]:
     for name, layers in made.items():
         shape = tuple(int(n) for n in name.split(", ")[1].split(" x "))
         x, grad = torch.randn(shape), torch.randn(shape)
-        row: dict[str, Any] = {"layer": name, "relu": median(both_ways(torch.relu, x, grad))}
-        if isinstance(spec := getattr(layers["ours"], "point", None), object) and isinstance(spec.per, Block):
+        medians = turns({"ReLU": both_ways(torch.relu, x, grad)} | {w: both_ways(f, x, grad) for w, f in layers.items()})
+        row: dict[str, Any] = {"layer": name, "relu": medians["ReLU"]}
+        spec = layers["ours"].point
+        if isinstance(spec.per, Block):
             planned = plan(spec, shape)
             row["expected share"] = block_fraction(planned.threshold / 2**32, planned.extent, shape)
         for who, layer in layers.items():
-            row[who] = {"both": median(both_ways(layer, x, grad))}
+            row[who] = {"both": medians[who]}
             if not name.startswith(("alpha", "Gaussian")):
                 row[who]["share"] = realised(layer, shape)
         rows.append(row)

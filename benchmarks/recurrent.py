@@ -6,7 +6,6 @@ python benchmarks/recurrent.py [--smoke]     (--smoke: tiny sizes, and nothing i
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as TF
 
 import thinned
-from common import keep
+from common import keep, turns
 from thinned import functional as F
 from thinned import nn
 from thinned.algebra import Drop
@@ -23,7 +22,7 @@ from thinned.algebra.law import Bernoulli
 from thinned.functional import core
 
 SMOKE = "--smoke" in sys.argv
-STEPS, BATCH, HIDDEN, ROUNDS = (5, 3, 8, 2) if SMOKE else (70, 32, 256, 40)
+STEPS, BATCH, HIDDEN = (5, 3, 8) if SMOKE else (70, 32, 256)
 AWD = {"inputs": 0.4, "outputs": 0.4, "weights": 0.5}
 KINDS: dict[str, dict[str, Any]] = {
     "no rates": {},
@@ -95,18 +94,11 @@ def main() -> None:
     nets |= {name: nn.DropState(plain(), **rates) for name, rates in KINDS.items()}
     nets["AWD-LSTM's code"] = Published()
     runs = {name: step(net, x, grad) for name, net in nets.items()}
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(ROUNDS + 2):  # in turns, so that what slows the machine slows all
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if turn > 1:
-                times[name].append((time.perf_counter() - start) * 1e6)
-    medians = {name: sorted(seen)[len(seen) // 2] for name, seen in times.items()}
+    medians = turns(runs, 0.0 if SMOKE else 4.0)
     rows = [{"network": n, "step": t, "times plain": t / medians["nn.LSTM"]} for n, t in medians.items()]
     for row in rows:
         print(f"{row['network']}: {row['step'] / 1000:.2f} ms a step, {row['times plain']:.2f} x nn.LSTM")
-    sizes = {"steps": STEPS, "batch": BATCH, "hidden": HIDDEN, "rounds": ROUNDS}
+    sizes = {"steps": STEPS, "batch": BATCH, "hidden": HIDDEN}
     if not SMOKE:
         keep("recurrent", {"unit": "microseconds", "threads": 2, **sizes, "training step": rows})
 

@@ -179,33 +179,36 @@ Tensor blocks(Tensor numbers, Tensor key, std::optional<Tensor> who, int64_t exa
   const Job j = job(numbers, key, who, own ? 0 : -1, examples, thinned::BERNOULLI, 0, stream, call, false);
   uint8_t* to = static_cast<uint8_t*>(y.mutable_data_ptr());
   std::atomic<int64_t> kept{0};
-  const int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(out, 1));
-  torch::stable::parallel_for(0, examples * planes, grain, [&](int64_t begin, int64_t end) {
-    std::vector<uint8_t> seed(size_t(in) + 256);
+  const int64_t some = std::min(planes, std::max<int64_t>(1, 4096 / std::max<int64_t>(in, 1)));  // planes drawn at once
+  const int64_t tasks = (planes + some - 1) / some;
+  torch::stable::parallel_for(0, examples * tasks, 1, [&](int64_t begin, int64_t end) {
+    std::vector<uint8_t> seeds_of(size_t(some * in) + 256);
     int64_t here = 0;
-    for (int64_t plane = begin; plane < end; ++plane) {
-      const int64_t example = plane / planes;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t example = task / tasks, first = task % tasks * some, n = std::min(some, planes - first);
       const thinned::Lane lane = {{j.key[0], j.key[1]},
                                   j.ids ? uint64_t(j.ids[example]) : uint64_t(example),
                                   j.steps ? uint32_t(j.steps[example]) : j.step};
-      uint8_t* map = to + plane * out;
-      std::memset(map, 0, size_t(out));
-      kernels->fell(seed.data(), in, uint64_t(plane % planes * in), lane, uint32_t(j.threshold));
-      for (int64_t i = 0; i < in; ++i) {
+      kernels->fell(seeds_of.data(), n * in, uint64_t(first * in), lane, uint32_t(j.threshold));
+      uint8_t* map = to + (example * planes + first) * out;
+      std::memset(map, 0, size_t(n * out));
+      for (int64_t i = 0; i < n * in; ++i) {
         uint64_t eight = 1;
-        if (i + 8 <= in) std::memcpy(&eight, &seed[size_t(i)], 8);
+        if (i + 8 <= n * in) std::memcpy(&eight, &seeds_of[size_t(i)], 8);
         if (!eight) {
           i += 7;
           continue;
         }
-        if (!seed[size_t(i)]) continue;
-        uint8_t* corner = map + (i / (seeds[1] * seeds[2]) * h + i / seeds[2] % seeds[1]) * w + i % seeds[2];
+        if (!seeds_of[size_t(i)]) continue;
+        const int64_t place = i % in;
+        uint8_t* corner = map + i / in * out + place % seeds[2] +
+                          (place / (seeds[1] * seeds[2]) * h + place / seeds[2] % seeds[1]) * w;
         for (int64_t a = 0; a < extent[0]; ++a)
           for (int64_t b = 0; b < extent[1]; ++b) std::memset(corner + (a * h + b) * w, 1, size_t(extent[2]));
       }
       int64_t fell = 0;
-      for (int64_t i = 0; i < out; ++i) fell += map[i];
-      here += out - fell;
+      for (int64_t i = 0; i < n * out; ++i) fell += map[i];
+      here += n * out - fell;
     }
     kept += here;
   });

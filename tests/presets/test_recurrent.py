@@ -456,3 +456,28 @@ def test_ids_name_each_example():
     host.owner.at(0, samples=[1, 2])
     with pytest.raises(InputError, match="each of the 3 examples on axis 1, but got 2 ids"):
         host(X)
+
+
+def test_the_written_backward_has_the_gradients_of_the_readable_loop(monkeypatch):
+    """Every method: first derivatives of the layer with its own backward, and second ones, against autograd through the loop."""
+    from thinned.functional import lstm
+
+    for rates in (
+        {"states": 0.4}, {"states": 0.4, "method": "recurrent"}, {"states": 0.3, "method": "rnndrop"},
+        {"states": 0.3, "cells": 0.6, "method": "zoneout"}, {"states": 0.4, "weights": 0.5, "inputs": 0.2},
+    ):  # fmt: skip
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(nn.DropState(torch.nn.LSTM(3, 4, bidirectional=True), **rates)).double()
+        key, x = thinned.key(model, seed=1), torch.randn(6, 2, 3, dtype=torch.float64, requires_grad=True)
+        seen = []
+        for fits in (lstm.fits, lambda *_: False):
+            monkeypatch.setattr(lstm, "fits", fits)
+            key.at(0)
+            y, (h, c) = model(x)
+            total = y.sin().sum() + h.cos().sum() + c.square().sum()
+            first = torch.autograd.grad(total, [x, *model.parameters()], create_graph=True)
+            second = torch.autograd.grad(sum(g.square().sum() for g in first), [x, *model.parameters()])
+            seen.append([y, h, c, *first, *second])
+            monkeypatch.undo()
+        for ours, right in zip(*seen, strict=True):
+            torch.testing.assert_close(ours, right)

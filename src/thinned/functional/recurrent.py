@@ -15,7 +15,9 @@ from torch import Tensor
 
 from .. import presets
 from .._errors import InputError
+from . import lstm
 from .core import Keyed, Rate, coins, drop, factor, further
+from .lstm import Noise
 from .named import mode_of
 
 Kind = Literal["lstm", "gru", "rnn_tanh", "rnn_relu"]
@@ -57,16 +59,6 @@ class Falling(NamedTuple):
     each_step: bool
     tied: bool
     inverted: bool
-
-
-class Noise(NamedTuple):
-    """What acts on the states of one layer and direction: [b, h], or a number, or None where nothing does."""
-
-    hidden: Tensor | float | None = None  # the factor of h where it meets weights; [gates, b, h] where gates are not tied
-    candidate: Tensor | float | None = None  # the factor of what is written into the memory; or [t, b, h]
-    cell: Tensor | float | None = None  # the factor of the memory itself
-    moves: Tensor | float | None = None  # how far h moves to its new value; [t, b, h]
-    cell_moves: Tensor | float | None = None
 
 
 _SITES = 7  # draws of a layer: its input, then for both directions weights, states, cells
@@ -194,11 +186,22 @@ def _loop(kind: Kind, x: Tensor, state: States, weights: list[Tensor], noise: No
     bias, own = biases or (None, None)
     if kind != "gru" and bias is not None and own is not None:  # a GRU's reset gate stands between the two
         bias, own = bias + own, None
+    if kind == "lstm" and lstm.fits(x, noise):
+        y, h, c = lstm.Layer.apply(x, *state, inward, weight, bias, noise, _readable)  # type: ignore[no-untyped-call]
+        return y, (h, c)
     gates = torch.nn.functional.linear(x, inward, bias)
     if kind != "gru" or x.device.type != "cpu":  # there autocast leaves the states of torch's GRU as they are
         state = tuple(s.to(gates.dtype) for s in state)
     ys, state = _CELLS[kind](gates.unbind(0), state, weight, own, noise)
     return torch.stack(ys), state
+
+
+def _readable(
+    x: Tensor, h: Tensor, c: Tensor, inward: Tensor, weight: Tensor, bias: Tensor | None, noise: Noise
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:class:`thinned.functional.lstm.Layer` by autograd."""
+    ys, (h, c) = _lstm(torch.nn.functional.linear(x, inward, bias).unbind(0), (h, c), weight, None, noise)
+    return torch.stack(ys), h, c
 
 
 def _lstm(

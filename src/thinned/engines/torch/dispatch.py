@@ -136,9 +136,9 @@ def sample(x: Tensor, ready: Ready, whose: Whose, inplace: bool = False, impl: I
             y = ops.readable(x, *(*_noise(ready, whose), False)) if part else reference.sample(x, ready.plan, whose)
             return x.copy_(y) if inplace else y
     plan = ready.plan
-    transformed = _transformed()
+    lifted = transformed()
     if plan.realised and not plan.erased:
-        if transformed:
+        if lifted:
             y = reference.affine(x, plan, mask(plan, whose, x.device))
             return x.copy_(y) if inplace else y
         return _Blocks.apply(x, plan, whose, inplace)
@@ -147,7 +147,7 @@ def sample(x: Tensor, ready: Ready, whose: Whose, inplace: bool = False, impl: I
             ready, whose = ready._replace(numbers=_fake(x, ready.numbers)), whose._replace(key=_fake(x, whose.key))
         y = ops.apply(x, *_noise(ready, whose), False)
         return x.copy_(y) if inplace else y
-    if transformed:
+    if lifted:
         y = _by_factor(x, plan, _noise(ready, whose))
         return x.copy_(y) if inplace else y
     learns = x.requires_grad and torch.is_grad_enabled()
@@ -179,7 +179,7 @@ def _small_factor(x: Tensor, ready: Ready, whose: Whose) -> Tensor:
     return a
 
 
-def _transformed() -> bool:
+def transformed() -> bool:
     """Is a transform at work that an autograd function of ours does not know: vmap, grad, forward mode?"""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
@@ -277,7 +277,7 @@ def fused(x: Tensor, ready: Ready) -> bool:
     plan = ready.plan
     simple = not (plan.shift or plan.dropped or plan.realised) and plan.law == "bernoulli"
     here = _DEFAULT == "auto" and x.device.type == "cpu" and not ops.missing and x.dtype in ops.TYPES and type(x) in _PLAIN
-    return simple and here and not _transformed() and not torch.compiler.is_compiling()
+    return simple and here and not transformed() and not torch.compiler.is_compiling()
 
 
 def add(x: Tensor, residual: Tensor, ready: Ready, whose: Whose) -> Tensor:
@@ -345,7 +345,8 @@ class _Blocks(torch.autograd.Function):
 def _blocked(x: Tensor, plan: Plan, whose: Whose) -> Tensor:
     """The map of a plan whose scale is the realised one."""
     boxes = _boxes(plan)
-    if boxes is None or ops.missing or _DEFAULT == "reference" or not (x.is_cpu and x.is_contiguous()) or x.requires_grad:
+    twice = x.requires_grad and torch.is_grad_enabled()  # a second derivative
+    if boxes is None or ops.missing or _DEFAULT == "reference" or not (x.is_cpu and x.is_contiguous()) or twice:
         return reference.affine(x, plan, mask(plan, whose, x.device))
     count = torch.zeros(1, dtype=torch.int64)
     fell = _fell(plan, whose, boxes, count)
