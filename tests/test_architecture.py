@@ -25,7 +25,7 @@ MAY = {
 }
 # Third-party packages, each beside the rooms that may import it.
 PACKAGES = {
-    "numpy": {"engines.numpy", "nn", "train", "studies", "testing"},
+    "numpy": {"engines.numpy", "functional", "train", "studies", "testing"},
     "torch": {"engines.torch", "functional", "nn", "surgery", "train", "studies", "testing"},
     "triton": {"engines.torch"},
     "sklearn": {"studies"},

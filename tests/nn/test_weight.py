@@ -9,7 +9,7 @@ from torch.nn import functional as F
 import thinned
 from thinned import InputError, nn, presets
 from thinned.algebra import Bernoulli, Classic, Constant, Drop, MomentMatch, Realised
-from thinned.nn.weight import rectified
+from thinned.functional.activations import rectified
 
 
 def host(p=0.5, dtype=torch.float32, bias=True, **settings):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import thinned
-from thinned import InputError, nn, presets
+from thinned import InputError, functional, nn, presets
 from thinned import functional as F
 from thinned.algebra import Drop, Key, moments
 from thinned.algebra.moments import rectified, variance_ratio_uniform
@@ -322,5 +322,5 @@ def test_rectified_closed_form():
         density = np.exp(-0.5 * ((z - mean) / std) ** 2) / (std * math.sqrt(2 * math.pi)) if std else np.ones(1)
         expected = np.trapezoid(np.maximum(z, 0) * density, z) if std else max(mean, 0.0)
         assert math.isclose(rectified(mean, std), expected, rel_tol=1e-8)
-        got = nn.weight.rectified(torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64))
+        got = functional.activations.rectified(torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64))
         assert math.isclose(got.item(), rectified(mean, std), rel_tol=1e-12, abs_tol=1e-300)

@@ -459,7 +459,7 @@ def test_ids_name_each_example():
 
 
 def test_the_written_backward_has_the_gradients_of_the_readable_loop(monkeypatch):
-    """Every method: first derivatives of the layer with its own backward, and second ones, against autograd through the loop."""
+    """Every method: first and second derivatives of the layer with its own backward, against autograd through the loop."""
     from thinned.functional import lstm
 
     for rates in (

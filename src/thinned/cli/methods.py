@@ -45,15 +45,14 @@ def _table(console: Console, catalog: Mapping[str, Preset]) -> None:
     for column in ["method", "paper", "runs as"] if wide else ["paper"]:
         table.add_column(column, no_wrap=True)
     table.add_column("in one line", overflow="fold")
-    place = ""
-    for key, row in catalog.items():
-        if row.host != place:
-            place = row.host
-            table.add_row()
-            table.add_row(f"[bold]{place}[/bold]")
-        paper = f"[link={row.url}]{row.paper} {row.year}[/link]"
-        middle = [row.title, paper, row.status] if wide else [paper]
-        table.add_row(key, *middle, escape(row.example))
+    for place in dict.fromkeys(row.host for row in catalog.values()):
+        table.add_row()
+        table.add_row(f"[bold]{place}[/bold]")
+        for key, row in catalog.items():
+            if row.host == place:
+                paper = f"[link={row.url}]{row.paper} {row.year}[/link]"
+                middle = [row.title, paper, row.status] if wide else [paper]
+                table.add_row(key, *middle, escape(row.example))
     console.print(table, highlight=False)
     console.print("\nthinned methods NAME prints a method's page.", highlight=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,6 +14,7 @@ from .._errors import InputError, probability
 from ..engines.torch import reference
 from .core import Keyed, Rate, coins, further, normal, nothing, uniform
 
+_NODES = 64  # of the Gauss-Hermite rule
 _FLAT = 1e-12  # a deviation that no result shows; below it the slopes of mean / std overflow
 
 
@@ -122,3 +124,15 @@ def rectified(mean: Tensor, std: Tensor) -> Tensor:
     phi = torch.exp(-0.5 * t.square()) / math.sqrt(2.0 * math.pi)
     y: Tensor = mean * torch.special.ndtr(t) + std * phi
     return y.to(dtype)
+
+
+def expected(act: Callable[[Tensor], Tensor], mean: Tensor, var: Tensor) -> Tensor:
+    """E[act(u)] for u ~ N(mean, var), element by element: in closed form for ReLU, else by Gauss-Hermite quadrature."""
+    std = root(var)
+    if isinstance(act, torch.nn.ReLU) or act in (F.relu, torch.relu):
+        return rectified(mean, std)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+    total = torch.zeros_like(mean)
+    for node, weight in zip(nodes.tolist(), (weights / weights.sum()).tolist(), strict=True):
+        total = total + weight * act(mean + std * node)
+    return total

@@ -148,9 +148,7 @@ def coins(shape: tuple[int, ...], p: Rate, key: Keyed, like: Tensor, per: str = 
 def factor(shape: tuple[int, ...], p: Rate, key: Keyed, like: Tensor, per: str = "b *", of: str = "b *") -> Tensor:
     """:func:`coins` as numbers: 1 / (1 - p) where kept and 0 where not, of the dtype of ``like``, at least float32."""
     kept = coins(shape, p, key, like, per, of).to(reference.wide(like))
-    if isinstance(p, Tensor):
-        return kept * (1.0 / (1.0 - p)).nan_to_num(posinf=0.0)
-    return kept * (0.0 if p == 1 else 1.0 / (1.0 - p))
+    return kept * inverse(p)
 
 
 def uniform(shape: tuple[int, ...], key: Keyed, like: Tensor, per: str = "b *", of: str = "b *") -> Tensor:

@@ -14,7 +14,7 @@ from ..algebra.key import stream_of
 from ..algebra.law import Bernoulli
 from ..engines.torch import reference
 from ..engines.torch import whose as _whose
-from .core import Keyed, Rate, anyones, coins, drop, nothing
+from .core import Keyed, Rate, anyones, coins, drop, factor, nothing
 
 Per = Literal["weight", "unit"]
 
@@ -135,10 +135,7 @@ def _dropped(x: Tensor, p: Rate, key: Keyed, per: str, of: str) -> Tensor:
     """Inverted dropout, also where a graph is traced."""
     if not isinstance(p, Tensor) and not torch.compiler.is_compiling():
         return drop(x, Drop(Bernoulli(p), per, of), key=key)
-    q = 1.0 - (p if isinstance(p, Tensor) else torch.tensor(p, dtype=torch.float64))
-    gain = torch.where(q > 0.0, 1.0 / q.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
-    factor = coins(tuple(x.shape), p, key, x, per, of) * gain.to(x.device, reference.wide(x))
-    return (x * factor).to(x.dtype)
+    return (x * factor(tuple(x.shape), p, key, x, per, of)).to(x.dtype)
 
 
 def pull(c: float) -> float:

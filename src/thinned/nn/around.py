@@ -10,42 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from .._errors import InputError, probability, unknown
-from ..algebra.schedule import SCHEDULES, Schedule
-from ..functional.core import Rate
-from .host import Host
+from .._errors import InputError, unknown
+from .host import Host, Rated
 
 Names = str | Iterable[str] | None
-
-
-class Rated(Host):
-    """A host with a rate, which a schedule may move. Abstract."""
-
-    schedule: Schedule | None = None
-
-    def start(self, p: float | Schedule) -> None:
-        """Take the first rate."""
-        self.schedule = p if isinstance(p, SCHEDULES) else None
-        self.p = p(0) if isinstance(p, SCHEDULES) else p
-
-    def step(self, step: int) -> None:
-        """Take the rate that the schedule has at ``step``; nothing without one."""
-        if self.schedule is not None:
-            self.p = self.schedule(step)
-
-    @property
-    def p(self) -> float:
-        """The rate, in [0, 1]."""
-        return self._rate
-
-    @p.setter
-    def p(self, rate: float) -> None:
-        self._rate = probability(rate)
-        self._number = torch.tensor(self._rate, dtype=torch.float64, device="cpu")
-
-    def now(self) -> Rate:
-        """The rate; as a tensor in a graph that must not hold it."""
-        return self._number if self.schedule is not None and torch.compiler.is_compiling() else self._rate
 
 
 class Around(Rated, nn.Module):

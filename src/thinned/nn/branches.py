@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
-from .._errors import InputError, probability
-from ..algebra.schedule import SCHEDULES, Schedule
+from .._errors import InputError
+from ..algebra.schedule import Schedule
 from ..functional import core
-from .host import Host
+from .host import Rated
 from .method import MethodDropout
 
 
@@ -33,7 +33,7 @@ def Swapout(p: float | Schedule = 0.5, skip: float | None = None) -> MethodDropo
     return MethodDropout(functional.swapout, p=p, skip=skip)
 
 
-class LayerDrop(Host, nn.ModuleList):
+class LayerDrop(Rated, nn.ModuleList):
     """LayerDrop: whole layers of a stack are skipped while training, and some may be left out for good.
 
     ``layers`` run one after the other, each on the result of the last and on the further arguments of the call. While
@@ -48,23 +48,7 @@ class LayerDrop(Host, nn.ModuleList):
 
     def __init__(self, layers: Iterable[nn.Module], p: float | Schedule = 0.2) -> None:
         super().__init__(layers)
-        self.schedule: Schedule | None = p if isinstance(p, SCHEDULES) else None
-        self.p = p(0) if isinstance(p, SCHEDULES) else p
-
-    @property
-    def p(self) -> float:
-        """The rate of skipping a layer, in [0, 1]."""
-        return self._rate
-
-    @p.setter
-    def p(self, rate: float) -> None:
-        self._rate = probability(rate)
-        self._number = torch.tensor(self._rate, dtype=torch.float64, device="cpu")
-
-    def step(self, step: int) -> None:
-        """Take the rate that the schedule has at ``step``; nothing without one."""
-        if self.schedule is not None:
-            self.p = self.schedule(step)
+        self.start(p)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         compiling = torch.compiler.is_compiling()
@@ -72,7 +56,7 @@ class LayerDrop(Host, nn.ModuleList):
             for layer in self:
                 x = layer(x, *args, **kwargs)
             return x
-        kept = core.coins((len(self),), self._number if compiling else self._rate, self.whose(), x, per="l", of="l")
+        kept = core.coins((len(self),), self.now(), self.whose(), x, per="l", of="l")
         if compiling:
             for i, layer in enumerate(self):
                 x = torch.where(kept[i], layer(x, *args, **kwargs), x)

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from .._errors import probability
+from ..algebra.schedule import SCHEDULES, Schedule
 from ..engines.torch.whose import Whose, draw
 from ..functional import Mode
+from ..functional.core import Rate
 from .recompute import Calls, again, note
 
 if TYPE_CHECKING:
@@ -53,6 +56,36 @@ class Host:
         if torch.compiler.is_compiling():
             return draw()
         return again(self) or draw()  # a segment keeps only what was frozen or replayed; else torch restores its generator
+
+
+class Rated(Host):
+    """A host with a rate, which a schedule may move. Abstract."""
+
+    schedule: Schedule | None = None
+
+    def start(self, p: float | Schedule) -> None:
+        """Take the first rate."""
+        self.schedule = p if isinstance(p, SCHEDULES) else None
+        self.p = p(0) if isinstance(p, SCHEDULES) else p
+
+    def step(self, step: int) -> None:
+        """Take the rate that the schedule has at ``step``; nothing without one."""
+        if self.schedule is not None:
+            self.p = self.schedule(step)
+
+    @property
+    def p(self) -> float:
+        """The rate, in [0, 1]."""
+        return self._rate
+
+    @p.setter
+    def p(self, rate: float) -> None:
+        self._rate = probability(rate)
+        self._number = torch.tensor(self._rate, dtype=torch.float64, device="cpu")
+
+    def now(self) -> Rate:
+        """The rate; as a tensor in a graph that must not hold it."""
+        return self._number if self.schedule is not None and torch.compiler.is_compiling() else self._rate
 
 
 def hosts(model: nn.Module) -> Iterator[tuple[str, Host]]:

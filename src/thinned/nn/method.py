@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
+from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
-from .._errors import InputError, probability
-from ..algebra.schedule import SCHEDULES, Schedule
-from .host import Host
+from .._errors import InputError
+from ..algebra.schedule import SCHEDULES
+from .host import Rated
 
 
-class MethodDropout(Host, _DropoutNd):
+class MethodDropout(Rated, _DropoutNd):
     """A function of :mod:`thinned.functional` as a layer; made by :func:`thinned.nn.Cutout` and its like.
 
     ``method``: called as ``method(*inputs, training=, key=, **settings)``. ``rate``: the name of its rate among
@@ -25,36 +25,19 @@ class MethodDropout(Host, _DropoutNd):
         moving = [name for name, value in settings.items() if isinstance(value, SCHEDULES)]
         if moving and moving != [rate]:
             raise InputError(f"a schedule stands in the place of the rate, but got it for {', '.join(moving)}")
-        self.schedule: Schedule | None = settings[rate] if rate and moving else None
-        first = 0.0 if rate is None else self.schedule(0) if self.schedule else settings[rate]
         self.method, self.rate, self.shapes = method, rate, shapes
         self.settings = {name: value for name, value in settings.items() if name != rate}
-        super().__init__(probability(first))
-
-    def step(self, step: int) -> None:
-        """Take the rate that the schedule has at ``step``; nothing without one."""
-        if self.schedule is not None:
-            self.p = self.schedule(step)
-
-    @property
-    def p(self) -> float:
-        """The rate, in [0, 1]; 0 where the method has none."""
-        return self._rate
-
-    @p.setter
-    def p(self, rate: float) -> None:
-        self._rate = probability(rate)
-        self._numbers = torch.tensor(self._rate, dtype=torch.float64, device="cpu")
+        super().__init__(0.0)
+        self.start(0.0 if rate is None else settings[rate])
 
     def forward(self, *inputs: Any) -> Any:
         mode = self.mode()
         if self.rate is None:
             key = self.whose() if mode == "sample" else None
             return self.method(*inputs, training=mode == "sample", key=key, **self.settings)
-        moves = self.schedule is not None and not self.shapes and torch.compiler.is_compiling()
-        if mode == "sample" and (moves or self._rate):
-            now = {self.rate: self._numbers if moves else self._rate}
-            return self.method(*inputs, training=True, key=self.whose(), **now, **self.settings)
+        rate = self._rate if self.shapes else self.now()
+        if mode == "sample" and (isinstance(rate, Tensor) or rate):
+            return self.method(*inputs, training=True, key=self.whose(), **{self.rate: rate}, **self.settings)
         now = {self.rate: self._rate if mode == "mean" else 0.0}
         return self.method(*inputs, training=mode != "mean", **now, **self.settings)
 

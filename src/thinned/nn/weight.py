@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,12 +22,11 @@ from ..engines.torch import dispatch
 from ..engines.torch.dispatch import numbers_of
 from ..engines.torch.whose import Whose
 from ..functional import Mode, core
+from ..functional.activations import expected, root
 from .around import Around, Names
 
 Sampling = Literal["exact", "moments"]
 Inference = Literal["mean", "moments"]
-_NODES = 64  # of the Gauss-Hermite rule
-_FLAT = 1e-12  # a deviation that no result shows; below it the slopes of mean / std overflow
 
 
 class DropWeight(Around):
@@ -192,31 +189,3 @@ def _check_each(module: nn.Module, point: Drop, names: Names, sampling: Sampling
         )
     if sampling == "moments" and point.per != "b o i":
         raise InputError("sampling='moments' needs coins per 'b o i': weights shared over the batch are not independent")
-
-
-def root(var: Tensor) -> Tensor:
-    """The square root, with slope 0 at 0, where its own is infinite: a row of zeros brings every variance there."""
-    some = var != 0
-    return var.where(some, 1.0).sqrt().where(some, 0.0)
-
-
-def rectified(mean: Tensor, std: Tensor) -> Tensor:
-    """E[max(0, z)], z ~ N(mean, std^2), element by element; :func:`thinned.algebra.moments.rectified` for tensors."""
-    dtype = mean.dtype
-    if torch.finfo(dtype).bits < 32:  # half precision has no room for what follows
-        mean, std = mean.float(), std.float()
-    t = mean / std.clamp_min(_FLAT)
-    phi = torch.exp(-0.5 * t.square()) / math.sqrt(2.0 * math.pi)
-    return (mean * torch.special.ndtr(t) + std * phi).to(dtype)
-
-
-def expected(act: Callable[[Tensor], Tensor], mean: Tensor, var: Tensor) -> Tensor:
-    """E[act(u)] for u ~ N(mean, var), element by element: in closed form for ReLU, else by Gauss-Hermite quadrature."""
-    std = root(var)
-    if isinstance(act, nn.ReLU) or act in (F.relu, torch.relu):
-        return rectified(mean, std)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-    total = torch.zeros_like(mean)
-    for node, weight in zip(nodes.tolist(), (weights / weights.sum()).tolist(), strict=True):
-        total = total + weight * act(mean + std * node)
-    return total

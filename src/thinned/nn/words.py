@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from .. import functional
 from .._errors import InputError, whole
 from ..algebra.schedule import Schedule
+from .host import Rated
 from .method import MethodDropout
 
 
-class EmbeddingDropout(MethodDropout):
+class EmbeddingDropout(Rated, nn.Module):
     """An embedding whose words fall: one coin a call for each word of the table, wherever the word stands in the batch.
 
     ``embedding``: a ``torch.nn.Embedding``; its ``weight`` is taken over under the same name, so checkpoints load both
@@ -25,14 +26,18 @@ class EmbeddingDropout(MethodDropout):
     def __init__(self, embedding: nn.Embedding, p: float | Schedule = 0.1) -> None:
         if type(embedding) is not nn.Embedding:
             raise InputError(f"EmbeddingDropout needs a torch.nn.Embedding, but got {type(embedding).__name__}")
-        settings = {
+        super().__init__()
+        self.settings = {
             name: getattr(embedding, name) for name in ("padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse")
         }
-        super().__init__(functional.embedding_dropout, p=p, **settings)
         self.weight = embedding.weight
+        self.start(p)
 
     def forward(self, ids: Tensor) -> Tensor:
-        return super().forward(ids, self.weight)
+        rate = self.now()
+        if self.mode() != "sample" or (not isinstance(rate, Tensor) and rate == 0):
+            return functional.embedding_dropout(ids, self.weight, 0.0, **self.settings)
+        return functional.embedding_dropout(ids, self.weight, rate, key=self.whose(), **self.settings)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, {self.weight.shape[1]}, p={self.p}"

@@ -21,7 +21,8 @@ from ..algebra.moments import moments
 from ..algebra.plan import LawName, Plan, plan
 from ..engines.torch.philox import words
 from ..engines.torch.reference import normal, uniform
-from ..nn.weight import DropWeight, expected
+from ..functional.activations import expected
+from ..nn.weight import DropWeight
 from ..presets import dropconnect
 from .data import Split
 from .networks import ACTIVATIONS, build
@@ -263,7 +264,7 @@ class Stack:
 
     def _connected(self, i: int, h: Tensor, start: int, stop: int) -> Tensor:
         mean, var = self._moments(i, h)
-        # nn.weight.root in fewer passes; stacks are float32, where this adds nothing that shows.
+        # functional.activations.root in fewer passes; stacks are float32, where this adds nothing that shows.
         return mean + (var + torch.finfo(var.dtype).tiny).sqrt() * self.noise[i][:, start:stop]
 
     def _normed(self, i: int, h: Tensor) -> Tensor:
