@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -184,3 +185,9 @@ def test_methods_lists_the_catalogue():
     wrong = run.invoke(app, ["methods", "droppath"])
     assert wrong.exit_code == 2
     assert "did you mean 'drop-path'" in wrong.output
+
+
+def test_the_document_of_methods_is_the_catalogue(capsys, monkeypatch):
+    """docs/methods.md is what the command writes."""
+    written = (Path(__file__).parent.parent / "docs" / "methods.md").read_text()
+    assert call(capsys, monkeypatch, "methods", "--markdown")[:2] == (0, written)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def methods(
     name: Annotated[str | None, typer.Argument(help="One method's page; without it, the table of all.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The table as Markdown, for a document.")] = False,
 ) -> None:
     """Every dropout that is here: name, paper, where it acts; or one method's page."""
     from rich.console import Console
@@ -25,6 +26,9 @@ def methods(
     from .._errors import unknown
 
     console = Console()
+    if name is None and markdown:
+        typer.echo(_markdown(presets.CATALOG))
+        return
     if name is None:
         _table(console, presets.CATALOG)
         return
@@ -55,6 +59,22 @@ def _table(console: Console, catalog: Mapping[str, Preset]) -> None:
                 table.add_row(key, *middle, escape(row.example))
     console.print(table, highlight=False)
     console.print("\nthinned methods NAME prints a method's page.", highlight=False)
+
+
+def _markdown(catalog: Mapping[str, Preset]) -> str:
+    """All methods as Markdown."""
+    lines = [
+        f"# {len(catalog)} methods",
+        "",
+        "`thinned methods NAME` prints a method's page. Written by `thinned methods --markdown`.",
+    ]
+    for place in dict.fromkeys(row.host for row in catalog.values()):
+        lines += ["", f"## {place}", "", "| name | method | paper | runs as | in one line |", "|---|---|---|---|---|"]
+        for key, row in catalog.items():
+            if row.host == place:
+                paper = f"[{row.paper} {row.year}]({row.url})"
+                lines.append(f"| {key} | {row.title} | {paper} | {row.status} | `{row.example}` |")
+    return "\n".join(lines)
 
 
 def _page(console: Console, row: Preset) -> None:
