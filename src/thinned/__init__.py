@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .nn import ModelKey, Tape, frozen, key, key_of, off, recording, replaying, sampling, step
     from .presets import CATALOG
     from .studies import study
-    from .surgery import replace, rescale
+    from .surgery import find, replace, rescale
 
 __version__ = "0.1.0"
 
@@ -38,6 +38,7 @@ _HOME = {
     "step": "nn",
     "replace": "surgery",
     "rescale": "surgery",
+    "find": "surgery",
     "study": "studies",
 }
 _MODULES = ("algebra", "functional", "nn", "presets", "testing", "train")
@@ -51,6 +52,7 @@ __all__ = [
     "Tape",
     "algebra",
     "explain",
+    "find",
     "frozen",
     "functional",
     "key",
