@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .nn import ModelKey, Tape, frozen, key, key_of, off, recording, replaying, sampling, step
     from .presets import CATALOG
     from .studies import study
-    from .surgery import find, replace, rescale
+    from .surgery import find, replace, rescale, set_rate, strip
 
 __version__ = "0.1.0"
 
@@ -39,6 +39,8 @@ _HOME = {
     "replace": "surgery",
     "rescale": "surgery",
     "find": "surgery",
+    "set_rate": "surgery",
+    "strip": "surgery",
     "study": "studies",
 }
 _MODULES = ("algebra", "functional", "nn", "presets", "testing", "train")
@@ -65,7 +67,9 @@ __all__ = [
     "replaying",
     "rescale",
     "sampling",
+    "set_rate",
     "step",
+    "strip",
     "study",
     "testing",
     "train",

@@ -1,8 +1,9 @@
 """Finding and changing the dropout of models that exist."""
 
 from .edits import Edits
+from .rates import set_rate, strip
 from .scaling import rescale
 from .sites import Site, Sites, find
 from .swap import replace
 
-__all__ = ["Edits", "Site", "Sites", "find", "replace", "rescale"]
+__all__ = ["Edits", "Site", "Sites", "find", "replace", "rescale", "set_rate", "strip"]

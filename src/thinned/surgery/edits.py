@@ -67,7 +67,25 @@ class Rescaled:
         return f"{self.path}: times {self.factor:g}"
 
 
-Edit: TypeAlias = Swap | Repoint | Rescaled
+@dataclass(frozen=True)
+class Reset:
+    """An attribute of a module that was set."""
+
+    path: str
+    module: nn.Module
+    attribute: str
+    before: float
+    after: float
+
+    def undo(self) -> None:
+        """Set it back."""
+        setattr(self.module, self.attribute, self.before)
+
+    def __str__(self) -> str:
+        return f"{self.path or '(the model)'}.{self.attribute}: {self.before:g} -> {self.after:g}"
+
+
+Edit: TypeAlias = Swap | Repoint | Rescaled | Reset
 
 
 @dataclass(frozen=True)
