@@ -122,6 +122,8 @@ LAYERS = {
     "shake-shake": LayerCase(nn.ShakeShake, (X, X.flip(0)), exact_gradient=False, rated=False),
     "shake-keep": LayerCase(lambda: nn.ShakeShake("keep"), (X, X.flip(0)), rated=False),
     "swapout": LayerCase(nn.Swapout, (X, X.flip(0))),
+    "swapout-skip": LayerCase(lambda: nn.Swapout(0.3, skip=0.5), (X, X.flip(0)), rated=False),
+    "jumpout-least": LayerCase(lambda: nn.Jumpout(0.1, least=0.3), (X.relu() + 0.01,), rated=False),
     # end of branches
     # sequences
     "embedding": LayerCase(lambda: nn.EmbeddingDropout(torch.nn.Embedding(12, 4, padding_idx=11), 0.5), (IDS,), examples=None),

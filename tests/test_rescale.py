@@ -152,7 +152,10 @@ def test_refused_before_anything_is_changed(model, settings, message):
     assert points == [m.point for m in model if isinstance(m, nn.Dropout)]
 
 
-@pytest.mark.parametrize("between", [lambda h: h + 1, lambda h: h * h, lambda h: 1 / h, torch.tanh, lambda h: h.exp()])
+@pytest.mark.parametrize(
+    "between",
+    [lambda h: h + 1, lambda h: torch.add(input=h, other=1.0), lambda h: h * h, lambda h: 1 / h, torch.tanh, lambda h: h.exp()],
+)
 def test_what_does_not_scale_is_seen(between):
     class Between(torch.nn.Module):
         def __init__(self):

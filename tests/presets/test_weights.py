@@ -267,7 +267,7 @@ def test_mixout_layers_remember_where_they_started():
     torch.testing.assert_close(host(x), module(x))
     host.p = 0.5
     assert torch.equal(host(x), module(x))  # at the anchor there is nothing to mix
-    assert host.double().get_buffer("anchor_weight").dtype == torch.float64
+    assert host.double().get_buffer("anchor_0").dtype == torch.float64
     resumed = nn.Mixout(torch_nn.Linear(6, 4), 0.5)
     resumed.load_state_dict(host.state_dict())
     torch.testing.assert_close(resumed.eval().double()(x.double()), host.eval()(x.double()))

@@ -100,8 +100,10 @@ def rectified_moments(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
     first = rectified(mean, std)
     t = mean / std.clamp_min(_FLAT)
     phi = torch.exp(-0.5 * t.square()) / math.sqrt(2.0 * math.pi)
-    second = (mean.square() + var) * torch.special.ndtr(t) + mean * std * phi
-    return first, (second - first.square()).clamp_min(0.0)
+    below, above = torch.special.ndtr(-t), torch.special.ndtr(t)
+    # E of the square less the square of E, multiplied out: no large numbers are subtracted
+    spread = mean.square() * above * below + mean * std * phi * (below - above) + var * (above - phi.square())
+    return first, spread.clamp_min(0.0)
 
 
 def sigmoid_mean(mean: Tensor, var: Tensor) -> Tensor:

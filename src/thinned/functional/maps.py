@@ -48,6 +48,7 @@ def disout(
     gain = reference.share(keep)
     y = x * (keep.to(reference.wide(x)) * gain)
     if alpha:
+        scale = scale.to(x.device) if isinstance(scale, Tensor) else scale
         spread = x.detach().to(reference.wide(x)).std(correction=0) * (alpha * scale)
         noise = normal(tuple(x.shape), further(whose, 1), x, "b c *", "b c *")
         y = y + (noise * spread * gain).masked_fill(keep, 0.0)

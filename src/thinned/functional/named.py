@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -71,7 +72,7 @@ def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False,
 _SHAPES = {1: "[n, c, l] or [c, l]", 2: "[n, c, h, w]", 3: "[n, c, d, h, w] or [c, d, h, w]"}
 
 
-def laid_out(spec: Drop, x: Tensor, dims: int, name: str) -> Drop:
+def laid_out(spec: Drop, x: Tensor, dims: int, name: Callable[[], str]) -> Drop:
     """``spec`` of layout ``b c *`` made ready for ``x``, a map of ``dims`` axes: torch's rules for its rank.
 
     Unbatched [c, l] and [c, d, h, w] are read as such; [c, h, w] cannot be told from [n, c, l].
@@ -83,7 +84,7 @@ def laid_out(spec: Drop, x: Tensor, dims: int, name: str) -> Drop:
     if x.dim() == dims + 1 and dims != 2:
         per = replace(spec.per, per="c *") if isinstance(spec.per, Block) else spec.per.replace("b ", "")
         return replace(spec, per=per, of="c *")
-    message = f"{name}: expected an input of shape {_SHAPES[dims]}, but got {list(x.shape)}"
+    message = f"{name()}: expected an input of shape {_SHAPES[dims]}, but got {list(x.shape)}"
     if dims == 1 or x.dim() < 2 or isinstance(spec.per, Block):
         raise RuntimeError(f"{message}; for one example write x.unsqueeze(0)")
     reading = "it is read as [n, c, l]" if x.dim() == 3 else "each of the first two axes has its own coins"
@@ -92,5 +93,5 @@ def laid_out(spec: Drop, x: Tensor, dims: int, name: str) -> Drop:
 
 
 def _channels(dims: int, x: Tensor, p: float, training: bool, inplace: bool) -> Tensor:
-    spec = laid_out(presets.spatial(p), x, dims, f"dropout{dims}d")
+    spec = laid_out(presets.spatial(p), x, dims, lambda: f"dropout{dims}d")
     return drop(x, spec, mode=mode_of(training), inplace=inplace)

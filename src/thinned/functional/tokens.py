@@ -28,12 +28,12 @@ def patch_dropout(
     patches = x.shape[1] - prefix
     if patches < 1:
         raise InputError(f"prefix has to be below the {x.shape[1]} tokens, but got {prefix}")
-    count = int((1.0 - p) * patches + 1e-9)  # 0.1 of 10 is one, in spite of rounding
-    if count < 1:
-        raise InputError(f"rate {p} would drop all {patches} patches; use a rate of at most {1 - 1 / patches:.4g}")
     if nothing(x, p, training):
         every = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
         return (x, every) if indices else x
+    count = int((1.0 - p) * patches + 1e-9)  # 0.1 of 10 is one, in spite of rounding
+    if count < 1:
+        raise InputError(f"rate {p} would drop all {patches} patches; use a rate of at most {1 - 1 / patches:.4g}")
     kept = subset(x.shape[0], patches, count, key, x.device) + prefix
     kept = torch.cat((torch.arange(prefix, device=x.device).expand(x.shape[0], prefix), kept), 1)
     rest = x.shape[2:]

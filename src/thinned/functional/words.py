@@ -40,7 +40,7 @@ def embedding_dropout(
         return y
     of_words = factor((len(weight),), p, key, weight, "v", "v")[ids]
     if padding_idx is not None:
-        of_words = torch.where(ids == padding_idx, 1.0, of_words)
+        of_words = torch.where(ids == padding_idx % len(weight), 1.0, of_words)
     return (y * of_words.unsqueeze(-1)).to(y.dtype)
 
 

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
-from .._errors import InputError, probability, unknown
+from .._errors import InputError, probability, real, unknown
 from ..algebra.schedule import Schedule
-from ..engines.torch.whose import Whose
-from .host import Host
+from .host import Host, Rated
 from .method import MethodDropout
 
 
 def Jumpout(sigma: float | Schedule = 0.05, least: float = 0.0, most: float = 0.6, power: float = 0.75) -> MethodDropout:
     """:func:`thinned.functional.jumpout`, after a ReLU."""
-    return MethodDropout(functional.jumpout, "sigma", sigma=sigma, least=least, most=most, power=power)
+    off = {"least": 0.0} if least else None
+    return MethodDropout(functional.jumpout, "sigma", off=off, sigma=sigma, least=least, most=most, power=power)
 
 
 class StandoutDropout(Host, nn.Module):
@@ -36,7 +36,9 @@ class StandoutDropout(Host, nn.Module):
         beta: float = 0.0,
     ) -> None:
         super().__init__()
-        self.module, self.activation, self.alpha, self.beta = module, activation, alpha, beta
+        if not callable(activation):
+            raise InputError(f"activation has to be a function, such as torch.relu, but got {activation!r}")
+        self.module, self.activation, self.alpha, self.beta = module, activation, real(alpha, "alpha"), real(beta, "beta")
 
     def forward(self, x: Tensor) -> Tensor:
         mode = self.mode()
@@ -50,7 +52,7 @@ class StandoutDropout(Host, nn.Module):
         return f"alpha={self.alpha}, beta={self.beta}"
 
 
-class FastDropout(Host, nn.Module):
+class FastDropout(Rated, nn.Module):
     """Dropout on the inputs of a linear layer, integrated out instead of drawn: :func:`thinned.functional.fast_dropout`.
 
     ``layer(x)`` takes a tensor [b, ..., in], or the pair that another such layer gives, and gives the pair (mean, variance) of
@@ -61,14 +63,14 @@ class FastDropout(Host, nn.Module):
     Wang and Manning 2013, "Fast dropout training". It draws nothing, so a key changes nothing.
     """
 
-    def __init__(self, linear: nn.Linear, p: float = 0.5, activation: Literal["relu"] | None = None) -> None:
+    def __init__(self, linear: nn.Linear, p: float | Schedule = 0.5, activation: Literal["relu"] | None = None) -> None:
         super().__init__()
         if not isinstance(linear, nn.Linear):
             raise InputError(f"FastDropout needs a torch.nn.Linear, but got {type(linear).__name__}")
         if activation not in ("relu", None):
             raise unknown("activation", activation, ("relu",))
         self.linear, self.activation = linear, activation
-        self.p = p
+        self.start(p)
 
     @property
     def p(self) -> float:
@@ -87,9 +89,6 @@ class FastDropout(Host, nn.Module):
             return y, torch.zeros_like(y)
         mean, var = functional.fast_dropout(mean, self.linear.weight, self.linear.bias, self.p, var)
         return (mean, var) if self.activation is None else functional.rectified_moments(mean, var)
-
-    def fresh(self) -> Whose:
-        raise InputError("FastDropout draws nothing")
 
     def extra_repr(self) -> str:
         return f"p={self.p}, activation={self.activation}"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .._errors import InputError, unknown
-from .host import Host, Rated
+from .host import Host, Rated, unfused
 
 Names = str | Iterable[str] | None
 
@@ -36,11 +36,21 @@ class Around(Rated, nn.Module):
         for shared in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
             self.__dict__[shared] = getattr(module, shared)
         self.training = module.training
+        unfused(self)
 
     def train(self, mode: bool = True) -> Any:
         """As of any module; the one inside follows."""
         self.inner.training = mode
         return super().train(mode)
+
+    def __getattr__(self, name: str) -> Any:
+        """What code that knows the module asks it for: its sizes, its settings."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "inner" not in self.__dict__ or name.startswith("__"):
+                raise
+            return getattr(self.__dict__["inner"], name)
 
     def weights(self) -> list[Tensor]:
         """The parameters that change, in the order of ``names``."""

@@ -30,7 +30,7 @@ def ShakeDrop(
 
 def Swapout(p: float | Schedule = 0.5, skip: float | None = None) -> MethodDropout:
     """:func:`thinned.functional.swapout`: ``layer(x, branch)``, in the place of ``x + branch``."""
-    return MethodDropout(functional.swapout, p=p, skip=skip)
+    return MethodDropout(functional.swapout, off={"skip": 0.0} if skip else None, p=p, skip=skip)
 
 
 class LayerDrop(Rated, nn.ModuleList):
@@ -79,8 +79,17 @@ class LayerDrop(Rated, nn.ModuleList):
         wrong = [i for i in places if not 0 <= i < len(self)]
         if wrong:
             raise InputError(f"keep names layer {wrong[0]}, but there are layers 0 to {len(self) - 1}")
-        pruned = LayerDrop([self[i] for i in places], self._rate)
-        return pruned.train(self.training)
+        return self._part([self[i] for i in places])
+
+    def __getitem__(self, index: Any) -> Any:
+        """A layer; of a slice a stack with the same rate."""
+        found = super().__getitem__(index)
+        return self._part(found) if isinstance(index, slice) else found
+
+    def _part(self, layers: Iterable[nn.Module]) -> LayerDrop:
+        part = LayerDrop(layers, self.schedule or self._rate)
+        part.p = self._rate
+        return part.train(self.training)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -13,12 +13,13 @@ from .._errors import InputError
 from ..algebra.drop import Drop
 from ..algebra.per import Block
 from ..algebra.plan import plan
+from ..algebra.scale import Classic
 from ..algebra.schedule import SCHEDULES, Schedule
 from ..engines.torch import dispatch
 from ..engines.torch.dispatch import Impl, Ready, numbers_of
 from ..functional import core, maps, named
 from . import placing
-from .host import Host
+from .host import Host, unfused
 
 _SHAPES = 64  # how many input shapes a layer remembers
 
@@ -79,6 +80,7 @@ class Dropout(Host, _DropoutNd):
         self.shard = placing.check_shard(shard, point) if shard is not None else None
         self.impl: Impl | None = impl
         super().__init__(point.rate, inplace)
+        self._unfuse()
 
     def step(self, step: int) -> None:
         """Take the rate that the schedule has at ``step``; nothing without one."""
@@ -105,6 +107,12 @@ class Dropout(Host, _DropoutNd):
         """Take another point, at the present rate."""
         self.point = point
         self.p = self._rate
+        self._unfuse()
+
+    def _unfuse(self) -> None:
+        """A classic layer acts in evaluation, where torch's fused kernels would pass it by."""
+        if isinstance(self.point.scale, Classic) and not self._forward_pre_hooks:
+            unfused(self)
 
     def forward(self, input: Tensor) -> Tensor:
         mode = self.mode()
@@ -136,7 +144,7 @@ class Dropout(Host, _DropoutNd):
     def _prepare(self, x: Tensor) -> Ready:
         spec = self.drop
         if self.dims is not None:
-            spec = named.laid_out(spec, x, self.dims, self.extra_repr())
+            spec = named.laid_out(spec, x, self.dims, self.extra_repr)
         if self.shard is not None:
             return placing.shard_of(spec, tuple(x.shape), *self.shard)
         return dispatch.ready(plan(spec, tuple(x.shape)))
@@ -145,7 +153,7 @@ class Dropout(Host, _DropoutNd):
         """Within a graph: the rate is read from a tensor, and sizes may be symbols."""
         spec = self.point  # of the same law and coins as the point at the current rate, and never another object
         if self.dims is not None:
-            spec = named.laid_out(spec, x, self.dims, self.extra_repr())
+            spec = named.laid_out(spec, x, self.dims, self.extra_repr)
         return dispatch.traced(x, spec, numbers, self.whose(), self.impl)
 
     def extra_repr(self) -> str:
@@ -155,46 +163,46 @@ class Dropout(Host, _DropoutNd):
         return kind + super().extra_repr() + place
 
 
-def Dropout1d(p: float = 0.5, inplace: bool = False) -> Dropout:
+def Dropout1d(p: float | Schedule = 0.5, inplace: bool = False) -> Dropout:
     """torch's Dropout1d: :func:`thinned.presets.spatial` on [n, c, l] or [c, l]."""
-    return Dropout(presets.spatial(p), inplace, dims=1)
+    return Dropout("spatial", inplace, p=p, dims=1)
 
 
-def Dropout2d(p: float = 0.5, inplace: bool = False) -> Dropout:
+def Dropout2d(p: float | Schedule = 0.5, inplace: bool = False) -> Dropout:
     """torch's Dropout2d (SpatialDropout): :func:`thinned.presets.spatial` on [n, c, h, w]."""
-    return Dropout(presets.spatial(p), inplace, dims=2)
+    return Dropout("spatial", inplace, p=p, dims=2)
 
 
-def Dropout3d(p: float = 0.5, inplace: bool = False) -> Dropout:
+def Dropout3d(p: float | Schedule = 0.5, inplace: bool = False) -> Dropout:
     """torch's Dropout3d: :func:`thinned.presets.spatial` on [n, c, d, h, w] or [c, d, h, w]."""
-    return Dropout(presets.spatial(p), inplace, dims=3)
+    return Dropout("spatial", inplace, p=p, dims=3)
 
 
-def AlphaDropout(p: float = 0.5, inplace: bool = False) -> Dropout:
+def AlphaDropout(p: float | Schedule = 0.5, inplace: bool = False) -> Dropout:
     """torch's AlphaDropout: :func:`thinned.presets.alpha`. torch ignores ``inplace`` there; this does not."""
-    return Dropout(presets.alpha(p), inplace)
+    return Dropout("alpha", inplace, p=p)
 
 
-def FeatureAlphaDropout(p: float = 0.5, inplace: bool = False) -> Dropout:
+def FeatureAlphaDropout(p: float | Schedule = 0.5, inplace: bool = False) -> Dropout:
     """torch's FeatureAlphaDropout: :func:`thinned.presets.feature_alpha`."""
-    return Dropout(presets.feature_alpha(p), inplace)
+    return Dropout("feature-alpha", inplace, p=p)
 
 
-def GaussianDropout(p: float = 0.5, inplace: bool = False) -> Dropout:
+def GaussianDropout(p: float | Schedule = 0.5, inplace: bool = False) -> Dropout:
     """:func:`thinned.presets.gaussian`."""
-    return Dropout(presets.gaussian(p), inplace)
+    return Dropout("gaussian", inplace, p=p)
 
 
-def DropBlock1d(p: float = 0.1, block: int = 7, inplace: bool = False) -> Dropout:
+def DropBlock1d(p: float | Schedule = 0.1, block: int = 7, inplace: bool = False) -> Dropout:
     """:func:`thinned.presets.dropblock` on [n, c, l] or [c, l]."""
-    return Dropout(presets.dropblock(p, block), inplace, dims=1)
+    return Dropout("dropblock", inplace, p=p, block=block, dims=1)
 
 
-def DropBlock2d(p: float = 0.1, block: int | tuple[int, int] = 7, inplace: bool = False) -> Dropout:
+def DropBlock2d(p: float | Schedule = 0.1, block: int | tuple[int, int] = 7, inplace: bool = False) -> Dropout:
     """:func:`thinned.presets.dropblock` on [n, c, h, w]."""
-    return Dropout(presets.dropblock(p, block), inplace, dims=2)
+    return Dropout("dropblock", inplace, p=p, block=block, dims=2)
 
 
-def DropBlock3d(p: float = 0.1, block: int | tuple[int, int, int] = 7, inplace: bool = False) -> Dropout:
+def DropBlock3d(p: float | Schedule = 0.1, block: int | tuple[int, int, int] = 7, inplace: bool = False) -> Dropout:
     """:func:`thinned.presets.dropblock` on [n, c, d, h, w] or [c, d, h, w]."""
-    return Dropout(presets.dropblock(p, block), inplace, dims=3)
+    return Dropout("dropblock", inplace, p=p, block=block, dims=3)

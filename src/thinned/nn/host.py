@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,14 @@ class Host:
     frozen: Whose | None = None  # set by modes.frozen: what every call draws
     tape: Any = None  # set by modes.recording and modes.replaying
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copy, which no context manager of the original holds."""
+        twin = self.__class__.__new__(self.__class__)
+        memo[id(self)] = twin
+        left = {"mode_override", "frozen", "tape"}
+        twin.__dict__.update({k: copy.deepcopy(v, memo) for k, v in self.__dict__.items() if k not in left})
+        return twin
+
     def mode(self) -> Mode:
         """``"sample"`` in training, ``"mean"`` in evaluation, unless a context manager says otherwise."""
         return self.mode_override or ("sample" if self.training else "mean")
@@ -56,6 +65,18 @@ class Host:
         if torch.compiler.is_compiling():
             return draw()
         return again(self) or draw()  # a segment keeps only what was frozen or replayed; else torch restores its generator
+
+
+def unfused(module: nn.Module) -> Any:
+    """Keep torch's fused kernels, which read weights past a layer, from running a model that ``module`` stands in.
+
+    torch refuses its fused transformer layer where any module inside has a hook. Returns the hook's handle.
+    """
+    return module.register_forward_pre_hook(_nothing)
+
+
+def _nothing(module: nn.Module, args: Any) -> None:
+    return None
 
 
 class Rated(Host):

@@ -51,6 +51,8 @@ class ModelKey:
         with ops.plainly():  # what is kept here is used beyond the modes that surround this call
             now = self._whose(step, samples, device)
         self._check_layers()
+        if not isinstance(step, int) and any(getattr(h, "schedule", None) is not None for h in self._members.values()):
+            raise InputError("a schedule needs one step for the whole batch, but got one for each example; set rates by hand")
         self.step = step
         self._now = self._kept(now)
         for host in self._members.values():

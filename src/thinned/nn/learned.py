@@ -12,7 +12,7 @@ from .. import functional
 from .._errors import InputError, probability, real, unknown, whole
 from ..engines.torch import reference
 from ..functional import core, learned
-from .host import Host, hosts
+from .host import Host, hosts, unfused
 
 _LEAST = 0.001  # of information dropout's alpha, as in the authors' code
 
@@ -161,6 +161,7 @@ class SparseVariationalDropout(Learned, nn.Module):
         self.weight, self.bias = module.weight, module.bias
         self.log_variance = nn.Parameter(torch.full_like(module.weight, -10.0, requires_grad=True))
         self.training = module.training
+        unfused(self)
 
     @property
     def log_alpha(self) -> Tensor:
@@ -185,8 +186,9 @@ class SparseVariationalDropout(Learned, nn.Module):
             return mean
         wide = reference.wide(mean)
         variance = self.log_alpha.exp() * self.weight.to(wide).square()
-        none = None if self.bias is None else torch.zeros_like(self.bias)
-        var = self._run(x.square(), variance.to(self.weight.dtype), none).to(wide)
+        none = None if self.bias is None else torch.zeros_like(self.bias, dtype=wide)
+        with torch.autocast(x.device.type, enabled=False):  # squares overflow in half precision
+            var = self._run(x.to(wide).square(), variance, none)
         eps = core.normal(tuple(mean.shape), self.whose(), mean)
         return mean + ((var.clamp_min(0.0) + 1e-8).sqrt() * eps).to(mean.dtype)
 

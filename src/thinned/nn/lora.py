@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from .._errors import InputError, real, whole
 from ..algebra.schedule import Schedule
 from .dropout import Dropout
+from .host import unfused
 
 
 class LoraDropout(nn.Module):
@@ -28,6 +29,7 @@ class LoraDropout(nn.Module):
         super().__init__()
         if not isinstance(linear, nn.Linear):
             raise InputError(f"LoraDropout needs a torch.nn.Linear, but got {type(linear).__name__}")
+        self.in_features, self.out_features = linear.in_features, linear.out_features
         self.rank = whole(rank, "rank", 1, min(linear.in_features, linear.out_features))
         self.alpha = real(alpha, "alpha")
         self.dropout = Dropout(p)
@@ -36,7 +38,8 @@ class LoraDropout(nn.Module):
         self.down = nn.Parameter(self.weight.new_empty(rank, linear.in_features))
         self.up = nn.Parameter(self.weight.new_zeros(linear.out_features, rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
-        self.training = linear.training
+        self.train(linear.training)
+        unfused(self)
 
     @property
     def p(self) -> float:

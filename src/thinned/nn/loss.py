@@ -20,7 +20,8 @@ def r_drop(first: Tensor, second: Tensor, target: Tensor, alpha: float = 1.0) ->
     """R-Drop: (CE(first) + CE(second)) / 2 + alpha / 2 * (KL(first || second) + KL(second || first)) / 2.
 
     ``first`` and ``second``: logits [n, classes] of two passes with different masks; ``target``: classes [n]. This is half
-    the paper's loss, so that it is one pass's cross-entropy where the two agree; ``alpha`` is the paper's (1 to 5 there).
+    the paper's loss, so that it is one pass's cross-entropy where the two agree; ``alpha`` is the paper's (1 to 5 there);
+    written as CE + alpha times the mean of the two divergences, without the factor 1/2, it would be half of this one.
     Every term is a mean over examples. The authors' code sums the divergence over the batch beside a mean cross-entropy,
     which makes their alpha depend on the batch.
 

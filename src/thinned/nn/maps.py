@@ -14,6 +14,7 @@ def Disout(
     p: float | Schedule = 0.1, block: int | tuple[int, ...] = 6, alpha: float = 1.0, scale: float | Tensor = 0.01
 ) -> MethodDropout:
     """Tang et al. 2020: :func:`thinned.functional.disout`."""
+    scale = scale.detach() if isinstance(scale, Tensor) else scale
     return MethodDropout(functional.disout, p=p, block=block, alpha=real(alpha, "alpha"), scale=scale)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 from .._errors import InputError
 from ..engines.torch.whose import Whose
 from ..functional import Mode
-from .host import Host, hosts
+from .host import Host, hosts, unfused
 from .recompute import note
 
 
@@ -39,7 +39,17 @@ def sampling(model: nn.Module) -> AbstractContextManager[None]:
     The mean of many passes is the prediction, their spread the model's uncertainty: Gal and Ghahramani 2016, "Dropout as a
     Bayesian approximation", section 4.
     """
-    return _mode(model, "sample")
+    return _sampling(model)
+
+
+@contextmanager
+def _sampling(model: nn.Module) -> Iterator[None]:
+    with ExitStack() as stack:
+        for _, host in hosts(model):
+            if isinstance(host, nn.Module):
+                stack.callback(unfused(host).remove)
+        with _mode(model, "sample"):
+            yield
 
 
 def off(model: nn.Module) -> AbstractContextManager[None]:

@@ -44,8 +44,8 @@ class MethodDropWeight(Around):
     def anchor(self) -> None:
         """Keep the weights as they are now; buffers that no checkpoint holds."""
         if self.anchored:
-            for name, weight in zip(self.names, self.weights(), strict=True):
-                self.register_buffer(_anchor(name), weight.detach().clone(), persistent=False)
+            for i, weight in enumerate(self.weights()):
+                self.register_buffer(f"anchor_{i}", weight.detach().clone(), persistent=False)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         mode = self.mode()
@@ -56,19 +56,15 @@ class MethodDropWeight(Around):
     def _changed(self, whose: Whose | None) -> list[Tensor]:
         """The weights of a call that draws ``whose`` noise; of evaluation where that is None."""
         changed = []
-        for i, (name, weight) in enumerate(zip(self.names, self.weights(), strict=True)):
+        for i, weight in enumerate(self.weights()):
             key = None if whose is None else core.further(whose, i)
-            anchors = (self.get_buffer(_anchor(name)),) if self.anchored else ()
+            anchors = (self.get_buffer(f"anchor_{i}"),) if self.anchored else ()
             changed.append(self.method(weight, *anchors, p=self.now(), training=key is not None, key=key, **self.settings))
         return changed
 
     def extra_repr(self) -> str:
         shown = "".join(f", {name}={value}" for name, value in self.settings.items())
         return f"{self.method.__name__}, {super().extra_repr()}{shown}"
-
-
-def _anchor(name: str) -> str:
-    return f"anchor_{name.replace('.', '_')}"
 
 
 def Mixout(

@@ -179,6 +179,10 @@ def _check_each(module: nn.Module, point: Drop, names: Names, sampling: Sampling
             f"a mask for each example needs a torch.nn.Linear, but got {type(module).__name__}; share one over the batch: "
             'presets.dropconnect(p, per="batch")'
         )
+    if "weight" not in module._parameters:
+        raise InputError(
+            "something rewrites this layer's weight (pruning, weight norm or another parametrization); remove it first"
+        )
     if names is not None:
         raise InputError("names= is for masks that the batch shares; with masks of each example weights and bias fall")
     if point.of != "b o i" or point.per not in ("b o i", "o i"):

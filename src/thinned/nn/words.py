@@ -30,6 +30,8 @@ class EmbeddingDropout(Rated, nn.Module):
         self.settings = {
             name: getattr(embedding, name) for name in ("padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse")
         }
+        self.num_embeddings, self.embedding_dim = embedding.num_embeddings, embedding.embedding_dim
+        self.padding_idx = embedding.padding_idx
         self.weight = embedding.weight
         self.start(p)
 

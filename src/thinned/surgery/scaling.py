@@ -21,7 +21,7 @@ from ..nn.host import Host
 from .edits import Edit, Edits, Repoint, Rescaled
 
 _SCALES: dict[str, Scale] = {"classic": Classic(), "inverted": Inverted()}
-_WEIGHTS = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd)
+_WEIGHTS = (nn.Linear, nn.modules.conv._ConvNd)
 # Modules and functions f with f(c x) = c f(x) for c > 0, of one tensor, or of several that are all scaled alike.
 _HOMOGENEOUS = (
     nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.Identity, nn.Flatten, nn.Unflatten, nn.Upsample, nn.ZeroPad2d,
@@ -70,7 +70,8 @@ def rescale(
     then compute what they computed before, up to rounding. What differs is the size of a learning step: SGD's rate for
     these weights has to be divided by (1 - p)^2 on the way from classic to inverted to go the same way, Adam's by 1 - p.
 
-    Which weights follow is read from the graph of ``model``; between a dropout and them may stand what scales with its
+    :class:`thinned.nn.Dropout` is converted; DropWeight and DropState scale their own weights and stay as they are. Which
+    weights follow is read from the graph of ``model``; between a dropout and them may stand what scales with its
     input (ReLU, pooling, flattening, addition of equally scaled tensors). ``following`` names them instead, dropout layer to
     linear or convolutional layers, for models that torch.fx cannot trace. Changed in place; ``.undo()`` takes all back.
 
@@ -86,8 +87,14 @@ def rescale(
     factors = {name: _factor(model.get_submodule(name), to) for name in points}  # type: ignore[arg-type]
     scaled = _named(model, factors, following) if following is not None else _followers(model, factors)
     edits: list[Edit] = []
+    names = list(model.named_parameters(remove_duplicate=False))
     for name, factor in scaled.items():
         weight = model.get_submodule(name).weight
+        tied = [n for n, p in names if p is weight and n != f"{name}.weight"]
+        if tied:
+            raise InputError(
+                f"{name}.weight is also {tied[0]}: multiplied for the one it would be wrong for the other; untie them"
+            )
         assert isinstance(weight, torch.Tensor)
         edits.append(Rescaled(f"{name}.weight", weight, weight.detach().clone(), 1.0 / factor))
     for name, point in points.items():
@@ -192,7 +199,7 @@ def _homogeneous(node: fx.Node, target: nn.Module | None) -> bool:
             isinstance(target, Dropout) and target.point.fill != Zero()
         )
         return isinstance(target, _HOMOGENEOUS) and not shifts
-    tensors = [isinstance(a, fx.Node) for a in node.args]
+    tensors = [isinstance(a, fx.Node) for a in (*node.args, *node.kwargs.values())]
     if node.op == "output" or (node.target in _SUMS and not all(tensors)):
         return False  # x + 1 does not scale with x
     if node.target in _PRODUCTS and tensors != [True, False] and (tensors, node.target) != ([False, True], operator.mul):
