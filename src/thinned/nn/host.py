@@ -40,7 +40,8 @@ class Host:
         twin = self.__class__.__new__(self.__class__)
         memo[id(self)] = twin
         left = {"mode_override", "frozen", "tape"}
-        twin.__dict__.update({k: copy.deepcopy(v, memo) for k, v in self.__dict__.items() if k not in left})
+        state: Any = self.__reduce_ex__(4)[2]
+        twin.__dict__.update({k: copy.deepcopy(v, memo) for k, v in state.items() if k not in left})
         return twin
 
     def mode(self) -> Mode:
