@@ -41,6 +41,9 @@ def test_catalogue_is_whole(name):
         assert isinstance(drop, Drop)
         assert drop.name == name
         assert presets.make(name, **{row.strength: 0.25}).rate == 0.25
+    advice = presets.ADVICE[name]
+    assert all(len(said) > 7 and said.endswith(".") for said in (advice.use, advice.cost, advice.avoid))
+    assert presets.CATALOG.keys() == presets.ADVICE.keys()
     assert row.paper.split()[0] in doc
     assert str(row.year) in doc
 

@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..presets import Preset
+    from ..presets import Advice, Preset
 
 
 def methods(
@@ -35,7 +35,7 @@ def methods(
     if name not in presets.CATALOG:
         typer.echo(unknown("dropout method", name, presets.CATALOG), err=True)
         raise typer.Exit(2)
-    _page(console, presets.CATALOG[name])
+    _page(console, presets.CATALOG[name], presets.ADVICE[name])
 
 
 def _table(console: Console, catalog: Mapping[str, Preset]) -> None:
@@ -77,8 +77,10 @@ def _markdown(catalog: Mapping[str, Preset]) -> str:
     return "\n".join(lines)
 
 
-def _page(console: Console, row: Preset) -> None:
-    """One method: paper, place, how to write it, and all that its docstring says."""
+def _page(console: Console, row: Preset, advice: Advice) -> None:
+    """One method: paper, place, how to write it, all that its docstring says, and advice."""
+    from rich.markup import escape
+
     what = _public(row.fn) if isinstance(row.fn, str) else row.fn
     where = row.fn if isinstance(row.fn, str) else f"presets.{row.fn.__name__}"
     signature = str(inspect.signature(what)).split(" ->")[0].replace("'", "").replace("thinned.", "")
@@ -86,9 +88,12 @@ def _page(console: Console, row: Preset) -> None:
     console.print(f"{row.host}; {_STATUS[row.status]}\n", highlight=False)
     console.print(f"    {row.example}", highlight=False, markup=False)
     console.print(f"    {where}{signature}\n", highlight=False, markup=False)
+    described = re.search(r":func:`thinned\.(functional\.\w+)`", what.__doc__ or "") if isinstance(row.fn, str) else None
     _text(console, inspect.getdoc(what) or "")
-    if isinstance(row.fn, str) and (described := re.search(r":func:`thinned\.(functional\.\w+)`", what.__doc__ or "")):
+    if described:
         _text(console, inspect.getdoc(_public(described.group(1))) or "")
+    for label, said in (("Use it for", advice.use), ("It costs", advice.cost), ("Avoid", advice.avoid)):
+        console.print(f"[bold]{label}:[/bold] {escape(said)}", highlight=False)
 
 
 def _text(console: Console, doc: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from .._errors import InputError, unknown
 from ..algebra.drop import Drop
+from .advice import ADVICE, Advice
 from .catalog import CATALOG, Preset
 from .depth import drop_path, linear_rates, stochastic_depth
 from .elementwise import alpha, batchwise, dropout, gaussian, uout
@@ -16,7 +17,9 @@ from .tokens import token
 from .weight import dropconnect
 
 __all__ = [
+    "ADVICE",
     "CATALOG",
+    "Advice",
     "Preset",
     "alpha",
     "batchwise",

@@ -547,7 +547,14 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
         # end of schedules
         # losses
         "r-drop": Preset(
-            "nn.r_drop", "R-Drop", "Liang et al.", 2021, "https://arxiv.org/abs/2106.14448", "loss", "nn.r_drop", "alpha"
+            "nn.r_drop",
+            "R-Drop",
+            "Liang et al.",
+            2021,
+            "https://arxiv.org/abs/2106.14448",
+            "loss",
+            "nn.r_drop(torch.zeros(2, 3), torch.ones(2, 3), torch.tensor([0, 1]), alpha=1.0)",
+            "alpha",
         ),
         "fraternal": Preset(
             "nn.fraternal",
@@ -556,7 +563,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             2018,
             "https://arxiv.org/abs/1711.00066",
             "loss",
-            "nn.fraternal",
+            "nn.fraternal(torch.zeros(2), torch.ones(2), torch.mean, kappa=0.1)",
             "kappa",
         ),
         "multi-sample": Preset(
@@ -566,7 +573,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             2019,
             "https://arxiv.org/abs/1905.09788",
             "loss",
-            "nn.multi_sample",
+            "nn.multi_sample(torch.ones(4, 8), [nn.Dropout(0.5)] * 4, Linear(8, 2))",
             "samples",
         ),
         "monte-carlo": Preset(
