@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .nn import ModelKey, Tape, frozen, key, key_of, off, recording, replaying, sampling, step
     from .presets import CATALOG
     from .studies import study
-    from .surgery import find, replace, rescale, set_rate, strip
+    from .surgery import find, insert, replace, rescale, set_rate, strip
 
 __version__ = "0.1.0"
 
@@ -39,6 +39,7 @@ _HOME = {
     "replace": "surgery",
     "rescale": "surgery",
     "find": "surgery",
+    "insert": "surgery",
     "set_rate": "surgery",
     "strip": "surgery",
     "study": "studies",
@@ -57,6 +58,7 @@ __all__ = [
     "find",
     "frozen",
     "functional",
+    "insert",
     "key",
     "key_of",
     "nn",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +85,36 @@ class Reset:
         return f"{self.path or '(the model)'}.{self.attribute}: {self.before:g} -> {self.after:g}"
 
 
-Edit: TypeAlias = Swap | Repoint | Rescaled | Reset
+@dataclass(frozen=True)
+class Insertion:
+    """A dropout layer that was put after or before a module."""
+
+    path: str
+    parent: nn.Module
+    name: str
+    module: nn.Module
+    layer: nn.Module
+    before: bool
+    handles: list[Any] = field(default_factory=list, compare=False)
+
+    def do(self, hook: Any) -> None:
+        """Hold the layer beside the module, and send what passes through it."""
+        self.parent._modules[self.name] = self.layer
+        register = self.module.register_forward_pre_hook if self.before else self.module.register_forward_hook
+        self.handles.append(register(hook))
+
+    def undo(self) -> None:
+        """Take the layer out, unless something else stands there since."""
+        for handle in self.handles:
+            handle.remove()
+        if self.parent._modules.get(self.name) is self.layer:
+            del self.parent._modules[self.name]
+
+    def __str__(self) -> str:
+        return f"{'before' if self.before else 'after'} {self.path}: {self.layer}"
+
+
+Edit: TypeAlias = Swap | Repoint | Rescaled | Reset | Insertion
 
 
 @dataclass(frozen=True)

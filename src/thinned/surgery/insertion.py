@@ -1,0 +1,76 @@
+"""Dropout in a model that has none, without touching its code or its names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ..algebra.drop import Drop
+from ..algebra.schedule import SCHEDULES, Schedule
+from ..nn import Dropout
+from ..nn.host import Host
+from .edits import Edits, Insertion
+from .targets import Where, targets
+
+
+class Through:
+    """A hook that sends what a module takes (or gives) through a dropout layer."""
+
+    def __init__(self, host: nn.Module, before: bool) -> None:
+        self.host, self.before = host, before
+
+    def __call__(self, module: nn.Module, given: Any, result: Any = None) -> Any:
+        if self.before:
+            return (self.host(given[0]), *given[1:])
+        if isinstance(result, tuple):  # recurrent networks and attention: the output, then the rest
+            return (self.host(result[0]), *result[1:])
+        return self.host(result) if isinstance(result, Tensor) else result
+
+
+def insert(
+    model: nn.Module,
+    what: float | str | Drop | Schedule | Callable[[str, nn.Module], nn.Module | None],
+    *,
+    after: Where = None,
+    before: Where = None,
+) -> Edits:
+    """Put dropout after or before modules of ``model``, in place.
+
+    ``what``: a rate, a preset's name, a point, a schedule, or a function of the module's name and the module that gives a
+    layer, or None to leave that place alone. ``after`` or ``before``: which modules, by class, name, end of a name, regular
+    expression or function, such as ``after=torch.nn.ReLU`` for every hidden activation or ``before="fc"`` for the head. Of
+    modules that give tuples the first result goes through it, and of several arguments the first.
+
+    Each place has a layer of its own beside the module, under its name with ``_dropout`` (``_dropout_before``), so that keys,
+    modes, ``train()`` and :func:`find` know it; no name of a parameter changes and checkpoints load. A place that has its
+    layer stays as it is, so doing it again changes nothing. ``.undo()`` takes them out.
+
+    All is checked before the first change. Raises :class:`thinned.InputError` unless one of the two is given, where it
+    names nothing, and for the model itself, which has no parent to hold the layer.
+    """
+    if (after is None) == (before is None):
+        raise InputError("insert needs after= or before=, one of them, such as after=torch.nn.ReLU")
+    first = before is not None
+    suffix = "_dropout_before" if first else "_dropout"
+    found = targets(model, before if first else after, lambda m: not isinstance(m, Host), "module")
+    parents = {
+        id(child): (parent, name) for parent in model.modules() for name, child in parent._modules.items() if child is not None
+    }
+    edits = []
+    for path, module in found:
+        if module is model:
+            raise InputError("the model itself has no place beside it; name a module inside, or wrap the model")
+        parent, name = parents[id(module)]
+        if f"{name}{suffix}" in parent._modules:
+            continue
+        layer = what(path, module) if callable(what) and not isinstance(what, SCHEDULES) else Dropout(what)
+        if layer is None:
+            continue
+        layer.train(module.training)
+        edits.append(Insertion(path, parent, f"{name}{suffix}", module, layer, first))
+    for edit in edits:
+        edit.do(Through(edit.layer, first))
+    return Edits(tuple(edits))
