@@ -30,8 +30,8 @@ def test_it_is_the_sequential_that_one_would_have_written():
     twin = model()
     written = torch.nn.Sequential(*twin[:2], nn.Dropout(0.5), *twin[2], nn.Dropout(0.5), twin[3])
     key, other = thinned.key(net, seed=3), thinned.key(written, seed=3)
-    assert sorted(key.layers) == ["1_dropout", "2.1_dropout"]
-    for host, name in ((written[2], "1_dropout"), (written[5], "2.1_dropout")):
+    assert sorted(key.layers) == ["1.dropout_after", "2.1.dropout_after"]
+    for host, name in ((written[2], "1.dropout_after"), (written[5], "2.1.dropout_after")):
         host.stream = dict(thinned.nn.host.hosts(net))[name].stream
     key.at(1)
     other.at(1)
@@ -46,7 +46,7 @@ def test_names_modes_and_undo():
     before = net(X)
     edits = thinned.insert(net, presets.gaussian(0.3), before="3")
     assert net.state_dict().keys() == state.keys()
-    assert [s.name for s in thinned.find(net, X)] == ["3_dropout_before"]
+    assert [s.name for s in thinned.find(net, X)] == ["3.dropout_before"]
     assert not torch.equal(net(X), before)
     assert len(thinned.insert(net, 0.9, before="3")) == 0
     assert repr(edits) == "before 3: Dropout(gaussian, p=0.3, inplace=False)"
@@ -74,6 +74,13 @@ def test_compiled_scheduled_and_chosen_by_depth():
     assert [e.path for e in chosen.edits] == ["2.0"]
 
 
+def test_after_a_sequential_is_after_its_last_module():
+    net = model()
+    (edit,) = thinned.insert(net, 0.5, after="2").edits
+    assert edit.module is net[2][1]
+    assert len(thinned.insert(net, 0.5, after="2.1")) == 0
+
+
 def test_tuples_and_several_arguments():
     net = torch.nn.ModuleDict({"rnn": torch.nn.GRU(6, 4), "attend": torch.nn.MultiheadAttention(4, 2)})
     thinned.insert(net, 0.5, after=torch.nn.GRU)
@@ -91,13 +98,14 @@ def test_tuples_and_several_arguments():
         ({}, "needs after= or before=, one of them"),
         ({"after": "1", "before": "3"}, "needs after= or before=, one of them"),
         ({"after": torch.nn.Conv2d}, "names no module of this model"),
-        ({"before": torch.nn.Sequential}, "the model itself has no place beside it"),
+        ({"before": torch.nn.ModuleList}, "is a ModuleList that is not called"),
     ],
 )
 def test_refused_before_anything_is_changed(settings, message):
-    net = model()
+    net = torch.nn.Sequential(*model(), torch.nn.ModuleList([torch.nn.Linear(1, 1)]))
+    count = len(list(net.modules()))
     with pytest.raises(InputError, match=message):
         thinned.insert(net, 0.5, **settings)
-    assert len(list(net.modules())) == len(list(model().modules()))
+    assert len(list(net.modules())) == count
     with pytest.raises(InputError, match="between 0 and 1"):
         thinned.insert(net, 1.5, after="1")

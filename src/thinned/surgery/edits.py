@@ -90,7 +90,6 @@ class Insertion:
     """A dropout layer that was put after or before a module."""
 
     path: str
-    parent: nn.Module
     name: str
     module: nn.Module
     layer: nn.Module
@@ -98,8 +97,8 @@ class Insertion:
     handles: list[Any] = field(default_factory=list, compare=False)
 
     def do(self, hook: Any) -> None:
-        """Hold the layer beside the module, and send what passes through it."""
-        self.parent._modules[self.name] = self.layer
+        """Make the layer the module's child, and send what passes through it."""
+        self.module._modules[self.name] = self.layer
         register = self.module.register_forward_pre_hook if self.before else self.module.register_forward_hook
         self.handles.append(register(hook))
 
@@ -107,8 +106,8 @@ class Insertion:
         """Take the layer out, unless something else stands there since."""
         for handle in self.handles:
             handle.remove()
-        if self.parent._modules.get(self.name) is self.layer:
-            del self.parent._modules[self.name]
+        if self.module._modules.get(self.name) is self.layer:
+            del self.module._modules[self.name]
 
     def __str__(self) -> str:
         return f"{'before' if self.before else 'after'} {self.path}: {self.layer}"

@@ -44,33 +44,37 @@ def insert(
     expression or function, such as ``after=torch.nn.ReLU`` for every hidden activation or ``before="fc"`` for the head. Of
     modules that give tuples the first result goes through it, and of several arguments the first.
 
-    Each place has a layer of its own beside the module, under its name with ``_dropout`` (``_dropout_before``), so that keys,
-    modes, ``train()`` and :func:`find` know it; no name of a parameter changes and checkpoints load. A place that has its
-    layer stays as it is, so doing it again changes nothing. ``.undo()`` takes them out.
+    Each place has a layer of its own, which is the module's child ``dropout_after`` (``dropout_before``), so that keys, modes,
+    ``train()`` and :func:`find` know it; no name of a parameter changes and checkpoints load. Of a Sequential the last (first)
+    module is meant. A place that has its layer stays as it is, so doing it again changes nothing. ``.undo()`` takes them out.
 
     All is checked before the first change. Raises :class:`thinned.InputError` unless one of the two is given, where it
-    names nothing, and for the model itself, which has no parent to hold the layer.
+    names nothing, and for lists of modules, which are not called.
     """
     if (after is None) == (before is None):
         raise InputError("insert needs after= or before=, one of them, such as after=torch.nn.ReLU")
     first = before is not None
-    suffix = "_dropout_before" if first else "_dropout"
+    child = "dropout_before" if first else "dropout_after"
     found = targets(model, before if first else after, lambda m: not isinstance(m, Host), "module")
-    parents = {
-        id(child): (parent, name) for parent in model.modules() for name, child in parent._modules.items() if child is not None
-    }
-    edits = []
-    for path, module in found:
-        if module is model:
-            raise InputError("the model itself has no place beside it; name a module inside, or wrap the model")
-        parent, name = parents[id(module)]
-        if f"{name}{suffix}" in parent._modules:
+    edits: list[Insertion] = []
+    for path, named in found:
+        module = _called(path, named, first)
+        if child in module._modules or any(edit.module is module for edit in edits):
             continue
         layer = what(path, module) if callable(what) and not isinstance(what, SCHEDULES) else Dropout(what)
         if layer is None:
             continue
         layer.train(module.training)
-        edits.append(Insertion(path, parent, f"{name}{suffix}", module, layer, first))
+        edits.append(Insertion(path, child, module, layer, first))
     for edit in edits:
         edit.do(Through(edit.layer, first))
     return Edits(tuple(edits))
+
+
+def _called(path: str, module: nn.Module, first: bool) -> nn.Module:
+    """The module that runs first (last) in ``module``: a Sequential would run a child of its own."""
+    while isinstance(module, nn.Sequential) and len(module):
+        module = module[0 if first else -1]
+    if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+        raise InputError(f"{path or 'the model'} is a {type(module).__name__} that is not called; name a module inside")
+    return module
