@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
@@ -9,6 +11,8 @@ import torch
 @pytest.fixture(autouse=True)
 def _strict_torch():
     torch.manual_seed(0)
+    if "torch._dynamo" in sys.modules:  # what one test compiled does not count for the next
+        torch._dynamo.reset()
     torch.use_deterministic_algorithms(True)  # fills torch.empty with NaN
     yield
     torch.use_deterministic_algorithms(False)

@@ -106,7 +106,7 @@ def test_interrupt_says_how_to_go_on(tmp_path):
     while not list((tmp_path / "o").glob("runs/*.json")) and time.monotonic() < deadline:
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=200)
     assert process.returncode == 130, err
     assert "Interrupted. What is finished is in" in err
     assert "--resume" in err
