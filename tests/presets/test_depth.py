@@ -176,6 +176,17 @@ def test_r_drop():
     torch.testing.assert_close(nn.r_drop(a, b, target), nn.r_drop(b, a, target))
 
 
+def test_r_drop_of_classes_that_are_ruled_out():
+    a, b = torch.randn(4, 5), torch.randn(4, 5)
+    a[:, 4] = b[:, 4] = -math.inf
+    a.requires_grad_()
+    target = torch.tensor([0, 1, 2, 3])
+    loss = nn.r_drop(a, b, target)
+    torch.testing.assert_close(loss, nn.r_drop(a[:, :4], b[:, :4], target))
+    loss.backward()
+    assert a.grad.isfinite().all()
+
+
 def test_fraternal_and_multi_sample():
     torch.manual_seed(0)
     a, b = torch.randn(4, 3), torch.randn(4, 3)

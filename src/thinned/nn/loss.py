@@ -29,7 +29,8 @@ def r_drop(first: Tensor, second: Tensor, target: Tensor, alpha: float = 1.0) ->
     """
     _same(first, second)
     p, q = first.log_softmax(-1), second.log_softmax(-1)
-    divergence = ((p.exp() - q.exp()) * (p - q)).sum(-1).mean()
+    apart = torch.where(p == q, 0.0, p - q)  # a class that both passes rule out, at -inf, is no difference
+    divergence = ((p.exp() - q.exp()) * apart).sum(-1).mean()
     return 0.5 * (F.nll_loss(p, target) + F.nll_loss(q, target)) + 0.25 * alpha * divergence
 
 
