@@ -153,9 +153,7 @@ Tensor kept(Tensor numbers, Tensor key, std::optional<Tensor> who, int64_t examp
     uint8_t fell[tile + 256];
     for (int64_t task = begin; task < end; ++task) {
       const int64_t example = task / tiles, start = task % tiles * tile, n = std::min(tile, cells - start);
-      const thinned::Lane lane = {{j.key[0], j.key[1]},
-                                  j.ids ? uint64_t(j.ids[example]) : uint64_t(example),
-                                  j.steps ? uint32_t(j.steps[example]) : j.step};
+      const thinned::Lane lane = j.lane(example);
       if (j.threshold == 0 || j.threshold >= thinned::ALWAYS) {
         std::memset(fell, j.threshold != 0, size_t(n));
       } else {
@@ -186,9 +184,7 @@ Tensor blocks(Tensor numbers, Tensor key, std::optional<Tensor> who, int64_t exa
     int64_t here = 0;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t example = task / tasks, first = task % tasks * some, n = std::min(some, planes - first);
-      const thinned::Lane lane = {{j.key[0], j.key[1]},
-                                  j.ids ? uint64_t(j.ids[example]) : uint64_t(example),
-                                  j.steps ? uint32_t(j.steps[example]) : j.step};
+      const thinned::Lane lane = j.lane(example);
       kernels->fell(seeds_of.data(), n * in, uint64_t(first * in), lane, uint32_t(j.threshold));
       uint8_t* map = to + (example * planes + first) * out;
       std::memset(map, 0, size_t(n * out));

@@ -60,6 +60,8 @@ struct Job {
     }
   }
 
+  Lane lane(int64_t example) const { return {{key[0], key[1]}, id(example), when(example)}; }
+
   static constexpr int64_t TILE = 4096;  // elements of a task
   static constexpr int64_t CHUNK = 512;  // elements at a time, where noise is kept between two loops
 
@@ -121,7 +123,7 @@ struct Job {
     const Axis& a = axes.back();
     const bool drawn = law == BERNOULLI && threshold != 0 && threshold < ALWAYS;
     if (drawn && a.cell == 1 && !a.sample && a.y == 1 && (!tx || a.x == 1) && (!tr || a.residual == 1)) {
-      return k.stream(type, tx, tr, ty, n, cell, {{key[0], key[1]}, id(example), when(example)}, uint32_t(threshold), map);
+      return k.stream(type, tx, tr, ty, n, cell, lane(example), uint32_t(threshold), map);
     }
     for (int64_t i = 0; i < n; i += CHUNK) {
       one(k, s, tx ? tx + i * a.x * bytes : nullptr, tr ? tr + i * a.residual * bytes : nullptr, ty + i * a.y * bytes,

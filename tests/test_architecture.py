@@ -18,15 +18,16 @@ MAY = {
     "functional": {"algebra", "presets", "engines.torch"},
     "nn": {"algebra", "presets", "engines.torch", "functional"},
     "surgery": {"algebra", "presets", "functional", "nn"},
+    "checks": {"algebra", "presets", "functional", "nn", "surgery"},
     "train": {"algebra", "presets", "engines.torch", "functional", "nn"},
     "studies": {"algebra", "presets", "train", "nn", "functional"},
     "testing": {"algebra", "presets", "functional", "engines.numpy", "nn"},
-    "cli": {"studies", "presets"},
+    "cli": {"studies", "presets", "checks"},
 }
 # Third-party packages, each beside the rooms that may import it.
 PACKAGES = {
     "numpy": {"engines.numpy", "functional", "train", "studies", "testing"},
-    "torch": {"engines.torch", "functional", "nn", "surgery", "train", "studies", "testing"},
+    "torch": {"engines.torch", "functional", "nn", "surgery", "checks", "train", "studies", "testing"},
     "triton": {"engines.torch"},
     "sklearn": {"studies"},
     "pandas": {"studies"},

@@ -57,7 +57,8 @@ def noises(x):
 def test_equals_the_readable_kernels(dtype):
     from thinned.engines.torch import triton
 
-    for shape in ((3, 8), (5, 7), (2, 3, 4, 5), (2, 3, 300)):
+    shapes = ((2, 3, 4, 5), (3, 8), (5, 7), (2, 3, 300))
+    for shape in shapes if GPU or dtype == torch.float32 else shapes[:1]:  # the interpreter takes 0.2 s a launch
         x = torch.linspace(-2, 2, max(1, int(torch.tensor(shape).prod()))).reshape(shape).to(dtype).to(DEVICE)
         layouts = [x, x.transpose(0, -1).contiguous().transpose(0, -1), x[:, :1].expand(shape)]
         if len(shape) == 4:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeAlias
@@ -54,13 +55,8 @@ class Plan:
     @property
     def strides(self) -> tuple[int, ...]:
         """By how many cells a step along each axis moves: 0 on shared axes and on the examples' axis."""
-        out = [0] * len(self.shape)
-        stride = 1
-        for axis in reversed(range(len(self.shape))):
-            if axis != self.sample_axis and (self.cells_shape[axis] > 1 or self.shape[axis] == 1):
-                out[axis] = stride
-                stride *= self.cells_shape[axis]
-        return tuple(out)
+        own = [cells > 1 or n == 1 for cells, n in zip(self.cells_shape, self.shape, strict=True)]
+        return tuple(strides(self.cells_shape, own, -1 if self.sample_axis is None else self.sample_axis))
 
     @property
     def blocks(self) -> bool:
@@ -75,6 +71,17 @@ class Plan:
     def erased(self) -> bool:
         """Is everything dropped?"""
         return self.law == "bernoulli" and self.threshold == WORDS
+
+
+def strides(cells: Sequence[int], own: Sequence[bool], axis: int) -> list[int]:
+    """By how many cells a step along each axis moves: 0 on axes without cells of their own and on the examples', ``axis``."""
+    out = [0] * len(cells)
+    stride = 1
+    for i in range(len(cells) - 1, -1, -1):
+        if own[i] and i != axis:
+            out[i] = stride
+            stride = stride * cells[i]
+    return out
 
 
 def threshold(p: float) -> int:

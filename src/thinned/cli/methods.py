@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -111,7 +112,4 @@ def _public(name: str) -> Callable[..., Any]:
     """What ``thinned.<name>`` is."""
     import thinned
 
-    found: Any = thinned
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found  # type: ignore[no-any-return]
+    return operator.attrgetter(name)(thinned)  # type: ignore[no-any-return]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .._errors import InputError, probability
+from .._errors import InputError
 from ..engines.torch import reference
-from .core import Keyed, Rate, coins, further, normal, nothing, uniform
+from .core import Keyed, Rate, check_rate, coins, further, normal, nothing, uniform
 
 _NODES = 64  # of the Gauss-Hermite rule
 _FLAT = 1e-12  # a deviation that no result shows; below it the slopes of mean / std overflow
@@ -85,7 +85,8 @@ def fast_dropout(
 
     Wang and Manning 2013, "Fast dropout training", section 3.
     """
-    q = 1.0 - probability(p, below_one=True)
+    check_rate(p, below_one=True)
+    q = 1.0 - p
     spread = mean.square() * ((1.0 - q) / q)
     spread = spread if var is None else spread + var / q
     return F.linear(mean, weight, bias), F.linear(spread, weight.square())

@@ -7,16 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .._errors import InputError, probability, unknown
+from .._errors import InputError, unknown
 from ..engines.torch import reference
-from .core import Keyed, Rate, anyones, coins, further, nothing, uniform
+from .core import Keyed, Rate, anyones, check_rate, coins, further, nothing, one_shape, uniform
 
 Backward = Literal["shake", "even", "keep"]
-
-
-def _same(first: Tensor, second: Tensor, names: str) -> None:
-    if first.shape != second.shape:
-        raise InputError(f"{names} have to be of one shape, but got {list(first.shape)} and {list(second.shape)}")
 
 
 def _two_slopes(x: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
@@ -37,7 +32,7 @@ def shake_shake(
 
     Gastaldi 2017, "Shake-shake regularization", section 1.
     """
-    _same(first, second, "the two branches of Shake-Shake")
+    one_shape(first, second, "the two branches of Shake-Shake")
     if backward not in ("shake", "even", "keep"):
         raise unknown("backward", backward, ("shake", "even", "keep"))
     if not training or not first.numel():
@@ -73,10 +68,9 @@ def shake_drop(
     for name, (low, high) in (("alpha", alpha), ("beta", beta)):
         if not low <= high:
             raise InputError(f"{name} has to be a range (low, high), but got {(low, high)}; the paper uses (-1, 1) and (0, 1)")
-    if not isinstance(p, Tensor):
-        probability(p)
-        if p == 0:
-            return branch
+    check_rate(p)
+    if not isinstance(p, Tensor) and p == 0:
+        return branch
     if not training:
         return branch * (1.0 - p + p * 0.5 * (alpha[0] + alpha[1]))
     if not branch.numel():
@@ -108,8 +102,10 @@ def swapout(
 
     Singh, Hoiem, Forsyth 2016, "Swapout: learning an ensemble of deep architectures", equation 4.
     """
-    _same(input, branch, "input and branch")
-    rates: tuple[Rate, Rate] = (p if skip is None else probability(skip, "skip"), p)
+    one_shape(input, branch, "input and branch")
+    if skip is not None:
+        check_rate(skip, "skip")
+    rates: tuple[Rate, Rate] = (p if skip is None else skip, p)
     if not training:
         return input * (1.0 - rates[0]) + branch * (1.0 - rates[1])
     whose = anyones(key)

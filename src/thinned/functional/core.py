@@ -151,6 +151,19 @@ def factor(shape: tuple[int, ...], p: Rate, key: Keyed, like: Tensor, per: str =
     return kept * inverse(p)
 
 
+def dropped(x: Tensor, p: Rate, key: Keyed, per: str, of: str) -> Tensor:
+    """``x`` under inverted dropout with a coin for each of the axes ``per``, also within a graph and at a rate that moves."""
+    if not isinstance(p, Tensor) and not torch.compiler.is_compiling():
+        return drop(x, Drop(Bernoulli(p), per, of), key=key)
+    return (x * factor(tuple(x.shape), p, key, x, per, of)).to(x.dtype)
+
+
+def one_shape(first: Tensor, second: Tensor, names: str) -> None:
+    """Raise unless the two tensors that ``names`` names are of one shape."""
+    if first.shape != second.shape:
+        raise InputError(f"{names} have to be of one shape, but got {list(first.shape)} and {list(second.shape)}")
+
+
 def uniform(shape: tuple[int, ...], key: Keyed, like: Tensor, per: str = "b *", of: str = "b *") -> Tensor:
     """Uniform numbers on (0, 1), one for each of the axes ``per``; of the device and dtype of ``like``, at least float32."""
     drawn = 0.5 * _noise("uniform", shape, key, like, per, of)

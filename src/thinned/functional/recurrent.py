@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from .. import presets
-from .._errors import InputError
 from . import lstm
-from .core import Keyed, Rate, coins, drop, factor, further
+from .core import Keyed, Rate, coins, drop, dropped, factor, further, one_shape
 from .lstm import Noise
 from .named import mode_of
 
@@ -33,8 +32,7 @@ def zoneout(new: Tensor, previous: Tensor, p: float = 0.5, training: bool = True
 
     Krueger et al. 2017, "Zoneout: regularizing RNNs by randomly preserving hidden activations", section 3.2.
     """
-    if new.shape != previous.shape:
-        raise InputError(f"new and previous have to be of one shape, but got {list(new.shape)} and {list(previous.shape)}")
+    one_shape(new, previous, "new and previous")
     return previous + drop(new - previous, presets.dropout(p, "classic"), mode=mode_of(training), key=key)
 
 
@@ -103,7 +101,7 @@ def _locked(x: Tensor, p: Rate, *, key: Keyed = None) -> Tensor:
     """:func:`thinned.presets.locked` on [t, b, d], also where the rate is a tensor."""
     if not isinstance(p, Tensor) and p == 0:
         return x
-    return (x * factor(tuple(x.shape), p, key, x, "b d", "t b d")).to(x.dtype)
+    return dropped(x, p, key, "b d", "t b d")
 
 
 def weight_drop(weight: Tensor, p: Rate = 0.5, training: bool = True, *, key: Keyed = None) -> Tensor:
@@ -115,7 +113,7 @@ def weight_drop(weight: Tensor, p: Rate = 0.5, training: bool = True, *, key: Ke
     """
     if not training or (not isinstance(p, Tensor) and p == 0):
         return weight
-    return (weight * factor(tuple(weight.shape), p, key, weight, "o i", "o i")).to(weight.dtype)
+    return dropped(weight, p, key, "o i", "o i")
 
 
 def _layers(

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError, probability, unknown
-from ..algebra.drop import Drop
 from ..algebra.key import stream_of
-from ..algebra.law import Bernoulli
 from ..engines.torch import reference
 from ..engines.torch import whose as _whose
-from .core import Keyed, Rate, anyones, coins, drop, factor, nothing
+from .core import Keyed, Rate, anyones, coins, dropped, nothing
 
 Per = Literal["weight", "unit"]
 
@@ -44,7 +42,7 @@ def mixout(
         return weight
     anchor = pretrained.to(reference.wide(weight))
     moved = weight.to(anchor.dtype) - anchor
-    fallen = _dropped(moved, p, key, "*", "*") if per == "weight" else _dropped(moved, p, key, "i", "o i *")
+    fallen = dropped(moved, p, key, "*", "*") if per == "weight" else dropped(moved, p, key, "i", "o i *")
     return (anchor + fallen).to(weight.dtype)
 
 
@@ -131,13 +129,6 @@ def _known(per: Per, weight: Tensor) -> None:
         raise InputError(f'per="unit" needs a weight of shape [out, in, ...], but got {list(weight.shape)}')
 
 
-def _dropped(x: Tensor, p: Rate, key: Keyed, per: str, of: str) -> Tensor:
-    """Inverted dropout, also where a graph is traced."""
-    if not isinstance(p, Tensor) and not torch.compiler.is_compiling():
-        return drop(x, Drop(Bernoulli(p), per, of), key=key)
-    return (x * factor(tuple(x.shape), p, key, x, per, of)).to(x.dtype)
-
-
 def pull(c: float) -> float:
     """The strength of shakeout, checked."""
     if not c >= 0:
@@ -166,5 +157,5 @@ def shakeout(
     if nothing(input, p, training):
         return torch.nn.functional.linear(input, weight, bias)
     signs = c * weight.sign()
-    kept = torch.nn.functional.linear(_dropped(input, p, key, "b *", "b *"), weight + signs, bias)
+    kept = torch.nn.functional.linear(dropped(input, p, key, "b *", "b *"), weight + signs, bias)
     return kept - torch.nn.functional.linear(input, signs)

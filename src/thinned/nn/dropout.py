@@ -19,12 +19,12 @@ from ..engines.torch import dispatch
 from ..engines.torch.dispatch import Impl, Ready, numbers_of
 from ..functional import core, maps, named
 from . import placing
-from .host import Host, unfused
+from .host import Rated, unfused
 
 _SHAPES = 64  # how many input shapes a layer remembers
 
 
-class Dropout(Host, _DropoutNd):
+class Dropout(Rated, _DropoutNd):
     """Any point on activations; with a number, torch's Dropout.
 
     ``method``: the rate, the name of a preset with its arguments, or a :class:`thinned.algebra.Drop`. A schedule may stand
@@ -54,7 +54,7 @@ class Dropout(Host, _DropoutNd):
         **arguments: Any,
     ) -> None:
         moving = [name for name, value in arguments.items() if isinstance(value, SCHEDULES)]
-        self.schedule: Schedule | None = method if isinstance(method, SCHEDULES) else None
+        self.schedule = method if isinstance(method, SCHEDULES) else None
         if isinstance(method, SCHEDULES):
             method = method(0)
         elif moving:
@@ -82,11 +82,6 @@ class Dropout(Host, _DropoutNd):
         super().__init__(point.rate, inplace)
         self._unfuse()
 
-    def step(self, step: int) -> None:
-        """Take the rate that the schedule has at ``step``; nothing without one."""
-        if self.schedule is not None and (rate := self.schedule(step)) != self._rate:
-            self.p = rate
-
     @property
     def p(self) -> float:
         """The rate: of dropping, in [0, 1] (or the strength of a law that drops nothing)."""
@@ -101,7 +96,7 @@ class Dropout(Host, _DropoutNd):
         self._numbers = numbers_of(self.drop)
         per = self.point.per
         self._blocks = per.size if isinstance(per, Block) and per == Block("*", per.size) and self.point.of == "b c *" else None
-        self._rate_tensor = torch.tensor(rate, dtype=torch.float64, device="cpu")  # for graphs that must not hold the rate
+        self._number = torch.tensor(rate, dtype=torch.float64, device="cpu")  # for graphs that must not hold the rate
 
     def repoint(self, point: Drop) -> None:
         """Take another point, at the present rate."""
@@ -122,7 +117,7 @@ class Dropout(Host, _DropoutNd):
             if self._numbers is not None:
                 return self._traced(input, self._numbers)
             if self._blocks is not None and input.dim() > 2:
-                return maps.disout(input, self._rate_tensor, self._blocks, 0.0, key=self.whose())  # type: ignore[arg-type]
+                return maps.disout(input, self._number, self._blocks, 0.0, key=self.whose())  # type: ignore[arg-type]
         if self._rate == 0.0:
             return input
         x = input

@@ -92,8 +92,8 @@ class Rated(Host):
 
     def step(self, step: int) -> None:
         """Take the rate that the schedule has at ``step``; nothing without one."""
-        if self.schedule is not None:
-            self.p = self.schedule(step)
+        if self.schedule is not None and (rate := self.schedule(step)) != self.p:
+            self.p = rate
 
     @property
     def p(self) -> float:

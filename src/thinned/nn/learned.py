@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import torch
@@ -17,12 +18,12 @@ from .host import Host, hosts, unfused
 _LEAST = 0.001  # of information dropout's alpha, as in the authors' code
 
 
-class Learned(Host):
+class Learned(Host, ABC):
     """A host whose noise is learned, at a price. Abstract."""
 
+    @abstractmethod
     def divergence(self) -> Tensor:
         """The price in nats."""
-        raise NotImplementedError
 
 
 def divergence(model: nn.Module, examples: int = 1) -> Tensor:

@@ -21,7 +21,7 @@ from ..._errors import InputError, unknown
 from ...algebra.drop import Drop
 from ...algebra.law import Bernoulli
 from ...algebra.per import Block
-from ...algebra.plan import WORDS, LawName, Plan, plan
+from ...algebra.plan import WORDS, LawName, Plan, plan, strides
 from . import native, ops, reference
 from .whose import Whose
 
@@ -70,15 +70,14 @@ def traced(x: Tensor, drop: Drop, numbers: Tensor, whose: Whose, impl: Impl | No
     if impl == "reference" or x.dtype not in ops.TYPES:
         return reference.sample(x, plan(drop, tuple(int(n) for n in x.shape)), whose)
     own, axis, law = _layout(drop, x.dim())
-    noise = (numbers, whose.key, whose.who, _strides(x.shape, own, axis), axis, law, 0, whose.stream, whose.call)
+    noise = (numbers, whose.key, whose.who, strides(x.shape, own, axis), axis, law, 0, whose.stream, whose.call)
     return ops.apply(x, *noise, False)
 
 
 @torch._dynamo.assume_constant_result
 def _layout(drop: Drop, rank: int) -> tuple[tuple[bool, ...], int, int]:
     """(which axes have cells of their own, the examples' axis or -1, the law's number), for any sizes."""
-    one = ready(plan(drop, (2,) * rank))
-    return tuple(n > 1 for n in one.plan.cells_shape), one.axis, one.law
+    return *geometry(str(drop.per), drop.of, rank), ready(plan(drop, (2,) * rank)).law
 
 
 def default() -> Impl:
@@ -391,19 +390,8 @@ def drawn(size: Sequence[int], own: tuple[bool, ...], axis: int, law: LawName, n
           ) -> Tensor:  # fmt: skip
     """The factor a of every cell of ``size``, of the type and device of ``like``. It makes no plan: sizes may be symbols."""
     cells = like.new_empty(list(size))
-    noise = (numbers, whose.key, whose.who, _strides(size, own, axis), axis, ops.LAWS.index(law), 0, whose.stream, whose.call)
+    noise = (numbers, whose.key, whose.who, strides(size, own, axis), axis, ops.LAWS.index(law), 0, whose.stream, whose.call)
     return ops.plain_factor(cells, *noise) if _DEFAULT == "reference" else ops.factor(cells, *noise)
-
-
-def _strides(shape: Sequence[int], own: tuple[bool, ...], axis: int) -> list[int]:
-    """By how many cells a step along each axis moves: 0 on shared axes and on the examples' axis."""
-    cells = [0] * len(shape)
-    stride = 1
-    for i in range(len(shape) - 1, -1, -1):
-        if own[i] and i != axis:
-            cells[i] = stride
-            stride = stride * shape[i]
-    return cells
 
 
 @torch._dynamo.assume_constant_result

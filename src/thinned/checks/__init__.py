@@ -1,0 +1,1 @@
+"""The known mistakes: found in source and in running models."""
