@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import overload
 
 from .rules import RULES, SEVERITIES, Rule
 
@@ -24,9 +23,9 @@ class Change:
 class Finding:
     """One mistake at one place.
 
-    ``code``: the rule's, such as "L1". ``message``: what is wrong here, in one sentence, with the name or number that shows it.
-    ``site``: the qualified name of the module (live). ``file``, ``line`` (from 1), ``column`` (from 0), ``source``: the place in the
-    code, and its line. ``cell``: in a notebook, the cell, from 1, in which ``line`` counts. ``evidence``: what was measured, as
+    ``code``: the rule's, such as "L1". ``message``: what is wrong here, in one sentence, with the name or number that shows
+    it. ``site``: the qualified name of the module (live). ``file``, ``line`` (from 1), ``column`` (from 0), ``source``: the place in
+    the code, and its line. ``cell``: in a notebook, the cell, from 1, in which ``line`` counts. ``evidence``: what was measured, as
     pairs of name and value. ``changes``: what ``--fix`` would write, where that is safe. ``remedy``: what to do here, where
     that is more exact than the rule's own.
     """
@@ -81,16 +80,6 @@ class Findings(tuple[Finding, ...]):
     def of(self, *codes: str) -> Findings:
         """The findings of these rules alone."""
         return Findings((f for f in self if f.code in codes), self.unchecked)
-
-    @overload
-    def __getitem__(self, i: int) -> Finding: ...  # type: ignore[overload-overlap]
-    @overload
-    def __getitem__(self, i: slice) -> tuple[Finding, ...]: ...
-    def __getitem__(self, i: int | slice) -> Finding | tuple[Finding, ...]:  # type: ignore[override]
-        return tuple.__getitem__(self, i)
-
-    def __iter__(self) -> Iterator[Finding]:
-        return super().__iter__()
 
     def __str__(self) -> str:
         from .outputs import text

@@ -9,7 +9,7 @@ SEVERITIES = ("error", "warning", "note")
 
 @dataclass(frozen=True)
 class Rule:
-    """A known mistake. ``how``: "static" (read in source), "live" (seen in a running model), "both", or "watch" (in training)."""
+    """A known mistake. ``how``: "static" (read in source), "live" (seen in a running model), "both", or "watch"."""
 
     code: str
     name: str
@@ -72,13 +72,15 @@ RULES = {rule.code: rule for rule in (
         "huggingface/transformers/issues/31412"),
     _rule("L10", "channel-dropout-on-sequences", "error", "both",
         "channel dropout on three dimensions drops the wrong axis",
-        "Dropout2d reads [N, C, L] in three dimensions, and Dropout1d too: in a sequence [batch, time, features] it drops whole "
+        "Dropout2d reads [N, C, L] in three dimensions, and Dropout1d too: in a sequence [batch, time, features] it "
+        "drops whole "
         "steps, not features.",
         "use thinned.nn.LockedDropout or SpatialDropout1D's layout, or transpose", "pytorch/pytorch/issues/69801"),
     _rule("L11", "recurrent-dropout-of-one-layer", "warning", "both",
         "the dropout of a recurrent network with one layer does nothing",
         "The argument drops between layers; with one layer there is no between.",
-        "put dropout after it, or lock it in time (thinned.nn.LockedDropout, thinned.nn.DropState)", "pytorch/pytorch/issues/5985"),
+        "put dropout after it, or lock it in time (thinned.nn.LockedDropout, thinned.nn.DropState)",
+        "pytorch/pytorch/issues/5985"),
     _rule("L12", "weights-lost", "error", "live",
         "a forward pass changes parameters",
         "Dropped weights are written over the parameters, so they are lost for good and more go at every step.",
@@ -124,14 +126,17 @@ RULES = {rule.code: rule for rule in (
     _rule("L21", "dead-dropout", "warning", "both",
         "dropout that never acts in training",
         "A part of the model is in evaluation, or its rate is lost: training runs without what was asked for.",
-        "call model.train() after every evaluation, and after loading a pretrained part", "Lightning-AI/pytorch-lightning/issues/20105"),
+        "call model.train() after every evaluation, and after loading a pretrained part",
+        "Lightning-AI/pytorch-lightning/issues/20105"),
     _rule("L22", "selu-with-plain-dropout", "warning", "both",
         "SELU with plain dropout, or alpha dropout without SELU",
-        "Self-normalisation holds for AlphaDropout, whose dropped units go to SELU's negative limit; each without the other breaks it.",
+        "Self-normalisation holds for AlphaDropout, whose dropped units go to SELU's negative limit; each without the "
+        "other breaks it.",
         "use AlphaDropout with SELU, and plain dropout with other activations", "https://arxiv.org/abs/1706.02515"),
     _rule("L25", "validation-in-training-mode", "error", "static",
         "validation or inference without eval()",
-        "The model is in training mode while it is measured: scores are noisy, and batch normalisation learns from the test set.",
+        "The model is in training mode while it is measured: scores are noisy, and batch normalisation learns from "
+        "the test set.",
         "call model.eval() before, and model.train() after", "mahmoodlab/CLAM/pull/314"),
     _rule("L27", "key-reused", "error", "static",
         "one random key for two dropouts",
@@ -147,7 +152,8 @@ RULES = {rule.code: rule for rule in (
         "thinned.insert dropout and train with it", "https://arxiv.org/abs/1506.02142"),
     _rule("L30", "wrong-gradient", "error", "live",
         "a gradient that is not that of the masked function",
-        "With the mask held fixed the gradient differs from finite differences: a backward pass was scaled wrongly or drew again.",
+        "With the mask held fixed the gradient differs from finite differences: a backward pass was scaled wrongly or "
+        "drew again.",
         "make the backward pass the same map with the same mask (thinned.functional)",
         "https://arxiv.org/abs/1909.11299"),
     _rule("L32", "dropout-made-in-forward", "error", "static",
