@@ -32,10 +32,10 @@ PACKAGES = {
     "sklearn": {"studies"},
     "pandas": {"studies"},
     "scipy": {"studies"},
-    "matplotlib": {"studies"},
+    "matplotlib": {"studies", "checks"},
     "jinja2": {"studies"},
     "markupsafe": {"studies"},
-    "rich": {"studies", "cli"},
+    "rich": {"studies", "cli", "checks"},
     "typer": {"cli"},
 }
 STDLIB = set(__import__("sys").stdlib_module_names)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from . import algebra, functional, nn, presets, testing, train
     from ._errors import InputError
     from .algebra import Drop, Key
+    from .checks.watching import Watch, watch
     from .functional import explain
     from .nn import ModelKey, Tape, frozen, key, key_of, off, recording, replaying, sampling, step
     from .presets import CATALOG
@@ -43,6 +44,8 @@ _HOME = {
     "set_rate": "surgery",
     "strip": "surgery",
     "study": "studies",
+    "Watch": "checks.watching",
+    "watch": "checks.watching",
 }
 _MODULES = ("algebra", "functional", "nn", "presets", "testing", "train")
 
@@ -53,6 +56,7 @@ __all__ = [
     "Key",
     "ModelKey",
     "Tape",
+    "Watch",
     "algebra",
     "explain",
     "find",
@@ -75,6 +79,7 @@ __all__ = [
     "study",
     "testing",
     "train",
+    "watch",
 ]
 
 

@@ -173,14 +173,21 @@ class _Run:
 
 
 def _observe(model: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> _Run:
+    with observing(model) as run:
+        model(*inputs, **named)
+    return run
+
+
+@contextmanager
+def observing(model: nn.Module) -> Iterator[_Run]:
+    """Within: what ``model`` draws is noted, call by call, in what this yields."""
     run = _Run()
     with ExitStack() as stack:
         for name, module in model.named_modules():
             _hook(stack, run, name, module)
         stack.enter_context(_python_random(run))
         stack.enter_context(_Functions(run))
-        model(*inputs, **named)
-    return run
+        yield run
 
 
 def _hook(stack: ExitStack, run: _Run, name: str, module: nn.Module) -> None:
