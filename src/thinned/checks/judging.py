@@ -16,6 +16,7 @@ LEAST = 4  # samples before losses are judged: of fewer the standard error says 
 GAP = 0.10  # of the loss: a smaller gap between training and validation is within what another split would give
 EFFECT = 0.01  # of the loss: a dropout that changes it by less regularises hardly
 STRONG = 1.5  # train-mode loss over eval-mode loss: beyond, a third of what is minimised is the noise itself
+LEARNT = 0.5  # of the first loss: what fell below is learning, whatever the noise adds to a loss that has become small
 RATE = 0.6  # Srivastava et al. 2014, section 7.3: keeping 40 to 80 % was flat, keeping less underfitted
 MOVING = 0.05  # of the loss: falling faster from one half of the samples to the next, training is not done
 RISEN = 1.05  # validation loss over its lowest: beyond, it has turned
@@ -41,12 +42,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Losses:
-    """Means of the last samples. ``train``, ``eval``: of the same batches in both modes; ``valid``: None without validation."""
+    """Means of the last samples. ``train``, ``eval``: of the same batches in both modes; ``valid``: None without validation.
+
+    ``alone``: with dropout off and batch normalisation as in training.
+    """
 
     train: float
     eval: float
+    alone: float
     error: float  # standard error of eval
-    noise: float  # standard error of train - eval
+    noise: float  # standard error of train - alone
     valid: float | None
     moving: bool  # is eval still falling?
     scale: float
@@ -85,9 +90,10 @@ def losses_of(history: Sequence[Record], window: int) -> Losses | None:
     scale = max(abs(t), abs(e), abs(valid or 0.0), 1e-12)
     half = len(known) // 2
     fallen = fmean(evaluation[:half]) - fmean(evaluation[-half:])
-    noise = stdev([a - b for a, b in zip(train, evaluation, strict=True)]) / root
+    noise = stdev([r["train"] - r["alone"] for r in known]) / root
+    alone = fmean(r["alone"] for r in known)
     error = stdev(evaluation) / root
-    return Losses(t, e, error, noise, valid, fallen > max(MOVING * scale, 2 * error), scale)
+    return Losses(t, e, alone, error, noise, valid, fallen > max(MOVING * scale, 2 * error), scale)
 
 
 def _finite(x: float | None) -> bool:
@@ -102,7 +108,7 @@ def _fit(history: Sequence[Record], last: Sequence[Record]) -> list[Verdict]:
         count = sum(r["what"] == "sample" for r in history)
         why = "no loss is known: pass loss=" if last[-1]["train"] is None else f"{count} of at least {LEAST} samples were taken"
         return [Verdict("too-early", f"Too early to judge the fit: {why}.")]
-    said = [*_dropout_strength(x, last), *([] if x.valid is None else _gap(x, history))]
+    said = [*_dropout_strength(x, last, history), *([] if x.valid is None else _gap(x, history))]
     if not said:
         text = f"No sign of trouble: {x.train:.4g} with dropout, {x.eval:.4g} without"
         rest = ", no validation loss known." if x.valid is None else f", {x.valid:.4g} on validation."
@@ -114,23 +120,28 @@ def _acting(last: Sequence[Record]) -> list[Record]:
     return [r for r in last[-1]["rates"].values() if r["in_train"]]
 
 
-def _dropout_strength(x: Losses, last: Sequence[Record]) -> list[Verdict]:
+def _dropout_strength(x: Losses, last: Sequence[Record], history: Sequence[Record]) -> list[Verdict]:
     acting = _acting(last)
     if not acting:
         return []
-    effect = x.train - x.eval
+    effect = x.train - x.alone
     gap = 0.0 if x.valid is None else x.valid - x.eval
     rates = [r["realised"] if r["realised"] is not None else r["nominal"] or 0.0 for r in acting]
     no_gap = gap <= max(GAP * x.scale, 3 * x.error)
-    heavy = x.train > STRONG * x.eval > 0 or max(rates) > RATE
-    if heavy and no_gap and not x.moving:
+    heavy = x.train > STRONG * x.alone > 0 or max(rates) > RATE
+    if heavy and no_gap and not x.moving and not _learnt(x, history):
         held = "no validation loss is known to say what it buys" if x.valid is None else "validation shows no gap to close"
-        text = f"Dropout is too strong: the loss is {x.train:.4g} with it and {x.eval:.4g} without, and {held}."
+        text = f"Dropout is too strong: the loss is {x.train:.4g} with it and {x.alone:.4g} without, and {held}."
         return [Verdict("dropout-too-strong", text, f"Halve the rates (the highest is {max(rates):.2g}), or widen the layers.")]
     if abs(effect) < EFFECT * x.scale and abs(effect) < max(2 * x.noise, EFFECT * x.scale):
-        text = f"Dropout has hardly an effect: {x.train:.4g} with it, {x.eval:.4g} without."
+        text = f"Dropout has hardly an effect: {x.train:.4g} with it, {x.alone:.4g} without."
         return [Verdict("no-effect", text, "Raise the rates if validation lags behind training; else it is not needed.")]
     return []
+
+
+def _learnt(x: Losses, history: Sequence[Record]) -> bool:
+    first = next(r["eval"] for r in history if r["what"] == "sample" and _finite(r["eval"]))
+    return bool(0 <= x.eval < LEARNT * first)
 
 
 def _gap(x: Losses, history: Sequence[Record]) -> list[Verdict]:
@@ -143,7 +154,8 @@ def _gap(x: Losses, history: Sequence[Record]) -> list[Verdict]:
         turned = best["loss"] > 0 and x.valid > RISEN * best["loss"]
         stop = f"Validation was best at step {best['step']} ({best['loss']:.4g}): stop there" if turned else "Raise the rates"
         return [Verdict("overfitting", text, f"{stop}, or add dropout (thinned.insert), data or weight decay.")]
-    if x.train - x.valid > within / 2 and x.valid >= x.eval - within:
+    by_dropout = x.train - x.alone > (x.train - x.valid) / 2  # and not by batch normalisation's
+    if x.train - x.valid > within / 2 and x.valid >= x.eval - within and by_dropout:
         text = f"Training loss {x.train:.4g} above validation loss {x.valid:.4g} is dropout's doing: without it, {x.eval:.4g}."
         return [Verdict("gap-is-dropout", text, "Nothing is wrong; compare both in evaluation mode.")]
     if x.valid < x.eval - within:

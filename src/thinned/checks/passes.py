@@ -1,4 +1,4 @@
-"""One sample of a training run: the same batch once as the model stands and once in evaluation, observed."""
+"""One sample of a training run: the same batch as the model stands, in evaluation, and without dropout alone; observed."""
 
 from __future__ import annotations
 
@@ -24,12 +24,22 @@ _ALPHA = "alpha"  # its dropped values are not 0
 
 
 def measure(model: nn.Module, run: Run, units: Units, window: int) -> dict[str, Any]:
-    """Two passes by ``run`` (its result: the loss, or None), as a plain record; the model is left as it was."""
+    """Passes by ``run`` (its result: the loss, or None), as a plain record; the model is left as it was.
+
+    In evaluation batch normalisation changes too, to its running statistics. So where it trains, a third pass has it as in
+    training, and dropout alone is off: what dropout does is the difference to that.
+    """
     quiet = [name for name, module in model.named_modules() if _quiet(module)]
+    norms = tuple(m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training)
     with untouched(model):
         train, before, given = _pass(model, run, units, True)
-        with evaluating(model):
-            evaluation, _, plain = _pass(model, run, units, False)
+    with untouched(model), evaluating(model):
+        evaluation, _, plain = _pass(model, run, units, False)
+    alone = evaluation.loss
+    if norms:
+        with untouched(model), evaluating(model, norms):
+            without, _, plain = _pass(model, run, None, False)
+            alone = without.loss
     modules = dict(model.named_modules())
     rates = {
         _label(site, modules[site.name]): {
@@ -45,6 +55,7 @@ def measure(model: nn.Module, run: Run, units: Units, window: int) -> dict[str, 
     return {
         "train": train.loss,
         "eval": evaluation.loss,
+        "alone": alone,
         "rates": rates,
         "quiet": quiet,
         "training": model.training,
@@ -88,13 +99,13 @@ def _zeroes(site: Any, module: nn.Module) -> bool:
     return not isinstance(module, Host) and site.kind in ("dropout", "mask") and _ALPHA not in site.function
 
 
-def _pass(model: nn.Module, run: Run, units: Units, training: bool) -> tuple[Any, dict[str, int], dict[str, Tensor]]:
+def _pass(model: nn.Module, run: Run, units: Units | None, training: bool) -> tuple[Any, dict[str, int], dict[str, Tensor]]:
     """(what was observed, with the loss; how many draws came before each batch normalisation; its inputs' variances)."""
     variances: dict[str, Tensor] = {}
     draws: dict[str, int] = {}
     with ExitStack() as stack:
         seen: Any = stack.enter_context(observing(model))
-        functions = Functions(units, lambda: seen.stack[-1][0] if seen.stack else "", training)
+        functions = Functions(units or Units(), lambda: seen.stack[-1][0] if seen.stack else "", training)
         for name, module in model.named_modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 stack.enter_context(_variance(module, name, seen, variances, draws))

@@ -86,11 +86,11 @@ def _set_apart(modules: list[nn.Module]) -> None:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within: every module is in evaluation. Set by hand, for some models do more in ``eval()``."""
+def evaluating(model: nn.Module, but: tuple[nn.Module, ...] = ()) -> Iterator[None]:
+    """Within: every module is in evaluation, except ``but``. Set by hand, for some models do more in ``eval()``."""
     modes = [(m, m.training) for m in model.modules()]
-    for module, _ in modes:
-        module.training = False
+    for module, training in modes:
+        module.training = training and module in but
     try:
         yield
     finally:

@@ -66,7 +66,7 @@ class Watch:
 
         ``batch``: what the model is called with; with a loss function the last one is the target: ``watch.step(x, y)``,
         ``watch.step(x1, x2, y)``. ``named``: named inputs. ``loss``: the step's own loss, for the record. On a sampled step
-        the batch goes twice through the model, as it stands and in evaluation. Passes on what the model raises.
+        the batch goes twice through the model, as it stands and in evaluation, and once more where batch normalisation trains. Passes on what the model raises.
         """
         if not self._active:
             return False
@@ -228,7 +228,8 @@ def watch(
     >>> seen.history[0]["rates"]["2"]["nominal"]
     0.5
 
-    On sampled steps the batch goes twice more through the model, without gradients, as it stands and in evaluation.
+    On sampled steps the batch goes two or three times more through the model, without gradients: as it stands, in evaluation,
+    and where batch normalisation trains also with dropout alone switched off.
     Generators, buffers, modes, gradients and the attributes of modules are put back, so that a watched run equals an unwatched
     one bit by bit; but hooks of yours run in these passes too, and objects that a pass changes in place stay changed. Compiled
     models are watched as they were written. Raises :class:`thinned.InputError` for bad arguments, for a scripted model, and
