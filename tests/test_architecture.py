@@ -22,6 +22,7 @@ MAY = {
     "train": {"algebra", "presets", "engines.torch", "functional", "nn"},
     "studies": {"algebra", "presets", "train", "nn", "functional"},
     "testing": {"algebra", "presets", "functional", "engines.numpy", "nn"},
+    "integrations": {"checks", "nn"},
     "cli": {"studies", "presets", "checks"},
 }
 # Third-party packages, each beside the rooms that may import it.
@@ -37,6 +38,10 @@ PACKAGES = {
     "markupsafe": {"studies"},
     "rich": {"studies", "cli", "checks"},
     "typer": {"cli"},
+    "lightning": {"integrations"},
+    "pytorch_lightning": {"integrations"},
+    "transformers": {"integrations"},
+    "keras": {"integrations"},
 }
 STDLIB = set(__import__("sys").stdlib_module_names)
 

@@ -1,0 +1,1 @@
+"""Callbacks for training frameworks, one file each: lightning, huggingface, keras."""

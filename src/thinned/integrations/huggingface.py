@@ -1,0 +1,127 @@
+"""Callbacks for the Trainer of Hugging Face: watch a training, move keys and schedules, check at the start."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from .._optional import missing
+from ..checks.watching import Watch, watch
+from ..nn import key, step
+
+try:
+    from transformers import TrainerCallback
+except ImportError as e:
+    raise ImportError(missing(e, "hf")) from e
+
+_COUNTED = ("num_items_in_batch",)  # by which the Trainer scales a loss over micro-batches
+
+
+class _Inputs:
+    """The inputs of a model's last training pass, which no callback is given."""
+
+    def __init__(self, model: Any) -> None:
+        self.args: tuple[Any, ...] = ()
+        self.named: dict[str, Any] | None = None
+        self._handle = model.register_forward_pre_hook(self._keep, with_kwargs=True)
+
+    def _keep(self, model: Any, args: Any, kwargs: Any) -> None:
+        if model.training:
+            self.args, self.named = args, {k: v for k, v in kwargs.items() if k not in _COUNTED}
+
+    def close(self) -> None:
+        self._handle.remove()
+        self.args, self.named = (), None
+
+
+class WatchCallback(TrainerCallback):
+    """:func:`thinned.watch` in a ``Trainer``. ``watch`` is the :class:`thinned.Watch`.
+
+    The loss is the model's own (pass ``labels``), the validation loss the Trainer's ``eval_loss``. ``options``: of
+    :func:`thinned.watch`, such as ``every``, ``budget``, ``show``, ``log``. A callback knows no Trainer, so to log through it, call
+    ``WatchCallback().attach(trainer)``; else give it as ``callbacks=[WatchCallback()]``.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.watch: Watch | None = None
+        self._trainer: Any = None
+        self._inputs: _Inputs | None = None
+
+    def attach(self, trainer: Any) -> WatchCallback:
+        """Watch this trainer, and log through it."""
+        self._trainer = trainer
+        trainer.add_callback(self)
+        return self
+
+    def _log(self, values: dict[str, float]) -> None:
+        self._trainer.log({name: v for name, v in values.items() if not name.startswith(("watch/gradient", "watch/step"))})
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._inputs = _Inputs(kwargs["model"])
+        own = self.options.get("log")
+        sinks = list(own) if isinstance(own, (list, tuple)) else [] if own is None else [own]
+        sinks += [] if self._trainer is None else [self._log]
+        self.watch = watch(kwargs["model"], **{**self.options, "log": sinks})
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Gradients still stand here."""
+        assert self.watch is not None
+        assert self._inputs is not None
+        if self._inputs.named is not None:
+            self.watch.step(*self._inputs.args, **self._inputs.named)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        if self.watch is not None and metrics and "eval_loss" in metrics:
+            self.watch.validated(metrics["eval_loss"])
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._inputs is not None:
+            self._inputs.close()
+        if self.watch is not None:
+            self.watch.close()
+
+
+class ThinnedCallback(TrainerCallback):
+    """What a training loop does for thinned layers, done by the Trainer.
+
+    ``key``: a seed; the masks are then functions of the optimizer step (:func:`thinned.key`), other ones on each rank.
+    ``schedules``: move rates to ``state.global_step``. ``check``: run ``thinned.check`` on the first batch, and warn of what it
+    finds.
+    """
+
+    def __init__(self, key: int | None = None, schedules: bool = True, check: bool = False) -> None:
+        self.seed, self.schedules, self.check = key, schedules, check
+        self.findings: Any = None
+        self._key: Any = None
+        self._inputs: _Inputs | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.seed is not None:
+            self._key = key(kwargs["model"], self.seed + args.process_index)
+        if self.check:
+            self._inputs = _Inputs(kwargs["model"])
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._key is not None:
+            self._key.at(state.global_step)
+        elif self.schedules:
+            step(kwargs["model"], state.global_step)
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._inputs is None or self._inputs.named is None or self.findings is not None:
+            return
+        import thinned
+
+        run: Any = vars(thinned).get("check") or thinned.__getattr__("check")
+        self.findings = run(kwargs["model"], *self._inputs.args, **self._inputs.named)
+        self._inputs.close()
+        if self.findings:
+            warnings.warn(str(self.findings), stacklevel=2)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._key is not None:
+            self._key.remove()
+            self._key = None
+        if self._inputs is not None:
+            self._inputs.close()

@@ -1,0 +1,121 @@
+"""Real small trainings under Lightning."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+pytest.importorskip("lightning", reason="lightning is not installed")
+
+import lightning
+
+import thinned
+from thinned.integrations.lightning import ThinnedCallback, WatchCallback
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's own, of workers and devices
+
+
+class Net(lightning.LightningModule):
+    def __init__(self, p=0.5) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(10, 16), nn.BatchNorm1d(16), nn.ReLU(), thinned.nn.Dropout(p), nn.Linear(16, 3))
+        self.rates = []
+
+    def forward(self, x):
+        return self.layers(x)
+
+    def training_step(self, batch, index):
+        self.rates.append(self.layers[3].p)
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch, index):
+        self.log("val_loss", F.cross_entropy(self(batch[0]), batch[1]))
+
+    def predict_step(self, batch, index):
+        return self(batch[0])
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), 1e-2)
+
+
+def loader():
+    x = torch.randn(64, 10, generator=torch.Generator().manual_seed(1))
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, x[:, :3].argmax(1)), 16)
+
+
+def fit(net, *callbacks, epochs=3, **options):
+    logged = []
+
+    class Logger(lightning.pytorch.loggers.logger.Logger):
+        name, version = "test", 0
+
+        def log_hyperparams(self, *args) -> None: ...
+
+        def log_metrics(self, metrics, step=None) -> None:
+            logged.append((step, metrics))
+
+    trainer = lightning.Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=Logger(), callbacks=list(callbacks), enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False, log_every_n_steps=1, **options,
+    )  # fmt: skip
+    trainer.fit(net, loader(), loader())
+    return trainer, logged
+
+
+def test_watched_is_the_same_and_is_logged():
+    ends = []
+    for callbacks in ([], [WatchCallback(loss=F.cross_entropy, every=2)]):
+        torch.manual_seed(0)
+        net = Net()
+        _, logged = fit(net, *callbacks)
+        ends.append(net.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(ends[0].values(), ends[1].values(), strict=True))
+    watch = callbacks[0].watch
+    samples = [r for r in watch.history if r["what"] == "sample"]
+    assert len(samples) == 6
+    assert sum(r["what"] == "validation" for r in watch.history) == 3
+    assert samples[0]["rates"]["layers.3"]["nominal"] == 0.5
+    assert set(samples[0]["gradients"]) == {"layers.0", "layers.1", "layers.4"}
+    assert samples[0]["loss"] > 0
+    assert sum("watch/loss/train_mode" in m for _, m in logged) == 6
+    other = WatchCallback(loss=F.cross_entropy, every=2)
+    other.load_state_dict(callbacks[0].state_dict())
+    fit(net, other, epochs=1)
+    assert other.watch.steps == 16
+
+
+def test_schedules_and_keys():
+    net = Net(thinned.algebra.schedule.Linear(0.0, 0.4, 8))
+    fit(net, ThinnedCallback(), epochs=3)
+    assert net.rates[0] == 0.0
+    assert net.rates[4] == pytest.approx(0.2)
+    assert net.rates[-1] == pytest.approx(0.4)
+    ends = []
+    for seed in (1, 2):
+        torch.manual_seed(0)
+        net = Net()
+        torch.manual_seed(seed)  # what a key makes irrelevant
+        fit(net, ThinnedCallback(key=3), accumulate_grad_batches=2)
+        ends.append(net.layers[0].weight.detach().clone())
+    assert torch.equal(*ends)
+    with pytest.raises(thinned.InputError, match="no key"):
+        thinned.key_of(net)
+
+
+def test_sampling_in_prediction():
+    for on in (True, False):
+        trainer, _ = fit(Net(), ThinnedCallback(sampling=on), epochs=1)
+        first, second = (torch.cat(trainer.predict(trainer.lightning_module, loader())) for _ in range(2))
+        assert torch.equal(first, second) != on
+
+
+def test_checked_at_the_start(monkeypatch):
+    asked = []
+    monkeypatch.setattr(thinned, "check", lambda model, *inputs: asked.append((model, inputs)) or (), raising=False)
+    net = Net()
+    fit(net, ThinnedCallback(check=True), epochs=1)
+    assert len(asked) == 1
+    assert asked[0][0] is net
+    assert [t.shape for t in asked[0][1]] == [(16, 10)]
