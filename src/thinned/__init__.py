@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .nn import ModelKey, Tape, frozen, key, key_of, off, recording, replaying, sampling, step
     from .presets import CATALOG
     from .studies import study
-    from .surgery import find, insert, replace, rescale, set_rate, strip
+    from .surgery import find, insert, replace, rescale, set_rate, strip, thin
 
 __version__ = "0.1.0"
 
@@ -42,6 +42,7 @@ _HOME = {
     "insert": "surgery",
     "set_rate": "surgery",
     "strip": "surgery",
+    "thin": "surgery",
     "study": "studies",
 }
 _MODULES = ("algebra", "functional", "nn", "presets", "testing", "train")
@@ -74,6 +75,7 @@ __all__ = [
     "strip",
     "study",
     "testing",
+    "thin",
     "train",
 ]
 

@@ -113,14 +113,37 @@ class Insertion:
         return f"{'before' if self.before else 'after'} {self.path}: {self.layer}"
 
 
-Edit: TypeAlias = Swap | Repoint | Rescaled | Reset | Insertion
+@dataclass(frozen=True)
+class Shrink:
+    """A linear layer or convolution that computes the kept part alone."""
+
+    path: str
+    module: nn.Module
+    before: Any  # the forward pass that it had of its own; None: its class's
+    after: Any
+
+    def undo(self) -> None:
+        """Give it its forward pass back, unless it has another since."""
+        if self.module.__dict__.get("forward") is self.after:
+            if self.before is None:
+                del self.module.__dict__["forward"]
+            else:
+                self.module.__dict__["forward"] = self.before
+
+    def __str__(self) -> str:
+        sides = [side for side, at in (("inputs", self.after.before), ("outputs", self.after.behind)) if at is not None]
+        return f"{self.path}: {self.module} multiplies the kept {' and '.join(sides)} alone"
+
+
+Edit: TypeAlias = Swap | Repoint | Rescaled | Reset | Insertion | Shrink
 
 
 @dataclass(frozen=True)
 class Edits:
-    """The changes of one call, in order."""
+    """The changes of one call, in order. ``left``: what was left as it was, and why."""
 
     edits: tuple[Edit, ...]
+    left: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.edits)
@@ -131,4 +154,4 @@ class Edits:
             edit.undo()
 
     def __repr__(self) -> str:
-        return "\n".join(map(str, self.edits)) or "nothing changed"
+        return "\n".join([*map(str, self.edits), *self.left]) or "nothing changed"
