@@ -14,7 +14,6 @@ import thinned
 from thinned import InputError, functional, nn, presets
 from thinned.algebra import Linear
 from thinned.functional import thinning
-from thinned.testing import LAYER_CHECKS, LayerCase
 
 X = torch.randn(7, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 MAPS = torch.randn(6, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
@@ -438,13 +437,3 @@ def test_refusals_of_numbers_and_of_models_changed_since():
     model[0] = torch.nn.Linear(9, 13).double()  # nothing before it shrinks any more, and what is behind still may
     model(X).sum().backward()
     assert (model[3].weight.grad == 0).any()
-
-
-@pytest.mark.parametrize("check", LAYER_CHECKS, ids=lambda c: c.__name__)
-def test_layers_of_torch_linked_keep_the_contract(check):
-    def build():
-        model = torch.nn.Sequential(torch.nn.Linear(9, 12), torch.nn.ReLU(), torch.nn.Dropout(0.5), torch.nn.Linear(12, 4))
-        thinned.thin(model)
-        return model
-
-    check(LayerCase(build, (X.float(),), examples=None))

@@ -146,7 +146,7 @@ def _before(root: nn.Module, node: fx.Node, dims: int, once: set[nn.Module]) -> 
             return None
         does = _does(root, at)
         if dims_of(does) is not None:
-            return does if dims_of(does) == dims and does in once else None  # type: ignore[return-value]
+            return does if dims_of(does) == dims and does in once else None
         if not _in_each(root, at, dims, zeros=False):
             return None
     return None
