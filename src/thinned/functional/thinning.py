@@ -12,13 +12,22 @@ from .._errors import InputError, whole
 from .core import Keyed, anyones, check_rate, nothing, subset
 
 
-def kept_count(n: int, p: float) -> int:
-    """How many of ``n`` units stay at rate ``p``: round((1 - p) n), at least 1 unless ``p`` is 1.
+_WIDE, _FEW = 512, 64
 
-    >>> kept_count(2048, 0.3), kept_count(10, 0.99), kept_count(10, 1.0)
-    (1434, 1, 0)
+
+def kept_count(n: int, p: float) -> int:
+    """How many of ``n`` units stay at rate ``p``: (1 - p) n rounded, at least 1 unless ``p`` is 1.
+
+    Rounded to a whole number; for ``n`` from 512, where at least 64 stay and 64 fall, to a multiple of 16, because products of
+    such sizes are faster by up to a quarter. Whoever scales by n / count keeps the mean exact all the same.
+
+    >>> kept_count(100, 0.3), kept_count(2048, 0.3), kept_count(10, 0.99), kept_count(10, 1.0)
+    (70, 1440, 1, 0)
     """
-    return 0 if p == 1 else max(1, round((1 - p) * n)) if n else 0
+    if p == 1 or not n:
+        return 0
+    count = round((1 - p) * n)
+    return 16 * round((1 - p) * n / 16) if n >= _WIDE and _FEW <= count <= n - _FEW else max(1, count)
 
 
 def patterns(n: int, p: float, key: Keyed = None, groups: int = 1, device: torch.device | None = None) -> Tensor:
@@ -98,9 +107,10 @@ def thinned_linear(
 def thin_units(
     x: Tensor, p: float = 0.5, axis: int = -1, groups: int = 1, training: bool = True, *, key: Keyed = None
 ) -> Tensor:
-    """What thinning computes, on all units: round((1 - p) n) of the n units on ``axis`` stay for the whole batch.
+    """What thinning computes, on all units: about (1 - p) n of the n units on ``axis`` stay for the whole batch.
 
-    y = x n / count where kept and 0 where not while training, so that E[y] = x exactly; x in evaluation. ``groups``:
+    y = x n / count where kept and 0 where not while training, so that E[y] = x exactly; x in evaluation. The count is fixed,
+    :func:`thinned.functional.thinning.kept_count`, and every subset of that size as likely. ``groups``:
     consecutive parts of axis 0 with patterns of their own. The same law as a linked :class:`thinned.nn.Thinned`, and the
     same draw under the same key, at the price of the dense products. At p = 1 all is zero, with zero gradients.
     """

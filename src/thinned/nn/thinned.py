@@ -16,7 +16,7 @@ from .host import Rated
 
 
 class Thinned(Rated, _DropoutNd):
-    """Batchwise dropout of a fixed count: of n units round((1 - p) n) stay, the same for the whole batch.
+    """Batchwise dropout of a fixed count: of n units about (1 - p) n stay, the same for the whole batch.
 
     While training y = x n / count where kept and 0 where not, so that E[y] = x exactly; evaluation is x. ``p`` in [0, 1] or a
     schedule. ``groups``: the batch in so many parts, each with a pattern of its own; the products are cut for each.
@@ -24,8 +24,8 @@ class Thinned(Rated, _DropoutNd):
 
     By itself it computes :func:`thinned.functional.thin_units`. Linked by :func:`thinned.thin` it makes the linear layers
     around it leave out what fell: same numbers, less work. It is another regularizer than dropout: examples of a batch do
-    not average over masks, so rates are lower, about 0.3 where dropout takes 0.5. Widths that round hide small rates: 0.01
-    of 12 units is none.
+    not average over masks, so rates are lower, about 0.3 where dropout takes 0.5. The count is (1 - p) n rounded, for wide
+    layers to a multiple of 16 (:func:`thinned.functional.thinning.kept_count`); 0.01 of 12 units is none.
 
     >>> Thinned(0.3, groups=2)
     Thinned(p=0.3, groups=2)
