@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from .._errors import InputError, whole
 from .core import Keyed, anyones, check_rate, nothing, subset
 
-
 _WIDE, _FEW = 512, 64
 
 

@@ -79,6 +79,10 @@ class Thinned(Rated, _DropoutNd):
             )
         return None if pending is None else pending[0]
 
+    def fell(self) -> tuple[int, int] | None:
+        """Of the pass that is running: how many units fell, of how many; None where none was cut out."""
+        return None if self._pending is None else (self._pending[1] - self._pending[0].shape[1], self._pending[1])
+
     def extra_repr(self) -> str:
         dims = f", dims={self.dims}" if self.dims else ""
         return f"p={self.p}, groups={self.groups}{dims}" + (", linked" if self.linked else "")

@@ -16,7 +16,9 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from .._errors import InputError
+from ..nn import Thinned
 from ..nn.host import Host
+from ..nn.thinned import Shrinking
 from .costs import flops
 
 
@@ -197,7 +199,8 @@ def _hook(stack: ExitStack, run: _Run, name: str, module: nn.Module) -> None:
         if isinstance(module, Host):
             if module.mode() == "sample" and getattr(module, "p", True):
                 given, out = _first(args), _first(result)
-                fell, of = _fell(given, out)
+                cut = module.fell() if isinstance(module, Thinned) else None
+                fell, of = cut or _fell(given, out)
                 run.note("dropout", type(module).__name__, getattr(module, "p", None), _shape(given), fell, of)
         elif state is not None and draws == run.draws and not torch.equal(state, torch.get_rng_state()):
             run.note("unseen", type(module).__name__, None, _shape(_first(args)))
@@ -259,7 +262,8 @@ class _Functions(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         within = self.run.stack[-1][1] if self.run.stack else None
-        drawn = None if isinstance(within, Host) else _draw(func, args, kwargs)
+        ours = isinstance(within, Host) or (within is not None and isinstance(within.__dict__.get("forward"), Shrinking))
+        drawn = None if ours else _draw(func, args, kwargs)
         result = func(*args, **kwargs)
         if drawn is not None and drawn[0]:
             kind, rate = drawn

@@ -24,10 +24,10 @@ def thin(model: nn.Module, groups: int = 1) -> Edits:
     """Put batchwise thinning in the place of dropout, and cut what falls out of the matrix products around it, in place.
 
     A dropout between linear layers (or channel dropout between convolutions) becomes :class:`thinned.nn.Thinned` at its
-    rate: about (1 - p) n of n units, a fixed count, stay for the whole batch. While training the layers before and behind it multiply by
-    the kept rows and columns of their weights alone; evaluation is untouched. Between them may stand functions of each
-    element alone, with f(0) = 0 behind the dropout, pooling in each channel, and flattening of maps before a linear layer. A
-    dropout with only a layer behind it thins the inputs of that one. torch's transformer layers are known by their
+    rate: about (1 - p) n of n units, a fixed count, stay for the whole batch. While training the layers before and behind it
+    multiply by the kept rows and columns of their weights alone; evaluation is untouched. Between them may stand functions of
+    each element alone, with f(0) = 0 behind the dropout, pooling in each channel, and flattening of maps before a linear layer.
+    A dropout with only a layer behind it thins the inputs of that one. torch's transformer layers are known by their
     feed-forward part. ``groups``: the batch in so many parts (consecutive rows), each with a pattern of its own: better
     averages, more and smaller products.
 
