@@ -64,7 +64,7 @@ def thin(model: nn.Module, groups: int = 1) -> Edits:
             why = next((v for v in verdicts.get(layer, []) if isinstance(v, str)), "its caller's forward pass cannot be read")
             left.append(f"{' and '.join(names)}: left as it is: {why}")
     edits = _edits(model, places, fits, groups)
-    if not edits and left:
+    if not fits and left:
         raise InputError("nothing in this model can be thinned:\n" + "\n".join(left))
     for edit in edits:
         _do(edit)
