@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from . import algebra, functional, nn, presets, testing, train
     from ._errors import InputError
     from .algebra import Drop, Key
+    from .checks.live import check
     from .functional import explain
     from .nn import ModelKey, Tape, frozen, key, key_of, off, recording, replaying, sampling, step
     from .presets import CATALOG
@@ -25,6 +26,7 @@ _HOME = {
     "Drop": "algebra",
     "Key": "algebra",
     "CATALOG": "presets",
+    "check": "checks.live",
     "ModelKey": "nn",
     "key": "nn",
     "explain": "functional",
@@ -54,6 +56,7 @@ __all__ = [
     "ModelKey",
     "Tape",
     "algebra",
+    "check",
     "explain",
     "find",
     "frozen",
