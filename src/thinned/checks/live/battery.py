@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...nn.host import Host
 from ...surgery.observe import observe, observing
 from .keep import copied, floats, same, seed_all
 from .record import Norm, Record
@@ -184,11 +183,11 @@ def noted(error: BaseException, text: str) -> None:
 
 def rates(model: nn.Module) -> Rates:
     """Every number that is a rate by its name, in all modules."""
-    exact = {"p", "rate", "prob"}
+    exact = {"p", "rate", "prob", "_rate"}
     return {
         (name, attribute): float(value)
         for name, module in model.named_modules()
-        for attribute, value in [*vars(module).items(), *([("p", module.p)] if isinstance(module, Host) and hasattr(module, "p") else [])]
+        for attribute, value in vars(module).items()
         if isinstance(value, (int, float)) and not isinstance(value, bool)
         and (attribute in exact or "drop" in attribute or "keep" in attribute)
     }  # fmt: skip

@@ -111,7 +111,9 @@ def same(one: Tensor, other: Tensor) -> bool:
 
 def seed_all(seed: int) -> None:
     """Put the generators of torch, Python and NumPy where ``seed`` says."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed writes a traceback for each device not yet in use
+    if torch.accelerator.is_available() and getattr(torch.get_device_module(), "is_initialized", bool)():
+        torch.manual_seed(seed)
     random.seed(seed)
     numpy = sys.modules.get("numpy")
     if numpy is not None:

@@ -54,7 +54,7 @@ def same_masks_on_ranks(model: nn.Module, *inputs: Any, **named: Any) -> Finding
 
 
 def _equal(one: Drawn, theirs: list[tuple[Any, str, str, str]]) -> bool:
-    if one.host is not None and one.host.owner is not None:  # type: ignore[attr-defined]
+    if one.host is not None and one.host.owner is not None:
         rate = one.rate or 0.0
         cells = math.prod(one.shape or ()) if 0 < rate < 1 else 0
         certain = cells * math.log(rate * rate + (1 - rate) ** 2 or 1.0) < math.log(ALPHA) if cells else False

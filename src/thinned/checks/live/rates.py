@@ -15,7 +15,7 @@ from .battery import Battery
 from .draws import ALPHA
 from .evaluation import at
 from .keep import copied, floats, seed_all
-from .record import drop_like, is_off, keeps, rate_of, replayable
+from .record import Drawn, drop_like, is_off, keeps, rate_of, replayable
 
 REPLAYS = 64
 _INVERTED = ("F.dropout", "F.dropout1d", "F.dropout2d", "F.dropout3d", "torch.dropout", "torch.feature_dropout")
@@ -85,7 +85,7 @@ def rate_not_met(battery: Battery) -> Iterator[Finding]:
     something other than 0, and our own, whose rates the contract tests hold, are left out.
     """
     counts: dict[Any, list[int]] = {}
-    first = {}
+    first: dict[Any, Drawn] = {}
     for record in battery.training:
         for one in record.draws:
             if one.place[1] == "dropout" and one.cells and one.rate is not None and 0 < one.rate < 1 and one.host is None:
@@ -113,24 +113,19 @@ def _missed(share: float, rate: float, n: int, what: str, where: dict[str, Any])
 
 
 def keep_probability(battery: Battery) -> Iterator[Finding]:
-    """L4, names: a dropout function is called with the very value of an attribute that is named as a probability of keeping.
+    """L4, names: a dropout function is called with the value of an attribute that is named as a probability of keeping.
 
-    Signal: the rate of the call equals ``keep_prob``, ``keep_rate``, ``keep_p``, ``p_keep`` or ``retain_prob`` of its module, and is
-    not 0.5. No statistics.
+    Signal: the rate of the call equals an attribute of its module with "keep" or "retain" in its name, and is not 0.5. No
+    statistics.
     """
     record = battery.early[0]
     for place, calls in record.of().items():
         module, rate = record.by_name.get(place[0]), calls[0].rate
         for name, value in vars(module).items() if module is not None else ():
-            if (
-                keeps(name)
-                and isinstance(value, float)
-                and value == rate
-                and rate != 0.5
-                and place[1] in ("dropout", "attention")
-            ):
+            same = keeps(name) and isinstance(value, float) and value == rate and rate != 0.5
+            if same and place[1] in ("dropout", "attention"):
                 yield Finding("L4", f"{place[2]} is called with {name} = {value:g} as its probability of dropping",
-                              evidence=(("rate", rate),), **at(calls[0]))  # fmt: skip
+                              evidence=(("rate", rate or 0.0),), **at(calls[0]))  # fmt: skip
 
 
 def scaled_twice(battery: Battery) -> Iterator[Finding]:
@@ -153,8 +148,9 @@ def scaled_twice(battery: Battery) -> Iterator[Finding]:
             if math.isclose(factor, 1.0 - rate, rel_tol=1e-6) and name not in done:
                 done.add(name)
                 file, _, line = where.rpartition(":")
-                yield Finding("L17", f"evaluation multiplies by {factor:g} here, and {one.place[2]} has divided by it in training",
-                              site=name, file=file, line=int(line or 0), evidence=(("factor", factor), ("rate", rate)))  # fmt: skip
+                text = f"evaluation multiplies by {factor:g} here, and {one.place[2]} has divided by it in training"
+                evidence = (("factor", factor), ("rate", rate))
+                yield Finding("L17", text, site=name, file=file, line=int(line or 0), evidence=evidence)
     modules = dict(battery.model.named_modules())
     for name, layer in replayed(battery).items():
         nominal = rate_of(modules[name])

@@ -105,9 +105,7 @@ def _unwrapped(model: nn.Module) -> tuple[nn.Module, bool]:
     parallel = False
     while True:
         if isinstance(model, _WRAPPERS):
-            parallel |= isinstance(model, _WRAPPERS[0]) and not (
-                model.find_unused_parameters or model.static_graph  # type: ignore[union-attr]
-            )
+            parallel |= isinstance(model, _WRAPPERS[0]) and not (model.find_unused_parameters or model.static_graph)
             model = model.module
         elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
             model = inner
