@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .nn import ModelKey, Tape, frozen, key, key_of, off, recording, replaying, sampling, step
     from .presets import CATALOG
     from .studies import study
-    from .surgery import find, insert, replace, rescale, set_rate, strip
+    from .surgery import expose, find, insert, replace, rescale, set_rate, strip
 
 __version__ = "0.1.0"
 
@@ -39,6 +39,10 @@ _HOME = {
     "replace": "surgery",
     "rescale": "surgery",
     "find": "surgery",
+    "expose": "surgery",
+    "apply": "surgery",
+    "Policy": "surgery",
+    "Rule": "surgery",
     "insert": "surgery",
     "set_rate": "surgery",
     "strip": "surgery",
@@ -52,9 +56,13 @@ __all__ = [
     "InputError",
     "Key",
     "ModelKey",
+    "Policy",
+    "Rule",
     "Tape",
     "algebra",
+    "apply",
     "explain",
+    "expose",
     "find",
     "frozen",
     "functional",

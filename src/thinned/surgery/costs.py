@@ -17,7 +17,7 @@ _CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d, F.conv1d, F.conv2d, F
 def flops(func: Any, args: Any, kwargs: Any, result: Any) -> float:
     """How many multiplications ``func`` did: linear layers, convolutions, products, attention; 0 for all others."""
     if func is F.linear:
-        return float(result.numel() * args[0].shape[-1])
+        return float(result.numel() * (args[0] if args else kwargs["input"]).shape[-1])
     if func in _CONVOLUTIONS:
         weight = args[1] if len(args) > 1 else kwargs["weight"]
         return float(result.numel() * weight[0].numel())
@@ -26,7 +26,7 @@ def flops(func: Any, args: Any, kwargs: Any, result: Any) -> float:
     if func in _ADDED:
         return float(result.numel() * args[1].shape[-1])
     if func is F.scaled_dot_product_attention:
-        query, keys = args[0], args[1] if len(args) > 1 else kwargs["key"]
+        query, keys = args[0] if args else kwargs["query"], args[1] if len(args) > 1 else kwargs["key"]
         return float(query.numel() * keys.shape[-2] + result.numel() * keys.shape[-2])
     if func is F.multi_head_attention_forward:
         query, keys = args[0], args[1]
