@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .nn import ModelKey, Tape, frozen, key, key_of, off, recording, replaying, sampling, step
     from .presets import CATALOG
     from .studies import study
-    from .surgery import expose, find, insert, replace, rescale, set_rate, strip
+    from .surgery import At, Policy, Rule, apply, expose, find, insert, replace, rescale, set_rate, strip
 
 __version__ = "0.1.0"
 
@@ -43,6 +43,7 @@ _HOME = {
     "apply": "surgery",
     "Policy": "surgery",
     "Rule": "surgery",
+    "At": "surgery",
     "insert": "surgery",
     "set_rate": "surgery",
     "strip": "surgery",
@@ -52,6 +53,7 @@ _MODULES = ("algebra", "functional", "nn", "presets", "testing", "train")
 
 __all__ = [
     "CATALOG",
+    "At",
     "Drop",
     "InputError",
     "Key",

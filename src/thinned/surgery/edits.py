@@ -122,7 +122,7 @@ class Insertion:
             del self.module._modules[self.name]
 
     def __str__(self) -> str:
-        return f"{'before' if self.before else 'after'} {self.path}: {self.layer}"
+        return f"{'before' if self.before else 'after'} {self.path or 'the model'}: {self.layer}"
 
 
 @dataclass(frozen=True)

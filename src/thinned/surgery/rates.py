@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from .._errors import InputError, probability
+from .._errors import probability
 from ..nn import MethodDropout
 from ..nn.host import Host
 from ..nn.learned import Learned

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
-from .edits import Edit, Edits, Reset, Tapped, done, plain
+from .edits import Edit, Edits, Tapped, done, plain
 from .exposing import expose
 from .held import held
 from .rates import rate_of, set_rate

@@ -18,7 +18,7 @@ _OURS: dict[type[torch_nn.Module], Callable[..., nn.Dropout]] = {
     torch_nn.FeatureAlphaDropout: nn.FeatureAlphaDropout,
 }
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def replace(model: torch_nn.Module) -> Edits:
@@ -32,7 +32,7 @@ def replace(model: torch_nn.Module) -> Edits:
     edits = []
     for path, parent in plain(model).named_modules():
         for name, child in parent._modules.items():
-            if child is None or type(child) not in _OURS or any(getattr(child, hooks) for hooks in _HOOKS):
+            if child is None or type(child) not in _OURS or any(getattr(child, hooks) for hooks in HOOKS):
                 continue
             if id(child) not in made:
                 made[id(child)] = _OURS[type(child)](child.p, child.inplace)
