@@ -28,12 +28,13 @@ _NORMS = {F.batch_norm, torch.batch_norm, F.instance_norm}
 @dataclass(frozen=True)
 class Branch:
     """A residual branch. ``block``: the module in whose code it is added. ``module``: what gives it alone, or None, where the
-    sum is the only place. ``where``: as a rule has it. ``stream``: what it is added to.
+    sum is the only place. ``where``: as a rule has it. ``call``: its side of the sum. ``stream``: what it is added to.
     """
 
     block: str
     module: str | None
     where: At
+    call: At
     stream: Value
 
 
@@ -119,7 +120,7 @@ def branches(seen: Trace) -> list[Branch]:
             sums[module] = sums.get(module, 0) + 1
         call = At("call", block, event.key[0], seen.number_of(event), side)
         where = call if module is None else At("name", module)
-        found.setdefault((block, where), Branch(block, module, where, stream))
+        found.setdefault((block, where), Branch(block, module, where, call, stream))
     return [b for b in found.values() if b.module is None or sums[b.module] == seen.calls[b.module]]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from ..nn import Dropout
+from ..nn.host import Host
 from ..presets import linear_rates
 from .flow import Branch, activations, before_norm, branches, has_layer
 from .policy import At, Rule
@@ -42,12 +44,21 @@ def depth_of(seen: Trace, rate: float) -> list[Rule]:
 
 def on_branch(seen: Trace, branch: Branch, rate: float, drop: str | None) -> Rule:
     """A layer at a branch's end, or the rate of the one that is there."""
-    if branch.module is not None:
-        module = seen.model.get_submodule(branch.module)
-        path = any(word in type(module).__name__.lower() for word in ("droppath", "stochasticdepth", "drop_path"))
-        if rate_of(module) is not None and (path or drop is None):
-            return Rule("set rate", At("name", branch.module), rate)
-    return Rule("insert after" if branch.module is not None else "insert before", branch.where, rate, drop)
+    if branch.module is None:
+        return Rule("insert before", branch.where, rate, drop)
+    module = seen.model.get_submodule(branch.module)
+    if rate_of(module) is not None and (drop is None or _is_path(module)):
+        return Rule("set rate", At("name", branch.module), rate)
+    if isinstance(module, Host):  # another kind of dropout of ours: the sum is the place
+        return Rule("insert before", branch.call, rate, drop)
+    return Rule("insert after", branch.where, rate, drop)
+
+
+def _is_path(module: nn.Module) -> bool:
+    """Does the layer drop whole branches?"""
+    name = type(module).__name__.lower()
+    ours = isinstance(module, Dropout) and module.point.per in ("b", "")
+    return ours or any(word in name for word in ("droppath", "stochasticdepth", "drop_path"))
 
 
 def rated(seen: Trace, name: str) -> bool:

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from .._errors import InputError
 from ..nn.host import Host
+from . import page
 from .costs import flops
 from .draws import draw, name_of
 
@@ -50,9 +51,23 @@ class Site:
 
 
 class Sites(tuple[Site, ...]):
-    """All sites of a model, in the order of their first draw. Printed, it is a table."""
+    """All sites of a model, in the order of their first draw. Printed, it is a table; :meth:`save` makes a page of it."""
 
     __slots__ = ()
+
+    def to_html(self, title: str = "Dropout in this model") -> str:
+        """A page, whole in one file and without scripts: the model as a tree, its rates against what fell, modes, places."""
+        return page.html(self, title)
+
+    def save(self, path: str | Path, title: str = "Dropout in this model") -> None:
+        """Write :meth:`to_html` into a file."""
+        Path(path).write_text(self.to_html(title), encoding="utf-8")
+
+    def plot(self, path: str | Path, title: str = "Dropout in this model") -> None:
+        """Write a picture, one bar a site, into a file that ends in ``.svg``."""
+        if Path(path).suffix.lower() != ".svg":
+            raise InputError(f"the picture is SVG, so its file ends in .svg, but got {str(path)!r}")
+        Path(path).write_text(page.svg(self, title), encoding="utf-8")
 
     def __str__(self) -> str:
         if not self:
@@ -299,7 +314,7 @@ def _merged(train: _Run, evaluation: _Run) -> Iterator[Site]:
         )  # fmt: skip
 
 
-_RATES = ("p", "drop_prob", "drop_rate", "dropout_p", "dropout", "rate", "drop")
+_RATES = ("p", "drop_prob", "drop_rate", "dropout_p", "dropout", "rate", "prob", "drop")
 
 
 def _read(model: nn.Module) -> Iterator[Site]:
