@@ -8,7 +8,7 @@ small random models of Hugging Face's transformers; no weights are fetched. For 
 * eval: does ``find`` say that it draws in evaluation, and do two passes differ?
 * strip: with ``thinned.strip(model, *inputs)``, do two training passes of other seeds agree to the bit?
 * undo: after ``insert`` (or what ``--policy`` names) and ``undo()``: parameters, names, hooks and the output to the bit.
-* cost: ``find`` over one forward pass in training, by the median of three.
+* cost: ``find`` over one forward pass in training, by one timing of each.
 
 A model that does not build, or takes longer than ``--limit`` seconds, is listed with the reason and counts for nothing.
 """
@@ -202,21 +202,17 @@ def examine(make: Callable[[], Any], policy: str) -> dict[str, Any]:
         random.seed(seed)
         return thinned.find(model, *inputs, **named)
 
+    run(1, True)  # warm
+    start = time.perf_counter()
+    run(1, True)
+    between = time.perf_counter()
     sites = found(1)
+    cost = (time.perf_counter() - between) / (between - start)
     with Counter() as counter:
         run(1, True)
     calls = sum(s.calls * layers_between(model, s) for s in sites if s.in_train and s.kind != "python")
     quiet = equal(run(1, False), run(2, False))
     says = any(s.in_eval for s in sites)
-
-    costs = []
-    for _ in range(3):
-        start = time.perf_counter()
-        run(1, True)
-        forward = time.perf_counter() - start
-        start = time.perf_counter()
-        thinned.find(model, *inputs, **named)
-        costs.append((time.perf_counter() - start) / forward)
 
     state = {n: t.clone() for n, t in model.state_dict().items()}
     before = run(3, False)
@@ -234,7 +230,7 @@ def examine(make: Callable[[], Any], policy: str) -> dict[str, Any]:
     return {
         "parameters": sum(p.numel() for p in model.parameters()), "sites": len(sites), "calls": calls, "draws": counter.count,
         "agrees": calls == counter.count, "alarm in eval": says, "eval draws": not quiet, "edits": len(edits),
-        "edits drew": drew, "undone": undone, "stripped": still, "find / forward": round(statistics.median(costs), 2),
+        "edits drew": drew, "undone": undone, "stripped": still, "find / forward": round(cost, 2),
     }  # fmt: skip
 
 
