@@ -33,14 +33,15 @@ def apply(model: nn.Module, policy: Policy | str | Path, *inputs: Any, rate: flo
 
     ``policy``: a :class:`thinned.Policy`, or a file that one was saved in (a study's ``policy.json`` too), or the name of an
     automatic one: "hidden", "head", "depth", "input", or "paper"; what they do is told at the functions of these names in
-    ``thinned.surgery.policies``, which give them as records to read, save and change. ``inputs``, ``named``: the model's, with which
-    it is run to see what automatic policies and rules on places and calls mean. ``rate``: of all places; for "depth" of the
+    ``thinned.surgery.policies``, which give them as records to read, save and change. ``inputs``, ``named``: the model's, with
+    which it is run to see what automatic policies and rules on places and calls mean. ``rate``: of all places; for "depth" of the
     deepest one; None leaves the policy's own.
 
-    Rules are done in order. Each place has one layer, and where one is already its rate is set, so doing it again changes nothing.
-    A module that is called at several places has one layer for all. No name of a parameter changes, parameters stay the same
+    Rules are done in order. Each place has one layer, and where one is already its rate is set, so doing it again changes
+    nothing. A module that is called at several places has one layer for all. No name of a parameter changes, parameters stay the same
     objects, and compiled models are compiled anew at their next call. With inputs, ``notes`` say where dropout
-    comes directly before batch normalisation (Li et al. 2019). All is checked before the first change; ``.undo()`` takes it back.
+    comes directly before batch normalisation (Li et al. 2019). All is checked before the first change; ``.undo()`` takes it
+    back.
 
     Raises :class:`thinned.InputError` for a policy that is not known or means nothing in this model.
     """
@@ -244,6 +245,7 @@ def _shifted(seen: Trace | None, edits: list[_Edit]) -> list[str]:
         path = next((n for n, m in seen.model.named_modules() if m is edit.module), edit.path)
         if any(path in value.outputs_of and before_norm(seen, value) for value in seen.values):
             notes.append(
-                f"dropout after {edit.path} comes directly before batch normalisation, whose variance it shifts (Li et al. 2019)"
+                f"dropout after {edit.path} comes directly before batch normalisation, "
+                "whose variance it shifts (Li et al. 2019)"
             )
     return notes

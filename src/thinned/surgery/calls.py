@@ -69,7 +69,7 @@ class Tap:
             return self.__wrapped__(*args, **kwargs)
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _outside(tap: Tap, args: Any, kwargs: Any) -> Any:
     return tap.run(args, kwargs)
 

@@ -15,9 +15,9 @@ from .rates import rate_of
 from .trace import Event, Trace, Value
 
 _ACTIVATIONS = {
-    "relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "elu", "elu_", "selu", "selu_", "celu", "celu_", "gelu", "silu", "mish",
-    "hardswish", "hardtanh", "hardtanh_", "tanh", "tanh_", "sigmoid", "sigmoid_", "softplus", "prelu", "rrelu", "glu", "softsign",
-    "hardsigmoid",
+    "relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "elu", "elu_", "selu", "selu_", "celu", "celu_", "gelu", "silu",
+    "mish", "hardswish", "hardtanh", "hardtanh_", "tanh", "tanh_", "sigmoid", "sigmoid_", "softplus", "prelu", "rrelu", "glu",
+    "softsign", "hardsigmoid",
 }  # fmt: skip
 _GATES = {"sigmoid", "sigmoid_", "hardsigmoid"}
 _MULTIPLIES = {"mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply"}

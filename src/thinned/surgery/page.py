@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2330; --soft: #667085; --line: #e4e7ec; --back: #ffffff; --panel: #f7f8fa;
-  --rate: #3f6fd8; --measured: #1d2330; --behind: #b9c3d6; --good: #17803d; --goodback: #e5f5ea; --bad: #b42318; --badback: #fdeceb;
-  --idle: #667085; --idleback: #eef0f3; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e7eaf0; --soft: #98a2b3; --line: #2b3240; --back: #12161d; --panel: #1a1f29;
-  --rate: #7ea2f5; --measured: #ffffff; --behind: #465268; --good: #6fd694; --goodback: #173324; --bad: #ff9c91; --badback: #40201e;
-  --idle: #98a2b3; --idleback: #252b37; } }
+  --rate: #3f6fd8; --measured: #1d2330; --behind: #b9c3d6; --good: #17803d; --goodback: #e5f5ea; --bad: #b42318;
+  --badback: #fdeceb; --idle: #667085; --idleback: #eef0f3; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e7eaf0; --soft: #98a2b3; --line: #2b3240; --back: #12161d;
+  --panel: #1a1f29; --rate: #7ea2f5; --measured: #ffffff; --behind: #465268; --good: #6fd694; --goodback: #173324; --bad: #ff9c91;
+  --badback: #40201e; --idle: #98a2b3; --idleback: #252b37; } }
 * { box-sizing: border-box; }
 body { margin: 0; padding: 2.2rem clamp(1rem, 4vw, 3.5rem) 3rem; background: var(--back); color: var(--ink);
   font: 15px/1.45 system-ui, "Segoe UI", "Helvetica Neue", Arial, "DejaVu Sans", sans-serif; }
@@ -31,7 +31,8 @@ dd.bad { color: var(--bad); }
 table { border-collapse: collapse; width: 100%; min-width: 54rem; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-size: .78rem; font-weight: 550; color: var(--soft); padding: .35rem .9rem .45rem 0;
   border-bottom: 1px solid var(--line); white-space: nowrap; }
-td { padding: .42rem .9rem .42rem 0; border-bottom: 1px solid var(--line); vertical-align: top; line-height: 1.35; white-space: nowrap; }
+td { padding: .42rem .9rem .42rem 0; border-bottom: 1px solid var(--line); vertical-align: top; line-height: 1.35;
+  white-space: nowrap; }
 tr.group td { border-bottom: 0; padding: .75rem 0 .15rem; color: var(--soft); font-size: .88rem; }
 tr.group b { color: var(--ink); font-weight: 600; }
 tbody tr.site:hover { background: var(--panel); }
@@ -41,7 +42,8 @@ tbody tr.site:hover { background: var(--panel); }
 .bar { position: relative; width: 9rem; height: .85rem; border-radius: 4px; background: var(--idleback); display: inline-block;
   vertical-align: -2px; margin-right: .6rem; }
 .bar i { position: absolute; inset: 0 auto 0 0; border-radius: 4px; background: var(--rate); }
-.bar u { position: absolute; top: -3px; bottom: -3px; width: 2px; margin-left: -1px; background: var(--measured); border-radius: 1px; }
+.bar u { position: absolute; top: -3px; bottom: -3px; width: 2px; margin-left: -1px; background: var(--measured);
+  border-radius: 1px; }
 .behind { width: 4.5rem; }
 .behind i { background: var(--behind); }
 .pill { display: inline-block; padding: .08rem .55rem; border-radius: 99px; font-size: .78rem; font-weight: 550; }
@@ -160,7 +162,8 @@ def html(sites: Sequence[Site], title: str) -> str:
         f"<dl>{_tiles(sites)}</dl>{table if sites else '<p>No randomness found.</p>'}"
         '<footer><span class="bar key"><i style="width:60%"></i></span>the rate that it is told'
         '<span class="bar key"><u style="left:60%"></u></span>the share that fell in one pass'
-        '<span class="bar key behind"><i style="width:60%"></i></span>the share of the model\'s multiplications that come after it'
+        '<span class="bar key behind"><i style="width:60%"></i></span>'
+        "the share of the model's multiplications that come after it"
         "</footer></body></html>\n"
     )
 

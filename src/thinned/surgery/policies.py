@@ -83,8 +83,8 @@ def paper(model: nn.Module, *inputs: Any, rate: float | None = None, **named: An
 
     Graph convolutions: 0.5 before each (Kipf and Welling 2017). Recurrent language models: 0.4 locked in time after the
     embedding and after the recurrent layers, 0.25 between them (Merity et al. 2018). Attention on tokens: 0.1 on the ends of
-    residual branches, on the sum of embeddings and on attention weights (Vaswani et al. 2017). Attention on patches: drop path to
-    0.1 (Touvron et al. 2021). Convolutions with residual branches: stochastic depth to 0.5 (Huang et al. 2016). Convolutions
+    residual branches, on the sum of embeddings and on attention weights (Vaswani et al. 2017). Attention on patches: drop path
+    to 0.1 (Touvron et al. 2021). Convolutions with residual branches: stochastic depth to 0.5 (Huang et al. 2016). Convolutions
     without, and several linear layers: 0.5 after hidden linear layers (Krizhevsky et al. 2012). Linear layers alone:
     0.2 on the input, 0.5 on hidden units (Srivastava et al. 2014).
 
@@ -108,4 +108,4 @@ AUTOMATIC = {"hidden": hidden, "head": head, "depth": depth, "input": input, "pa
 def automatic(name: str, model: nn.Module, inputs: Any, named: dict[str, Any], rate: float | None) -> Policy:
     """The automatic policy of a name, at a rate or at its own."""
     settings = {} if rate is None else {"rate": probability(rate, "rate")}
-    return AUTOMATIC[name](model, *inputs, **settings, **named)  # type: ignore[operator, no-any-return]
+    return AUTOMATIC[name](model, *inputs, **settings, **named)

@@ -39,8 +39,8 @@ def set_rate(model: nn.Module, rate: float | Callable[[str, nn.Module], float | 
     torch count. A rate that a schedule moves moves on at its next step, and rates that are learned are not set.
 
     All is checked before the first change. ``.undo()`` takes it back; doing it again changes nothing. Functional dropout has
-    no layer until :func:`thinned.expose` gives it one. Raises :class:`thinned.InputError` for a rate outside [0, 1] or a ``where``
-    that names nothing.
+    no layer until :func:`thinned.expose` gives it one. Raises :class:`thinned.InputError` for a rate outside [0, 1] or a
+    ``where`` that names nothing.
     """
     if not callable(rate):
         probability(rate)

@@ -51,7 +51,7 @@ def strip(model: nn.Module, *inputs: Any, where: Where = None, **named: Any) -> 
     except BaseException:
         Edits(tuple(edits)).undo()
         raise
-    kept = tuple(e for e in edits if not isinstance(e, Tapped) or where is None or e.layer.p == 0)  # type: ignore[operator]
+    kept = tuple(e for e in edits if not isinstance(e, Tapped) or where is None or e.layer.p == 0)
     for edit in edits:
         if edit not in kept:
             edit.undo()
