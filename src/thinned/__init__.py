@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .nn import ModelKey, Tape, frozen, key, key_of, off, recording, replaying, sampling, step
     from .presets import CATALOG
     from .studies import study
-    from .surgery import find, insert, replace, rescale, set_rate, strip
+    from .surgery import At, Policy, Rule, apply, expose, find, insert, replace, rescale, set_rate, strip
 
 __version__ = "0.1.0"
 
@@ -41,6 +41,11 @@ _HOME = {
     "replace": "surgery",
     "rescale": "surgery",
     "find": "surgery",
+    "expose": "surgery",
+    "apply": "surgery",
+    "Policy": "surgery",
+    "Rule": "surgery",
+    "At": "surgery",
     "insert": "surgery",
     "set_rate": "surgery",
     "strip": "surgery",
@@ -50,14 +55,19 @@ _MODULES = ("algebra", "functional", "nn", "presets", "testing", "train")
 
 __all__ = [
     "CATALOG",
+    "At",
     "Drop",
     "InputError",
     "Key",
     "ModelKey",
+    "Policy",
+    "Rule",
     "Tape",
     "algebra",
+    "apply",
     "check",
     "explain",
+    "expose",
     "find",
     "frozen",
     "functional",

@@ -817,7 +817,7 @@ def layers_skipped_by_tensors_when_distributed():
 @case(ddp=True)
 def branches_scaled_when_distributed():
     model = Skipping(lambda m, layer, x: x + m.path(torch.tanh(layer(x))))
-    model.path = tnn.Dropout("drop_path", p=0.4)
+    model.path = tnn.Dropout("drop-path", p=0.4)
     return model, (rows(),)
 
 
@@ -901,7 +901,7 @@ def residual_network_with_stochastic_depth():
         def __init__(self):
             super().__init__()
             self.one, self.two = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
-            self.n1, self.n2, self.path = nn.BatchNorm2d(8), nn.BatchNorm2d(8), tnn.Dropout("drop_path", p=0.05)
+            self.n1, self.n2, self.path = nn.BatchNorm2d(8), nn.BatchNorm2d(8), tnn.Dropout("drop-path", p=0.05)
 
         def forward(self, x):
             return F.relu(x + self.path(self.n2(self.two(F.relu(self.n1(self.one(x)))))))

@@ -6,10 +6,6 @@ import importlib.util
 import sys
 from pathlib import Path
 
-import pytest
-
-import thinned
-
 _path = Path(__file__).with_name("corpus_live.py")
 _spec = importlib.util.spec_from_file_location("corpus_live", _path)
 corpus = importlib.util.module_from_spec(_spec)

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode, resolve_name
+from torch.overrides import TorchFunctionMode
 
 from ..nn.host import Host
 from .costs import flops
+from .draws import DROPOUTS, draw, name_of
 
 
 @dataclass
@@ -83,7 +83,7 @@ class Run:
     ) -> None:  # fmt: skip
         name, module = self.stack[-1] if self.stack else ("", None)
         new = Seen(
-            name, type(module).__name__, kind, function, where(), rate, None if shape is None else tuple(shape),
+            name, type(module).__name__, kind, function, line_outside(), rate, None if shape is None else tuple(shape),
             self.flops, self.parameters,
         )  # fmt: skip
         self.draws += 1
@@ -100,6 +100,24 @@ class Run:
             if p is not None and id(p) not in self.called:
                 self.called.add(id(p))
                 self.parameters += p.numel()
+
+
+@contextmanager
+def left_as_it_was(model: nn.Module) -> Iterator[None]:
+    """Within, passes may be made; after, modes, buffers and generators are as before. No gradients are made."""
+    modes = [(m, m.training) for m in model.modules()]
+    buffers = [(b, b.detach().clone()) for b in model.buffers()]
+    state = random.getstate()
+    try:
+        with torch.random.fork_rng(), torch.no_grad():
+            yield
+    finally:
+        random.setstate(state)
+        for module, training in modes:
+            module.training = training
+        with torch.no_grad():
+            for buffer, values in buffers:
+                buffer.copy_(values)
 
 
 def observe(model: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], watch: Watch | None = None) -> Run:
@@ -215,7 +233,7 @@ class _Functions(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name, within = self.run.stack[-1] if self.run.stack else ("", None)
-        drawn = None if isinstance(within, Host) else _draw(func, args, kwargs)
+        drawn = None if isinstance(within, Host) else draw(func, args, kwargs)
         draws = drawn is not None and drawn[0]
         given = _kept(args, kwargs) if draws else None
         before = self.run.watch.before_draw((args, kwargs)) if draws else None
@@ -228,9 +246,9 @@ class _Functions(TorchFunctionMode):
             elif kind == "dropout":
                 fell, of = count_fallen(given, first(result))
             shape = _shape(first(result if kind == "noise" else (args, kwargs)))
-            self.run.note(kind, function_name(func), rate, shape, fell, of, given, result, before)
-        elif drawn is not None and drawn[1] and func in _DROPOUTS:
-            self.run.watch.idle(name, function_name(func), where(), drawn[1], within)
+            self.run.note(kind, name_of(func), rate, shape, fell, of, given, result, before)
+        elif drawn is not None and drawn[1] and func in DROPOUTS:
+            self.run.watch.idle(name, name_of(func), line_outside(), drawn[1], within)
         self.run.watch.called(name, func, args, kwargs, result)
         self.run.flops += flops(func, args, kwargs, result)
         return result
@@ -243,59 +261,10 @@ def _kept(args: Any, kwargs: Any) -> Tensor | None:
     return given.clone() if given is not None and inplace else given
 
 
-def function_name(func: Any) -> str:
-    known: str = resolve_name(func) or getattr(func, "__name__", repr(func))
-    return known.replace("torch.nn.functional.", "F.").replace("torch._VF.", "torch.").replace("torch._C._nn.", "F.")
-
-
-def _given(args: Any, kwargs: Any, place: int, name: str, otherwise: Any) -> Any:
-    return args[place] if len(args) > place else kwargs.get(name, otherwise)
-
-
-_DROPOUTS: dict[Any, tuple[str, bool]] = {  # the argument that switches them on, and its default
-    F.dropout: ("training", True), F.dropout1d: ("training", True), F.dropout2d: ("training", True),
-    F.dropout3d: ("training", True), F.alpha_dropout: ("training", False), F.feature_alpha_dropout: ("training", False),
-    torch.dropout: ("train", True), torch.native_dropout: ("train", True), torch.feature_dropout: ("train", True),
-    torch.alpha_dropout: ("train", True), torch.feature_alpha_dropout: ("train", True), torch.dropout_: ("train", True),
-    torch.feature_dropout_: ("train", True), torch.alpha_dropout_: ("train", True),
-}  # fmt: skip
-_MASKS = {torch.bernoulli, Tensor.bernoulli, Tensor.bernoulli_}
-_NOISE = {
-    torch.rand, torch.rand_like, torch.randn, torch.randn_like, torch.randint, torch.randint_like, torch.randperm, torch.normal,
-    torch.poisson, torch.multinomial, torch.binomial, Tensor.uniform_, Tensor.normal_, Tensor.random_, Tensor.exponential_,
-    Tensor.geometric_, Tensor.cauchy_, Tensor.log_normal_, Tensor.multinomial, F.gumbel_softmax,
-}  # fmt: skip
-_RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
-
-
-def _draw(func: Any, args: Any, kwargs: Any) -> tuple[str, float | None] | None:
-    """(the kind, the rate) of a function that may draw; the kind is "" where it does not this time. None for all others."""
-    if func in _DROPOUTS:
-        switch, default = _DROPOUTS[func]
-        p, on = float(_given(args, kwargs, 1, "p", 0.5)), bool(_given(args, kwargs, 2, switch, default))
-        return ("dropout" if on and p > 0 else ""), p
-    if func is F.scaled_dot_product_attention:
-        p = float(_given(args, kwargs, 4, "dropout_p", 0.0))
-        return ("attention" if p > 0 else ""), p
-    if func is F.multi_head_attention_forward:
-        p, on = float(_given(args, kwargs, 10, "dropout_p", 0.0)), bool(_given(args, kwargs, 13, "training", True))
-        return ("attention" if on and p > 0 else ""), p
-    if func in _RECURRENT:
-        packed = isinstance(args[3], (list, tuple))  # (data, batch_sizes, hx, weights, ...) of packed sequences
-        layers, p, train = args[5:8] if packed else args[4:7]
-        return ("recurrent" if train and p > 0 and layers > 1 else ""), float(p)
-    if func is torch.rrelu or func is F.rrelu:
-        return ("noise" if _given(args, kwargs, 3, "training", False) else ""), None
-    if func in _MASKS:
-        keep = _given(args, kwargs, 1, "p", 0.5 if func is Tensor.bernoulli_ else None)
-        return "mask", (1.0 - float(keep) if isinstance(keep, (int, float)) else None)
-    return ("noise", None) if func in _NOISE else None
-
-
 _OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
 
 
-def where() -> str:
+def line_outside() -> str:
     """File and line of the innermost call outside torch and this package."""
     frame = sys._getframe(2)
     while frame is not None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,9 @@ from torch import nn
 
 from .._errors import InputError
 from ..nn.host import Host
-from .observe import Run, observe
+from . import page
+from .observe import Run, left_as_it_was, observe
+from .rates import RATES
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,23 @@ class Site:
 
 
 class Sites(tuple[Site, ...]):
-    """All sites of a model, in the order of their first draw. Printed, it is a table."""
+    """All sites of a model, in the order of their first draw. Printed, it is a table; :meth:`save` makes a page of it."""
 
     __slots__ = ()
+
+    def to_html(self, title: str = "Dropout in this model") -> str:
+        """A page, whole in one file and without scripts: the model as a tree, its rates against what fell, modes, places."""
+        return page.html(self, title)
+
+    def save(self, path: str | Path, title: str = "Dropout in this model") -> None:
+        """Write :meth:`to_html` into a file."""
+        Path(path).write_text(self.to_html(title), encoding="utf-8")
+
+    def plot(self, path: str | Path, title: str = "Dropout in this model") -> None:
+        """Write a picture, one bar a site, into a file that ends in ``.svg``."""
+        if Path(path).suffix.lower() != ".svg":
+            raise InputError(f"the picture is SVG, so its file ends in .svg, but got {str(path)!r}")
+        Path(path).write_text(page.svg(self, title), encoding="utf-8")
 
     def __str__(self) -> str:
         if not self:
@@ -89,29 +104,12 @@ def find(model: nn.Module, *inputs: Any, **named: Any) -> Sites:
         raise InputError("a scripted model cannot be observed; pass the model that it was made from")
     if not inputs and not named:
         return Sites(_read(model))
-    with _left_as_it_was(model):
+    with left_as_it_was(model):
         runs = []
         for training in (True, False):
             model.train(training)
             runs.append(observe(model, inputs, named))
     return Sites(_merged(*runs))
-
-
-@contextmanager
-def _left_as_it_was(model: nn.Module) -> Iterator[None]:
-    modes = [(m, m.training) for m in model.modules()]
-    buffers = [(b, b.detach().clone()) for b in model.buffers()]
-    state = random.getstate()
-    try:
-        with torch.random.fork_rng(), torch.no_grad():
-            yield
-    finally:
-        random.setstate(state)
-        for module, training in modes:
-            module.training = training
-        with torch.no_grad():
-            for buffer, values in buffers:
-                buffer.copy_(values)
 
 
 def _merged(train: Run, evaluation: Run) -> Iterator[Site]:
@@ -124,9 +122,6 @@ def _merged(train: Run, evaluation: Run) -> Iterator[Site]:
             1.0 - one.parameters_before / run.parameters if run.parameters else None,
             1.0 - one.flops_before / run.flops if run.flops else None,
         )  # fmt: skip
-
-
-RATES = ("p", "drop_prob", "drop_rate", "dropout_p", "dropout", "rate", "drop")
 
 
 def _read(model: nn.Module) -> Iterator[Site]:

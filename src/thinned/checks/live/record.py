@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...nn.host import Host
-from ...surgery.observe import Seen, Watch, where
-from ...surgery.sites import RATES
+from ...surgery.observe import Seen, Watch, line_outside
+from ...surgery.rates import RATES
 from .keep import copied, floats
 
 Place = tuple[str, str, str, str]  # module's name, kind, function, file and line
@@ -122,7 +122,7 @@ class Record(Watch):
             tensors = [a for a in args if isinstance(a, Tensor) and a.dim()]
             numbers = [a for a in args if isinstance(a, (int, float)) or (isinstance(a, Tensor) and not a.dim())]
             if len(tensors) == 1 and len(numbers) == 1 and float(numbers[0]) != 0:
-                self.factors.append((name, where(), float(numbers[0]) ** sign, tuple(tensors[0].shape)))
+                self.factors.append((name, line_outside(), float(numbers[0]) ** sign, tuple(tensors[0].shape)))
 
     def enters(self, name: str, module: nn.Module, args: Any) -> None:
         self.modules.add(name)
