@@ -966,4 +966,11 @@ def zoneout_by_hand():
 
 @case()
 def inplace_layers():
+    return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 32), nn.Dropout(0.3, inplace=True), nn.Linear(32, 4)), (
+        rows(),
+    )
+
+
+@case()
+def layers_whose_backward_raises():
     return nn.Sequential(nn.Linear(16, 32), nn.ReLU(inplace=True), nn.Dropout(0.3, inplace=True), nn.Linear(32, 4)), (rows(),)

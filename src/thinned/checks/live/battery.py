@@ -126,6 +126,7 @@ class Battery:
             self.passes += 1
             record = Record(self.model)
             inputs, named = copied((self.inputs, self.named))
+            backward = False
             try:
                 with torch.enable_grad(), warnings.catch_warnings(), observing(self.model, record):
                     warnings.simplefilter("ignore")
@@ -134,11 +135,17 @@ class Battery:
                     if not value.requires_grad:
                         self.unchecked += [(code, "the model's output needs no gradient") for code in ("L8", "L30")]
                         return
+                    backward = True
                     # past torch's own wrapper, which would hide the recomputation from a function mode
                     torch.autograd.Variable._execution_engine.run_backward(
                         (value,), (torch.ones_like(value),), False, False, (), allow_unreachable=True, accumulate_grad=True
                     )
             except Exception as error:
+                if backward:  # a model for inference alone may have none; everything else is checked
+                    why = f"the backward pass raised {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                    self.unchecked += [(code, why) for code in ("L8", "L30")]
+                    self.with_gradient.clear()
+                    return
                 noted(error, f"thinned.check: raised in the training pass with a gradient, seed {self.seed}")
                 raise
             found = {n: None if p.grad is None else p.grad.detach() for n, p in self.model.named_parameters()}

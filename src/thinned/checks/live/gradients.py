@@ -25,8 +25,8 @@ DIRECTIONS = 2
 def recomputed_otherwise(battery: Battery) -> Iterator[Finding]:
     """L8: the forward pass that checkpointing recomputes draws other masks than the first.
 
-    Signal: a site draws within the backward pass, with generators at a place where they stood at none of its first draws,
-    and its mask is none of those that it drew first. Where masks cannot be seen (attention, recurrent
+    Signal: a site draws within the backward pass, gradients on, with generators at a place where they stood at none of its
+    first draws, and its mask is none of those that it drew first. Where masks cannot be seen (attention, recurrent
     networks) the generators decide, and for our keyed layers the masks. No statistics.
     """
     for record, _ in battery.with_gradient[:1]:
@@ -210,7 +210,7 @@ class _Checker:
         self.gaps(training=True)
         for name in self.grads:
             gap, slope, numeric = self._gap(self.direction(0, [name]))
-            if gap and numeric != 0.0:
+            if gap and abs(numeric) > TOLERANCE * abs(slope):
                 return name, slope, numeric
         return None
 

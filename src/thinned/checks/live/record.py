@@ -34,7 +34,7 @@ class Drawn:
     mask: str  # of what fell, or of the values drawn; "" where it cannot be seen
     fell: int  # cells, not elements: a channel of Dropout2d is one
     cells: int
-    again: bool  # inside a backward pass
+    again: bool  # inside a backward pass, with gradients on: a pass that is recomputed
     host: Any  # the layer, where it is one of ours
     stray: int  # id of a dropout layer that the model does not know; 0 where there is none
     after_selu: bool
@@ -87,7 +87,7 @@ class Record(Watch):
         before = before or ("", False)
         made = Drawn(
             one.place, one.rate, None if given is None else tuple(given.shape), before[0], _mask(one, given, result),
-            fell, cells, torch._C._current_graph_task_id() != -1, self._host(one), self._stray(one), before[1],
+            fell, cells, recomputing(), self._host(one), self._stray(one), before[1],
             digest(given) if given is not None else "",
         )  # fmt: skip
         self.draws.append(made)
@@ -149,6 +149,11 @@ class Record(Watch):
             if one.again == again:
                 found.setdefault(one.place, []).append(one)
         return found
+
+
+def recomputing() -> bool:
+    """Is a forward pass made within a backward pass? A backward function that draws for itself has gradients off."""
+    return torch._C._current_graph_task_id() != -1 and torch.is_grad_enabled()
 
 
 def rate_of(module: nn.Module | None) -> tuple[str, float] | None:
