@@ -357,10 +357,10 @@ def test_schedules_points_and_what_stays():
     assert int((model[2].weight.grad[0] != 0).sum()) == 4
     mixed = torch.nn.Sequential(*mlp(), torch.nn.Dropout(0.2))
     edits = thinned.thin(mixed)
-    assert edits.left == ("8: left as it is: nothing stands behind it; its result leaves the module",)
+    assert edits.notes == ("8: left as it is: nothing stands behind it; its result leaves the module",)
     assert "8: left as it is" in repr(edits)
     again = thinned.thin(mixed)
-    assert (len(again), again.left) == (0, edits.left)
+    assert (len(again), again.notes) == (0, edits.notes)
     sites = thinned.find(mixed, X)
     assert [(s.name, s.function, s.measured) for s in sites[:2]] == [("2", "Thinned", 7 / 13), ("5", "Thinned", 3 / 11)]
 

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from . import algebra, functional, nn, presets, testing, train
     from ._errors import InputError
     from .algebra import Drop, Key
+    from .checks.live import check
     from .functional import explain
     from .nn import ModelKey, Tape, frozen, key, key_of, off, recording, replaying, sampling, step
     from .presets import CATALOG
     from .studies import study
-    from .surgery import find, insert, replace, rescale, set_rate, strip, thin
+    from .surgery import At, Policy, Rule, apply, expose, find, insert, replace, rescale, set_rate, strip, thin
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ _HOME = {
     "Drop": "algebra",
     "Key": "algebra",
     "CATALOG": "presets",
+    "check": "checks.live",
     "ModelKey": "nn",
     "key": "nn",
     "explain": "functional",
@@ -39,6 +41,11 @@ _HOME = {
     "replace": "surgery",
     "rescale": "surgery",
     "find": "surgery",
+    "expose": "surgery",
+    "apply": "surgery",
+    "Policy": "surgery",
+    "Rule": "surgery",
+    "At": "surgery",
     "insert": "surgery",
     "set_rate": "surgery",
     "strip": "surgery",
@@ -49,13 +56,19 @@ _MODULES = ("algebra", "functional", "nn", "presets", "testing", "train")
 
 __all__ = [
     "CATALOG",
+    "At",
     "Drop",
     "InputError",
     "Key",
     "ModelKey",
+    "Policy",
+    "Rule",
     "Tape",
     "algebra",
+    "apply",
+    "check",
     "explain",
+    "expose",
     "find",
     "frozen",
     "functional",

@@ -12,7 +12,7 @@ from ..algebra.scale import Inverted
 from ..nn import Dropout, Thinned
 from ..nn.thinned import Shrinking
 from .chains import Chain, Tracer, chain, dims_of, elementwise
-from .edits import Edit, Edits, Reset, Shrink, Swap
+from .edits import Edits, Reset, Shrink, Swap, done, plain
 
 _TORCH: dict[type[nn.Module], int] = {nn.Dropout: 0, nn.Dropout1d: 1, nn.Dropout2d: 2, nn.Dropout3d: 3}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -52,6 +52,7 @@ def thin(model: nn.Module, groups: int = 1) -> Edits:
     Graham, Reizenstein, Robinson 2015, "Efficient batchwise dropout training using submatrices".
     """
     groups = whole(groups, "groups", 1)
+    model = plain(model)
     places = _places(model)
     if not places:
         raise InputError("this model has no dropout layer to thin; F.dropout in a forward pass has to become a layer first")
@@ -66,9 +67,7 @@ def thin(model: nn.Module, groups: int = 1) -> Edits:
     edits = _edits(model, places, fits, groups)
     if not fits and left:
         raise InputError("nothing in this model can be thinned:\n" + "\n".join(left))
-    for edit in edits:
-        _do(edit)
-    return Edits(tuple(edits), tuple(left))
+    return done(edits, left)
 
 
 def _places(model: nn.Module) -> dict[nn.Module, list[str]]:
@@ -166,10 +165,12 @@ def _feed_forward(
             yield child, [Chain(root.linear1, root.linear2, root.linear1.out_features)]
 
 
-def _edits(model: nn.Module, places: dict[nn.Module, list[str]], fits: dict[nn.Module, list[Chain]], groups: int) -> list[Edit]:
+def _edits(
+    model: nn.Module, places: dict[nn.Module, list[str]], fits: dict[nn.Module, list[Chain]], groups: int
+) -> list[Swap | Reset | Shrink]:
     names = {module: name for name, module in model.named_modules()}
     parents = dict(model.named_modules(remove_duplicate=False))
-    edits: list[Edit] = []
+    edits: list[Swap | Reset | Shrink] = []
     shrinking: dict[nn.Module, Shrinking] = {}
     for layer, chains in fits.items():
         if isinstance(layer, Thinned) and layer.linked:
@@ -204,12 +205,3 @@ def _host(layer: Any, groups: int) -> Thinned:
     host = Thinned(getattr(layer, "schedule", None) or layer.p, groups, dims)
     host.p = layer.p
     return host.train(layer.training)
-
-
-def _do(edit: Edit) -> None:
-    if isinstance(edit, Swap):
-        edit.parent._modules[edit.name] = edit.after
-    elif isinstance(edit, Reset):
-        setattr(edit.module, edit.attribute, edit.after)
-    elif isinstance(edit, Shrink):
-        edit.module.__dict__["forward"] = edit.after
