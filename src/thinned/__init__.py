@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from . import algebra, functional, nn, presets, testing, train
     from ._errors import InputError
     from .algebra import Drop, Key
-    from .checks.watching import Watch, watch
+    from .checks.live import check
+    from .checks.watch import Watch, watch
     from .functional import explain
     from .nn import ModelKey, Tape, frozen, key, key_of, off, recording, replaying, sampling, step
     from .presets import CATALOG
     from .studies import study
-    from .surgery import find, insert, replace, rescale, set_rate, strip
+    from .surgery import At, Policy, Rule, apply, expose, find, insert, replace, rescale, set_rate, strip, thin
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,7 @@ _HOME = {
     "Drop": "algebra",
     "Key": "algebra",
     "CATALOG": "presets",
+    "check": "checks.live",
     "ModelKey": "nn",
     "key": "nn",
     "explain": "functional",
@@ -40,25 +42,37 @@ _HOME = {
     "replace": "surgery",
     "rescale": "surgery",
     "find": "surgery",
+    "expose": "surgery",
+    "apply": "surgery",
+    "Policy": "surgery",
+    "Rule": "surgery",
+    "At": "surgery",
     "insert": "surgery",
     "set_rate": "surgery",
     "strip": "surgery",
+    "thin": "surgery",
     "study": "studies",
-    "Watch": "checks.watching",
-    "watch": "checks.watching",
+    "Watch": "checks.watch",
+    "watch": "checks.watch",
 }
 _MODULES = ("algebra", "functional", "nn", "presets", "testing", "train")
 
 __all__ = [
     "CATALOG",
+    "At",
     "Drop",
     "InputError",
     "Key",
     "ModelKey",
+    "Policy",
+    "Rule",
     "Tape",
     "Watch",
     "algebra",
+    "apply",
+    "check",
     "explain",
+    "expose",
     "find",
     "frozen",
     "functional",
@@ -78,6 +92,7 @@ __all__ = [
     "strip",
     "study",
     "testing",
+    "thin",
     "train",
     "watch",
 ]

@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import thinned
-from thinned.checks.judging import judge
-from thinned.checks.units import Fallen
+from thinned.checks.watch.judging import judge
+from thinned.checks.watch.units import Fallen
 
 
 @pytest.fixture(autouse=True)
@@ -318,7 +318,7 @@ def test_gradients():
 
 
 def test_the_budget_is_kept(monkeypatch):
-    from thinned.checks import watching
+    from thinned.checks.watch import watching
 
     now = [0.0]
     monkeypatch.setattr(watching.time, "perf_counter", lambda: now[0])
@@ -469,7 +469,7 @@ def test_a_scripted_model_and_a_missing_target():
 def test_terminal():
     from rich.console import Console
 
-    from thinned.checks.live import View
+    from thinned.checks.watch.view import View
 
     watch = train(network(), 20)
     for terminal in (True, False):

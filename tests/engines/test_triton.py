@@ -57,12 +57,15 @@ def noises(x):
 def test_equals_the_readable_kernels(dtype):
     from thinned.engines.torch import triton
 
-    shapes = ((2, 3, 4, 5), (3, 8), (5, 7), (2, 3, 300))
-    for shape in shapes if GPU or dtype == torch.float32 else shapes[:1]:  # the interpreter takes 0.2 s a launch
+    for shape in ((2, 3, 4, 5), (3, 8), (5, 7), (2, 3, 300)):
         x = torch.linspace(-2, 2, max(1, int(torch.tensor(shape).prod()))).reshape(shape).to(dtype).to(DEVICE)
         layouts = [x, x.transpose(0, -1).contiguous().transpose(0, -1), x[:, :1].expand(shape)]
         if len(shape) == 4:
             layouts.append(x.contiguous(memory_format=torch.channels_last))
+        elif not GPU and dtype != torch.float32:  # the interpreter takes 0.2 s a launch
+            continue
+        if not GPU and (len(shape) != 4 or dtype != torch.float32):
+            layouts = layouts[:1]
         for given in layouts:
             for noise in noises(given):
                 tolerance = 1e-5 if dtype.itemsize > 2 else 2 * torch.finfo(dtype).eps

@@ -19,6 +19,7 @@ from .learned import (
 from .maps import cutout, disout, max_pool_dropout, weighted_channel_dropout
 from .named import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from .recurrent import weight_drop, zoneout
+from .thinning import thin_units, thinned_linear
 from .tokens import hidden_cut, patch_dropout
 from .weights import dare, mixout, shakeout, targeted
 from .words import embedding_dropout, word_dropout
@@ -66,6 +67,8 @@ __all__ = [
     "standout",
     "swapout",
     "targeted",
+    "thin_units",
+    "thinned_linear",
     "variational_divergence",
     "variational_dropout",
     "weight_drop",

@@ -6,7 +6,8 @@ import warnings
 from typing import Any
 
 from .._optional import missing
-from ..checks.watching import Watch, watch
+from ..checks.live import check
+from ..checks.watch import Watch, watch
 from ..nn import key, step
 
 try:
@@ -34,12 +35,12 @@ class _Inputs:
         self.args, self.named = (), None
 
 
-class WatchCallback(TrainerCallback):
+class WatchCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """:func:`thinned.watch` in a ``Trainer``. ``watch`` is the :class:`thinned.Watch`.
 
     The loss is the model's own (pass ``labels``), the validation loss the Trainer's ``eval_loss``. ``options``: of
-    :func:`thinned.watch`, such as ``every``, ``budget``, ``show``, ``log``. A callback knows no Trainer, so to log through it, call
-    ``WatchCallback().attach(trainer)``; else give it as ``callbacks=[WatchCallback()]``.
+    :func:`thinned.watch`, such as ``every``, ``budget``, ``show``, ``log``. A callback knows no Trainer, so to log through it,
+    call ``WatchCallback().attach(trainer)``; else give it as ``callbacks=[WatchCallback()]``.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -82,7 +83,7 @@ class WatchCallback(TrainerCallback):
             self.watch.close()
 
 
-class ThinnedCallback(TrainerCallback):
+class ThinnedCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """What a training loop does for thinned layers, done by the Trainer.
 
     ``key``: a seed; the masks are then functions of the optimizer step (:func:`thinned.key`), other ones on each rank.
@@ -111,10 +112,7 @@ class ThinnedCallback(TrainerCallback):
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._inputs is None or self._inputs.named is None or self.findings is not None:
             return
-        import thinned
-
-        run: Any = vars(thinned).get("check") or thinned.__getattr__("check")
-        self.findings = run(kwargs["model"], *self._inputs.args, **self._inputs.named)
+        self.findings = check(kwargs["model"], *self._inputs.args, **self._inputs.named)
         self._inputs.close()
         if self.findings:
             warnings.warn(str(self.findings), stacklevel=2)

@@ -8,8 +8,8 @@ from typing import Any
 
 from .._optional import missing
 from ..checks.finding import Findings
-from ..checks.judging import Verdict, judge
-from ..checks.watched import rows
+from ..checks.watch.judging import Verdict, judge
+from ..checks.watch.watched import rows
 
 try:
     import keras
@@ -20,9 +20,10 @@ except ImportError as e:
 class WatchCallback(keras.callbacks.Callback):  # type: ignore[misc]
     """Watch the dropout layers of a Keras model while it fits.
 
-    ``x``, ``y``: a batch of training data that is measured at the end of each ``every``-th epoch, with dropout and without; Keras
-    shows a callback no batch. ``window``: how many epochs a verdict looks back, at least 4. The validation loss is ``val_loss``.
-    Variables (those of random generators and of batch normalisation too) are put back, so that the fit is not changed.
+    ``x``, ``y``: a batch of training data that is measured at the end of each ``every``-th epoch, with dropout and without;
+    Keras shows a callback no batch. ``window``: how many epochs a verdict looks back, at least 4. The validation loss is
+    ``val_loss``. Variables (those of random generators and of batch normalisation too) are put back, so that the fit is not
+    changed.
 
     ``history``, ``verdicts`` and ``findings`` are as those of :class:`thinned.Watch`; printed, it is a table and the verdict.
     """

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from .._optional import missing
-from ..checks.watching import Watch, watch
+from ..checks.live import check
+from ..checks.watch import Watch, watch
 from ..nn import key, sampling, step
 
 try:
@@ -30,9 +31,9 @@ def inputs_of(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 class WatchCallback(Callback):  # type: ignore[misc]
     """:func:`thinned.watch` in a ``Trainer``. ``watch`` is the :class:`thinned.Watch`; values go to the trainer's loggers.
 
-    ``loss``: ``f(output, target)``; the batch is then ``(*inputs, target)`` of ``LightningModule.forward``. ``unpack``: a function
-    of the batch that gives such a tuple (or a dict of named inputs). ``monitor``: the name under which the validation loss
-    is logged. ``options``: of :func:`thinned.watch`, such as ``forward``, ``every``, ``budget``, ``show``.
+    ``loss``: ``f(output, target)``; the batch is then ``(*inputs, target)`` of ``LightningModule.forward``. ``unpack``: a
+    function of the batch that gives such a tuple (or a dict of named inputs). ``monitor``: the name under which the
+    validation loss is logged. ``options``: of :func:`thinned.watch`, such as ``forward``, ``every``, ``budget``, ``show``.
 
     ``trainer = Trainer(callbacks=[WatchCallback(loss=F.cross_entropy)])``
     """
@@ -87,9 +88,9 @@ class ThinnedCallback(Callback):  # type: ignore[misc]
 
     ``key``: a seed; the masks are then functions of the optimizer step (:func:`thinned.key`), other ones on each rank.
     ``samples``: a function of the batch that gives its examples' ids; then masks are the examples' own, on any number of
-    ranks. ``schedules``: move rates to ``trainer.global_step``. ``check``: run ``thinned.check`` on the first batch, and warn of
-    what it finds; ``unpack`` gives the model's inputs of a batch (default: all but the last of a tuple). ``sampling``: layers
-    draw in ``trainer.predict`` too.
+    ranks. ``schedules``: move rates to ``trainer.global_step``. ``check``: run ``thinned.check`` on the first batch, and warn
+    of what it finds; ``unpack`` gives the model's inputs of a batch (default: all but the last of a tuple). ``sampling``:
+    layers draw in ``trainer.predict`` too.
     """
 
     def __init__(
@@ -124,12 +125,9 @@ class ThinnedCallback(Callback):  # type: ignore[misc]
             self._checked(pl_module, batch)
 
     def _checked(self, model: Any, batch: Any) -> None:
-        import thinned
-
         given = self.unpack(batch) if self.unpack else batch[:-1] if isinstance(batch, (tuple, list)) else batch
         args, named = inputs_of(given)
-        run: Any = vars(thinned).get("check") or thinned.__getattr__("check")
-        self.findings = run(model, *args, **named)
+        self.findings = check(model, *args, **named)
         if self.findings:
             warnings.warn(str(self.findings), stacklevel=2)
 

@@ -26,6 +26,7 @@ from .method import MethodDropout
 from .modes import Tape, frozen, off, recording, replaying, sampling
 from .reweighted import MethodDropWeight, Mixout, Shakeout, Targeted
 from .state import DropState
+from .thinned import Thinned
 from .tokens import HiddenCut, PatchDropout
 from .weight import DropWeight
 from .words import EmbeddingDropout, WordDropout
@@ -75,6 +76,7 @@ __all__ = [
     "Swapout",
     "Tape",
     "Targeted",
+    "Thinned",
     "VariationalDropout",
     "WeightedChannelDropout",
     "WordDropout",

@@ -63,6 +63,11 @@ ADVICE: Mapping[str, Advice] = MappingProxyType(
             "One coin a unit instead of one an element.",
             "High rates: examples no longer average over masks, so gradients are noisy.",
         ),
+        "thinned": Advice(
+            "Wide linear layers whose training time counts: thinned.thin(model) makes their products smaller.",
+            "Less than no dropout where products dominate: a quarter of a hidden product at 0.5, and copies of what stays.",
+            "Dropout's rates untuned (0.3 stands for about 0.5); narrow layers and small batches, where copies dominate.",
+        ),
         "spatial": Advice(
             "Early and middle convolutions, and sequences of features.",
             "As dropout, with one coin a channel.",

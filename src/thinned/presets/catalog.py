@@ -108,6 +108,15 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "activation",
             'nn.Dropout("batchwise", p=0.5)',
         ),
+        "thinned": Preset(
+            "nn.Thinned",
+            "Thinning (batchwise dropout by smaller products)",
+            "Graham et al.",
+            2015,
+            "https://arxiv.org/abs/1502.02478",
+            "activation",
+            "nn.Thinned(0.3)",
+        ),
         # end of activations
         # maps
         "spatial": Preset(

@@ -1,10 +1,31 @@
 """Finding and changing the dropout of models that exist."""
 
+from .applying import apply
 from .edits import Edits
+from .exposing import expose
 from .insertion import insert
-from .rates import set_rate, strip
+from .policy import At, Policy, Rule
+from .rates import set_rate
 from .scaling import rescale
 from .sites import Site, Sites, find
+from .stripping import strip
 from .swap import replace
+from .thinning import thin
 
-__all__ = ["Edits", "Site", "Sites", "find", "insert", "replace", "rescale", "set_rate", "strip"]
+__all__ = [
+    "At",
+    "Edits",
+    "Policy",
+    "Rule",
+    "Site",
+    "Sites",
+    "apply",
+    "expose",
+    "find",
+    "insert",
+    "replace",
+    "rescale",
+    "set_rate",
+    "strip",
+    "thin",
+]

@@ -10,15 +10,15 @@ from torch.nn import functional as F
 
 _PRODUCTS = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, torch.mm, Tensor.bmm, Tensor.mm}
 _ADDED = {torch.addmm, torch.baddbmm, Tensor.addmm, Tensor.baddbmm}
-_RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
-_CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d, F.conv1d, F.conv2d, F.conv3d}
+RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
+CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d, F.conv1d, F.conv2d, F.conv3d}
 
 
 def flops(func: Any, args: Any, kwargs: Any, result: Any) -> float:
     """How many multiplications ``func`` did: linear layers, convolutions, products, attention; 0 for all others."""
     if func is F.linear:
-        return float(result.numel() * args[0].shape[-1])
-    if func in _CONVOLUTIONS:
+        return float(result.numel() * (args[0] if args else kwargs["input"]).shape[-1])
+    if func in CONVOLUTIONS:
         weight = args[1] if len(args) > 1 else kwargs["weight"]
         return float(result.numel() * weight[0].numel())
     if func in _PRODUCTS:
@@ -26,12 +26,12 @@ def flops(func: Any, args: Any, kwargs: Any, result: Any) -> float:
     if func in _ADDED:
         return float(result.numel() * args[1].shape[-1])
     if func is F.scaled_dot_product_attention:
-        query, keys = args[0], args[1] if len(args) > 1 else kwargs["key"]
+        query, keys = args[0] if args else kwargs["query"], args[1] if len(args) > 1 else kwargs["key"]
         return float(query.numel() * keys.shape[-2] + result.numel() * keys.shape[-2])
     if func is F.multi_head_attention_forward:
         query, keys = args[0], args[1]
         return float(2 * query.numel() * (query.shape[-1] + len(keys)) + 2 * keys.numel() * keys.shape[-1])
-    if func in _RECURRENT:
+    if func in RECURRENT:
         weights = [w for w in args[3 if isinstance(args[3], (list, tuple)) else 2] if w.dim() > 1]
         return float(sum(w.numel() for w in weights) * args[0].numel() // args[0].shape[-1])
     return 0.0

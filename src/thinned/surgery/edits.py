@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 
 from ..algebra.drop import Drop
 from ..nn import Dropout
+from .calls import Handler, Way, tapped, untapped
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,10 @@ class Swap:
     name: str
     before: nn.Module
     after: nn.Module
+
+    def do(self) -> None:
+        """Put the new module there."""
+        self.parent._modules[self.name] = self.after
 
     def undo(self) -> None:
         """Put the module back, unless something else stands there since."""
@@ -72,10 +79,14 @@ class Reset:
     """An attribute of a module that was set."""
 
     path: str
-    module: nn.Module
+    module: Any
     attribute: str
     before: float
     after: float
+
+    def do(self) -> None:
+        """Set it."""
+        setattr(self.module, self.attribute, self.after)
 
     def undo(self) -> None:
         """Set it back."""
@@ -94,13 +105,14 @@ class Insertion:
     module: nn.Module
     layer: nn.Module
     before: bool
+    hook: Any = field(compare=False)
     handles: list[Any] = field(default_factory=list, compare=False)
 
-    def do(self, hook: Any) -> None:
+    def do(self) -> None:
         """Make the layer the module's child, and send what passes through it."""
         self.module._modules[self.name] = self.layer
         register = self.module.register_forward_pre_hook if self.before else self.module.register_forward_hook
-        self.handles.append(register(hook))
+        self.handles.append(register(self.hook))
 
     def undo(self) -> None:
         """Take the layer out, unless something else stands there since."""
@@ -110,17 +122,73 @@ class Insertion:
             del self.module._modules[self.name]
 
     def __str__(self) -> str:
-        return f"{'before' if self.before else 'after'} {self.path}: {self.layer}"
+        return f"{'before' if self.before else 'after'} {self.path or 'the model'}: {self.layer}"
 
 
-Edit: TypeAlias = Swap | Repoint | Rescaled | Reset | Insertion
+@dataclass(frozen=True)
+class Shrink:
+    """A linear layer or convolution that computes the kept part alone."""
+
+    path: str
+    module: nn.Module
+    before: Any  # the forward pass that it had of its own; None: its class's
+    after: Any
+
+    def do(self) -> None:
+        """Let it compute the kept part."""
+        self.module.__dict__["forward"] = self.after
+
+    def undo(self) -> None:
+        """Give it its forward pass back, unless it has another since."""
+        if self.module.__dict__.get("forward") is self.after:
+            if self.before is None:
+                del self.module.__dict__["forward"]
+            else:
+                self.module.__dict__["forward"] = self.before
+
+    def __str__(self) -> str:
+        sides = [side for side, at in (("inputs", self.after.before), ("outputs", self.after.behind)) if at is not None]
+        return f"{self.path}: {self.module} multiplies the kept {' and '.join(sides)} alone"
+
+
+@dataclass(frozen=True)
+class Tapped:
+    """A call in a module's code that goes through a layer."""
+
+    path: str
+    name: str
+    module: nn.Module
+    layer: nn.Module
+    call: tuple[str, Way]
+    handler: Handler
+    where: str
+
+    def do(self) -> None:
+        """Make the layer the module's child, and send the call through it."""
+        self.module._modules[self.name] = self.layer
+        tapped(self.module).handlers[self.call] = self.handler
+
+    def undo(self) -> None:
+        """Let the call alone, unless something else stands there since."""
+        if self.module._modules.get(self.name) is self.layer:
+            del self.module._modules[self.name]
+            tapped(self.module).handlers.pop(self.call, None)
+            untapped(self.module)
+
+    def __str__(self) -> str:
+        path = f"{self.path}.{self.name}".lstrip(".")
+        return f"{path}: {self.layer} for {self.call[0]} at {self.where}"
+
+
+Edit: TypeAlias = Swap | Repoint | Rescaled | Reset | Insertion | Tapped | Shrink
 
 
 @dataclass(frozen=True)
 class Edits:
-    """The changes of one call, in order."""
+    """The changes of one call, in order. ``notes``: what else there is to say, such as why, and what was left alone."""
 
     edits: tuple[Edit, ...]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.edits)
@@ -129,6 +197,33 @@ class Edits:
         """Take everything back. A module that stands in a changed place since stays there."""
         for edit in reversed(self.edits):
             edit.undo()
+        forget(self.edits)
 
     def __repr__(self) -> str:
-        return "\n".join(map(str, self.edits)) or "nothing changed"
+        return "\n".join([*map(str, self.edits or ["nothing changed"]), *(f"note: {note}" for note in self.notes)])
+
+
+def done(edits: Iterable[Swap | Reset | Insertion | Tapped | Shrink], notes: Iterable[str] = ()) -> Edits:
+    """Make the changes, all or none, and return what takes them back."""
+    made = Edits(tuple(edits), tuple(notes))
+    try:
+        for edit in edits:
+            edit.do()
+    except BaseException:
+        made.undo()
+        raise
+    forget(made.edits)
+    return made
+
+
+def forget(edits: tuple[Edit, ...]) -> None:
+    """Let compiled models be compiled anew where layers came or went: a graph is not told of new hooks."""
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is not None and any(isinstance(edit, (Swap, Insertion, Tapped, Shrink)) for edit in edits):
+        dynamo.reset()
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """The model that torch.compile wraps, so that names are those of the model itself."""
+    inner = getattr(model, "_orig_mod", model)
+    return inner if isinstance(inner, nn.Module) else model

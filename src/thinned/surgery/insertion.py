@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from ..algebra.drop import Drop
 from ..algebra.schedule import SCHEDULES, Schedule
 from ..nn import Dropout
 from ..nn.host import Host
-from .edits import Edits, Insertion
+from .edits import Edits, Insertion, done, plain
 from .targets import Where, targets
 
 
@@ -46,32 +46,41 @@ def insert(
 
     Each place has a layer of its own, which is the module's child ``dropout_after`` (``dropout_before``), so that keys, modes,
     ``train()`` and :func:`find` know it; no name of a parameter changes and checkpoints load. Of a Sequential the last (first)
-    module is meant. A place that has its layer stays as it is, so doing it again changes nothing. ``.undo()`` takes them out.
+    module is meant. A module that stands in several places, or is called several times, has one layer for all of them. A place
+    that has its layer stays as it is, so doing it again changes nothing. Compiled models are compiled anew at their next
+    call. ``.undo()`` takes the layers out.
 
     All is checked before the first change. Raises :class:`thinned.InputError` unless one of the two is given, where it
     names nothing, and for lists of modules, which are not called.
     """
     if (after is None) == (before is None):
         raise InputError("insert needs after= or before=, one of them, such as after=torch.nn.ReLU")
-    first = before is not None
-    child = "dropout_before" if first else "dropout_after"
+    model, first = plain(model), before is not None
     found = targets(model, before if first else after, lambda m: not isinstance(m, Host), "module")
+    return done(insertions(found, what, first))
+
+
+def insertions(
+    found: Iterable[tuple[str, nn.Module]],
+    what: float | str | Drop | Schedule | Callable[[str, nn.Module], nn.Module | None],
+    first: bool,
+) -> list[Insertion]:
+    """The layers to put before (``first``) or after modules, where there is none; nothing is changed yet."""
+    child = "dropout_before" if first else "dropout_after"
     edits: list[Insertion] = []
     for path, named in found:
-        module = _called(path, named, first)
+        module = called(path, named, first)
         if child in module._modules or any(edit.module is module for edit in edits):
             continue
         layer = what(path, module) if callable(what) and not isinstance(what, SCHEDULES) else Dropout(what)
         if layer is None:
             continue
         layer.train(module.training)
-        edits.append(Insertion(path, child, module, layer, first))
-    for edit in edits:
-        edit.do(Through(edit.layer, first))
-    return Edits(tuple(edits))
+        edits.append(Insertion(path, child, module, layer, first, Through(layer, first)))
+    return edits
 
 
-def _called(path: str, module: nn.Module, first: bool) -> nn.Module:
+def called(path: str, module: nn.Module, first: bool) -> nn.Module:
     """The module that runs first (last) in ``module``: a Sequential would run a child of its own."""
     while isinstance(module, nn.Sequential) and len(module):
         module = module[0 if first else -1]

@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import nn
 
-from .._errors import InputError, probability
+from .._errors import probability
 from ..nn import MethodDropout
 from ..nn.host import Host
 from ..nn.learned import Learned
-from .edits import Edits, Reset
+from .edits import Edits, Reset, done, plain
 from .targets import Where, targets
 
-_NAMES = ("p", "drop_prob", "drop_rate", "dropout_p", "dropout", "rate")
+RATES = ("p", "drop_prob", "drop_rate", "dropout_p", "dropout", "rate", "prob", "drop")
 
 
 def rate_of(module: nn.Module) -> str | None:
@@ -26,7 +26,7 @@ def rate_of(module: nn.Module) -> str | None:
     drops = isinstance(module, (Host, nn.modules.dropout._DropoutNd)) or "drop" in type(module).__name__.lower()
     if not drops:
         return None
-    values = {name: getattr(module, name, None) for name in _NAMES}
+    values = {name: getattr(module, name, None) for name in RATES}
     return next((n for n, v in values.items() if isinstance(v, (int, float)) and not isinstance(v, bool)), None)
 
 
@@ -39,10 +39,12 @@ def set_rate(model: nn.Module, rate: float | Callable[[str, nn.Module], float | 
     torch count. A rate that a schedule moves moves on at its next step, and rates that are learned are not set.
 
     All is checked before the first change. ``.undo()`` takes it back; doing it again changes nothing. Functional dropout has
-    no layer: :func:`thinned.find` shows its line. Raises :class:`thinned.InputError` for a rate outside [0, 1] or a ``where``
-    that names nothing.
+    no layer until :func:`thinned.expose` gives it one. Raises :class:`thinned.InputError` for a rate outside [0, 1] or a
+    ``where`` that names nothing.
     """
-    found = targets(model, where, lambda m: rate_of(m) is not None, "layer with a rate")
+    if not callable(rate):
+        probability(rate)
+    found = targets(plain(model), where, lambda m: rate_of(m) is not None, "layer with a rate")
     edits = []
     for name, module in found:
         attribute: Any = rate_of(module)
@@ -53,18 +55,4 @@ def set_rate(model: nn.Module, rate: float | Callable[[str, nn.Module], float | 
         after = probability(wanted, f"the rate of {name or 'the model'}")
         if after != before:
             edits.append(Reset(name, module, attribute, before, after))
-    if not callable(rate):
-        probability(rate)
-    done = Edits(tuple(edits))
-    try:
-        for edit in edits:
-            setattr(edit.module, edit.attribute, edit.after)
-    except InputError:  # a layer that takes no such rate
-        done.undo()
-        raise
-    return done
-
-
-def strip(model: nn.Module, where: Where = None) -> Edits:
-    """Set rates to 0, so that training draws nothing: :func:`set_rate` at 0. ``.undo()`` gives them back."""
-    return set_rate(model, 0.0, where)
+    return done(edits)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import random
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode, resolve_name
+from torch import nn
 
 from .._errors import InputError
 from ..nn.host import Host
-from .costs import flops
+from . import page
+from .observe import Run, left_as_it_was, observe
+from .rates import RATES
 
 
 @dataclass(frozen=True)
@@ -50,9 +47,23 @@ class Site:
 
 
 class Sites(tuple[Site, ...]):
-    """All sites of a model, in the order of their first draw. Printed, it is a table."""
+    """All sites of a model, in the order of their first draw. Printed, it is a table; :meth:`save` makes a page of it."""
 
     __slots__ = ()
+
+    def to_html(self, title: str = "Dropout in this model") -> str:
+        """A page, whole in one file and without scripts: the model as a tree, its rates against what fell, modes, places."""
+        return page.html(self, title)
+
+    def save(self, path: str | Path, title: str = "Dropout in this model") -> None:
+        """Write :meth:`to_html` into a file."""
+        Path(path).write_text(self.to_html(title), encoding="utf-8")
+
+    def plot(self, path: str | Path, title: str = "Dropout in this model") -> None:
+        """Write a picture, one bar a site, into a file that ends in ``.svg``."""
+        if Path(path).suffix.lower() != ".svg":
+            raise InputError(f"the picture is SVG, so its file ends in .svg, but got {str(path)!r}")
+        Path(path).write_text(page.svg(self, title), encoding="utf-8")
 
     def __str__(self) -> str:
         if not self:
@@ -93,257 +104,15 @@ def find(model: nn.Module, *inputs: Any, **named: Any) -> Sites:
         raise InputError("a scripted model cannot be observed; pass the model that it was made from")
     if not inputs and not named:
         return Sites(_read(model))
-    with _left_as_it_was(model):
+    with left_as_it_was(model):
         runs = []
         for training in (True, False):
             model.train(training)
-            runs.append(_observe(model, inputs, named))
+            runs.append(observe(model, inputs, named))
     return Sites(_merged(*runs))
 
 
-@contextmanager
-def _left_as_it_was(model: nn.Module) -> Iterator[None]:
-    modes = [(m, m.training) for m in model.modules()]
-    buffers = [(b, b.detach().clone()) for b in model.buffers()]
-    state = random.getstate()
-    try:
-        with torch.random.fork_rng(), torch.no_grad():
-            yield
-    finally:
-        random.setstate(state)
-        for module, training in modes:
-            module.training = training
-        with torch.no_grad():
-            for buffer, values in buffers:
-                buffer.copy_(values)
-
-
-@dataclass
-class _Seen:
-    """What one call site did in one pass."""
-
-    name: str
-    module: str
-    kind: str
-    function: str
-    where: str
-    rate: float | None
-    shape: tuple[int, ...] | None
-    flops_before: float
-    parameters_before: int
-    calls: int = 0
-    fell: int = 0
-    of: int = 0
-
-    @property
-    def place(self) -> tuple[str, str, str, str]:
-        return self.name, self.kind, self.function, self.where
-
-
-@dataclass
-class _Run:
-    """One pass: what drew, what was called, what it cost."""
-
-    seen: dict[tuple[str, str, str, str], _Seen] = field(default_factory=dict)
-    draws: int = 0
-    flops: float = 0.0
-    called: set[int] = field(default_factory=set)
-    parameters: int = 0
-    stack: list[tuple[str, nn.Module]] = field(default_factory=list)
-
-    def note(self, kind: str, function: str, rate: float | None, shape: Any, fell: int = 0, of: int = 0) -> None:
-        name, module = self.stack[-1] if self.stack else ("", None)
-        new = _Seen(
-            name, type(module).__name__, kind, function, _where(), rate, None if shape is None else tuple(shape),
-            self.flops, self.parameters,
-        )  # fmt: skip
-        self.draws += 1
-        one = self.seen.setdefault(new.place, new)
-        one.calls, one.fell, one.of = one.calls + 1, one.fell + fell, one.of + of
-
-    def enter(self, name: str, module: nn.Module) -> None:
-        self.stack.append((name, module))
-
-    def leave(self) -> None:
-        _, module = self.stack.pop()
-        for p in module._parameters.values():
-            if p is not None and id(p) not in self.called:
-                self.called.add(id(p))
-                self.parameters += p.numel()
-
-
-def _observe(model: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> _Run:
-    with observing(model) as run:
-        model(*inputs, **named)
-    return run
-
-
-@contextmanager
-def observing(model: nn.Module) -> Iterator[_Run]:
-    """Within: what ``model`` draws is noted, call by call, in what this yields."""
-    run = _Run()
-    with ExitStack() as stack:
-        for name, module in model.named_modules():
-            _hook(stack, run, name, module)
-        stack.enter_context(_python_random(run))
-        stack.enter_context(_Functions(run))
-        yield run
-
-
-def _hook(stack: ExitStack, run: _Run, name: str, module: nn.Module) -> None:
-    """Know when ``module`` runs; of our own layers also what they drop, of everybody's whether the generator moved unseen."""
-    started: list[Any] = []
-    known = type(module).__module__.startswith("torch.nn.")  # whose draws are all functions that are seen
-
-    def before(_: Any, args: Any, kwargs: Any) -> None:
-        run.enter(name, module)
-        started.append((run.draws, None if known else torch.get_rng_state()))
-
-    def after(_: Any, args: Any, kwargs: Any, result: Any) -> None:
-        draws, state = started.pop()
-        if isinstance(module, Host):
-            if module.mode() == "sample" and getattr(module, "p", True):
-                given, out = _first(args), _first(result)
-                fell, of = _fell(given, out)
-                run.note("dropout", type(module).__name__, getattr(module, "p", None), _shape(given), fell, of)
-        elif state is not None and draws == run.draws and not torch.equal(state, torch.get_rng_state()):
-            run.note("unseen", type(module).__name__, None, _shape(_first(args)))
-        run.leave()
-
-    for handle in (
-        module.register_forward_pre_hook(before, with_kwargs=True),
-        module.register_forward_hook(after, with_kwargs=True, always_call=False),
-    ):
-        stack.callback(handle.remove)
-
-
-def _first(given: Any) -> Tensor | None:
-    found = torch.utils._pytree.tree_leaves(given)
-    return next((t for t in found if isinstance(t, Tensor)), None)
-
-
-def _shape(x: Tensor | None) -> Any:
-    return None if x is None else x.shape
-
-
-def _fell(given: Tensor | None, result: Tensor | None) -> tuple[int, int]:
-    """(how many elements became 0, of how many that were not)."""
-    if given is None or result is None or given.shape != result.shape:
-        return 0, 0
-    was = given != 0
-    return int((was & (result == 0)).sum()), int(was.sum())
-
-
-@contextmanager
-def _python_random(run: _Run) -> Iterator[None]:
-    """See draws of Python's ``random``, which some libraries drop layers by."""
-    names = ("random", "uniform", "randint", "choice", "choices", "sample", "shuffle", "gauss", "betavariate")
-    originals = {name: getattr(random, name) for name in names}
-
-    def seen(name: str) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            run.note("python", f"random.{name}", None, None)
-            return originals[name](*args, **kwargs)
-
-        return call
-
-    try:
-        for name in names:
-            setattr(random, name, seen(name))
-        yield
-    finally:
-        for name, original in originals.items():
-            setattr(random, name, original)
-
-
-class _Functions(TorchFunctionMode):
-    """See torch's functions as they are called, with their arguments."""
-
-    def __init__(self, run: _Run) -> None:
-        super().__init__()
-        self.run = run
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        within = self.run.stack[-1][1] if self.run.stack else None
-        drawn = None if isinstance(within, Host) else _draw(func, args, kwargs)
-        result = func(*args, **kwargs)
-        if drawn is not None and drawn[0]:
-            kind, rate = drawn
-            fell, of = 0, 0
-            if kind == "mask":
-                fell, of = int((result == 0).sum()), result.numel()
-            elif kind == "dropout":
-                fell, of = _fell(_first((args, kwargs)), _first(result))
-            self.run.note(kind, _name(func), rate, _shape(_first(result if kind == "noise" else (args, kwargs))), fell, of)
-        self.run.flops += flops(func, args, kwargs, result)
-        return result
-
-
-def _name(func: Any) -> str:
-    known: str = resolve_name(func) or getattr(func, "__name__", repr(func))
-    return known.replace("torch.nn.functional.", "F.").replace("torch._VF.", "torch.").replace("torch._C._nn.", "F.")
-
-
-def _given(args: Any, kwargs: Any, place: int, name: str, otherwise: Any) -> Any:
-    return args[place] if len(args) > place else kwargs.get(name, otherwise)
-
-
-_DROPOUTS: dict[Any, tuple[str, bool]] = {  # the argument that switches them on, and its default
-    F.dropout: ("training", True), F.dropout1d: ("training", True), F.dropout2d: ("training", True),
-    F.dropout3d: ("training", True), F.alpha_dropout: ("training", False), F.feature_alpha_dropout: ("training", False),
-    torch.dropout: ("train", True), torch.native_dropout: ("train", True), torch.feature_dropout: ("train", True),
-    torch.alpha_dropout: ("train", True), torch.feature_alpha_dropout: ("train", True), torch.dropout_: ("train", True),
-    torch.feature_dropout_: ("train", True), torch.alpha_dropout_: ("train", True),
-}  # fmt: skip
-_MASKS = {torch.bernoulli, Tensor.bernoulli, Tensor.bernoulli_}
-_NOISE = {
-    torch.rand, torch.rand_like, torch.randn, torch.randn_like, torch.randint, torch.randint_like, torch.randperm, torch.normal,
-    torch.poisson, torch.multinomial, torch.binomial, Tensor.uniform_, Tensor.normal_, Tensor.random_, Tensor.exponential_,
-    Tensor.geometric_, Tensor.cauchy_, Tensor.log_normal_, Tensor.multinomial, F.gumbel_softmax,
-}  # fmt: skip
-_RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
-
-
-def _draw(func: Any, args: Any, kwargs: Any) -> tuple[str, float | None] | None:
-    """(the kind, the rate) of a function that may draw; the kind is "" where it does not this time. None for all others."""
-    if func in _DROPOUTS:
-        switch, default = _DROPOUTS[func]
-        p, on = float(_given(args, kwargs, 1, "p", 0.5)), bool(_given(args, kwargs, 2, switch, default))
-        return ("dropout" if on and p > 0 else ""), p
-    if func is F.scaled_dot_product_attention:
-        p = float(_given(args, kwargs, 4, "dropout_p", 0.0))
-        return ("attention" if p > 0 else ""), p
-    if func is F.multi_head_attention_forward:
-        p, on = float(_given(args, kwargs, 10, "dropout_p", 0.0)), bool(_given(args, kwargs, 13, "training", True))
-        return ("attention" if on and p > 0 else ""), p
-    if func in _RECURRENT:
-        packed = isinstance(args[3], (list, tuple))  # (data, batch_sizes, hx, weights, ...) of packed sequences
-        layers, p, train = args[5:8] if packed else args[4:7]
-        return ("recurrent" if train and p > 0 and layers > 1 else ""), float(p)
-    if func is torch.rrelu or func is F.rrelu:
-        return ("noise" if _given(args, kwargs, 3, "training", False) else ""), None
-    if func in _MASKS:
-        keep = _given(args, kwargs, 1, "p", 0.5 if func is Tensor.bernoulli_ else None)
-        return "mask", (1.0 - float(keep) if isinstance(keep, (int, float)) else None)
-    return ("noise", None) if func in _NOISE else None
-
-
-_OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
-
-
-def _where() -> str:
-    """File and line of the innermost call outside torch and this package."""
-    frame = sys._getframe(2)
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if not name.startswith(_OURS):
-            return f"{name}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
-    return ""
-
-
-def _merged(train: _Run, evaluation: _Run) -> Iterator[Site]:
+def _merged(train: Run, evaluation: Run) -> Iterator[Site]:
     """The sites of both passes; what both saw is one."""
     for place in [*train.seen, *(p for p in evaluation.seen if p not in train.seen)]:
         one, run = (train.seen[place], train) if place in train.seen else (evaluation.seen[place], evaluation)
@@ -355,9 +124,6 @@ def _merged(train: _Run, evaluation: _Run) -> Iterator[Site]:
         )  # fmt: skip
 
 
-_RATES = ("p", "drop_prob", "drop_rate", "dropout_p", "dropout", "rate", "drop")
-
-
 def _read(model: nn.Module) -> Iterator[Site]:
     """The layers that hold a rate: hosts, dropout by class or name, attention and recurrent networks."""
     for name, module in model.named_modules():
@@ -366,7 +132,7 @@ def _read(model: nn.Module) -> Iterator[Site]:
         kind = "attention" if isinstance(module, nn.MultiheadAttention) else kind
         if not kind:
             continue
-        values = (getattr(module, a, None) for a in _RATES)
+        values = (getattr(module, a, None) for a in RATES)
         rate = next((float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)), None)
         if kind != "dropout" and not rate:
             continue

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn as torch_nn
 
 from .. import nn
-from .edits import Edits, Swap
+from .edits import Edits, Swap, done, plain
 
 _OURS: dict[type[torch_nn.Module], Callable[..., nn.Dropout]] = {
     torch_nn.Dropout: nn.Dropout,
@@ -18,7 +18,7 @@ _OURS: dict[type[torch_nn.Module], Callable[..., nn.Dropout]] = {
     torch_nn.FeatureAlphaDropout: nn.FeatureAlphaDropout,
 }
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def replace(model: torch_nn.Module) -> Edits:
@@ -30,14 +30,12 @@ def replace(model: torch_nn.Module) -> Edits:
     """
     made: dict[int, nn.Dropout] = {}
     edits = []
-    for path, parent in model.named_modules():
+    for path, parent in plain(model).named_modules():
         for name, child in parent._modules.items():
-            if child is None or type(child) not in _OURS or any(getattr(child, hooks) for hooks in _HOOKS):
+            if child is None or type(child) not in _OURS or any(getattr(child, hooks) for hooks in HOOKS):
                 continue
             if id(child) not in made:
                 made[id(child)] = _OURS[type(child)](child.p, child.inplace)
                 made[id(child)].train(child.training)
             edits.append(Swap(f"{path}.{name}".lstrip("."), parent, name, child, made[id(child)]))
-    for edit in edits:
-        edit.parent._modules[edit.name] = edit.after
-    return Edits(tuple(edits))
+    return done(edits)

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._errors import InputError, real, whole
-from .finding import Findings
+from ..._errors import InputError, real, whole
+from ..finding import Findings
 from .judging import Verdict, judge
 from .passes import measure
 from .sinks import Sinks
@@ -66,7 +66,8 @@ class Watch:
 
         ``batch``: what the model is called with; with a loss function the last one is the target: ``watch.step(x, y)``,
         ``watch.step(x1, x2, y)``. ``named``: named inputs. ``loss``: the step's own loss, for the record. On a sampled step
-        the batch goes twice through the model, as it stands and in evaluation, and once more where batch normalisation trains. Passes on what the model raises.
+        the batch goes twice through the model, as it stands and in evaluation, and once more where batch normalisation
+        trains. Passes on what the model raises.
         """
         if not self._active:
             return False
@@ -111,7 +112,7 @@ class Watch:
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
-        """What the run says so far, in sentences; thresholds and their reasons stand in ``thinned.checks.judging``."""
+        """What the run says so far, in sentences; thresholds and their reasons stand in ``thinned.checks.watch.judging``."""
         return self._judge()[0]
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .._errors import InputError
+from ..._errors import InputError
 
 _PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel)
 

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .._errors import InputError
-from .._optional import missing
+from ..._errors import InputError
+from ..._optional import missing
 
 Send = Callable[[dict[str, float], int], Any]
 
@@ -82,7 +82,7 @@ def _tensorboard(folder: str) -> Any:
 
 def _view() -> Any:
     try:
-        from .live import View
+        from .view import View
     except ImportError as e:
         raise ImportError(missing(e, "watch")) from e
     return View()

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..algebra.fill import Zero
-from ..algebra.law import Bernoulli
-from ..nn import Dropout
-from ..nn.host import Host
-from ..surgery.rates import rate_of
-from ..surgery.sites import observing
+from ...algebra.fill import Zero
+from ...algebra.law import Bernoulli
+from ...nn import Dropout
+from ...nn.host import Host
+from ...surgery.observe import observing
+from ...surgery.rates import rate_of
 from .units import Functions, Units
 from .untouched import evaluating, untouched
 

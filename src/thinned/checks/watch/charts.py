@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .._errors import InputError
-from .._optional import missing
+from ..._errors import InputError
+from ..._optional import missing
 
 try:
     from matplotlib.figure import Figure

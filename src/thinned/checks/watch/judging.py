@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean, median, stdev
 from typing import Any
 
-from .finding import Finding, Findings
+from ..finding import Finding, Findings
 
 Record = dict[str, Any]
 

@@ -1,0 +1,48 @@
+"""The rule on the variance that batch normalisation averages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+
+from ..finding import Finding
+from .battery import Battery
+
+LOW, HIGH = 0.9, 1.1
+ERRORS = 5.0  # standard errors of the ratio
+
+
+def variance_shift(battery: Battery) -> Iterator[Finding]:
+    """L5: what batch normalisation is given varies less, or more, in evaluation than in training, behind a dropout.
+
+    Statistic: the ratio of variances, evaluation to training, each summed over channels. The evaluation has running
+    statistics that are the exact averages of what the training passes saw, so that old or fresh ones do not count. A ratio
+    outside [0.9, 1.1] by more than 5 standard errors, taken over the training passes, is a finding. Where the input is what a
+    dropout of rate p returned, the predicted ratio is v / ((c^2 + v) / q - c^2), for channels of mean c and variance v and
+    q = 1 - p (Li et al. 2019).
+    """
+    if battery.adapted is None:
+        return
+    for name, calls in battery.adapted.norms.items():
+        seen = [r.norms[name][0] for r in battery.training if name in r.norms]
+        if not seen or not seen[0].draws or not hasattr(battery.model.get_submodule(name), "running_var"):
+            continue
+        if battery.model.get_submodule(name).running_var is None:
+            continue
+        totals = torch.stack([n.var.sum() for n in seen])
+        mean, rest = float(totals.mean()), float(calls[0].var.sum())
+        if not mean or len(seen) < 4:
+            continue
+        ratio = rest / mean
+        error = ratio * float(totals.std()) / mean / math.sqrt(len(seen))
+        if LOW - ERRORS * error <= ratio <= HIGH + ERRORS * error:
+            continue
+        evidence: list[tuple[str, float | str]] = [("ratio", ratio), ("standard error", error)]
+        if seen[0].direct is not None and seen[0].direct < 1:
+            c, v = calls[0].mean, calls[0].var
+            predicted = float(v.sum() / ((c * c + v) / (1.0 - seen[0].direct) - c * c).sum())
+            evidence.append(("predicted", predicted))
+        yield Finding("L5", f"its input has {ratio:.2f} times the variance in evaluation that it has in training", site=name,
+                      evidence=tuple(evidence))  # fmt: skip

@@ -1,0 +1,251 @@
+"""A policy in a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .. import nn as ours
+from .._errors import InputError, unknown
+from ..algebra.schedule import SCHEDULES
+from ..nn.around import Around
+from ..nn.host import Host
+from .calls import Way
+from .edits import Edits, Insertion, Reset, Swap, Tapped, done, plain
+from .exposing import CONTAINERS
+from .flow import activations, before_norm
+from .insertion import insertions
+from .policies import AUTOMATIC, automatic
+from .policy import At, Policy, Rule
+from .rates import rate_of
+from .swap import HOOKS
+from .targets import targets
+from .trace import Trace, trace
+
+_Edit = Insertion | Reset | Swap | Tapped
+
+
+def apply(model: nn.Module, policy: Policy | str | Path, *inputs: Any, rate: float | None = None, **named: Any) -> Edits:
+    """Put dropout into ``model`` as a policy says, in place.
+
+    ``policy``: a :class:`thinned.Policy`, or a file that one was saved in (a study's ``policy.json`` too), or the name of an
+    automatic one: "hidden", "head", "depth", "input", or "paper"; what they do is told at the functions of these names in
+    ``thinned.surgery.policies``, which give them as records to read, save and change. ``inputs``, ``named``: the model's, with
+    which it is run to see what automatic policies and rules on places and calls mean. ``rate``: of all places; for "depth" of
+    the deepest one; None leaves the policy's own.
+
+    Rules are done in order. Each place has one layer, and where one is already its rate is set, so doing it again changes
+    nothing. A module that is called at several places has one layer for all. No name of a parameter changes, parameters stay
+    the same objects, and compiled models are compiled anew at their next call. With inputs, ``notes`` say where dropout
+    comes directly before batch normalisation (Li et al. 2019). All is checked before the first change; ``.undo()`` takes it
+    back.
+
+    Raises :class:`thinned.InputError` for a policy that is not known or means nothing in this model.
+    """
+    model = plain(model)
+    if inputs and rate is None and isinstance(inputs[0], (int, float)):
+        raise InputError(f"inputs are the model's; a rate is given by name: rate={inputs[0]}")
+    if isinstance(policy, str) and policy in AUTOMATIC:
+        policy = automatic(policy, model, inputs, named, rate)
+    else:
+        if isinstance(policy, (str, Path)):
+            policy = _loaded(policy)
+        if not isinstance(policy, Policy):
+            raise InputError(f"policy has to be a Policy, a file or one of {', '.join(AUTOMATIC)}, but got {policy!r}")
+        policy = policy if rate is None else policy.at(rate)
+    seen = trace(model, inputs, named) if inputs or named else None
+    edits: list[_Edit] = []
+    notes = list(policy.notes)
+    for number, rule in enumerate(policy.rules, 1):
+        try:
+            edits += _planned(model, rule, seen, edits)
+        except InputError as error:
+            raise InputError(f"rule {number} ({rule}): {error}") from None
+    notes += _shifted(seen, edits)
+    return done(edits, dict.fromkeys(notes))
+
+
+def _loaded(policy: str | Path) -> Policy:
+    if isinstance(policy, str) and not policy.endswith(".json") and not Path(policy).exists():
+        raise unknown("policy", policy, AUTOMATIC)
+    return Policy.load(policy)
+
+
+def _planned(model: nn.Module, rule: Rule, seen: Trace | None, before: list[_Edit]) -> list[_Edit]:
+    """What a rule changes, besides what earlier ones do."""
+    if rule.do == "set rate":
+        found = _found(model, rule, seen, lambda m: rate_of(m) is not None, "layer with a rate")
+        return [edit for name, module in found if (edit := _reset(name, module, rule.rate)) is not None]
+    if rule.do == "replace":
+        return [edit for name, module in _found(model, rule, seen, _replaceable, "layer to replace")
+                for edit in _swapped(model, name, module, rule)]  # fmt: skip
+    first = rule.do == "insert before"
+    if isinstance(rule.where, At) and rule.where.kind == "call":
+        return _tapped(model, rule, rule.where, seen, before)
+    if isinstance(rule.where, At) and rule.where.kind == "place" and rule.where.name != "input":
+        where = _hidden(rule.where, seen)
+        return [e for at in where for e in _planned(model, Rule(rule.do, at, rule.rate, rule.drop), seen, before)]
+    edits: list[_Edit] = []
+    for name, module in _found(model, rule, seen, lambda m: not isinstance(m, Host), "module"):
+        new = insertions([(name, module)], lambda *_: ours.Dropout(rule.point()), first)
+        taken = [e for e in before + edits if isinstance(e, Insertion)]
+        edits += [e for e in new if all(e.module is not t.module or e.name != t.name for t in taken)]
+        if not new:
+            edits += _already(name, module, first, rule)
+    return edits
+
+
+def _already(name: str, module: nn.Module, first: bool, rule: Rule) -> list[_Edit]:
+    """The layer that stands there takes the rule's rate."""
+    from .insertion import called
+
+    child = "dropout_before" if first else "dropout_after"
+    layer = called(name, module, first)._modules.get(child)
+    edit = _reset(f"{name}.{child}".lstrip("."), layer, rule.point().rate) if isinstance(layer, nn.Module) else None
+    return [] if edit is None else [edit]
+
+
+def _reset(name: str, module: nn.Module, rate: float | None) -> Reset | None:
+    attribute = rate_of(module)
+    if attribute is None or rate is None or getattr(module, attribute) == rate:
+        return None
+    return Reset(name, module, attribute, getattr(module, attribute), rate)
+
+
+def _found(
+    model: nn.Module, rule: Rule, seen: Trace | None, fits: Callable[[nn.Module], bool], what: str
+) -> list[tuple[str, nn.Module]]:
+    where = rule.where
+    if not isinstance(where, At):
+        return targets(model, where, fits, what)
+    modules = dict(model.named_modules())
+    if where.kind == "class":
+        found = [(n, m) for n, m in modules.items() if fits(m) and _is_a(m, where.name)]
+        if not found:
+            raise InputError(f"this model has no {what} of class {where.name!r}")
+        return found
+    if where.kind == "place":
+        if where.name == "input":
+            return [("", model)]
+        if where.name == "hidden weights" and seen is not None:
+            live = seen.reaches_weights()
+            names = [e.module for e in seen.events if e.weighted and e.module and any(v.number in live for v in e.results)]
+            return [(n, modules[n]) for n in dict.fromkeys(names) if fits(modules[n])]
+        raise InputError(f"the place {where.name!r} is found by running the model; pass its inputs")
+    if where.name not in modules:
+        raise unknown("module", where.name, modules)
+    if not fits(modules[where.name]):
+        raise InputError(f"{where.name or 'the model'} is no {what}")
+    return [(where.name, modules[where.name])]
+
+
+def _is_a(module: nn.Module, name: str) -> bool:
+    return any(name in (c.__name__, f"{c.__module__}.{c.__qualname__}") for c in type(module).__mro__)
+
+
+def _hidden(where: At, seen: Trace | None) -> list[At]:
+    """All hidden activations, or one of so many."""
+    words = where.name.split()
+    shape = words[:1] == ["hidden"] and (len(words) == 1 or (len(words) == 4 and words[2] == "of"))
+    if not shape or not all(w.isdigit() for w in words[1::2]):
+        raise InputError(f"a place is 'input', 'hidden' or such as 'hidden 1 of 2', but got {where.name!r}")
+    if seen is None:
+        raise InputError(f"the place {where.name!r} is found by running the model; pass its inputs")
+    found = [at for at, _ in activations(seen)]
+    if len(words) == 1:
+        return found
+    number, count = int(words[1]), int(words[3])
+    if len(found) != count or not 1 <= number <= count:
+        raise InputError(
+            f"the policy is for {count} hidden activations, and this model has {len(found)}"
+            f"{': ' + ', '.join(map(str, found[:6])) if found else ''}; give rules with names of this model's modules"
+        )
+    return [found[number - 1]]
+
+
+def _replaceable(module: nn.Module) -> bool:
+    weights = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase)
+    return isinstance(module, (nn.modules.dropout._DropoutNd, ours.Dropout, *weights)) and not isinstance(module, Around)
+
+
+def _swapped(model: nn.Module, name: str, module: nn.Module, rule: Rule) -> list[_Edit]:
+    """The module's places in the tree, each with what comes there."""
+    point = rule.point()
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        if isinstance(module, ours.Dropout) and module.point == point and module.schedule is None:
+            return []
+        if isinstance(getattr(module, "schedule", None), SCHEDULES):
+            raise InputError(f"{name} has a schedule; set its rate instead")
+        after: nn.Module = ours.Dropout(point if rule.rate is not None or rule.drop is None else point.at(module.p))
+    elif rule.drop is None or "connect" not in point.name:
+        raise InputError(f"{name} is a {type(module).__name__}, which only a drop of weights ('dropconnect') can replace")
+    else:
+        after = ours.DropWeight(module, point.rate)
+    if any(getattr(module, hooks) for hooks in HOOKS):
+        raise InputError(f"{name} has hooks of its own, which would be lost; remove them or leave the layer out")
+    after.train(module.training)
+    places = [(path, parent, child) for path, parent in model.named_modules(remove_duplicate=True)
+              for child, m in parent._modules.items() if m is module]  # fmt: skip
+    if not places:
+        raise InputError("the model itself cannot be replaced; pass what holds it")
+    return [Swap(f"{path}.{child}".lstrip("."), parent, child, module, after) for path, parent, child in places]
+
+
+class _Through:
+    """A call whose result, or one of whose operands, goes through a layer."""
+
+    def __init__(self, layer: nn.Module, operand: int | None) -> None:
+        self.layer, self.operand = layer, operand
+
+    def __call__(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if self.operand is None:
+            return self.layer(func(*args, **kwargs))
+        args = list(args)
+        args[self.operand] = self.layer(args[self.operand])
+        return func(*args, **kwargs)
+
+
+def _tapped(model: nn.Module, rule: Rule, where: At, seen: Trace | None, before: list[_Edit]) -> list[_Edit]:
+    modules = dict(model.named_modules())
+    if where.name not in modules:
+        raise unknown("module", where.name, modules)
+    module = modules[where.name]
+    name = f"dropout_at_{where.function.strip('_')}_{where.number}" + ("" if where.operand is None else f"_{where.operand}")
+    layer = module._modules.get(name)
+    if isinstance(layer, nn.Module):
+        edit = _reset(f"{where.name}.{name}".lstrip("."), layer, rule.point().rate)
+        return [] if edit is None else [edit]
+    if any(isinstance(e, Tapped) and e.module is module and e.name == name for e in before):
+        return []
+    if seen is None:
+        raise InputError("a place in a module's code is found by running the model; pass its inputs")
+    if isinstance(module, CONTAINERS):
+        raise InputError(f"{where.name} is a {type(module).__name__}, whose children are run in turn; name one of those")
+    calls = [e for e in seen.events if e.module == where.name and e.key[0] == where.function]
+    ways: dict[tuple[str, Way], str] = {}
+    for event in calls:
+        ways.setdefault(event.key, event.where)
+    if where.number >= len(ways):
+        raise InputError(f"{where.name or 'the model'} calls {where.function} at {len(ways)} places, counted from 0")
+    key, line = list(ways.items())[where.number]
+    made = ours.Dropout(rule.point())
+    made.train(module.training)
+    return [Tapped(where.name, name, module, made, key, _Through(made, where.operand), line)]
+
+
+def _shifted(seen: Trace | None, edits: list[_Edit]) -> list[str]:
+    """Insertions whose result batch normalisation reads directly."""
+    notes = []
+    for edit in edits:
+        if seen is None or not isinstance(edit, Insertion) or edit.before:
+            continue
+        path = next((n for n, m in seen.model.named_modules() if m is edit.module), edit.path)
+        if any(path in value.outputs_of and before_norm(seen, value) for value in seen.values):
+            notes.append(
+                f"dropout after {edit.path} comes directly before batch normalisation, "
+                "whose variance it shifts (Li et al. 2019)"
+            )
+    return notes

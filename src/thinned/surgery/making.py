@@ -1,0 +1,67 @@
+"""Rules for what was found in a model."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ..nn import Dropout
+from ..nn.host import Host
+from ..presets import linear_rates
+from .flow import Branch, activations, before_norm, branches, has_layer
+from .policy import At, Rule
+from .rates import rate_of
+from .trace import Trace
+
+
+def hidden_of(seen: Trace, rate: float | None) -> tuple[list[Rule], list[str]]:
+    """The rules of :func:`hidden`, in the order of the pass, and what was left out."""
+    rules, notes = [], []
+    for where, value in activations(seen):
+        if before_norm(seen, value):
+            notes.append(f"nothing after {where}: batch normalisation follows directly (Li et al. 2019)")
+            continue
+        layer = has_layer(seen, value)
+        rule = Rule("set rate", At("name", layer), rate) if layer and rate is not None else Rule("insert after", where, rate)
+        if rule not in rules:
+            rules.append(rule)
+    return rules, notes
+
+
+def set_or_before(seen: Trace, name: str, rate: float) -> Rule:
+    """Dropout on what a module reads: the rate of the layer that gives it, or a layer before the module."""
+    value = seen.first.get(name)
+    layer = next((m for m in reversed(value.outputs_of) if rated(seen, m)), None) if value else None
+    return Rule("set rate", At("name", layer), rate) if layer else Rule("insert before", At("name", name), rate)
+
+
+def depth_of(seen: Trace, rate: float) -> list[Rule]:
+    """The rules of :func:`depth`."""
+    found = branches(seen)
+    blocks = list(dict.fromkeys(b.block for b in found))
+    rates = dict(zip(blocks, linear_rates(len(blocks), rate), strict=True)) if blocks else {}
+    return [on_branch(seen, b, rates[b.block], "drop-path") for b in found]
+
+
+def on_branch(seen: Trace, branch: Branch, rate: float, drop: str | None) -> Rule:
+    """A layer at a branch's end, or the rate of the one that is there."""
+    if branch.module is None:
+        return Rule("insert before", branch.where, rate, drop)
+    module = seen.model.get_submodule(branch.module)
+    if rate_of(module) is not None and (drop is None or _is_path(module)):
+        return Rule("set rate", At("name", branch.module), rate)
+    if isinstance(module, Host):  # another kind of dropout of ours: the sum is the place
+        return Rule("insert before", branch.call, rate, drop)
+    return Rule("insert after", branch.where, rate, drop)
+
+
+def _is_path(module: nn.Module) -> bool:
+    """Does the layer drop whole branches?"""
+    name = type(module).__name__.lower()
+    ours = isinstance(module, Dropout) and module.point.per in ("b", "")
+    return ours or any(word in name for word in ("droppath", "stochasticdepth", "drop_path"))
+
+
+def rated(seen: Trace, name: str) -> bool:
+    """Is the module a dropout layer?"""
+    module = seen.model.get_submodule(name)
+    return rate_of(module) is not None and not isinstance(module, (nn.RNNBase, nn.MultiheadAttention))
