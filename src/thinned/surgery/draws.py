@@ -33,10 +33,15 @@ NOISE = {
     Tensor.geometric_, Tensor.cauchy_, Tensor.log_normal_, Tensor.multinomial, F.gumbel_softmax,
 }  # fmt: skip
 RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
+_LEAKS = {torch.rrelu, F.rrelu}
+_ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
+_ALL = frozenset(DROPOUTS.keys() | MASKS | NOISE | RECURRENT | _LEAKS | _ATTENTION)
 
 
 def draw(func: Any, args: Any, kwargs: Any) -> tuple[str, float | None] | None:
     """(the kind, the rate) of a function that may draw; the kind is "" where it does not this time. None for all others."""
+    if func not in _ALL:
+        return None
     if func in DROPOUTS:
         switch, default = DROPOUTS[func]
         p, on = float(given(args, kwargs, 1, "p", 0.5)), bool(given(args, kwargs, 2, switch, default))
@@ -51,9 +56,9 @@ def draw(func: Any, args: Any, kwargs: Any) -> tuple[str, float | None] | None:
         packed = isinstance(args[3], (list, tuple))  # (data, batch_sizes, hx, weights, ...) of packed sequences
         layers, p, train = args[5:8] if packed else args[4:7]
         return ("recurrent" if train and p > 0 and layers > 1 else ""), float(p)
-    if func is torch.rrelu or func is F.rrelu:
+    if func in _LEAKS:
         return ("noise" if given(args, kwargs, 3, "training", False) else ""), None
     if func in MASKS:
         keep = given(args, kwargs, 1, "p", 0.5 if func is Tensor.bernoulli_ else None)
         return "mask", (1.0 - float(keep) if isinstance(keep, (int, float)) else None)
-    return ("noise", None) if func in NOISE else None
+    return "noise", None

@@ -13,7 +13,7 @@ from torch import nn
 from .._errors import InputError
 from ..nn.host import Host
 from . import page
-from .observe import Run, left_as_it_was, observe
+from .observe import Run, left_as_it_was, observing
 from .rates import RATES
 
 
@@ -104,11 +104,12 @@ def find(model: nn.Module, *inputs: Any, **named: Any) -> Sites:
         raise InputError("a scripted model cannot be observed; pass the model that it was made from")
     if not inputs and not named:
         return Sites(_read(model))
-    with left_as_it_was(model):
-        runs = []
+    runs = []
+    with left_as_it_was(model), observing(model) as run:
         for training in (True, False):
             model.train(training)
-            runs.append(observe(model, inputs, named))
+            model(*inputs, **named)
+            runs.append(run.taken())
     return Sites(_merged(*runs))
 
 
