@@ -12,14 +12,6 @@ def _offset(module: Module, line: int, column: int) -> tuple[int, int]:
     return line, module.at(line, column)
 
 
-def _between(module: Module, start: tuple[int, int], end: tuple[int, int]) -> str:
-    """The text between two places, in ast's coordinates."""
-    (l1, c1), (l2, c2) = _offset(module, *start), _offset(module, *end)
-    if l1 == l2:
-        return module.lines[l1 - 1][c1:c2]
-    return "\n".join([module.lines[l1 - 1][c1:], *module.lines[l1 : l2 - 1], module.lines[l2 - 1][:c2]])
-
-
 def _arguments(call: ast.Call) -> list[ast.AST]:
     return sorted([*call.args, *call.keywords], key=place)
 
@@ -30,7 +22,7 @@ def added(module: Module, call: ast.Call, text: str) -> tuple[Change, ...]:
     if not given or isinstance(given[-1], ast.GeneratorExp):
         return ()
     end = place(given[-1], end=True)
-    tail = _between(module, end, place(call, end=True))
+    tail = module.between(end, place(call, end=True))
     if tail.strip(", \t\r\n") != ")":
         return ()
     line, column = _offset(module, *end)
@@ -44,10 +36,10 @@ def removed(module: Module, call: ast.Call, keyword: ast.keyword) -> tuple[Chang
     start, end = place(keyword), place(keyword, end=True)
     if at > 0:
         start = place(given[at - 1], end=True)
-        between = _between(module, start, place(keyword))
+        between = module.between(start, place(keyword))
     elif len(given) > 1:
         end = place(given[1])
-        between = _between(module, place(keyword, end=True), end)
+        between = module.between(place(keyword, end=True), end)
     else:
         between = ","
     if between.strip() != ",":

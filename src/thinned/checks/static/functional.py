@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from ..finding import Change, Finding
 from .edits import added
 from .layers import attribute, guarded, has_self, imports, in_evaluation, is_torch, layer, maybe_torch, methods, of_mode, sampling, trains
-from .module import Module, argument, dotted, is_false, is_true, number, opaque, parameters
+from .module import Module, argument, default, dotted, is_false, is_true, number, opaque, parameters, place
 
 _F = "torch.nn.functional."
 # name -> the name and place of its training argument, and whether leaving it out means training
@@ -42,7 +42,7 @@ def l1(module: Module) -> Iterator[Finding]:
         given = argument(call, name, index)
         if not (is_true(given) or (given is None and default)) or number(argument(call, "p", 1)) == 0:
             continue
-        if guarded(module, call) or sampling(module, call) or not _is_model(module, call):
+        if guarded(module, call) or sampling(module, call) or not _is_model(module, call) or _is_chosen(module, call, given):
             continue
         said = "has training=True written in" if given is not None else f"is called without {name}="
         yield module.finding("L1", call, f"{module.source(call.func)} {said}, so it drops in evaluation too", _switch(module, call, given, name))
@@ -54,6 +54,25 @@ def _is_model(module: Module, call: ast.Call) -> bool:
     if owner is not None:
         return maybe_torch(module, owner)
     return function is not None and not any(trains(f) for f in module.functions_of(call)) and not _steps(module, function)
+
+
+def _is_chosen(module: Module, call: ast.Call, given: ast.expr | None) -> bool:
+    """Whether whoever calls decides: by a rate that is a plain function's parameter without a value above 0, or in a function that
+    is itself a dropout; or whoever wrote training=True says why beside it. Tacotron's prenets drop in evaluation by design.
+    """
+    function, owner = module.function_of(call), module.class_of(call)
+    if given is not None:
+        near = " ".join(module.lines[max(0, call.lineno - 3) : place(call, end=True)[0]])
+        if re.search(r"#.*(training=True|eval|always|inference|test)", near) or (owner is not None and "prenet" in owner.name.lower()):
+            return True
+    if function is None or owner is not None:
+        return bool(owner) and bool(re.search(r"#.*always", module.lines[call.lineno - 1]))
+    rate = argument(call, "p", 1)
+    if "dropout" in function.name.lower():
+        return True
+    if not isinstance(rate, ast.Name) or rate.id not in parameters(function):
+        return False
+    return not number(default(function, rate.id))
 
 
 def _steps(module: Module, function: ast.AST) -> bool:
@@ -88,7 +107,7 @@ def l2(module: Module) -> Iterator[Finding]:
             changes = ()
             if is_torch(module, owner) and has_self(module.method_of(call)):
                 simple = isinstance(given, (ast.Name, ast.Attribute, ast.Constant, ast.Call, ast.Subscript))
-                raw = ast.get_source_segment(module.text, given) or text
+                raw = module.segment(given)
                 changes = (module.replace(given, f"{raw if simple else f'({raw})'} if self.training else 0.0"),)
             yield module.finding("L2", call, f"{last} drops with {name}={text} in evaluation too", changes)
 

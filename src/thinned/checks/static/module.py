@@ -22,6 +22,7 @@ class Module:
     def __init__(self, text: str, filename: str, tree: ast.Module) -> None:
         self.text, self.filename, self.tree = text, filename, tree
         self.parents: dict[ast.AST, ast.AST] = {}
+        self.children: dict[ast.AST, list[ast.AST]] = {}
         self.calls: list[ast.Call] = []
         self.functions: list[Function] = []
         self.classes: list[ast.ClassDef] = []
@@ -37,12 +38,15 @@ class Module:
                 self.classes.append(node)
             elif isinstance(node, (ast.Import, ast.ImportFrom)):
                 imports.append(node)
-            children = list(ast.iter_child_nodes(node))
+            children = self.children[node] = list(ast.iter_child_nodes(node))
             for child in children:
                 self.parents[child] = node
             stack.extend(reversed(children))
         self.imports = Imports(imports, tree.body)
         self._bound: dict[ast.AST, set[str]] = {}
+        self._own: dict[ast.AST, list[ast.AST]] = {}
+        self._called: dict[ast.Call, str] = {}
+        self._assigned: dict[ast.AST, dict[str, list[tuple[ast.expr, ast.stmt]]]] = {}
 
     @cached_property
     def lines(self) -> list[str]:
@@ -79,13 +83,16 @@ class Module:
 
     def own(self, scope: ast.AST, kind: type[_N]) -> Iterator[_N]:
         """The nodes of one kind in a scope's own code, without that of functions and classes defined in it, in order."""
-        stack: list[ast.AST] = list(reversed(list(ast.iter_child_nodes(scope))))
-        while stack:
-            node = stack.pop()
-            if isinstance(node, kind):
-                yield node
-            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-                stack.extend(reversed(list(ast.iter_child_nodes(node))))
+        if scope not in self._own:
+            made: list[ast.AST] = []
+            stack = list(reversed(self.children[scope]))
+            while stack:
+                node = stack.pop()
+                made.append(node)
+                if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                    stack.extend(reversed(self.children[node]))
+            self._own[scope] = made
+        return (node for node in self._own[scope] if isinstance(node, kind))
 
     def named(self, name: str) -> list[Function]:
         """The functions of that name outside classes."""
@@ -112,19 +119,26 @@ class Module:
 
     def called(self, node: ast.AST) -> str:
         """The canonical name of what a call calls; "" where it is unknown or no call."""
-        return (self.name(node.func) or "") if isinstance(node, ast.Call) else ""
+        if not isinstance(node, ast.Call):
+            return ""
+        if node not in self._called:
+            self._called[node] = self.name(node.func) or ""
+        return self._called[node]
 
     def assigned(self, scope: ast.AST, name: str) -> list[tuple[ast.expr, ast.stmt]]:
         """What a scope's own code assigns to a name (or ``self.x``): (value, statement). Of a tuple the whole value."""
-        out: list[tuple[ast.expr, ast.stmt]] = []
-        for node in self.own(scope, ast.stmt):
-            if isinstance(node, ast.Assign):
-                targets = [t for target in node.targets for t in getattr(target, "elts", [target])]
-                if any(dotted(t) == name for t in targets):
-                    out.append((node.value, node))
-            elif isinstance(node, (ast.AnnAssign, ast.AugAssign)) and node.value and dotted(node.target) == name:
-                out.append((node.value, node))
-        return out
+        if scope not in self._assigned:
+            table: dict[str, list[tuple[ast.expr, ast.stmt]]] = {}
+            for node in self.own(scope, ast.stmt):
+                targets: list[ast.expr] = []
+                if isinstance(node, ast.Assign):
+                    targets = [t for target in node.targets for t in getattr(target, "elts", [target])]
+                elif isinstance(node, (ast.AnnAssign, ast.AugAssign)) and node.value:
+                    targets = [node.target]
+                for path in dict.fromkeys(filter(None, map(dotted, targets))):
+                    table.setdefault(path, []).append((node.value, node))  # type: ignore[attr-defined]
+            self._assigned[scope] = table
+        return self._assigned[scope].get(name, [])
 
     def producer(self, use: ast.expr) -> ast.expr | None:
         """The expression that a local name holds at a use, one assignment back, where no branch lies between; else None."""
@@ -157,9 +171,21 @@ class Module:
             remedy=remedy,
         )
 
+    def segment(self, node: ast.AST) -> str:
+        """An expression as the file writes it; its lines end in ``\\n``."""
+        return self.between(place(node), place(node, end=True))
+
+    def between(self, start: tuple[int, int], end: tuple[int, int]) -> str:
+        """The text between two places in ast's coordinates."""
+        lines = self.lines[start[0] - 1 : end[0]]
+        first, last = self.at(*start), self.at(*end)
+        if len(lines) == 1:
+            return lines[0][first:last]
+        return "\n".join([lines[0][first:], *lines[1:-1], lines[-1][:last]])
+
     def source(self, node: ast.AST, most: int = 60) -> str:
         """An expression as the file writes it, in one line, cut where it is long."""
-        text = " ".join((ast.get_source_segment(self.text, node) or "").split())
+        text = " ".join(self.segment(node).split())
         return text if len(text) <= most else text[: most - 3] + "..."
 
     def replace(self, node: ast.expr, text: str) -> Change:
@@ -180,6 +206,13 @@ def parameters(function: Function | ast.Lambda) -> list[str]:
     """A function's parameters, in order."""
     a = function.args
     return [p.arg for p in (*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg)))]
+
+
+def default(function: Function, name: str) -> ast.expr | None:
+    """The default of a function's parameter; None where it has none."""
+    a = function.args
+    by_place = zip([*a.posonlyargs, *a.args][::-1], a.defaults[::-1], strict=False)
+    return next((d for p, d in [*by_place, *zip(a.kwonlyargs, a.kw_defaults, strict=True)] if p.arg == name), None)
 
 
 def argument(call: ast.Call, name: str, index: int | None = None) -> ast.expr | None:

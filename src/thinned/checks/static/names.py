@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 
 # Old and private homes of a name, each beside the one that the rules know.
 _HOMES = (
@@ -20,6 +21,7 @@ _HOMES = (
 )
 
 
+@cache
 def canonical(name: str) -> str:
     """The one name of a thing that has several."""
     for pattern, home in _HOMES:

@@ -192,7 +192,7 @@ def l14(module: Module) -> Iterator[Finding]:
 
 
 def _is_whole(module: Module, owner: ast.ClassDef) -> bool:
-    """Whether a file makes this module, and nowhere inside another one."""
+    """Whether a file makes this module, and nowhere inside another class."""
     made = [c for c in module.calls if isinstance(c.func, ast.Name) and c.func.id == owner.name]
     derived = any(owner.name in (dotted(b) for b in c.bases) for c in module.classes)
     return bool(made) and not derived and all(not _in_module(module, c) for c in made)
@@ -202,7 +202,7 @@ def _in_module(module: Module, node: ast.AST) -> bool:
     owner = module.class_of(node)
     if owner is not None and any("Lightning" in b for b in bases(module, owner)):
         return False
-    return owner is not None and is_torch(module, owner)
+    return owner is not None
 
 
 def _returned(module: Module, method: ast.AST) -> Iterator[Finding]:
