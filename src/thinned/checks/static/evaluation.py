@@ -16,7 +16,9 @@ _MEASURES = {"validate", "validation", "evaluate", "evaluation", "eval", "test",
              "val", "valid", "score"}  # fmt: skip
 _DRAWS = re.compile(r"[dD]ropout|BatchNorm|DropPath|batch_norm|droppath")
 _HELD_OUT = re.compile(r"(^|_)(val|valid|validation|test|dev|eval|holdout)", re.I)
-_OFF = re.compile(r"\.eval\(\)|\.train\((mode=)?False\)|\beval_mode|\.train\((mode=)?(was|prev|mode|training|is_)|training\s*=\s*False|set_eval|\.eval\b")
+_OFF = re.compile(
+    r"\.eval\(\)|\.train\((mode=)?False\)|\beval_mode|\.train\((mode=)?(was|prev|mode|training|is_)|training\s*=\s*False|set_eval|\.eval\b"
+)
 
 
 def l25(module: Module) -> Iterator[Finding]:
@@ -103,7 +105,9 @@ def _in_training(module: Module) -> Iterator[Finding]:
             held_out = any(_HELD_OUT.search(n) for loop in loops for n in _names(loop.iter))
             is_model = isinstance(call.func, ast.Name) and bool(words(call.func.id) & {"model", "net", "network", "classifier"})
             if held_out and is_model and without_gradient(module, call) and not sampling(module, call):
-                yield module.finding("L25", call, f"{module.source(call.func)} is measured in training mode: eval() stands nowhere")
+                yield module.finding(
+                    "L25", call, f"{module.source(call.func)} is measured in training mode: eval() stands nowhere"
+                )
                 break
 
 
@@ -190,7 +194,9 @@ class _Walk:
         if isinstance(node, (ast.Assign, ast.AnnAssign)):
             self.calls(node)
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if any(dotted(t) == self.name for t in targets) and not (node.value is not None and self.name in _paths(node.value)):
+            if any(dotted(t) == self.name for t in targets) and not (
+                node.value is not None and self.name in _paths(node.value)
+            ):
                 self.off = None
             return False
         self.calls(node)
@@ -232,7 +238,9 @@ class _Walk:
         elif name == self.name:
             if self.off is not None and not without_gradient(self.module, call):
                 self.ran = call
-        elif base == self.name and not re.match(r"(state_dict|load_state_dict|parameters|named_parameters|to|cuda|cpu|zero_grad|half|float)$", last):
+        elif base == self.name and not re.match(
+            r"(state_dict|load_state_dict|parameters|named_parameters|to|cuda|cpu|zero_grad|half|float)$", last
+        ):
             self.off = None
         elif last == "backward" and self.off is not None and self.ran is not None and self.loops and self.found is None:
             self.found, self.where = self.off, call.lineno

@@ -48,7 +48,12 @@ def _walk(top: Path) -> Iterator[Path]:
 
 
 def _is_skipped(path: str, name: str) -> bool:
-    return name.startswith(".") or name in _SKIPPED or name.endswith(".egg-info") or os.path.exists(os.path.join(path, "pyvenv.cfg"))
+    return (
+        name.startswith(".")
+        or name in _SKIPPED
+        or name.endswith(".egg-info")
+        or os.path.exists(os.path.join(path, "pyvenv.cfg"))
+    )
 
 
 def decoded(raw: bytes) -> tuple[str, str]:

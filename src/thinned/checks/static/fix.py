@@ -64,7 +64,9 @@ def fixed_paths(
     out = []
     for name in dict.fromkeys(f.file for f in found if f.changes):
         raw = Path(name).read_bytes()
-        encoding = "utf-8-sig" if raw.startswith(b"\xef\xbb\xbf") else "utf-8" if name.endswith(".ipynb") else files.decoded(raw)[1]
+        encoding = (
+            "utf-8-sig" if raw.startswith(b"\xef\xbb\xbf") else "utf-8" if name.endswith(".ipynb") else files.decoded(raw)[1]
+        )
         before = raw.decode(encoding)
         after, mended = fixed_source(before, name, select=select, ignore=ignore)
         if after == before or before.encode(encoding) != raw:

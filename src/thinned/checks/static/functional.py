@@ -8,7 +8,20 @@ from collections.abc import Iterator
 
 from ..finding import Change, Finding
 from .edits import added
-from .layers import attribute, guarded, has_self, imports, in_evaluation, is_torch, layer, maybe_torch, methods, of_mode, sampling, trains
+from .layers import (
+    attribute,
+    guarded,
+    has_self,
+    imports,
+    in_evaluation,
+    is_torch,
+    layer,
+    maybe_torch,
+    methods,
+    of_mode,
+    sampling,
+    trains,
+)
 from .module import Module, argument, default, dotted, is_false, is_true, number, opaque, parameters, place
 
 _F = "torch.nn.functional."
@@ -45,7 +58,9 @@ def l1(module: Module) -> Iterator[Finding]:
         if guarded(module, call) or sampling(module, call) or not _is_model(module, call) or _is_chosen(module, call, given):
             continue
         said = "has training=True written in" if given is not None else f"is called without {name}="
-        yield module.finding("L1", call, f"{module.source(call.func)} {said}, so it drops in evaluation too", _switch(module, call, given, name))
+        yield module.finding(
+            "L1", call, f"{module.source(call.func)} {said}, so it drops in evaluation too", _switch(module, call, given, name)
+        )
 
 
 def _is_model(module: Module, call: ast.Call) -> bool:
@@ -63,7 +78,9 @@ def _is_chosen(module: Module, call: ast.Call, given: ast.expr | None) -> bool:
     function, owner = module.function_of(call), module.class_of(call)
     if given is not None:
         near = " ".join(module.lines[max(0, call.lineno - 3) : place(call, end=True)[0]])
-        if re.search(r"#.*(training=True|eval|always|inference|test)", near) or (owner is not None and "prenet" in owner.name.lower()):
+        if re.search(r"#.*(training=True|eval|always|inference|test)", near) or (
+            owner is not None and "prenet" in owner.name.lower()
+        ):
             return True
     if function is None or owner is not None:
         return bool(owner) and bool(re.search(r"#.*always", module.lines[call.lineno - 1]))

@@ -23,7 +23,9 @@ DROPOUTS = PLAIN | ALPHA | PATHS | {"GaussianDropout", "GaussianNoise"}
 LINEAR = {"Linear", "LazyLinear", "Dense", "Bilinear"}
 CONVOLUTION = re.compile(r"^(Lazy|Separable|Depthwise)?(Conv|Convolution)(Transpose)?[123][dD](Transpose)?$")
 BATCH_NORM = re.compile(r"^(Lazy|Sync)?BatchNorm([123]d)?$|^BatchNormalization$")
-ACTIVATION = re.compile(r"^(Leaky|P|C|R|Thresholded)?(ReLU6?|RELU)$|^(ELU|CELU|GELU|SELU|SiLU|Mish|Tanh|Sigmoid|Hard\w+|Softplus|Activation)$")
+ACTIVATION = re.compile(
+    r"^(Leaky|P|C|R|Thresholded)?(ReLU6?|RELU)$|^(ELU|CELU|GELU|SELU|SiLU|Mish|Tanh|Sigmoid|Hard\w+|Softplus|Activation)$"
+)
 RECURRENT = {"LSTM", "GRU", "RNN"}
 
 
@@ -136,7 +138,9 @@ def imports(module: Module, package: str) -> bool:
 
 _PURPOSE = {"mc", "mcd", "mcdropout", "monte", "montecarlo", "bayes", "bayesian", "sample", "samples", "sampler", "sampling",
             "stochastic", "uncertainty", "uncertainties", "epistemic", "tta", "ensemble"}  # fmt: skip
-_SAID = re.compile(r"monte[ -]?carlo|\bmc[ _-]?(dropout|sampl)|bayesian|uncertaint|at test time|always on|on purpose|stays? on", re.I)
+_SAID = re.compile(
+    r"monte[ -]?carlo|\bmc[ _-]?(dropout|sampl)|bayesian|uncertaint|at test time|always on|on purpose|stays? on", re.I
+)
 _TRAINS = {"train", "training", "fit", "augment", "augmentation", "noise", "noisy", "corrupt", "perturb", "denoise", "pretrain"}
 _MODE = re.compile(r"train|eval|infer|determin|phase|(^|_)mode$|(^|_)mc(_|$)|test_?time|sampling", re.I)
 

@@ -32,7 +32,12 @@ def without_gradient(module: Module, node: ast.AST) -> bool:
 def _no_gradient(module: Module, node: ast.expr) -> bool:
     name = module.imports.resolve(node.func if isinstance(node, ast.Call) else node) or ""
     off = name == "torch.set_grad_enabled" and isinstance(node, ast.Call) and bool(node.args) and is_false(node.args[0])
-    return off or name in ("torch.no_grad", "torch.inference_mode", "torch.autograd.no_grad", "torch.autograd.grad_mode.no_grad")
+    return off or name in (
+        "torch.no_grad",
+        "torch.inference_mode",
+        "torch.autograd.no_grad",
+        "torch.autograd.grad_mode.no_grad",
+    )
 
 
 def _method_calls(module: Module, scope: ast.AST, name: str) -> list[ast.Call]:
@@ -63,7 +68,11 @@ def l6(module: Module) -> Iterator[Finding]:
             if name is None or not switches_on(call) or any(_over_modules(loop) for loop in loops):
                 continue
             runs = [c for c in module.own(function, ast.Call) if dotted(c.func) == name and c.lineno >= call.lineno]
-            back = [c for c in _method_calls(module, function, "eval") if call.lineno <= c.lineno <= max((r.lineno for r in runs), default=0)]
+            back = [
+                c
+                for c in _method_calls(module, function, "eval")
+                if call.lineno <= c.lineno <= max((r.lineno for r in runs), default=0)
+            ]
             if not back and any(without_gradient(module, r) for r in runs):
                 yield module.finding("L6", call, f"{name}.train() puts batch normalisation in training too, in {function.name}")
 
@@ -82,12 +91,22 @@ def l7(module: Module) -> Iterator[Finding]:
         return
     for call in module.calls:
         made = applied(module, call) or layer(module, call)
-        if made is None or made.name not in DROPOUTS or sampling(module, call) or any(trains(f) for f in module.functions_of(call)):
+        if (
+            made is None
+            or made.name not in DROPOUTS
+            or sampling(module, call)
+            or any(trains(f) for f in module.functions_of(call))
+        ):
             continue
         for keyword in call.keywords:
             if made.home == "keras" and keyword.arg == "training" and is_true(keyword.value):
                 yield module.finding("L7", call, f"{made.name} is called with training=True", _keras_fix(module, call, keyword))
-            elif made.home == "flax" and keyword.arg == "deterministic" and is_false(keyword.value) and is_flax(module, module.class_of(call)):
+            elif (
+                made.home == "flax"
+                and keyword.arg == "deterministic"
+                and is_false(keyword.value)
+                and is_flax(module, module.class_of(call))
+            ):
                 yield module.finding("L7", call, f"{made.name} has deterministic=False written in", _flax_fix(module, keyword))
 
 
@@ -153,7 +172,7 @@ def _knows_mode(module: Module, call: ast.Call) -> bool:
         if any(isinstance(c.func, ast.Attribute) and dotted(c.func.value) == name for c in told):
             return True
         if name.startswith("self."):
-            return any(isinstance(a, ast.If) and name.removeprefix("self.") in ast.unparse(a.test) for a in module.ancestors(call))
+            return any(
+                isinstance(a, ast.If) and name.removeprefix("self.") in ast.unparse(a.test) for a in module.ancestors(call)
+            )
     return False
-
-

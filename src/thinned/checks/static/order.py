@@ -44,7 +44,11 @@ def _elements(module: Module, call: ast.Call) -> list[ast.expr]:
     only: ast.expr | None = call.args[0].value if isinstance(call.args[0], ast.Starred) else call.args[0]
     if isinstance(only, ast.Name):
         changed = {"append", "extend", "insert"}
-        uses = [c for c in module.own(module.scope_of(call), ast.Call) if isinstance(c.func, ast.Attribute) and c.func.attr in changed]
+        uses = [
+            c
+            for c in module.own(module.scope_of(call), ast.Call)
+            if isinstance(c.func, ast.Attribute) and c.func.attr in changed
+        ]
         if any(dotted(c.func.value) == only.id for c in uses if isinstance(c.func, ast.Attribute)):
             return []
         only = module.producer(only)
@@ -75,9 +79,20 @@ def _runs(module: Module, block: list[ast.stmt]) -> list[Chain]:
     out, name, made, first = [], "", [], None
     for statement in [*block, ast.Pass()]:
         call = statement.value if isinstance(statement, ast.Expr) else None
-        adds = isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "add" and len(call.args) == 1
+        adds = (
+            isinstance(call, ast.Call)
+            and isinstance(call.func, ast.Attribute)
+            and call.func.attr == "add"
+            and len(call.args) == 1
+        )
         to = (dotted(call.func.value) or "") if adds else ""  # type: ignore[union-attr]
-        if name and to != name and not isinstance(statement, (ast.If, ast.For)) and not adds and isinstance(statement, ast.Expr):
+        if (
+            name
+            and to != name
+            and not isinstance(statement, (ast.If, ast.For))
+            and not adds
+            and isinstance(statement, ast.Expr)
+        ):
             if isinstance(call, ast.Call) and dotted(call.func) in (f"{name}.summary", "print"):
                 continue
         if to != name:
@@ -135,7 +150,14 @@ def l10(module: Module) -> Iterator[Finding]:
     """
     for chain in chains(module):
         for before, made in zip(chain.layers, chain.layers[1:], strict=False):
-            if made and before and made.home == "torch" and made.name in ("Dropout1d", "Dropout2d") and before.name in _ROWS and made.drops:
+            if (
+                made
+                and before
+                and made.home == "torch"
+                and made.name in ("Dropout1d", "Dropout2d")
+                and before.name in _ROWS
+                and made.drops
+            ):
                 yield _rows(module, made.call, made.name, before.name)
     for call in module.calls:
         drop = applied(module, call)
@@ -164,7 +186,9 @@ def _source(module: Module, call: ast.Call) -> Layer | None:
     return applied(module, given)
 
 
-_LOSS = re.compile(r"(CrossEntropy|NLL|BCE|BCEWithLogits|MSE|L1|SmoothL1)Loss|cross_entropy|nll_loss|binary_cross_entropy|mse_loss")
+_LOSS = re.compile(
+    r"(CrossEntropy|NLL|BCE|BCEWithLogits|MSE|L1|SmoothL1)Loss|cross_entropy|nll_loss|binary_cross_entropy|mse_loss"
+)
 _PART = {"block", "layer", "feedforward", "forward", "ffn", "mlp", "attention", "encoder", "decoder", "embedding", "embed",
          "backbone", "projection", "extractor", "features", "stem", "cell", "module", "conv", "head", "feed", "part", "unit", "sublayer", "expert"}  # fmt: skip
 
@@ -245,7 +269,9 @@ def l22(module: Module) -> Iterator[Finding]:
 def _function(module: Module, node: ast.AST | None) -> str | None:
     """The activation that a call of torch.nn.functional or torch applies."""
     home, _, name = module.called(node).rpartition(".") if node is not None else ("", "", "")
-    return name if home in ("torch.nn.functional", "torch", "torch.special") and ACTIVATION.match(_LAYER.get(name, "")) else None
+    return (
+        name if home in ("torch.nn.functional", "torch", "torch.special") and ACTIVATION.match(_LAYER.get(name, "")) else None
+    )
 
 
 _LAYER = {"relu": "ReLU", "selu": "SELU", "gelu": "GELU", "elu": "ELU", "tanh": "Tanh", "sigmoid": "Sigmoid", "silu": "SiLU",
@@ -260,4 +286,3 @@ def _mismatch(activation: str | None, dropout: str) -> bool:
 
 def _selu(module: Module, node: ast.AST, dropout: str, activation: str) -> Finding:
     return module.finding("L22", node, f"{dropout} follows {activation}")
-

@@ -23,7 +23,10 @@ def l8(module: Module) -> Iterator[Finding]:
     for call in module.calls:
         keyword = next((k for k in call.keywords if k.arg == "preserve_rng_state" and is_false(k.value)), None)
         names = [dotted(e) or "" for e in [call.func, *call.args[:1]]]
-        if keyword is not None and any("checkpoint" in (n + (module.name(e) or "")).lower() for n, e in zip(names, [call.func, *call.args[:1]], strict=True)):
+        if keyword is not None and any(
+            "checkpoint" in (n + (module.name(e) or "")).lower()
+            for n, e in zip(names, [call.func, *call.args[:1]], strict=True)
+        ):
             yield module.finding(
                 "L8", call, "preserve_rng_state=False: the recomputed pass draws other masks", removed(module, call, keyword)
             )
@@ -62,7 +65,11 @@ def l9(module: Module) -> Iterator[Finding]:
     seeds = [c for c in module.calls if module.called(c) in _SEEDS or _SEEDS_ALL.search(dotted(c.func) or "")]
     texts = [ast.unparse(c) for c in seeds]
     inside = [c for c in seeds if (c.args or c.keywords) and module.function_of(c) is not None]
-    if not inside or any(_RANK.search(t.partition("(")[2]) for t in texts) or re.search(r"seed\s*(\+=|=.*\+).*(rank|process_index)", module.text):
+    if (
+        not inside
+        or any(_RANK.search(t.partition("(")[2]) for t in texts)
+        or re.search(r"seed\s*(\+=|=.*\+).*(rank|process_index)", module.text)
+    ):
         return
     own = [c for c in inside if not any(f.name in ("set_seed", "seed_everything", "seed_all") for f in module.functions_of(c))]
     if own and not any("_rng_state" in (dotted(c.func) or "") for c in module.calls):
@@ -93,7 +100,12 @@ def _seeded(module: Module) -> Iterator[Finding]:
             continue
         fixed = isinstance(call.args[0], ast.Constant) or (dotted(call.args[0]) or "").startswith("self.")
         around = [f.name for f in module.functions_of(call)]
-        forked = any("fork_rng" in ast.unparse(i.context_expr) for a in module.ancestors(call) if isinstance(a, ast.With) for i in a.items)
+        forked = any(
+            "fork_rng" in ast.unparse(i.context_expr)
+            for a in module.ancestors(call)
+            if isinstance(a, ast.With)
+            for i in a.items
+        )
         if fixed and not forked and any(n in _FORWARD for n in around) and maybe_torch(module, module.class_of(call)):
             yield module.finding("L18", call, f"{module.source(call)} in {around[0]} gives the same masks at every step")
 
@@ -149,17 +161,18 @@ def _literal_keys(module: Module) -> Iterator[Finding]:
         use = next((a for a in module.ancestors(call) if isinstance(a, ast.Call)), None)
         above = module.parents[call]
         in_dict = isinstance(above, ast.Dict) and any(
-            isinstance(k, ast.Constant) and k.value == "dropout" and v is call for k, v in zip(above.keys, above.values, strict=True)
+            isinstance(k, ast.Constant) and k.value == "dropout" and v is call
+            for k, v in zip(above.keys, above.values, strict=True)
         )
         given = isinstance(above, ast.keyword) and above.arg == "dropout"
         name = module.called(use) if use is not None else ""
         drops = name in ("haiku.dropout", "jax.random.bernoulli") and is_first(use, call)
         if (in_dict or given or drops) and not (use is not None and (dotted(use.func) or "").endswith("init")):
-            yield module.finding("L18", call, f"{module.source(call)} inside {around[0].name} gives the same masks at every step")
+            yield module.finding(
+                "L18", call, f"{module.source(call)} inside {around[0].name} gives the same masks at every step"
+            )
 
 
 def is_first(use: ast.Call | None, given: ast.expr) -> bool:
     """Whether an expression is a call's first argument."""
     return use is not None and bool(use.args) and use.args[0] is given
-
-

@@ -11,13 +11,17 @@ from .functional import MODES
 from .layers import DROPOUTS, RECURRENT, applied, imports, in_evaluation, layer, maybe_torch, rate
 from .module import Module, argument, dotted, number, opaque
 
-_KEEP = re.compile(r"(^|_)(keep|retain|survival|survive)_?(prob|probability|probs|rate|p|ratio|proba)s?$|^p_?keep$|^keepprob$", re.I)
+_KEEP = re.compile(
+    r"(^|_)(keep|retain|survival|survive)_?(prob|probability|probs|rate|p|ratio|proba)s?$|^p_?keep$|^keepprob$", re.I
+)
 _OLD = re.compile(
     r"\.(placeholder|Session|InteractiveSession|contrib|get_variable|variable_scope|truncated_normal|random_normal|app\.run|"
     r"global_variables_initializer|initialize_all_variables|random_uniform|disable_v2_behavior|disable_eager_execution|"
     r"nn\.rnn_cell|AdamOptimizer|GradientDescentOptimizer|logging\.set_verbosity)\b"
 )
-_NEW = re.compile(r"@tf\.function|GradientTape|\bcompat\.v1\b|\btf\.keras\b|tensorflow\.keras|\btf\.random\.normal\b|\.shape\[0\]\.numpy")
+_NEW = re.compile(
+    r"@tf\.function|GradientTape|\bcompat\.v1\b|\btf\.keras\b|tensorflow\.keras|\btf\.random\.normal\b|\.shape\[0\]\.numpy"
+)
 
 
 def _rates(module: Module) -> Iterator[tuple[ast.Call, ast.expr, str]]:
@@ -92,7 +96,9 @@ def l17(module: Module) -> Iterator[Finding]:
     if not imports(module, "torch"):
         return
     for function in module.functions:
-        if not maybe_torch(module, module.class_of(function)) or not any(_inverted(module, c) for c in module.own(function, ast.Call)):
+        if not maybe_torch(module, module.class_of(function)) or not any(
+            _inverted(module, c) for c in module.own(function, ast.Call)
+        ):
             continue
         for node in module.own(function, ast.AST):
             if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
@@ -125,5 +131,3 @@ def l19(module: Module) -> Iterator[Finding]:
         if number(given) == 1:
             what = name.rpartition(".")[2]
             yield module.finding("L19", call, f"{what} with rate 1 drops everything")
-
-

@@ -142,7 +142,6 @@ def _check_python(text: str, filename: str, codes: Collection[str]) -> tuple[lis
     return found, [(f"{filename}:{line}", f"ignore names an unknown rule, {name!r}") for line, name in ignores.unknown]
 
 
-
 def _check_notebook(text: str, filename: str, codes: Collection[str]) -> tuple[list[Finding], list[tuple[str, str]]]:
     try:
         cells = notebook.cells(text)
