@@ -82,7 +82,7 @@ def as_json(found: Findings) -> str:
 
 
 def sarif(found: Findings) -> str:
-    """A SARIF 2.1.0 log, as code scanning reads it. In a notebook, lines of a cell are no lines of the file, so none is given."""
+    """A SARIF 2.1.0 log, as code scanning reads it. A notebook's cells have no lines in its file, so none is given there."""
     from .. import __version__
 
     codes = [code for code in RULES if code in found.codes]

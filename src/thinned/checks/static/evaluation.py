@@ -10,7 +10,8 @@ from ..finding import Finding
 from .functional import MODES
 from .layers import guarded, is_torch, maybe_torch, sampling, words
 from .modes import switches_on, without_gradient
-from .module import Function, Module, argument, dotted, opaque, parameters, place
+from .module import Function, Module, argument, opaque, parameters, place
+from .names import dotted
 
 _MEASURES = {"validate", "validation", "evaluate", "evaluation", "eval", "test", "predict", "prediction", "inference", "infer",
              "val", "valid", "score"}  # fmt: skip

@@ -22,7 +22,8 @@ from .layers import (
     sampling,
     trains,
 )
-from .module import Module, argument, default, dotted, is_false, is_true, number, opaque, parameters, place
+from .module import Module, argument, default, is_false, is_true, number, opaque, parameters, place
+from .names import dotted
 
 _F = "torch.nn.functional."
 # name -> the name and place of its training argument, and whether leaving it out means training
@@ -45,7 +46,8 @@ _ATTENTION = {
 def l1(module: Module) -> Iterator[Finding]:
     """Signal: F.dropout and its kin with the training argument left out or the literal True, in a torch module or in a plain
     function of a file that imports torch. Let pass: rate 0; a branch that looks at the mode; ``*args``; functions or classes
-    that say that they sample on purpose; plain functions that train or add noise; scripts' top level; classes that are no modules.
+    that say that they sample on purpose; plain functions that train, add noise or hand their rate on; scripts' top level;
+    classes that are no modules.
     """
     for call in module.calls:
         mode = MODES.get(module.called(call))
@@ -72,8 +74,8 @@ def _is_model(module: Module, call: ast.Call) -> bool:
 
 
 def _is_chosen(module: Module, call: ast.Call, given: ast.expr | None) -> bool:
-    """Whether whoever calls decides: by a rate that is a plain function's parameter without a value above 0, or in a function that
-    is itself a dropout; or whoever wrote training=True says why beside it. Tacotron's prenets drop in evaluation by design.
+    """Whether whoever calls decides: by a rate that is a plain function's parameter without a value above 0, or in a function
+    that is itself a dropout; or whoever wrote training=True says why beside it. Tacotron's prenets drop in evaluation by design.
     """
     function, owner = module.function_of(call), module.class_of(call)
     if given is not None:
@@ -121,7 +123,7 @@ def l2(module: Module) -> Iterator[Finding]:
             continue
         if _drops_always(module, given):
             text = module.source(given)
-            changes = ()
+            changes: tuple[Change, ...] = ()
             if is_torch(module, owner) and has_self(module.method_of(call)):
                 simple = isinstance(given, (ast.Name, ast.Attribute, ast.Constant, ast.Call, ast.Subscript))
                 raw = module.segment(given)
@@ -186,8 +188,8 @@ _RATE = re.compile(r"drop|^p$|rate$|prob", re.I)
 
 
 def l3(module: Module) -> Iterator[Finding]:
-    """Signal: in a branch that runs in evaluation alone, a method of a torch module sets an attribute whose name speaks of a rate
-    to the literal 0. Let pass: local names; a method that sets the same attribute again elsewhere; ``train`` and ``eval``.
+    """Signal: in a branch that runs in evaluation alone, a method of a torch module sets an attribute whose name speaks of a
+    rate to the literal 0. Let pass: local names; a method that sets the same attribute again elsewhere; ``train`` and ``eval``.
     """
     if not imports(module, "torch"):
         return

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from ..finding import Finding
 from .layers import DROPOUTS, attribute, imports, layer, sampling
-from .module import Module, argument, dotted, place
+from .module import Module, argument, place
+from .names import dotted
 
 _DRAWS = {"jax.random.bernoulli": ("key", 0), "haiku.dropout": ("rng", 0), "jax.random.dropout": ("key", 0)}
 

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .module import Function, Module, dotted, number, parameters
+from .module import Function, Module, number, parameters
+from .names import dotted
 
 FRAMEWORK = {
     "torch.nn": "torch",

@@ -8,9 +8,23 @@ from collections.abc import Iterator
 
 from ..finding import Change, Finding
 from .edits import removed
-from .layers import BATCH_NORM, DROPOUTS, Layer
-from .layers import applied, guarded, imports, is_flax, is_keras, is_torch, layer, sampling, trains, words
-from .module import Function, Module, argument, dotted, is_false, is_true, parameters
+from .layers import (
+    BATCH_NORM,
+    DROPOUTS,
+    Layer,
+    applied,
+    guarded,
+    imports,
+    is_flax,
+    is_keras,
+    is_torch,
+    layer,
+    sampling,
+    trains,
+    words,
+)
+from .module import Function, Module, argument, is_false, is_true, parameters
+from .names import dotted
 
 _PREDICTS = {"predict", "prediction", "predictions", "predictive", "infer", "inference", "mc", "mcd", "uncertainty", "uncertainties",
              "montecarlo", "monte", "epistemic"}  # fmt: skip

@@ -46,12 +46,16 @@ def cells(raw: str) -> list[Cell]:
         raise Broken("no notebook: it has no list of cells")
     out = []
     for number, cell in enumerate(listed, 1):
-        if isinstance(cell, dict) and isinstance(cell.get("cell_type"), _Text) and cell["cell_type"].value == "code":
+        if isinstance(cell, dict) and _is_code(cell.get("cell_type")):
             source = cell.get("source", cell.get("input", []))
             parts = source if isinstance(source, list) else [source]
             if all(isinstance(p, _Text) for p in parts):
                 out.append(Cell(number, "".join(p.value for p in parts), tuple(p.span for p in parts)))
     return out
+
+
+def _is_code(kind: Any) -> bool:
+    return isinstance(kind, _Text) and kind.value == "code"
 
 
 class _Pairs(list[tuple[str, Any]]):

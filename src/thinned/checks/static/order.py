@@ -8,9 +8,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..finding import Finding
-from .layers import ACTIVATION, ALPHA, BATCH_NORM, CONVOLUTION, DROPOUTS, LINEAR, PLAIN, RECURRENT, Layer
-from .layers import applied, bases, is_torch, layer, methods, words
-from .module import Module, argument, dotted
+from .layers import (
+    ACTIVATION,
+    ALPHA,
+    BATCH_NORM,
+    CONVOLUTION,
+    DROPOUTS,
+    LINEAR,
+    PLAIN,
+    RECURRENT,
+    Layer,
+    applied,
+    bases,
+    is_torch,
+    layer,
+    methods,
+    words,
+)
+from .module import Module, argument
+from .names import dotted
 
 _BETWEEN = re.compile(r"Pool|^(Identity|Flatten|ZeroPadding\w+|Permute|Reshape|UpSampling\w+)$")
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from ..finding import Finding
 from .edits import removed
 from .layers import imports, is_torch, maybe_torch, methods
-from .module import Module, argument, dotted, is_false, number
+from .module import Module, argument, is_false, number
+from .names import dotted
 
 _DROPS = re.compile(r"[dD]ropout|[dD]rop_?[pP]ath|drop_prob|drop_rate|layerdrop")
 
@@ -53,8 +54,8 @@ _PARALLEL = ("torch.distributed.init_process_group", "torch.nn.parallel.Distribu
 
 def l9(module: Module) -> Iterator[Finding]:
     """Signal: a file sets up process groups, DistributedDataParallel or an Accelerator, trains by backward(), drops something,
-    and every seed that it sets in its functions is without a rank. Let pass: files with any seed that speaks of a rank, process or
-    device; seeds before processes start (outside functions, under ``if __name__``); Trainers, which seed by themselves.
+    and every seed that it sets in its functions is without a rank. Let pass: files with any seed that speaks of a rank,
+    process or device; seeds before processes start (outside functions, under ``if __name__``); Trainers, which seed by themselves.
     DDP needs equal parameters, which it sends at the start, not equal seeds.
     """
     names = {module.called(c) for c in module.calls}

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from ..finding import Finding
 from .functional import MODES
 from .layers import DROPOUTS, RECURRENT, applied, imports, in_evaluation, layer, maybe_torch, rate
-from .module import Module, argument, dotted, number, opaque
+from .module import Module, argument, number, opaque
+from .names import dotted
 
 _KEEP = re.compile(
     r"(^|_)(keep|retain|survival|survive)_?(prob|probability|probs|rate|p|ratio|proba)s?$|^p_?keep$|^keepprob$", re.I
@@ -34,11 +35,11 @@ def _rates(module: Module) -> Iterator[tuple[ast.Call, ast.expr, str]]:
             given = rate(made)
         elif name in MODES:
             given = argument(call, "p", 1)
-        elif name in ("haiku.dropout", "hk.dropout"):
-            given = argument(call, "rate", 1)
-        elif name == "tensorflow.nn.dropout":
-            given = argument(call, "rate", 1)
-        elif name in ("tensorflow.layers.dropout", "tensorflow.compat.v1.layers.dropout"):
+        elif (
+            name in ("haiku.dropout", "hk.dropout")
+            or name == "tensorflow.nn.dropout"
+            or name in ("tensorflow.layers.dropout", "tensorflow.compat.v1.layers.dropout")
+        ):
             given = argument(call, "rate", 1)
         elif name in ("tensorflow.compat.v1.nn.dropout", "tensorflow.compat.v1.dropout"):
             given = argument(call, "rate")
@@ -73,7 +74,8 @@ def _is_inverted(module: Module, given: ast.expr) -> bool:
 
 def l11(module: Module) -> Iterator[Finding]:
     """Signal: torch's LSTM, GRU or RNN is given a dropout that is not 0 and its layers are left out or are the literal 1. Let
-    pass: ``**kwargs``; a number of layers that is an expression; Keras, whose dropout acts on the inputs; a rate chosen by an if.
+    pass: ``**kwargs``; a number of layers that is an expression; Keras, whose dropout acts on the inputs; a rate chosen by an
+    if.
     """
     for call in module.calls:
         made = layer(module, call)
@@ -90,8 +92,8 @@ def l11(module: Module) -> Iterator[Finding]:
 
 
 def l17(module: Module) -> Iterator[Finding]:
-    """Signal: a method of a torch module applies nn.Dropout or F.dropout, and in a branch for evaluation alone multiplies by ``1 -
-    p`` or by a name that speaks of keeping. Let pass: dropout written by hand, for it may not divide in training.
+    """Signal: a method of a torch module applies nn.Dropout or F.dropout, and in a branch for evaluation alone multiplies by
+    ``1 - p`` or by a name that speaks of keeping. Let pass: dropout written by hand, for it may not divide in training.
     """
     if not imports(module, "torch"):
         return

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 
 from ..finding import Finding
 from .layers import layer, of_mode
-from .module import Module, argument, is_false, is_true, number, opaque
 from .modes import switches_on
+from .module import Module, argument, is_false, is_true, number, opaque
 
 _LOG = re.compile(r"log_?p|logprob|log_prob|lp\b", re.I)
 
 
 def l13(module: Module) -> Iterator[Finding]:
-    """Signal: (a) disable_dropout=False is passed to a Config, Arguments or Trainer; (b) a function calls train() and makes exp of
-    the difference of two log-probabilities, in a file that makes torch dropout layers. Let pass: functions that call eval();
+    """Signal: (a) disable_dropout=False is passed to a Config, Arguments or Trainer; (b) a function calls train() and makes exp
+    of the difference of two log-probabilities, in a file that makes torch dropout layers. Let pass: functions that call eval();
     files without dropout; other exponentials.
     """
     for call in module.calls:
