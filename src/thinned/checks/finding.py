@@ -26,8 +26,8 @@ class Finding:
     ``code``: the rule's, such as "L1". ``message``: what is wrong here, in one sentence, with the name or number that shows
     it. ``site``: the qualified name of the module (live). ``file``, ``line`` (from 1), ``column`` (from 0), ``source``: the
     place in the code, and its line. ``cell``: in a notebook, the cell, from 1 and counting all, in which ``line`` counts.
-    ``evidence``: what was measured, as pairs of name and value. ``changes``: what ``--fix`` would write, where that is safe. ``remedy``: what to do here, where
-    that is more exact than the rule's own.
+    ``evidence``: what was measured, as pairs of name and value. ``changes``: what ``--fix`` would write, where that is safe.
+    ``remedy``: what to do here, where that is more exact than the rule's own.
     """
 
     code: str

@@ -59,9 +59,9 @@ def _made(module: Module, scope: ast.AST, name: str) -> bool:
         inner = value
         while isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute):  # Net().to(device)
             inner = inner.func.value
-        if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name):
-            if any(c.name == inner.func.id and is_torch(module, c) for c in module.classes):
-                return True
+        made = inner.func.id if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name) else None
+        if any(c.name == made and is_torch(module, c) for c in module.classes):
+            return True
     return False
 
 
@@ -124,10 +124,11 @@ def l21(module: Module) -> Iterator[Finding]:
     """
     for call in module.calls:
         mode = MODES.get(module.called(call))
-        if mode and not mode[2] and argument(call, mode[0], mode[1]) is None and not opaque(call):
-            if maybe_torch(module, module.class_of(call)) and not guarded(module, call):
-                yield module.finding("L21", call, f"{module.source(call.func)} has training=False by default, so it never drops",
-                                     remedy="pass training=self.training")  # fmt: skip
+        if mode is None or mode[2] or argument(call, mode[0], mode[1]) is not None or opaque(call):
+            continue
+        if maybe_torch(module, module.class_of(call)) and not guarded(module, call):
+            said = f"{module.source(call.func)} has {mode[0]}=False by default, so it never drops"
+            yield module.finding("L21", call, said, remedy=f"pass {mode[0]}=self.training")
     if not re.search(r"[dD]ropout|drop_?path|from_pretrained|drop_rate", module.text) or ".eval()" not in module.text:
         return
     for scope in [module.tree, *module.functions]:

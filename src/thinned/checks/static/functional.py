@@ -75,7 +75,8 @@ def _is_model(module: Module, call: ast.Call) -> bool:
 
 def _is_chosen(module: Module, call: ast.Call, given: ast.expr | None) -> bool:
     """Whether whoever calls decides: by a rate that is a plain function's parameter without a value above 0, or in a function
-    that is itself a dropout; or whoever wrote training=True says why beside it. Tacotron's prenets drop in evaluation by design.
+    that is itself a dropout; or whoever wrote training=True says why beside it. Tacotron's prenets drop in evaluation by
+    design.
     """
     function, owner = module.function_of(call), module.class_of(call)
     if given is not None:

@@ -38,10 +38,7 @@ class _Walk:
 
     def block(self, statements: list[ast.stmt], used: dict[str, int]) -> bool:
         """Run a block; whether it surely leaves."""
-        for node in statements:
-            if self.statement(node, used):
-                return True
-        return False
+        return any(self.statement(node, used) for node in statements)
 
     def statement(self, node: ast.stmt, used: dict[str, int]) -> bool:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):

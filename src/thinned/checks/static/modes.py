@@ -26,8 +26,8 @@ from .layers import (
 from .module import Function, Module, argument, is_false, is_true, parameters
 from .names import dotted
 
-_PREDICTS = {"predict", "prediction", "predictions", "predictive", "infer", "inference", "mc", "mcd", "uncertainty", "uncertainties",
-             "montecarlo", "monte", "epistemic"}  # fmt: skip
+_PREDICTS = {"predict", "prediction", "predictions", "predictive", "infer", "inference", "mc", "mcd", "uncertainty",
+             "uncertainties", "montecarlo", "monte", "epistemic"}  # fmt: skip
 
 
 def without_gradient(module: Module, node: ast.AST) -> bool:
@@ -66,9 +66,9 @@ def switches_on(call: ast.Call) -> bool:
 
 
 def l6(module: Module) -> Iterator[Finding]:
-    """Signal: a function whose name speaks of predicting or Monte Carlo calls train() on a model outside any loop over modules and
-    runs it without gradients, in a file that makes torch's batch normalisation. Let pass: functions in which anything is put
-    back to eval() after that, or that speak of BatchNorm; train() at the end, to go on training.
+    """Signal: a function whose name speaks of predicting or Monte Carlo calls train() on a model outside any loop over modules
+    and runs it without gradients, in a file that makes torch's batch normalisation. Let pass: functions in which anything is
+    put back to eval() after that, or that speak of BatchNorm; train() at the end, to go on training.
     """
     if not any((made := layer(module, c)) and made.home == "torch" and BATCH_NORM.match(made.name) for c in module.calls):
         return
@@ -144,10 +144,10 @@ _RUNS = {"forward", "__call__", "call"}
 
 
 def l32(module: Module) -> Iterator[Finding]:
-    """Signal: in a torch module's forward, or a Keras layer's call, a dropout layer is made; in any other method or in a function
-    of a torch file, one is made and applied at once. Let pass: Flax's compact modules, Keras's functional models, rate 0, a
-    layer that is told the mode by ``.train(self.training)`` or ``.eval()``, branches that look at the mode, layers kept on
-    self behind a test whether they are there, functions that train, scripts' top level.
+    """Signal: in a torch module's forward, or a Keras layer's call, a dropout layer is made; in any other method or in a
+    function of a torch file, one is made and applied at once. Let pass: Flax's compact modules, Keras's functional models,
+    rate 0, a layer that is told the mode by ``.train(self.training)`` or ``.eval()``, branches that look at the mode, layers
+    kept on self behind a test whether they are there, functions that train, scripts' top level.
     """
     for call in module.calls:
         made = layer(module, call)

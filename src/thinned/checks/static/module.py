@@ -190,9 +190,8 @@ class Module:
 
     def replace(self, node: ast.expr, text: str) -> Change:
         """The change that puts a text in an expression's place."""
-        assert node.end_lineno is not None and node.end_col_offset is not None
-        start, end = self.at(node.lineno, node.col_offset), self.at(node.end_lineno, node.end_col_offset)
-        return Change(node.lineno, start, node.end_lineno, end, text)
+        (line, column), (end_line, end_column) = place(node), place(node, end=True)
+        return Change(line, self.at(line, column), end_line, self.at(end_line, end_column), text)
 
 
 def place(node: ast.AST, end: bool = False) -> tuple[int, int]:

@@ -49,8 +49,9 @@ def cells(raw: str) -> list[Cell]:
         if isinstance(cell, dict) and _is_code(cell.get("cell_type")):
             source = cell.get("source", cell.get("input", []))
             parts = source if isinstance(source, list) else [source]
-            if all(isinstance(p, _Text) for p in parts):
-                out.append(Cell(number, "".join(p.value for p in parts), tuple(p.span for p in parts)))
+            texts = [p for p in parts if isinstance(p, _Text)]
+            if len(texts) == len(parts):
+                out.append(Cell(number, "".join(p.value for p in texts), tuple(p.span for p in texts)))
     return out
 
 

@@ -92,31 +92,22 @@ def _adds(module: Module, scope: ast.AST) -> list[Chain]:
 
 
 def _runs(module: Module, block: list[ast.stmt]) -> list[Chain]:
-    out, name, made, first = [], "", [], None
+    """The runs of ``add`` in a block; what only prints does not end one."""
+    out: list[Chain] = []
+    name, made, first = "", list[Layer | None](), None
     for statement in [*block, ast.Pass()]:
         call = statement.value if isinstance(statement, ast.Expr) else None
-        adds = (
-            isinstance(call, ast.Call)
-            and isinstance(call.func, ast.Attribute)
-            and call.func.attr == "add"
-            and len(call.args) == 1
-        )
-        to = (dotted(call.func.value) or "") if adds else ""  # type: ignore[union-attr]
-        if (
-            name
-            and to != name
-            and not isinstance(statement, (ast.If, ast.For))
-            and not adds
-            and isinstance(statement, ast.Expr)
-        ):
-            if isinstance(call, ast.Call) and dotted(call.func) in (f"{name}.summary", "print"):
-                continue
+        called = (dotted(call.func) or "") if isinstance(call, ast.Call) else ""
+        if name and called in (f"{name}.summary", "print"):
+            continue
+        given = call.args[0] if isinstance(call, ast.Call) and called.endswith(".add") and len(call.args) == 1 else None
+        to = called.removesuffix(".add") if given is not None else ""
         if to != name:
-            if any(m is not None for m in made) and first is not None:
+            if any(made) and first is not None:
                 out.append(Chain(tuple(made), name, first))
             name, made, first = to, [], call
-        if adds:
-            made.append(layer(module, call.args[0]))  # type: ignore[union-attr]
+        if given is not None and to:
+            made.append(layer(module, given))
     return out
 
 
@@ -137,8 +128,8 @@ def _word(node: ast.AST | None) -> str:
 
 
 def l5(module: Module) -> Iterator[Finding]:
-    """Signal: in one chain, dropout, then only linear, convolution, activation, pooling or shape layers, then batch normalisation.
-    Let pass: chains with anything unknown between; other normalisations; what only meets in forward.
+    """Signal: in one chain, dropout, then only linear, convolution, activation, pooling or shape layers, then batch
+    normalisation. Let pass: chains with anything unknown between; other normalisations; what only meets in forward.
     """
     for chain in chains(module):
         for at, made in enumerate(chain.layers):
@@ -206,7 +197,8 @@ _LOSS = re.compile(
     r"(CrossEntropy|NLL|BCE|BCEWithLogits|MSE|L1|SmoothL1)Loss|cross_entropy|nll_loss|binary_cross_entropy|mse_loss"
 )
 _PART = {"block", "layer", "feedforward", "forward", "ffn", "mlp", "attention", "encoder", "decoder", "embedding", "embed",
-         "backbone", "projection", "extractor", "features", "stem", "cell", "module", "conv", "head", "feed", "part", "unit", "sublayer", "expert"}  # fmt: skip
+         "backbone", "projection", "extractor", "features", "stem", "cell", "module", "conv", "head", "feed", "part",
+         "unit", "sublayer", "expert"}  # fmt: skip
 
 
 def l14(module: Module) -> Iterator[Finding]:

@@ -55,8 +55,8 @@ _PARALLEL = ("torch.distributed.init_process_group", "torch.nn.parallel.Distribu
 def l9(module: Module) -> Iterator[Finding]:
     """Signal: a file sets up process groups, DistributedDataParallel or an Accelerator, trains by backward(), drops something,
     and every seed that it sets in its functions is without a rank. Let pass: files with any seed that speaks of a rank,
-    process or device; seeds before processes start (outside functions, under ``if __name__``); Trainers, which seed by themselves.
-    DDP needs equal parameters, which it sends at the start, not equal seeds.
+    process or device; seeds before processes start (outside functions, under ``if __name__``); Trainers, which seed by
+    themselves. DDP needs equal parameters, which it sends at the start, not equal seeds.
     """
     names = {module.called(c) for c in module.calls}
     if not any(n in _PARALLEL for n in names) or not _DROPS.search(_code(module)):

@@ -71,8 +71,8 @@ def check_paths(
     """The known mistakes in files and folders of Python and notebooks, read without running them.
 
     Folders are searched for .py, .pyw and .ipynb; hidden folders, virtual environments, ``build``, ``dist``, ``node_modules``
-    and files of unit tests are left out there, but a file that is named is always read. What cannot be read is told in ``.unchecked``
-    of the result. ``select``, ``ignore``: as in :func:`check_source`.
+    and files of unit tests are left out there, but a file that is named is always read. What cannot be read is told in
+    ``.unchecked`` of the result. ``select``, ``ignore``: as in :func:`check_source`.
     """
     return checked(paths, select=select, ignore=ignore)[0]
 
