@@ -148,7 +148,9 @@ def _left_off(module: Module, scope: ast.AST) -> Iterator[Finding]:
         walk = _Walk(module, name)
         walk.block(scope.body)  # type: ignore[attr-defined]
         if walk.found is not None:
-            yield module.finding("L21", walk.found, f"{name} stays in evaluation while it is trained in line {walk.where}")
+            yield module.finding(
+                "L21", walk.found, f"{name} stays in evaluation while it is trained in {module.line(walk.where)}"
+            )
 
 
 def _optimised(module: Module, scope: ast.AST, name: str) -> bool:

@@ -25,7 +25,7 @@ def l27(module: Module) -> Iterator[Finding]:
         walk.block(function.body, {})
         for call, first in walk.found.items():
             if not sampling(module, call):
-                yield module.finding("L27", call, f"the key {walk.keys[call]} already drew the mask in line {first}")
+                yield module.finding("L27", call, f"the key {walk.keys[call]} already drew the mask in {module.line(first)}")
 
 
 class _Walk:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TypeAlias, TypeVar
 
@@ -19,8 +19,9 @@ _BREAK = re.compile(r"\r\n|\r|\n")
 class Module:
     """One file: its tree, with parents, calls, functions and classes in the order of the text."""
 
-    def __init__(self, text: str, filename: str, tree: ast.Module) -> None:
-        self.text, self.filename, self.tree = text, filename, tree
+    def __init__(self, text: str, filename: str, tree: ast.Module, cells: Sequence[tuple[int, int]] = ()) -> None:
+        """``cells``: of a notebook, each code cell's first line in the text and its number."""
+        self.text, self.filename, self.tree, self.cells = text, filename, tree, cells
         self.parents: dict[ast.AST, ast.AST] = {}
         self.children: dict[ast.AST, list[ast.AST]] = {}
         self.calls: list[ast.Call] = []
@@ -38,7 +39,7 @@ class Module:
                 self.classes.append(node)
             elif isinstance(node, (ast.Import, ast.ImportFrom)):
                 imports.append(node)
-            children = self.children[node] = list(ast.iter_child_nodes(node))
+            children = self.children[node] = list(_inside(node))
             for child in children:
                 self.parents[child] = node
             stack.extend(reversed(children))
@@ -157,6 +158,13 @@ class Module:
         text = self.lines[line - 1]
         return column if text.isascii() else len(text.encode()[:column].decode(errors="ignore"))
 
+    def line(self, number: int) -> str:
+        """A line of the text as people count it: "line 3", in a notebook "line 3 of cell 2"."""
+        if not self.cells:
+            return f"line {number}"
+        start, cell = max(pair for pair in self.cells if pair[0] <= number)
+        return f"line {number - start + 1} of cell {cell}"
+
     def finding(self, code: str, node: ast.AST, message: str, changes: tuple[Change, ...] = (), remedy: str = "") -> Finding:
         """A finding at a node."""
         line, column = node.lineno, node.col_offset  # type: ignore[attr-defined]
@@ -192,6 +200,21 @@ class Module:
         """The change that puts a text in an expression's place."""
         (line, column), (end_line, end_column) = place(node), place(node, end=True)
         return Change(line, self.at(line, column), end_line, self.at(end_line, end_column), text)
+
+
+_BARE = (ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop)  # one object for the whole tree
+
+
+def _inside(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes in a node, in the order of its fields."""
+    if isinstance(node, (ast.Name, ast.Constant)):
+        return
+    for field in node._fields:
+        value = getattr(node, field, None)
+        if isinstance(value, list):
+            yield from (item for item in value if isinstance(item, ast.AST) and not isinstance(item, _BARE))
+        elif isinstance(value, ast.AST) and not isinstance(value, _BARE):
+            yield value
 
 
 def place(node: ast.AST, end: bool = False) -> tuple[int, int]:

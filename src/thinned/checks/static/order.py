@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..finding import Finding
 from .layers import (
@@ -40,6 +41,7 @@ class Chain:
     node: ast.AST
 
 
+@lru_cache(maxsize=1)
 def chains(module: Module) -> list[Chain]:
     """Every chain of a file: Sequential of PyTorch and Keras, from a literal, and Keras's ``model.add`` one after the other."""
     out = []
@@ -48,7 +50,7 @@ def chains(module: Module) -> list[Chain]:
             made = _elements(module, call)
             if made:
                 out.append(Chain(tuple(layer(module, e) for e in made), _target(module, call), call))
-    for scope in [module.tree, *module.functions]:
+    for scope in [module.tree, *module.functions] if ".add(" in module.text else []:
         out += _adds(module, scope)
     return out
 
@@ -139,7 +141,9 @@ def l5(module: Module) -> Iterator[Finding]:
                 if after is None:
                     break
                 if BATCH_NORM.match(after.name):
-                    yield module.finding("L5", made.call, f"{made.name} comes before {after.name} in line {after.call.lineno}")
+                    yield module.finding(
+                        "L5", made.call, f"{made.name} comes before {after.name} in {module.line(after.call.lineno)}"
+                    )
                     break
                 plain = after.name in LINEAR or CONVOLUTION.match(after.name) or ACTIVATION.match(after.name)
                 if not plain and not _BETWEEN.search(after.name):

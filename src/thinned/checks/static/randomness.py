@@ -36,7 +36,7 @@ def l8(module: Module) -> Iterator[Finding]:
 def _code(module: Module) -> str:
     """The names that a file's code uses, without comments and docstrings."""
     names = []
-    for node in ast.walk(module.tree):
+    for node in module.children:
         if isinstance(node, ast.Name):
             names.append(node.id)
         elif isinstance(node, ast.Attribute):
@@ -116,7 +116,7 @@ _COIN = re.compile(r"bernoulli|Bernoulli|binomial|rand\(.*\)\s*[<>]|[<>].*rand\(
 
 def _kept(module: Module) -> Iterator[Finding]:
     for owner in module.classes:
-        if not is_torch(module, owner) or not re.search(r"drop", ast.unparse(owner), re.I):
+        if not is_torch(module, owner):
             continue
         start = next((m for m in methods(owner) if m.name == "__init__"), None)
         forward = next((m for m in methods(owner) if m.name == "forward"), None)
@@ -124,14 +124,15 @@ def _kept(module: Module) -> Iterator[Finding]:
             continue
         for name, value in _masks(module, start):
             draws = value if not isinstance(value, ast.Name) else (module.producer(value) or value)
+            if not re.search(r"drop", owner.name + name, re.I) or not _COIN.search(ast.unparse(draws)):
+                continue
             by = any(
-                isinstance(n, ast.BinOp) and isinstance(n.op, ast.Mult) and f"self.{name}" in (dotted(n.left), dotted(n.right))
+                isinstance(n.op, ast.Mult)
+                and f"self.{name}" in (dotted(n.left), dotted(n.right))
                 and "weight" not in ast.unparse(n)
-                for n in ast.walk(forward)
-            )  # fmt: skip
-            again = sum(len(module.assigned(m, f"self.{name}")) for m in methods(owner) if m is not start)
-            speaks = re.search(r"drop", owner.name + name, re.I)
-            if by and speaks and not again and _COIN.search(ast.unparse(draws)):
+                for n in module.own(forward, ast.BinOp)
+            )
+            if by and not any(module.assigned(m, f"self.{name}") for m in methods(owner) if m is not start):
                 yield module.finding("L18", value, f"the mask {name} is drawn once, in __init__")
 
 

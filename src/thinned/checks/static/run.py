@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,7 +124,10 @@ def _check(text: str, filename: str, codes: Collection[str]) -> tuple[list[Findi
     return _check_python(text, filename, codes)
 
 
-def _check_python(text: str, filename: str, codes: Collection[str]) -> tuple[list[Finding], list[tuple[str, str]]]:
+def _check_python(
+    text: str, filename: str, codes: Collection[str], starts: Sequence[tuple[int, int]] = ()
+) -> tuple[list[Finding], list[tuple[str, str]]]:
+    """``starts``: of a notebook, the first line of each cell and its number."""
     try:
         tree = notebook.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -132,14 +135,16 @@ def _check_python(text: str, filename: str, codes: Collection[str]) -> tuple[lis
     if not (_FRAMEWORK.search(text) and _SUBJECT.search(text)):
         return [], []
     try:
-        module = Module(text, filename, tree)
+        module = Module(text, filename, tree, starts)
         ignores = Ignores(module)
         if "*" in ignores.file:
             return [], []
         found = [f for code in codes for f in STATIC[code](module) if not ignores.covers(f)]
     except RecursionError:
         return [], [(filename, "is nested too deeply")]
-    return found, [(f"{filename}:{line}", f"ignore names an unknown rule, {name!r}") for line, name in ignores.unknown]
+    return found, [
+        (filename, f"ignore in {module.line(line)} names an unknown rule, {name!r}") for line, name in ignores.unknown
+    ]
 
 
 def _check_notebook(text: str, filename: str, codes: Collection[str]) -> tuple[list[Finding], list[tuple[str, str]]]:
@@ -154,9 +159,10 @@ def _check_notebook(text: str, filename: str, codes: Collection[str]) -> tuple[l
             unchecked.append((f"{filename}:cell {cell.number}", "is not Python"))
         parts.append(code if code is not None else "\n" * cell.text.count("\n"))
     starts = [1]
-    for part in parts:
+    for part in parts[:-1]:
         starts.append(starts[-1] + part.count("\n") + 1)
-    found, more = _check_python("\n".join(parts), filename, codes)
+    numbers = [cell.number for cell in cells]
+    found, more = _check_python("\n".join(parts), filename, codes, list(zip(starts, numbers, strict=False)))
     placed = []
     for one in found:
         at = bisect_right(starts, one.line) - 1

@@ -59,7 +59,7 @@ def l28(module: Module) -> Iterator[Finding]:
     are expressions, stochastic depth that multiplies.
     """
     wraps = [c for c in module.calls if module.called(c) == _DDP]
-    if not wraps or not (_skips(module) or any(_is_layerdrop(n) for n in ast.walk(module.tree))):
+    if not wraps or not (_skips(module) or any(_is_layerdrop(n) for n in module.children)):
         return
     for call in wraps:
         unused = argument(call, "find_unused_parameters")
@@ -79,7 +79,7 @@ def _is_layerdrop(node: ast.AST) -> bool:
 
 def _skips(module: Module) -> bool:
     """Whether a loop in a forward goes on to the next layer by chance."""
-    for node in ast.walk(module.tree):
+    for node in module.children:
         if isinstance(node, ast.If) and len(node.body) == 1 and isinstance(node.body[0], ast.Continue):
             text = ast.unparse(node.test)
             forward = any(f.name == "forward" for f in module.functions_of(node))
