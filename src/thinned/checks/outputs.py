@@ -82,7 +82,7 @@ def as_json(found: Findings) -> str:
 
 
 def sarif(found: Findings) -> str:
-    """A SARIF 2.1.0 log, as code scanning reads it. A notebook's cells have no lines in its file, so none is given there."""
+    """A SARIF 2.1.0 log, as code scanning reads it. In a notebook a region is a line of its file."""
     from .. import __version__
 
     codes = [code for code in RULES if code in found.codes]
@@ -130,7 +130,9 @@ def _sarif_result(one: Finding, index: int, seen: Counter[str]) -> dict[str, Any
     place: dict[str, Any] = {}
     if one.file:
         place["physicalLocation"] = {"artifactLocation": {"uri": _uri(one.file)}}
-        if one.line and one.cell is None:
+        if one.cell is not None:
+            place["physicalLocation"]["region"] = {"startLine": max(1, one.raw_line)}
+        elif one.line:
             place["physicalLocation"]["region"] = {
                 "startLine": one.line,
                 "startColumn": one.column + 1,
@@ -160,7 +162,9 @@ def github(found: Findings) -> str:
     for one in found:
         kind = {"error": "error", "warning": "warning", "note": "notice"}[one.severity]
         properties = {"file": one.file} if one.file else {}
-        if one.line and one.cell is None:
+        if one.cell is not None:
+            properties["line"] = str(max(1, one.raw_line))
+        elif one.line:
             properties |= {"line": str(one.line), "col": str(one.column + 1)}
         properties["title"] = f"{one.code} {one.rule.name}"
         at = f"cell {one.cell}, line {one.line}: " if one.cell is not None else f"{one.site}: " if one.site else ""

@@ -58,7 +58,11 @@ def _is_skipped(path: str, name: str) -> bool:
 
 def decoded(raw: bytes) -> tuple[str, str]:
     """(text, encoding) of a Python file, by its byte-order mark or coding line, else UTF-8. Line ends stay as they are."""
-    encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
+    except SyntaxError:
+        raw.decode()  # says more where that is the reason
+        raise
     return raw.decode(encoding), encoding
 
 

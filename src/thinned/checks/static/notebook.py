@@ -55,6 +55,16 @@ def cells(raw: str) -> list[Cell]:
     return out
 
 
+def raw_line(raw: str, cell: Cell, line: int) -> int:
+    """The line of the notebook's file that holds a line of a cell."""
+    start = 0
+    for start, end in cell.pieces:
+        line -= json.loads(raw[start:end]).count("\n")
+        if line < 1:
+            break
+    return raw.count("\n", 0, start) + 1
+
+
 def _is_code(kind: Any) -> bool:
     return isinstance(kind, _Text) and kind.value == "code"
 
@@ -125,8 +135,11 @@ def python(cell: str) -> str | None:
     if not parses("\n".join(lines)):
         goes_on = False
         for i, line in enumerate(lines):
-            match = _MAGIC.match(line) or (goes_on and re.match(r"^(\s*)", line))
-            made = _ASSIGNED.match(line)
+            match, made = _MAGIC.match(line), _ASSIGNED.match(line)
+            if goes_on:
+                lines[i] = ""
+                goes_on = line.rstrip().endswith("\\")
+                continue
             if match:
                 lines[i] = match[1] + "pass"
             elif made:

@@ -96,7 +96,8 @@ def checked(
             raw = path.read_bytes()
             text = raw.decode("utf-8-sig") if path.suffix == ".ipynb" else files.decoded(raw)[0].removeprefix("\ufeff")
         except (OSError, SyntaxError, UnicodeDecodeError, LookupError) as error:
-            unchecked.append((str(path), f"cannot be read: {_said(error)}"))
+            hint = ", and no coding line names another encoding" if _is_default(error) and path.suffix != ".ipynb" else ""
+            unchecked.append((str(path), f"cannot be read: {_said(error)}{hint}"))
             continue
         if not was_named and files.is_unit_test(path, text):
             continue
@@ -107,10 +108,14 @@ def checked(
     return Findings(found, unchecked), read
 
 
+def _is_default(error: BaseException) -> bool:
+    return isinstance(error, UnicodeDecodeError) and error.encoding.startswith("utf-8")
+
+
 def _said(error: BaseException) -> str:
     """An error in one line."""
     if isinstance(error, UnicodeDecodeError):
-        return f"it is not {error.encoding}; a coding line may name its encoding"
+        return f"it is not {error.encoding.upper()}"
     if isinstance(error, SyntaxError):
         return f"{error.msg} (line {error.lineno})" if error.lineno else str(error.msg)
     if isinstance(error, OSError):
@@ -143,7 +148,7 @@ def _check_python(
     except RecursionError:
         return [], [(filename, "is nested too deeply")]
     return found, [
-        (filename, f"ignore in {module.line(line)} names an unknown rule, {name!r}") for line, name in ignores.unknown
+        (f"{filename}, {module.line(line)}", f"ignore names an unknown rule, {name!r}") for line, name in ignores.unknown
     ]
 
 
@@ -168,5 +173,7 @@ def _check_notebook(text: str, filename: str, codes: Collection[str]) -> tuple[l
         at = bisect_right(starts, one.line) - 1
         shift = starts[at] - 1
         changes = tuple(replace(c, line=c.line - shift, end_line=c.end_line - shift) for c in one.changes)
-        placed.append(replace(one, cell=cells[at].number, line=one.line - shift, changes=changes))
+        line = one.line - shift
+        raw_line = notebook.raw_line(text, cells[at], line)
+        placed.append(replace(one, cell=cells[at].number, line=line, raw_line=raw_line, changes=changes))
     return placed, [*unchecked, *more]
