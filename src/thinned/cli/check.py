@@ -73,6 +73,8 @@ def _check(
     missing = next((p for p in paths if p != "-" and not Path(p).exists()), None)
     if missing is not None:
         raise InputError(f"there is no file or folder {missing!r}")
+    if fix and diff:
+        raise InputError("--fix and --diff exclude each other")
     codes = chosen(select, ignore)
     began = time.perf_counter()
     named = [p for p in paths if p != "-"]
@@ -88,6 +90,8 @@ def _check(
         read += not more.unchecked
         found = Findings([*found, *more], [*found.unchecked, *more.unchecked])
     shown = text(found, colour=_coloured(output)) if form == "text" else FORMATS[form](found)
+    if form == "text" and not read:  # no word of what was found where nothing was read
+        shown = "\n".join(f"not checked: {what}: {why}" for what, why in found.unchecked)
     if output is not None:
         Path(output).write_text(shown + "\n", encoding="utf-8")
     elif shown:
