@@ -86,9 +86,8 @@ def main() -> None:
     print(f"{'rule':<6}{'wrong':>6}{'hit':>6}{'false':>6}  precision  recall")
     for code, c in counts.items():
         precision, recall = shares([c])
-        print(
-            f"{code:<6}{c["hit"] + c["missed"]:>6}{c["hit"]:>6}{c["false"]:>6}{precision:>11.3f}{recall:>8.3f}  " + RULES[code].name
-        )
+        row = f"{code:<6}{c['hit'] + c['missed']:>6}{c['hit']:>6}{c['false']:>6}{precision:>11.3f}{recall:>8.3f}"
+        print(f"{row}  {RULES[code].name}")
     precision, recall = shares(list(counts.values()))
     everything = programs()
     wrong = sum(bool(p.expected) for p in everything)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ..finding import Finding
 from .layers import DROPOUTS, attribute, imports, layer, sampling
-from .module import Module, argument, place
+from .module import Module, argument
 from .names import dotted
 
 _DRAWS = {"jax.random.bernoulli": ("key", 0), "haiku.dropout": ("rng", 0), "jax.random.dropout": ("key", 0)}
@@ -22,6 +22,8 @@ def l27(module: Module) -> Iterator[Finding]:
         return
     for function in module.functions:
         walk = _Walk(module)
+        if not any(walk.key(call) for call in module.own(function, ast.Call)):
+            continue
         walk.block(function.body, {})
         for call, first in walk.found.items():
             if not sampling(module, call):
@@ -80,19 +82,19 @@ class _Walk:
             return
         if isinstance(node, ast.Lambda):
             return
-        for child in sorted(ast.iter_child_nodes(node), key=lambda c: place(c) if hasattr(c, "lineno") else (0, 0)):
+        for child in self.module.children[node]:
             self.expression(child, used)
         if isinstance(node, ast.NamedExpr):
             self._bind(node.target, used)
         if isinstance(node, ast.Call):
-            key = self._key(node)
+            key = self.key(node)
             name = dotted(key) if key is not None else None
             if name is not None and name in used and node not in self.found:
                 self.found[node], self.keys[node] = used[name], name
             if name is not None:
                 used.setdefault(name, node.lineno)
 
-    def _key(self, call: ast.Call) -> ast.expr | None:
+    def key(self, call: ast.Call) -> ast.expr | None:
         """The key that a call of dropout draws with, where it is a plain name."""
         known = _DRAWS.get(self.module.called(call))
         if known is not None:

@@ -48,6 +48,14 @@ def layer(module: Module, node: ast.AST | None) -> Layer | None:
     """The layer that an expression makes; None where it makes none that is known."""
     if not isinstance(node, ast.Call):
         return None
+    key = ("layer", node)
+    if key not in module.memo:
+        module.memo[key] = _layer(module, node)
+    made: Layer | None = module.memo[key]
+    return made
+
+
+def _layer(module: Module, node: ast.Call) -> Layer | None:
     home, _, name = module.called(node).rpartition(".")
     if home in FRAMEWORK:
         return Layer(FRAMEWORK[home], name, node)
@@ -77,6 +85,14 @@ def applied(module: Module, node: ast.AST | None) -> Layer | None:
     """The layer that a call applies: ``self.drop(x)``, ``drop(x)`` of a local layer or ``nn.Dropout(0.5)(x)``."""
     if not isinstance(node, ast.Call):
         return None
+    key = ("applied", node)
+    if key not in module.memo:
+        module.memo[key] = _applied(module, node)
+    made: Layer | None = module.memo[key]
+    return made
+
+
+def _applied(module: Module, node: ast.Call) -> Layer | None:
     if isinstance(node.func, ast.Call):
         return layer(module, node.func)
     if isinstance(node.func, ast.Name):

@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from ..finding import Change, Finding
 from .names import Imports, dotted
@@ -47,6 +47,7 @@ class Module:
         self._bound: dict[ast.AST, set[str]] = {}
         self._own: dict[ast.AST, list[ast.AST]] = {}
         self._called: dict[ast.Call, str] = {}
+        self.memo: dict[tuple[str, ast.AST], Any] = {}  # what rules found out of nodes and ask again
         self._assigned: dict[ast.AST, dict[str, list[tuple[ast.expr, ast.stmt]]]] = {}
 
     @cached_property
