@@ -307,6 +307,10 @@ def test_the_document_has_the_table_of_rules(folder):
     assert table in document, "put the output of `thinned check --list --markdown` into docs/checks.md"
     for code in thinned.checks.LEFT_OUT:
         assert f"| {code} |" in document
+    Path("net.py").write_text(WRONG)
+    shown = re.search(r"^\$ thinned check net.py\n(.*?)^```", document, re.S | re.M)[1]
+    _, out, err = run("net.py")
+    assert shown.splitlines() == [*out.splitlines(), re.sub(r"in .* s:", "in 0.0 s:", err.strip())]
 
 
 def test_the_hook_runs_with_what_it_installs(folder):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from ..finding import Finding
 from .functional import MODES
-from .layers import guarded, is_torch, maybe_torch, sampling, words
+from .layers import guarded, is_torch, maybe_torch, methods, sampling, words
 from .modes import switches_on, without_gradient
 from .module import Function, Module, argument, opaque, parameters, place
 from .names import dotted
@@ -119,7 +119,9 @@ def _names(node: ast.AST) -> list[str]:
 def l21(module: Module) -> Iterator[Finding]:
     """Signal: (a) F.alpha_dropout or F.feature_alpha_dropout in a module without training=, whose default is False; (b) a
     scope puts a model in evaluation, and on every way from there to a backward() of its output in a loop with step() no
-    train() follows; the scope hands the model's parameters on, and the file speaks of dropout or of from_pretrained. Let pass:
+    train() follows; the scope hands the model's parameters on, and the file speaks of dropout or of from_pretrained; (c) a
+    class's training loop runs self.model and calls a method that puts it in evaluation, and train() stands in __init__ at
+    most. Let pass:
     models given to functions that are not in the file, frozen ones, those run without gradients.
     """
     for call in module.calls:
@@ -133,6 +135,8 @@ def l21(module: Module) -> Iterator[Finding]:
         return
     for scope in [module.tree, *module.functions]:
         yield from _left_off(module, scope)
+    for owner in module.classes:
+        yield from _left_off_by_a_method(module, owner)
 
 
 def _left_off(module: Module, scope: ast.AST) -> Iterator[Finding]:
@@ -151,6 +155,31 @@ def _left_off(module: Module, scope: ast.AST) -> Iterator[Finding]:
             yield module.finding(
                 "L21", walk.found, f"{name} stays in evaluation while it is trained in {module.line(walk.where)}"
             )
+
+
+def _left_off_by_a_method(module: Module, owner: ast.ClassDef) -> Iterator[Finding]:
+    """A model that one method puts in evaluation, between two turns of another's training loop."""
+    if any(
+        isinstance(c.func, ast.Attribute) and c.func.attr == "train" and m.name != "__init__"
+        for m in methods(owner) for c in module.own(m, ast.Call)
+    ):  # fmt: skip
+        return
+    for method in methods(owner):
+        calls = list(module.own(method, ast.Call))
+        names = {dotted(c.func) or "" for c in calls}
+        if not {"backward", "step"} <= {c.func.attr for c in calls if isinstance(c.func, ast.Attribute)}:
+            continue
+        for other in methods(owner):
+            inside = [c for c in calls if dotted(c.func) == f"self.{other.name}" and _in_loop(module, c)]
+            for call in module.own(other, ast.Call) if inside and other is not method else ():
+                model, _, last = (dotted(call.func) or "").rpartition(".")
+                if last == "eval" and model.startswith("self.") and model in names:
+                    said = f"{model} stays in evaluation while {method.name} trains it, in {module.line(inside[0].lineno)}"
+                    yield module.finding("L21", call, said)
+
+
+def _in_loop(module: Module, node: ast.AST) -> bool:
+    return any(isinstance(a, (ast.For, ast.While)) for a in module.ancestors(node))
 
 
 def _optimised(module: Module, scope: ast.AST, name: str) -> bool:

@@ -162,11 +162,18 @@ def _local_drops(module: Module, node: ast.Name, depth: int) -> bool:
     return any(_drops_always(module, v, depth + 1) for v, _ in values)
 
 
+_SETTING = re.compile(r"^self\.(cfg|conf|config|args|hparams|hp|opt|opts|options|params)\.(\w+\.)*\w*drop\w*$")
+
+
 def _attribute_drops(module: Module, node: ast.Attribute) -> bool:
-    """``self.p`` set from a number or a parameter and never by the mode; ``self.drop.p`` of a dropout layer."""
+    """``self.p`` set from a number or a parameter and never by the mode; ``self.drop.p`` of a dropout layer; a setting such as
+    ``self.config.dropout``.
+    """
     owner = module.class_of(node)
     if owner is None:
         return False
+    if _SETTING.search(dotted(node) or ""):
+        return True
     if node.attr == "p":
         made = [layer(module, v) for v in attribute(module, node.value)]
         if made:

@@ -212,9 +212,14 @@ def side(test: ast.expr) -> int:
 
 
 def in_evaluation(module: Module, node: ast.AST) -> bool:
-    """Whether a node stands in a branch that runs in evaluation alone."""
+    """Whether a node stands in a branch that runs in evaluation alone, or behind ``if self.training: return``."""
     below = node
     for above in module.ancestors(node):
+        block = getattr(above, "body", None)
+        if isinstance(block, list) and below in block:
+            before = [s for s in block[: block.index(below)] if isinstance(s, ast.If) and _leaves(s)]
+            if any(side(s.test) == 1 for s in before):
+                return True
         if isinstance(above, (ast.FunctionDef, ast.AsyncFunctionDef)):
             return False
         if isinstance(above, (ast.If, ast.IfExp)):

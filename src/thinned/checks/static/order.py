@@ -131,7 +131,7 @@ def _word(node: ast.AST | None) -> str:
 
 def l5(module: Module) -> Iterator[Finding]:
     """Signal: in one chain, dropout, then only linear, convolution, activation, pooling or shape layers, then batch
-    normalisation. Let pass: chains with anything unknown between; other normalisations; what only meets in forward.
+    normalisation; or the same by calls one after the other. Let pass: anything unknown between; other normalisations.
     """
     for chain in chains(module):
         for at, made in enumerate(chain.layers):
@@ -145,9 +145,32 @@ def l5(module: Module) -> Iterator[Finding]:
                         "L5", made.call, f"{made.name} comes before {after.name} in {module.line(after.call.lineno)}"
                     )
                     break
-                plain = after.name in LINEAR or CONVOLUTION.match(after.name) or ACTIVATION.match(after.name)
-                if not plain and not _BETWEEN.search(after.name):
+                if not _is_plain(after):
                     break
+    for call in module.calls:
+        after = applied(module, call)
+        drop = _dropped_before(module, call) if after is not None and BATCH_NORM.match(after.name) else None
+        if after is not None and drop is not None:
+            yield module.finding("L5", call, f"{after.name} comes after {drop.name} of {module.line(drop.call.lineno)}")
+
+
+def _is_plain(made: Layer) -> bool:
+    known = made.name in LINEAR or CONVOLUTION.match(made.name) or ACTIVATION.match(made.name)
+    return bool(known or _BETWEEN.search(made.name))
+
+
+def _dropped_before(module: Module, call: ast.Call) -> Layer | None:
+    """The dropout behind a layer's call, with plain layers alone between."""
+    given: ast.expr | None = call
+    for _ in range(6):
+        given = given.args[0] if isinstance(given, ast.Call) and given.args else None
+        given = module.producer(given) if isinstance(given, ast.Name) else given
+        made = applied(module, given)
+        if made is None or made.drops:
+            return made
+        if not _is_plain(made):
+            return None
+    return None
 
 
 _ROWS = RECURRENT | {"Embedding", "TransformerEncoder", "TransformerEncoderLayer", "TransformerDecoder", "MultiheadAttention"}
@@ -206,7 +229,8 @@ _PART = {"block", "layer", "feedforward", "forward", "ffn", "mlp", "attention", 
 
 
 def l14(module: Module) -> Iterator[Finding]:
-    """Signal: a Keras chain that is compiled and ends in dropout; or a torch module whose forward returns dropout of a linear
+    """Signal: a Keras chain that is compiled and ends in dropout; a torch chain that is called a model or net, whose parameters
+    are trained and which ends in dropout of a linear layer; or a torch module whose forward returns dropout of a linear
     layer, where the same file makes one outside other modules and has a loss. Let pass: parts by name (block, encoder, head
     ...), modules made inside modules, chains that are used in others.
     """
@@ -220,11 +244,26 @@ def l14(module: Module) -> Iterator[Finding]:
             yield module.finding("L14", last.call, f"{chain.name} ends in {last.name}, so its outputs are dropped")
     if not _LOSS.search(module.text):
         return
+    yield from _chains_end(module)
     for owner in module.classes:
         if is_torch(module, owner) and not words(owner.name) & _PART and _is_whole(module, owner):
             for method in methods(owner):
                 if method.name == "forward":
                     yield from _returned(module, method)
+
+
+def _chains_end(module: Module) -> Iterator[Finding]:
+    for chain in chains(module):
+        last, before = chain.layers[-1], chain.layers[-2] if len(chain.layers) > 1 else None
+        if last is None or before is None or not last.drops or last.home != "torch" or before.name not in LINEAR:
+            continue
+        trained = chain.name and f"{chain.name}.parameters()" in module.text
+        if (
+            trained
+            and words(chain.name) & {"model", "net", "network", "classifier", "mlp"}
+            and not words(chain.name) & _PART - {"mlp"}
+        ):
+            yield module.finding("L14", last.call, f"{chain.name} ends in {last.name}, so its outputs are dropped")
 
 
 def _is_whole(module: Module, owner: ast.ClassDef) -> bool:

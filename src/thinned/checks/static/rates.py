@@ -8,13 +8,14 @@ from collections.abc import Iterator
 
 from ..finding import Finding
 from .functional import MODES
-from .layers import DROPOUTS, RECURRENT, applied, imports, in_evaluation, layer, maybe_torch, rate
+from .layers import DROPOUTS, RECURRENT, applied, attribute, imports, in_evaluation, layer, maybe_torch, rate
 from .module import Module, argument, number, opaque
 from .names import dotted
 
 _KEEP = re.compile(
     r"(^|_)(keep|retain|survival|survive)_?(prob|probability|probs|rate|p|ratio|proba)s?$|^p_?keep$|^keepprob$", re.I
 )
+_DROPPED = re.compile(r"^(?!.*1(\.0*)? - ).*drop", re.I)
 _OLD = re.compile(
     r"\.(placeholder|Session|InteractiveSession|contrib|get_variable|variable_scope|truncated_normal|random_normal|app\.run|"
     r"global_variables_initializer|initialize_all_variables|random_uniform|disable_v2_behavior|disable_eager_execution|"
@@ -67,8 +68,14 @@ def l4(module: Module) -> Iterator[Finding]:
 
 
 def _is_inverted(module: Module, given: ast.expr) -> bool:
-    """Whether a name was set to 1 minus something in its function."""
+    """Whether a name was set to 1 minus something in its function, or an attribute in its class; or is a parameter whose
+    name misleads, for the file's own calls pass a rate of dropping for it.
+    """
     values = module.assigned(module.scope_of(given), dotted(given) or "")
+    values += [(v, module.tree.body[0]) for v in attribute(module, given)]
+    passed = [k.value for c in module.calls for k in c.keywords if isinstance(given, ast.Name) and k.arg == given.id]
+    if any(_DROPPED.search(ast.unparse(v)) and not _KEEP.search((dotted(v) or "").rpartition(".")[2]) for v in passed):
+        return True
     return any(isinstance(v, ast.BinOp) and isinstance(v.op, ast.Sub) and number(v.left) == 1 for v, _ in values)
 
 
