@@ -1,5 +1,5 @@
 # expect: L5
-# from: https://arxiv.org/abs/1801.05134
+# from: https://github.com/keras-team/keras/issues/473
 from tensorflow.keras import Sequential
 from tensorflow.keras.layers import BatchNormalization, Conv2D, Dense, Dropout, Flatten, MaxPooling2D
 

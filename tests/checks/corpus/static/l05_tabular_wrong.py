@@ -1,5 +1,5 @@
 # expect: L5
-# from: https://arxiv.org/abs/1801.05134
+# from: https://github.com/luigibonati/mlcolvar/pull/205
 from torch import nn
 
 

@@ -1,5 +1,5 @@
 # expect: L14
-# from: https://arxiv.org/abs/1207.0580
+# from: https://github.com/googledatalab/pydatalab/pull/392
 import torch
 from torch import nn
 

@@ -1,5 +1,5 @@
 # expect: L17
-# from: https://jmlr.org/papers/v15/srivastava14a.html
+# from: https://github.com/keras-team/keras/pull/8069
 import torch.nn.functional as F
 from torch import nn
 

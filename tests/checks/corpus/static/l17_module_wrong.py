@@ -1,5 +1,5 @@
 # expect: L17
-# from: https://jmlr.org/papers/v15/srivastava14a.html
+# from: https://github.com/chainer/chainer/issues/531
 import torch.nn as nn
 
 

@@ -1,5 +1,5 @@
 # expect: none
-# from: https://github.com/google/flax/discussions
+# from: https://github.com/jax-ml/jax/issues/170
 import jax
 from flax import linen as nn
 

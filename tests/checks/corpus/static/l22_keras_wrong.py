@@ -1,5 +1,5 @@
 # expect: L22
-# from: https://arxiv.org/abs/1706.02515
+# from: https://github.com/NVIDIA-Merlin/models/pull/369
 from tensorflow import keras
 
 model = keras.Sequential(

@@ -1,5 +1,5 @@
 # expect: L22
-# from: https://github.com/bioinf-jku/SNNs
+# from: https://github.com/cchallu/nbeatsx/issues/1
 from torch import nn
 
 
