@@ -23,11 +23,11 @@ class Change:
 class Finding:
     """One mistake at one place.
 
-    ``code``: the rule's, such as "L1". ``message``: what is wrong here, in one sentence, with the name or number that shows it.
-    ``site``: the qualified name of the module (live). ``file``, ``line`` (from 1), ``column`` (from 0), ``source``: the place
-    in the code, and its line. ``cell``: in a notebook, the cell, from 1, in which ``line`` counts. ``evidence``: what was
-    measured, as pairs of name and value. ``changes``: what ``--fix`` would write, where that is safe. ``remedy``: what to do
-    here, where that is more exact than the rule's own.
+    ``code``: the rule's, such as "L1". ``message``: what is wrong here, in one sentence, with the name or number that shows
+    it. ``site``: the qualified name of the module (live). ``file``, ``line`` (from 1), ``column`` (from 0), ``source``: the
+    place in the code, and its line. ``cell``: in a notebook, the cell, from 1 and counting all, in which ``line`` counts;
+    ``raw_line``: the line of the notebook's file. ``evidence``: what was measured, as pairs of name and value. ``changes``:
+    what ``--fix`` would write, where that is safe. ``remedy``: what to do here, where that is more exact than the rule's own.
     """
 
     code: str
@@ -38,6 +38,7 @@ class Finding:
     column: int = 0
     source: str = ""
     cell: int | None = None
+    raw_line: int = 0
     evidence: tuple[tuple[str, float | str], ...] = ()
     changes: tuple[Change, ...] = ()
     remedy: str = ""

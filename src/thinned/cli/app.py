@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from .check import check
 from .methods import methods
 from .study import study
 
@@ -17,6 +18,7 @@ app = typer.Typer(
 )
 app.command()(study)
 app.command()(methods)
+app.command()(check)
 
 
 def _version(wanted: bool) -> None:

@@ -1,0 +1,47 @@
+"""Changes that rules propose."""
+
+from __future__ import annotations
+
+import ast
+
+from ..finding import Change
+from .module import Module, place
+
+
+def _offset(module: Module, line: int, column: int) -> tuple[int, int]:
+    return line, module.at(line, column)
+
+
+def _arguments(call: ast.Call) -> list[ast.AST]:
+    return sorted([*call.args, *call.keywords], key=place)
+
+
+def added(module: Module, call: ast.Call, text: str) -> tuple[Change, ...]:
+    """The change that adds a keyword argument at a call's end; none where a bracket stands between."""
+    given = _arguments(call)
+    if not given or isinstance(given[-1], ast.GeneratorExp):
+        return ()
+    end = place(given[-1], end=True)
+    tail = module.between(end, place(call, end=True))
+    if tail.strip(", \t\r\n") != ")":
+        return ()
+    line, column = _offset(module, *end)
+    return (Change(line, column, line, column, f", {text}"),)
+
+
+def removed(module: Module, call: ast.Call, keyword: ast.keyword) -> tuple[Change, ...]:
+    """The change that takes a keyword argument away with one of its commas; none where brackets or comments stand between."""
+    given = _arguments(call)
+    at = given.index(keyword)
+    start, end = place(keyword), place(keyword, end=True)
+    if at > 0:
+        start = place(given[at - 1], end=True)
+        between = module.between(start, place(keyword))
+    elif len(given) > 1:
+        end = place(given[1])
+        between = module.between(place(keyword, end=True), end)
+    else:
+        between = ","
+    if between.strip() != ",":
+        return ()
+    return (Change(*_offset(module, *start), *_offset(module, *end), ""),)

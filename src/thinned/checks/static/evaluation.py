@@ -1,0 +1,303 @@
+"""Evaluation without eval() (L25), and training that evaluation mode was left on for (L21)."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from ..finding import Finding
+from .functional import MODES
+from .layers import guarded, is_torch, maybe_torch, methods, sampling, words
+from .modes import switches_on, without_gradient
+from .module import Function, Module, argument, opaque, parameters, place
+from .names import dotted
+
+_MEASURES = {"validate", "validation", "evaluate", "evaluation", "eval", "test", "predict", "prediction", "inference", "infer",
+             "val", "valid", "score"}  # fmt: skip
+_DRAWS = re.compile(r"[dD]ropout|BatchNorm|DropPath|batch_norm|droppath")
+_HELD_OUT = re.compile(r"(^|_)(val|valid|validation|test|dev|eval|holdout)", re.I)
+_OFF = re.compile(
+    r"\.eval\(\)|\.train\((mode=)?False\)|\beval_mode|\.train\((mode=)?(was|prev|mode|training|is_)|training\s*=\s*False|set_eval|\.eval\b"
+)
+
+
+def l25(module: Module) -> Iterator[Finding]:
+    """Signal: in a file that makes dropout or batch normalisation of torch, (a) a function named as an evaluation runs a model
+    without gradients, and neither it, nor what it calls in the file, nor any caller of it in the file switches to eval(); it
+    has a caller there or makes the model itself. (b) A scope that trains by backward() runs the model without gradients in
+    a loop over validation or test data, and eval() stands nowhere in the file. Let pass: methods of modules (their caller
+    decides), classes that use eval() anywhere, Lightning, models from from_pretrained, Monte Carlo by name.
+    """
+    if not _DRAWS.search(module.text) or not module.imports.table or "torch" not in module.text:
+        return
+    for function in module.functions:
+        tokens = words(function.name)
+        if not tokens & _MEASURES or "train" in tokens or sampling(module, function) or function.name.startswith("test_"):
+            continue
+        run = _run(module, function)
+        if run is not None and not isinstance(module.parents[function], ast.ClassDef) and _unguarded(module, function, run):
+            yield module.finding("L25", run, f"{function.name} runs {module.source(run.func)} and nothing here calls eval()")
+    yield from _in_training(module)
+
+
+def _run(module: Module, scope: ast.AST) -> ast.Call | None:
+    """The first call of a model without gradients in a scope: of a parameter, or of what the scope made."""
+    names = set(parameters(scope)) if isinstance(scope, (ast.FunctionDef, ast.AsyncFunctionDef)) else set()
+    for call in module.own(scope, ast.Call):
+        if not isinstance(call.func, ast.Name) or not call.args or not without_gradient(module, call):
+            continue
+        is_model = bool(words(call.func.id) & {"model", "net", "network", "classifier", "encoder", "decoder", "generator"})
+        if is_model and (call.func.id in names or _made(module, scope, call.func.id)):
+            return call
+    return None
+
+
+def _made(module: Module, scope: ast.AST, name: str) -> bool:
+    """Whether a scope makes a name from a torch class of this file, without from_pretrained."""
+    for value, _ in module.assigned(scope, name):
+        inner = value
+        while isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute):  # Net().to(device)
+            inner = inner.func.value
+        made = inner.func.id if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name) else None
+        if any(c.name == made and is_torch(module, c) for c in module.classes):
+            return True
+    return False
+
+
+def _unguarded(module: Module, function: Function, run: ast.Call) -> bool:
+    """Whether nothing on the way to an evaluation switches to eval()."""
+    callers = [c for c in module.calls if isinstance(c.func, ast.Name) and c.func.id == function.name]
+    assert isinstance(run.func, ast.Name)
+    if not callers and run.func.id in parameters(function):
+        return False
+    scopes: list[ast.AST] = [function]
+    for _ in range(3):  # callers of callers of callers
+        found = [c for c in module.calls if any(isinstance(s, ast.FunctionDef) and dotted(c.func) == s.name for s in scopes)]
+        more = [module.class_of(c) or module.scope_of(c) for c in found]
+        if not [m for m in more if m not in scopes]:
+            break
+        scopes += [m for m in more if m not in scopes]
+    for scope in list(scopes):
+        for call in module.own(scope, ast.Call):
+            name = (dotted(call.func) or "").rpartition(".")[2]
+            scopes += [f for f in module.functions if f.name == name and f not in scopes]
+    texts = (_code(module, s) for s in scopes)
+    return not any(_OFF.search(t) or "from_pretrained" in t for t in texts)
+
+
+def _code(module: Module, scope: ast.AST) -> str:
+    """The text of a scope; of a file only what stands at its top level."""
+    if isinstance(scope, ast.Module):
+        kept = [s for s in scope.body if not isinstance(s, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
+        return "\n".join(ast.unparse(s) for s in kept)
+    return ast.unparse(scope)
+
+
+def _in_training(module: Module) -> Iterator[Finding]:
+    """Signal (b) of L25."""
+    if _OFF.search(module.text) or "from_pretrained" in module.text or "ightning" in module.text:
+        return
+    for scope in [module.tree, *module.functions]:
+        if not any(isinstance(c.func, ast.Attribute) and c.func.attr == "backward" for c in module.own(scope, ast.Call)):
+            continue
+        for call in module.own(scope, ast.Call):
+            loops = [a for a in module.ancestors(call) if isinstance(a, ast.For)]
+            held_out = any(_HELD_OUT.search(n) for loop in loops for n in _names(loop.iter))
+            is_model = isinstance(call.func, ast.Name) and bool(words(call.func.id) & {"model", "net", "network", "classifier"})
+            if held_out and is_model and without_gradient(module, call) and not sampling(module, call):
+                yield module.finding(
+                    "L25", call, f"{module.source(call.func)} is measured in training mode: eval() stands nowhere"
+                )
+                break
+
+
+def _names(node: ast.AST) -> list[str]:
+    return [n.id if isinstance(n, ast.Name) else n.attr for n in ast.walk(node) if isinstance(n, (ast.Name, ast.Attribute))]
+
+
+def l21(module: Module) -> Iterator[Finding]:
+    """Signal: (a) F.alpha_dropout or F.feature_alpha_dropout in a module without training=, whose default is False; (b) a
+    scope puts a model in evaluation, and on every way from there to a backward() of its output in a loop with step() no
+    train() follows; the scope hands the model's parameters on, and the file speaks of dropout or of from_pretrained; (c) a
+    class's training loop runs self.model and calls a method that puts it in evaluation, and train() stands in __init__ at
+    most. Let pass:
+    models given to functions that are not in the file, frozen ones, those run without gradients.
+    """
+    for call in module.calls:
+        mode = MODES.get(module.called(call))
+        if mode is None or mode[2] or argument(call, mode[0], mode[1]) is not None or opaque(call):
+            continue
+        if maybe_torch(module, module.class_of(call)) and not guarded(module, call):
+            said = f"{module.source(call.func)} has {mode[0]}=False by default, so it never drops"
+            yield module.finding("L21", call, said, remedy=f"pass {mode[0]}=self.training")
+    if not re.search(r"[dD]ropout|drop_?path|from_pretrained|drop_rate", module.text) or ".eval()" not in module.text:
+        return
+    for scope in [module.tree, *module.functions]:
+        yield from _left_off(module, scope)
+    for owner in module.classes:
+        yield from _left_off_by_a_method(module, owner)
+
+
+def _left_off(module: Module, scope: ast.AST) -> Iterator[Finding]:
+    """Models that a scope trains while they are in evaluation."""
+    calls = list(module.own(scope, ast.Call))
+    methods = {c.func.attr for c in calls if isinstance(c.func, ast.Attribute)}
+    if not {"eval", "backward", "step"} <= methods:
+        return
+    evals = [c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr == "eval" and not c.args]
+    for name in dict.fromkeys(dotted(c.func.value) for c in evals if isinstance(c.func, ast.Attribute)):
+        if name is None or f"{name}.requires_grad_(False)" in module.text or not _optimised(module, scope, name):
+            continue
+        walk = _Walk(module, name)
+        walk.block(scope.body)  # type: ignore[attr-defined]
+        if walk.found is not None:
+            yield module.finding(
+                "L21", walk.found, f"{name} stays in evaluation while it is trained in {module.line(walk.where)}"
+            )
+
+
+def _left_off_by_a_method(module: Module, owner: ast.ClassDef) -> Iterator[Finding]:
+    """A model that one method puts in evaluation, between two turns of another's training loop."""
+    if any(
+        isinstance(c.func, ast.Attribute) and c.func.attr == "train" and m.name != "__init__"
+        for m in methods(owner) for c in module.own(m, ast.Call)
+    ):  # fmt: skip
+        return
+    for method in methods(owner):
+        calls = list(module.own(method, ast.Call))
+        names = {dotted(c.func) or "" for c in calls}
+        if not {"backward", "step"} <= {c.func.attr for c in calls if isinstance(c.func, ast.Attribute)}:
+            continue
+        for other in methods(owner):
+            inside = [c for c in calls if dotted(c.func) == f"self.{other.name}" and _in_loop(module, c)]
+            for call in module.own(other, ast.Call) if inside and other is not method else ():
+                model, _, last = (dotted(call.func) or "").rpartition(".")
+                if last == "eval" and model.startswith("self.") and model in names:
+                    said = f"{model} stays in evaluation while {method.name} trains it, in {module.line(inside[0].lineno)}"
+                    yield module.finding("L21", call, said)
+
+
+def _in_loop(module: Module, node: ast.AST) -> bool:
+    return any(isinstance(a, (ast.For, ast.While)) for a in module.ancestors(node))
+
+
+def _optimised(module: Module, scope: ast.AST, name: str) -> bool:
+    """Whether a model's parameters are handed to something in its scope, or in its file where the name is global."""
+    return any(
+        isinstance(c.func, ast.Attribute) and c.func.attr in ("parameters", "named_parameters") and dotted(c.func.value) == name
+        and not any(isinstance(a, (ast.For, ast.comprehension)) for a in list(module.ancestors(c))[:2])
+        for c in (module.calls if scope is not module.tree else module.own(scope, ast.Call))
+    )  # fmt: skip
+
+
+class _Walk:
+    """Follows one model's mode through a scope: ``off`` is the eval() call that surely holds, else None."""
+
+    def __init__(self, module: Module, name: str) -> None:
+        self.module, self.name = module, name
+        self.off: ast.Call | None = None
+        self.ran: ast.Call | None = None  # a forward pass with gradients since, in evaluation
+        self.found: ast.Call | None = None
+        self.where = 0
+        self.loops = 0
+
+    def block(self, statements: list[ast.stmt]) -> bool:
+        """Whether a block surely leaves its loop or scope."""
+        return any(self.statement(s) for s in statements)
+
+    def statement(self, node: ast.stmt) -> bool:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            return False
+        if isinstance(node, ast.If):
+            self.calls(node.test)
+            return self._branches(node.body, node.orelse)
+        if isinstance(node, (ast.For, ast.AsyncFor, ast.While)):
+            self._loop(node)
+            return False
+        if isinstance(node, (ast.With, ast.AsyncWith)):
+            for item in node.items:
+                self.calls(item.context_expr)
+            return self.block(node.body)
+        if isinstance(node, ast.Try):
+            self.block(node.body)
+            for handler in node.handlers:
+                self._branches(handler.body, [])
+            return self.block([*node.orelse, *node.finalbody])
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            self.calls(node)
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(dotted(t) == self.name for t in targets) and not (
+                node.value is not None and self.name in _paths(node.value)
+            ):
+                self.off = None
+            return False
+        self.calls(node)
+        return isinstance(node, (ast.Return, ast.Raise, ast.Break, ast.Continue))
+
+    def _branches(self, first: list[ast.stmt], second: list[ast.stmt]) -> bool:
+        before = self.off
+        ended = self.block(first)
+        after, self.off = self.off, before
+        other = self.block(second)
+        if not ended and not other and (after is None or self.off is None):
+            self.off = None
+        elif other and not ended:
+            self.off = after
+        return ended and other
+
+    def _loop(self, node: ast.For | ast.AsyncFor | ast.While) -> None:
+        before, self.ran = self.off, None
+        self.calls(node.test if isinstance(node, ast.While) else node.iter)
+        self.loops += 1
+        for _ in range(2):
+            self.block(node.body)
+        self.loops -= 1
+        self.block(node.orelse)
+        if before is None and self.off is not None and _is_optional(node):
+            self.off = None
+
+    def calls(self, node: ast.AST) -> None:
+        for call in sorted((n for n in ast.walk(node) if isinstance(n, ast.Call)), key=lambda c: place(c, end=True)):
+            self.call(call)
+
+    def call(self, call: ast.Call) -> None:
+        name = dotted(call.func) or ""
+        base, _, last = name.rpartition(".")
+        if base == self.name and last == "eval":
+            self.off, self.ran = call, None
+        elif base == self.name and (last == "train" and switches_on(call)):
+            self.off = None
+        elif name == self.name:
+            if self.off is not None and not without_gradient(self.module, call):
+                self.ran = call
+        elif base == self.name and not re.match(
+            r"(state_dict|load_state_dict|parameters|named_parameters|to|cuda|cpu|zero_grad|half|float)$", last
+        ):
+            self.off = None
+        elif last == "backward" and self.off is not None and self.ran is not None and self.loops and self.found is None:
+            self.found, self.where = self.off, call.lineno
+        elif any(dotted(a) == self.name for a in [*call.args, *(k.value for k in call.keywords)]):
+            self.handed(call, name)
+
+    def handed(self, call: ast.Call, name: str) -> None:
+        """The model is given to a function: read it where it is in the file, else know nothing more."""
+        functions = self.module.named(name)
+        if not functions:
+            plain = re.search(r"(^|\.)(print|len|isinstance|type|id|summary|save|load|DataParallel|compile|Adam\w*|SGD)$", name)
+            self.off = self.off if plain else None
+            return
+        body = ast.unparse(functions[-1])
+        if ".train(" in body:
+            self.off = None
+        elif ".eval()" in body:
+            self.off, self.ran = call, None
+
+
+def _paths(node: ast.AST) -> set[str]:
+    return {d for n in ast.walk(node) if isinstance(n, (ast.Name, ast.Attribute)) and (d := dotted(n))}
+
+
+def _is_optional(node: ast.stmt) -> bool:
+    """Whether a loop may run no time at all and what it leaves matters; loops over data are taken to run."""
+    return isinstance(node, ast.While)

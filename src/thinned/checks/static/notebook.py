@@ -1,0 +1,167 @@
+"""Notebooks: their code cells as one text, and texts of cells written back with every other byte as it was."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.S)
+_KEPT = {"time", "timeit", "capture", "prun", "debug"}  # cell magics whose cell is Python
+_ASSIGNED = re.compile(r"^(\s*)([\w.,\s*()\[\]]+?)=\s*[!%](?!=)")
+_MAGIC = re.compile(r"^(\s*)(?:[%!]|\?{1,2}\s*\w|[\w.]+\?{1,2}\s*$)")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A code cell: its place in the notebook, from 1, counting all cells; its text; the spans of its strings in the file."""
+
+    number: int
+    text: str
+    pieces: tuple[tuple[int, int], ...]
+
+
+class Broken(ValueError):
+    """A notebook that cannot be read as one."""
+
+
+def cells(raw: str) -> list[Cell]:
+    """The code cells of a notebook's JSON."""
+    try:
+        pairs = json.loads(raw, object_pairs_hook=_Pairs)
+    except (ValueError, RecursionError) as error:
+        raise Broken(f"not valid JSON ({error})") from None
+    spans = iter(m.span() for m in _STRING.finditer(raw))
+    root = _place(pairs, spans)
+    if not isinstance(root, dict):
+        raise Broken("no notebook: it holds no object")
+    listed = root.get("cells")
+    if listed is None and isinstance(root.get("worksheets"), list):
+        listed = [c for sheet in root["worksheets"] if isinstance(sheet, dict) for c in sheet.get("cells", [])]
+    if not isinstance(listed, list):
+        raise Broken("no notebook: it has no list of cells")
+    out = []
+    for number, cell in enumerate(listed, 1):
+        if isinstance(cell, dict) and _is_code(cell.get("cell_type")):
+            source = cell.get("source", cell.get("input", []))
+            parts = source if isinstance(source, list) else [source]
+            texts = [p for p in parts if isinstance(p, _Text)]
+            if len(texts) == len(parts):
+                out.append(Cell(number, "".join(p.value for p in texts), tuple(p.span for p in texts)))
+    return out
+
+
+def raw_line(raw: str, cell: Cell, line: int) -> int:
+    """The line of the notebook's file that holds a line of a cell."""
+    start = 0
+    for start, end in cell.pieces:
+        line -= json.loads(raw[start:end]).count("\n")
+        if line < 1:
+            break
+    return raw.count("\n", 0, start) + 1
+
+
+def _is_code(kind: Any) -> bool:
+    return isinstance(kind, _Text) and kind.value == "code"
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object, with its keys in the order of the file."""
+
+
+@dataclass(frozen=True)
+class _Text:
+    value: str
+    span: tuple[int, int]
+
+
+def _place(node: Any, spans: Iterator[tuple[int, int]]) -> Any:
+    """The same data with each string's span in the file; strings come in the order of the file."""
+    if isinstance(node, _Pairs):
+        out = {}
+        for key, value in node:
+            next(spans)
+            out[key] = _place(value, spans)
+        return out
+    if isinstance(node, list):
+        return [_place(value, spans) for value in node]
+    return _Text(node, next(spans)) if isinstance(node, str) else node
+
+
+def with_cells(raw: str, texts: dict[int, str]) -> str:
+    """The notebook with new texts for some cells, by number. A cell's lines stay where they are in its list of strings."""
+    edits: list[tuple[int, int, str]] = []
+    for cell in cells(raw):
+        if cell.number not in texts:
+            continue
+        old = [json.loads(raw[a:b]) for a, b in cell.pieces]
+        for (a, b), before, after in zip(cell.pieces, old, _split(old, texts[cell.number]), strict=True):
+            if before != after:
+                edits.append((a, b, json.dumps(after, ensure_ascii=raw.isascii())))
+    for a, b, text in sorted(edits, reverse=True):
+        raw = raw[:a] + text + raw[b:]
+    return raw
+
+
+def _split(old: list[str], new: str) -> list[str]:
+    """A new text cut into as many strings as the old one: equal strings from the start and the end keep their places."""
+    if len(old) == 1:
+        return [new]
+    lines = new.splitlines(keepends=True)
+    if len(lines) == len(old):
+        return lines
+    head = 0
+    while head < len(old) - 1 and new.startswith(old[head]):
+        new, head = new[len(old[head]) :], head + 1
+    tail = len(old)
+    while tail > head + 1 and new.endswith(old[tail - 1]):
+        new, tail = new[: len(new) - len(old[tail - 1])], tail - 1
+    return [*old[:head], new, *[""] * (tail - head - 1), *old[tail:]]
+
+
+def python(cell: str) -> str | None:
+    """A cell as Python with as many lines: magics and shell lines become ``pass``. None where it is not Python even so."""
+    lines = cell.split("\n")
+    first = next((i for i, line in enumerate(lines) if line.strip()), None)
+    if first is not None and lines[first].lstrip().startswith("%%"):
+        name = lines[first].strip()[2:].split()[:1]
+        if not name or name[0] not in _KEPT:
+            return "\n" * (len(lines) - 1)
+        lines[first] = ""
+    if not parses("\n".join(lines)):
+        goes_on = False
+        for i, line in enumerate(lines):
+            match, made = _MAGIC.match(line), _ASSIGNED.match(line)
+            if goes_on:
+                lines[i] = ""
+                goes_on = line.rstrip().endswith("\\")
+                continue
+            if match:
+                lines[i] = match[1] + "pass"
+            elif made:
+                lines[i] = f"{made[1]}{made[2].strip()} = None"
+            goes_on = bool(match or made) and line.rstrip().endswith("\\")
+    text = "\n".join(lines)
+    return text if parses(text) else None
+
+
+def parses(text: str) -> bool:
+    """Whether a cell is Python."""
+    try:
+        parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def parse(text: str) -> ast.Module:
+    """The tree of a text, in which ``await`` may stand at the top as notebooks allow."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tree = compile(text, "<text>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    assert isinstance(tree, ast.Module)
+    return tree

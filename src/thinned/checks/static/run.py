@@ -1,0 +1,179 @@
+"""Checks texts, files and folders."""
+
+from __future__ import annotations
+
+import os
+import re
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..._errors import InputError, unknown
+from ..finding import Finding, Findings
+from ..rules import RULES, named
+from . import files, notebook
+from .ignores import Ignores
+from .module import Module
+from .table import STATIC
+
+# A file that has none of these holds nothing that a rule looks for.
+_FRAMEWORK = re.compile(r"\b(torch|keras|tensorflow|tf_keras|jax|flax|haiku|equinox|flash_attn|trl|xformers)\b|[lL]ightning")
+_SUBJECT = re.compile(
+    r"[dD]rop|keep_?prob|dot_product_attention|flash_attn_|preserve_rng_state|no_grad|inference_mode|\.eval\(\)|bernoulli|p_drop"
+)
+
+
+def chosen(select: Collection[str] | None, ignore: Collection[str] | None = None) -> list[str]:
+    """The codes of the static rules to run: ``select`` (all where None) without ``ignore``, by code or name.
+
+    Raises :class:`thinned.InputError` for a name that is no rule's.
+    """
+    wanted = {_code(name) for name in select} if select is not None else set(STATIC)
+    return [code for code in STATIC if code in wanted - {_code(name) for name in ignore or ()}]
+
+
+def _code(name: str) -> str:
+    code = named(name)
+    if code is None:
+        raise unknown("rule", name, [*RULES, *(rule.name for rule in RULES.values())])
+    return code
+
+
+def check_source(
+    text: str,
+    filename: str = "<text>",
+    *,
+    select: Collection[str] | None = None,
+    ignore: Collection[str] | None = None,
+) -> Findings:
+    """The known mistakes in a text of Python, or in a notebook's JSON where ``filename`` ends in ``.ipynb``.
+
+    ``select``, ``ignore``: rules by code or name, such as ``["L1", "rate-lost-in-eval"]``; all without. A text that cannot be
+    read is told in ``.unchecked`` of the result. Raises :class:`thinned.InputError` for an unknown rule.
+
+    >>> found = check_source("import torch.nn as nn\\nlayer = nn.LSTM(8, 8, dropout=0.3)")
+    >>> [(f.code, f.line) for f in found]
+    [('L11', 2)]
+    """
+    if not isinstance(text, str):
+        raise InputError(f"text has to be a str, but got {type(text).__name__}; for files use check_paths")
+    found, unchecked = _check(text.removeprefix("\ufeff"), str(filename), chosen(select, ignore))
+    return Findings(found, unchecked)
+
+
+def check_paths(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    select: Collection[str] | None = None,
+    ignore: Collection[str] | None = None,
+) -> Findings:
+    """The known mistakes in files and folders of Python and notebooks, read without running them.
+
+    Folders are searched for .py, .pyw and .ipynb; hidden folders, virtual environments, ``build``, ``dist``, ``node_modules``
+    and files of unit tests are left out there, but a file that is named is always read. What cannot be read is told in
+    ``.unchecked`` of the result. ``select``, ``ignore``: as in :func:`check_source`.
+    """
+    return checked(paths, select=select, ignore=ignore)[0]
+
+
+def checked(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    select: Collection[str] | None = None,
+    ignore: Collection[str] | None = None,
+) -> tuple[Findings, int]:
+    """(findings, number of files that were read)."""
+    codes = chosen(select, ignore)
+    found: list[Finding] = []
+    unchecked: list[tuple[str, str]] = []
+    read = 0
+    for path, was_named, why in files.listed([paths] if isinstance(paths, (str, os.PathLike)) else paths):
+        if why:
+            unchecked.append((str(path), why))
+            continue
+        try:
+            raw = path.read_bytes()
+            text = raw.decode("utf-8-sig") if path.suffix == ".ipynb" else files.decoded(raw)[0].removeprefix("\ufeff")
+        except (OSError, SyntaxError, UnicodeDecodeError, LookupError) as error:
+            hint = ", and no coding line names another encoding" if _is_default(error) and path.suffix != ".ipynb" else ""
+            unchecked.append((str(path), f"cannot be read: {_said(error)}{hint}"))
+            continue
+        if not was_named and files.is_unit_test(path, text):
+            continue
+        some, not_read = _check(text, str(path), codes)
+        found += some
+        unchecked += not_read
+        read += not any(where == str(path) for where, _ in not_read)
+    return Findings(found, unchecked), read
+
+
+def _is_default(error: BaseException) -> bool:
+    return isinstance(error, UnicodeDecodeError) and error.encoding.startswith("utf-8")
+
+
+def _said(error: BaseException) -> str:
+    """An error in one line."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not {error.encoding.upper()}"
+    if isinstance(error, SyntaxError):
+        return f"{error.msg} (line {error.lineno})" if error.lineno else str(error.msg)
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _check(text: str, filename: str, codes: Collection[str]) -> tuple[list[Finding], list[tuple[str, str]]]:
+    if Path(filename).suffix == ".ipynb":
+        return _check_notebook(text, filename, codes)
+    return _check_python(text, filename, codes)
+
+
+def _check_python(
+    text: str, filename: str, codes: Collection[str], starts: Sequence[tuple[int, int]] = ()
+) -> tuple[list[Finding], list[tuple[str, str]]]:
+    """``starts``: of a notebook, the first line of each cell and its number."""
+    try:
+        tree = notebook.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return [], [(filename, f"is not Python: {_said(error)}")]
+    if not (_FRAMEWORK.search(text) and _SUBJECT.search(text)):
+        return [], []
+    try:
+        module = Module(text, filename, tree, starts)
+        ignores = Ignores(module)
+        if "*" in ignores.file:
+            return [], []
+        found = [f for code in codes for f in STATIC[code](module) if not ignores.covers(f)]
+    except RecursionError:
+        return [], [(filename, "is nested too deeply")]
+    return found, [
+        (f"{filename}, {module.line(line)}", f"ignore names an unknown rule, {name!r}") for line, name in ignores.unknown
+    ]
+
+
+def _check_notebook(text: str, filename: str, codes: Collection[str]) -> tuple[list[Finding], list[tuple[str, str]]]:
+    try:
+        cells = notebook.cells(text)
+    except notebook.Broken as error:
+        return [], [(filename, str(error))]
+    unchecked, parts = [], []
+    for cell in cells:
+        code = notebook.python(cell.text)
+        if code is None:
+            unchecked.append((f"{filename}:cell {cell.number}", "is not Python"))
+        parts.append(code if code is not None else "\n" * cell.text.count("\n"))
+    starts = [1]
+    for part in parts[:-1]:
+        starts.append(starts[-1] + part.count("\n") + 1)
+    numbers = [cell.number for cell in cells]
+    found, more = _check_python("\n".join(parts), filename, codes, list(zip(starts, numbers, strict=False)))
+    placed = []
+    for one in found:
+        at = bisect_right(starts, one.line) - 1
+        shift = starts[at] - 1
+        changes = tuple(replace(c, line=c.line - shift, end_line=c.end_line - shift) for c in one.changes)
+        line = one.line - shift
+        raw_line = notebook.raw_line(text, cells[at], line)
+        placed.append(replace(one, cell=cells[at].number, line=line, raw_line=raw_line, changes=changes))
+    return placed, [*unchecked, *more]

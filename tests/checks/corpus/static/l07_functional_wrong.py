@@ -1,0 +1,15 @@
+# expect: L7
+# from: https://github.com/yaringal/DropoutUncertaintyExps
+from tensorflow.keras.layers import Dense, Dropout, Input
+from tensorflow.keras.models import Model
+
+
+def build_model(n_features, rate=0.05):
+    inputs = Input(shape=(n_features,))
+    h = Dropout(rate)(inputs, training=True)
+    h = Dense(50, activation="relu")(h)
+    return Model(inputs, Dense(1)(h))
+
+
+def errors(model, x, y):
+    return ((model.predict(x) - y) ** 2).mean() ** 0.5

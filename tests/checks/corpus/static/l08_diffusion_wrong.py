@@ -1,0 +1,15 @@
+# expect: L8
+# from: https://github.com/openai/guided-diffusion/issues/167
+import torch.nn as nn
+import torch.utils.checkpoint as cp
+
+
+class ResBlock(nn.Module):
+    def __init__(self, channels, dropout):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.GroupNorm(32, channels), nn.SiLU(), nn.Dropout(p=dropout), nn.Conv2d(channels, channels, 3, padding=1)
+        )
+
+    def forward(self, x):
+        return x + cp.checkpoint(self.body, x, preserve_rng_state=False, use_reentrant=True)

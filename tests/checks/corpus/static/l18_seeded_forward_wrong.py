@@ -1,0 +1,16 @@
+# expect: L18
+# from: https://github.com/pytorch/pytorch/issues/2649
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inp = nn.Linear(20, 64)
+        self.drop = nn.Dropout(0.5)
+        self.out = nn.Linear(64, 2)
+
+    def forward(self, x):
+        torch.manual_seed(0)
+        return self.out(self.drop(torch.relu(self.inp(x))))

@@ -1,0 +1,18 @@
+# expect: none
+# from: https://docs.jax.dev/en/latest/random-numbers.html
+import equinox as eqx
+import jax
+
+
+class Block(eqx.Module):
+    attention: eqx.nn.MultiheadAttention
+    mlp: eqx.nn.MLP
+    dropout1: eqx.nn.Dropout
+    dropout2: eqx.nn.Dropout
+
+    def __call__(self, x, *, key, inference=False):
+        key, first = jax.random.split(key)
+        x = x + self.dropout1(self.attention(x, x, x), key=first, inference=inference)
+        key, second = jax.random.split(key)
+        x = x + self.dropout2(jax.vmap(self.mlp)(x), key=second, inference=inference)
+        return x

@@ -1,0 +1,12 @@
+# expect: none
+# from: https://docs.jax.dev/en/latest/random-numbers.html
+import haiku as hk
+import jax
+
+
+def network(x, rate=0.1):
+    x = jax.nn.gelu(hk.Linear(512)(x))
+    x = hk.dropout(hk.next_rng_key(), rate, x)
+    x = jax.nn.gelu(hk.Linear(512)(x))
+    x = hk.dropout(hk.next_rng_key(), rate, x)
+    return hk.Linear(10)(x)

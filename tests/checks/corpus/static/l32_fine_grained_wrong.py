@@ -1,0 +1,16 @@
+# expect: L32
+# from: https://github.com/yangze0930/NTS-Net/issues/14
+import torch
+from torch import nn
+
+
+class Navigator(nn.Module):
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+        self.concat_net = nn.Linear(2048, 200)
+
+    def forward(self, x):
+        feature = self.backbone(x)
+        feature = nn.Dropout(p=0.5)(feature)
+        return self.concat_net(torch.flatten(feature, 1))
