@@ -39,13 +39,13 @@ class Module:
                 self.classes.append(node)
             elif isinstance(node, (ast.Import, ast.ImportFrom)):
                 imports.append(node)
-            children = self.children[node] = list(_inside(node))
+            children = self.children[node] = _inside(node)
             for child in children:
                 self.parents[child] = node
             stack.extend(reversed(children))
         self.imports = Imports(imports, tree.body)
         self._bound: dict[ast.AST, set[str]] = {}
-        self._own: dict[ast.AST, list[ast.AST]] = {}
+        self._own: dict[tuple[ast.AST, type[ast.AST]], list[Any]] = {}
         self._called: dict[ast.Call, str] = {}
         self.memo: dict[tuple[str, ast.AST], Any] = {}  # what rules found out of nodes and ask again
         self._assigned: dict[ast.AST, dict[str, list[tuple[ast.expr, ast.stmt]]]] = {}
@@ -83,9 +83,9 @@ class Module:
         """The function that a node stands in, or the file."""
         return self.function_of(node) or self.tree
 
-    def own(self, scope: ast.AST, kind: type[_N]) -> Iterator[_N]:
+    def own(self, scope: ast.AST, kind: type[_N]) -> list[_N]:
         """The nodes of one kind in a scope's own code, without that of functions and classes defined in it, in order."""
-        if scope not in self._own:
+        if (scope, ast.AST) not in self._own:
             made: list[ast.AST] = []
             stack = list(reversed(self.children[scope]))
             while stack:
@@ -93,8 +93,10 @@ class Module:
                 made.append(node)
                 if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                     stack.extend(reversed(self.children[node]))
-            self._own[scope] = made
-        return (node for node in self._own[scope] if isinstance(node, kind))
+            self._own[scope, ast.AST] = made
+        if (scope, kind) not in self._own:
+            self._own[scope, kind] = [node for node in self._own[scope, ast.AST] if isinstance(node, kind)]
+        return self._own[scope, kind]
 
     def named(self, name: str) -> list[Function]:
         """The functions of that name outside classes."""
@@ -203,19 +205,26 @@ class Module:
         return Change(line, self.at(line, column), end_line, self.at(end_line, end_column), text)
 
 
-_BARE = (ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop)  # one object for the whole tree
+_BARE = {"ctx", "op", "ops"}  # fields of operators, of which there is one object for the whole tree
 
 
-def _inside(node: ast.AST) -> Iterator[ast.AST]:
+_FIELDS = {  # in which nodes of a kind hold others
+    kind: () if kind in (ast.Name, ast.Constant) else tuple(field for field in kind._fields if field not in _BARE)
+    for kind in vars(ast).values()
+    if isinstance(kind, type) and issubclass(kind, ast.AST)
+}
+
+
+def _inside(node: ast.AST) -> list[ast.AST]:
     """The nodes in a node, in the order of its fields."""
-    if isinstance(node, (ast.Name, ast.Constant)):
-        return
-    for field in node._fields:
+    found: list[ast.AST] = []
+    for field in _FIELDS[type(node)]:
         value = getattr(node, field, None)
-        if isinstance(value, list):
-            yield from (item for item in value if isinstance(item, ast.AST) and not isinstance(item, _BARE))
-        elif isinstance(value, ast.AST) and not isinstance(value, _BARE):
-            yield value
+        if type(value) is list:
+            found += [item for item in value if isinstance(item, ast.AST)]
+        elif isinstance(value, ast.AST):
+            found.append(value)
+    return found
 
 
 def place(node: ast.AST, end: bool = False) -> tuple[int, int]:
