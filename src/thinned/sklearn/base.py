@@ -241,9 +241,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
     def _split(self, index: Any, y: Tensor, random: np.random.RandomState) -> tuple[Any, Any]:
         """Rows to train on and rows to validate on, as scikit-learn's perceptrons split them."""
         stratify = self._strata(y[index].numpy())
-        training, held = train_test_split(
-            index, random_state=random, test_size=self.validation_fraction, stratify=stratify
-        )
+        training, held = train_test_split(index, random_state=random, test_size=self.validation_fraction, stratify=stratify)
         if len(held) < 2:
             raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
         return training, held
@@ -253,7 +251,9 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
 
     def _collect(self, job: Job, incremental: bool = False) -> None:
         """What a job learned, as fitted attributes."""
-        self.coefs_, self.intercepts_ = job.best if job.best is not None and self.early_stopping else (job.coefs, job.intercepts)
+        self.coefs_, self.intercepts_ = (
+            job.best if job.best is not None and self.early_stopping else (job.coefs, job.intercepts)
+        )
         if not all(np.isfinite(w).all() for w in (*self.coefs_, *self.intercepts_)):
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large values and need to be"
@@ -268,7 +268,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         self.best_loss_ = None if self.early_stopping else job.best_loss
         self.validation_scores_ = job.validation_scores if self.early_stopping else None
         self.best_validation_score_ = job.best_score if self.early_stopping else None
-        self.t_ = (getattr(self, "t_", 0) if job.step > job.epochs * -(-job.plan.rows // job.plan.batch_size) else 0)
+        self.t_ = getattr(self, "t_", 0) if job.step > job.epochs * -(-job.plan.rows // job.plan.batch_size) else 0
         self.t_ += job.epochs * job.plan.rows
         self._memory, self._memory_solver = job.memory, job.plan.solver
         self._step, self._no_improvement = job.step, job.waited

@@ -139,7 +139,9 @@ class DropoutClassifier(ClassifierMixin, DropoutEstimator):
                     f"got {self.classes_}, `y` has {found}"
                 )
             if len(np.setdiff1d(found, self.classes_, assume_unique=True)):
-                raise ValueError(f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {found}.")
+                raise ValueError(
+                    f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {found}."
+                )
         return np.ascontiguousarray(self._binarizer.transform(y), np.float32)
 
     def _head(self) -> str:

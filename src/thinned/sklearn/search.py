@@ -163,7 +163,9 @@ class DropoutSearchCV(BaseSearchCV):  # type: ignore[misc]
         assert job is not None
         out: dict[str, Any] = {"fit_time": job.seconds, "score_time": 0.0, "fit_error": None}
         began = time.time()
-        parts = (("train_scores", split[0]), ("test_scores", split[1])) if self.return_train_score else (("test_scores", split[1]),)
+        parts = (
+            (("train_scores", split[0]), ("test_scores", split[1])) if self.return_train_score else (("test_scores", split[1]),)
+        )
         try:
             net._collect(job)
             for name, index in parts:
@@ -203,7 +205,9 @@ def _insert(out: list[dict[str, Any]], error_score: Any) -> None:
         raise ValueError(f"All the {len(out)} fits failed. The first error: {out[0]['fit_error']}")
     if not failed:
         return
-    warnings.warn(f"{len(failed)} fits failed out of {len(out)}. The first: {failed[0]['fit_error']}", FitFailedWarning, stacklevel=3)
+    warnings.warn(
+        f"{len(failed)} fits failed out of {len(out)}. The first: {failed[0]['fit_error']}", FitFailedWarning, stacklevel=3
+    )
     good = next(each for each in out if not each["fit_error"])
     for each in failed:
         for name in ("test_scores", "train_scores"):

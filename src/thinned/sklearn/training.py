@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from itertools import groupby
 from typing import Any
 
 import torch
 from sklearn.utils import shuffle
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from ..algebra.key import Key
@@ -22,6 +25,7 @@ from .updates import Updates
 
 _AHEAD = 1 << 20  # cells drawn at once for one place
 _ROWS = 1 << 22  # numbers in one evaluation
+_SMALL = 5e7  # multiplications of a step below which threads wait for each other longer than they work
 
 
 def train(jobs: Sequence[Job], verbose: bool = False) -> int:
@@ -35,14 +39,30 @@ def train(jobs: Sequence[Job], verbose: bool = False) -> int:
         members = list(some)
         size = _fit_in_memory(members[0].plan)
         for start in range(0, len(members), size):
-            _Pass(members[start : start + size], verbose).run()
+            some_jobs = members[start : start + size]
+            with _threads(some_jobs[0].plan, len(some_jobs)):
+                _Pass(some_jobs, verbose).run()
             passes += 1
     return passes
 
 
+def _threads(plan: Plan, m: int) -> AbstractContextManager[Any]:
+    """One thread where the work is small, for this thread of the caller alone; else what torch has been told."""
+    work = 3 * m * plan.batch_size * _weights(plan)
+    return _controller().limit(limits=1, user_api="openmp") if work < _SMALL else nullcontext()
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _weights(plan: Plan) -> int:
+    return sum(i * o for i, o in zip(plan.units[:-1], plan.units[1:], strict=True))
+
+
 def _fit_in_memory(plan: Plan) -> int:
-    weights = sum(i * o for i, o in zip(plan.units[:-1], plan.units[1:], strict=True))
-    return max(1, (1 << 27) // (4 * weights + 6 * plan.batch_size * sum(plan.units)))
+    return max(1, (1 << 27) // (4 * _weights(plan) + 6 * plan.batch_size * sum(plan.units)))
 
 
 class _Pass:
