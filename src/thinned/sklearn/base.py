@@ -23,7 +23,7 @@ from ..algebra.key import Key
 from .job import Job, Plan, Rows, Setting, Track
 from .network import ACTIVATIONS, Population, head
 from .points import Points, factors, points, signed, stream
-from .training import train
+from .training import threads, train
 
 _ROWS = 1 << 21  # numbers in one piece of a prediction
 MONTE_CARLO = 100  # networks where a spread is asked for and mc_samples is 0
@@ -281,7 +281,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         """The outputs for checked rows [n, outputs]: without noise, or the mean of ``mc_samples`` thinned networks."""
         if self.mc_samples:
             return self._moments(X, self.mc_samples)[0]
-        return np.concatenate([head(z[0], self.out_activation_).numpy() for z in self._pieces(X, None)])
+        return self._pass(X, None)
 
     def _moments(self, X: Any, samples: int) -> tuple[Any, Any]:
         """Mean and standard deviation of the outputs over thinned networks."""
@@ -298,7 +298,11 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
 
     def _samples(self, X: Any, samples: int) -> Any:
         for number in range(samples):
-            yield np.concatenate([head(z[0], self.out_activation_).numpy() for z in self._pieces(X, number)])
+            yield self._pass(X, number)
+
+    def _pass(self, X: Any, sample: int | None) -> Any:
+        with threads(X.shape[0] * sum(w.size for w in self.coefs_)):
+            return np.concatenate([head(z[0], self.out_activation_).numpy() for z in self._pieces(X, sample)])
 
     def predict_samples(self, X: Any, n_samples: int | None = None) -> Any:
         """Outputs of thinned networks, one for each of ``n_samples`` draws of the masks (Gal and Ghahramani 2016).

@@ -20,8 +20,9 @@ class DropoutClassifier(ClassifierMixin, DropoutEstimator):
     With ``dropout=0`` it is trained as ``MLPClassifier`` is, from the same weights in the same order, in float32; the
     parameters of one name mean the same. New are:
 
-    ``dropout``: what falls after each hidden layer: a rate, a point of :mod:`thinned.presets` or its name (such as
-    ``"gaussian"``), or one of these for each hidden layer. ``input_dropout``: the same for the inputs.
+    ``dropout``: what falls after each hidden layer: a rate, a point of :mod:`thinned.presets` or its name (dropout,
+    gaussian, uout, alpha, feature-alpha, batchwise, spatial, drop-path, stochastic-depth: those that make sense of rows),
+    or a list of these, one for each hidden layer. ``input_dropout``: the same for the inputs.
     ``l1``: the loss gains l1 * sum|W|, divided by the batch's rows as ``alpha``'s term is. ``max_norm``: the longest
     vector of a hidden unit's incoming weights. ``class_weight``: as elsewhere in scikit-learn. ``mc_samples``: predict by
     the mean of so many thinned networks; 0: by one network without noise. ``activation`` may also be ``"selu"``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import Any, TypeAlias
 
@@ -18,7 +19,7 @@ from ..algebra.plan import plan
 from ..functional import drop
 
 Points: TypeAlias = tuple[Drop | None, ...]  # of the input, then of each hidden layer; None: nothing falls
-_LAYOUT = "b *"
+_LAYOUTS = {("b *", "b *"), ("*", "b *"), ("b", "b *"), ("b c", "b c *")}  # of rows [b, units]; a unit is a channel of one cell
 
 
 def points(dropout: Any, input_dropout: Any, hidden: int) -> Points:
@@ -43,12 +44,18 @@ def _point(value: Any, name: str) -> Drop | None:
         value = presets.dropout(float(value))
     if not isinstance(value, Drop):
         raise InputError(f"{name} has to be a rate, the name of a point, or a point, but got {value!r}")
-    if value.per != _LAYOUT or value.of != _LAYOUT:
+    if (value.per, value.of) not in _LAYOUTS:
         raise InputError(
-            f"{name} has to have a coin for each unit and example (per 'b *' of 'b *'), but {value.name or value!r} has per "
-            f"{value.per!r} of {value.of!r}; 'dropout', 'gaussian', 'uout' and 'alpha' are such points"
+            f"{name} has to have coins for the units of a batch of rows, but {value.name or value!r} has per "
+            f"{value.per!r} of {value.of!r}; the points for rows are {', '.join(map(repr, _named()))}"
         )
     return value if value.rate else None
+
+
+def _named() -> list[str]:
+    """The catalogue's points that go into a perceptron."""
+    made = {name: presets.make(name) for name, row in presets.CATALOG.items() if not isinstance(row.fn, str)}
+    return [name for name, point in made.items() if (point.per, point.of) in _LAYOUTS]
 
 
 def factors(
@@ -73,11 +80,24 @@ def factors(
             if b is not None:
                 b[m] = b[same]
             continue
-        drop(a[m], point, key=keys[m], inplace=True)
+        _draw(a[m], point, keys[m])
         if b is not None and _shifts(point):
-            drop(b[m], point, key=keys[m], inplace=True)
+            _draw(b[m], point, keys[m])
             a[m] -= b[m]
     return a, b
+
+
+def _draw(x: Tensor, point: Drop, key: Key) -> None:
+    """``point`` at equal rows [b, units], in place; rows of different steps are of different batches."""
+    if point.per != "*":
+        drop(x, point, key=key, inplace=True)
+        return
+    steps, batch = torch.unique(torch.as_tensor(key.step).expand(len(x)), return_inverse=True)
+    # a coin that all rows share is the one of sample 0
+    own, none = replace(point, per="b *"), torch.zeros_like(steps)
+    one = x[:1].repeat(len(steps), 1)
+    drop(one, own, key=replace(key, step=steps, samples=none), inplace=True)
+    x.copy_(one[batch])
 
 
 def signed(each: Sequence[Drop | None]) -> bool:

@@ -12,8 +12,8 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
-from sklearn.utils import shuffle
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
@@ -40,15 +40,14 @@ def train(jobs: Sequence[Job], verbose: bool = False) -> int:
         size = _fit_in_memory(members[0].plan)
         for start in range(0, len(members), size):
             some_jobs = members[start : start + size]
-            with _threads(some_jobs[0].plan, len(some_jobs)):
+            with threads(3 * len(some_jobs) * members[0].plan.batch_size * _weights(members[0].plan)):
                 _Pass(some_jobs, verbose).run()
             passes += 1
     return passes
 
 
-def _threads(plan: Plan, m: int) -> AbstractContextManager[Any]:
-    """One thread where the work is small, for this thread of the caller alone; else what torch has been told."""
-    work = 3 * m * plan.batch_size * _weights(plan)
+def threads(work: int) -> AbstractContextManager[Any]:
+    """One thread where ``work``, in multiplications, is small, for this thread of the caller alone; else torch's number."""
     return _controller().limit(limits=1, user_api="openmp") if work < _SMALL else nullcontext()
 
 
@@ -112,8 +111,9 @@ class _Pass:
         plan, m = self.plan, len(self.jobs)
         if plan.shuffle:
             for track in self.tracks:
-                drawn = shuffle(self.orders[id(track)].numpy(), random_state=track.random)
-                self.orders[id(track)] = torch.from_numpy(drawn)
+                drawn = np.arange(plan.rows)  # sklearn.utils.shuffle without its checks
+                track.random.shuffle(drawn)
+                self.orders[id(track)] = self.orders[id(track)][torch.from_numpy(drawn)]
         places = [self.orders[id(track)] for track in self.tracks]
         cuts = [(a, min(a + plan.batch_size, plan.rows)) for a in range(0, plan.rows, plan.batch_size)]
         ahead = max(1, _AHEAD // (m * plan.batch_size * max(plan.units)))
