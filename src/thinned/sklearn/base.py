@@ -281,7 +281,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         """The outputs for checked rows [n, outputs]: without noise, or the mean of ``mc_samples`` thinned networks."""
         if self.mc_samples:
             return self._moments(X, self.mc_samples)[0]
-        return self._pass(X, None)
+        return self._pass(X, None)[0]
 
     def _moments(self, X: Any, samples: int) -> tuple[Any, Any]:
         """Mean and standard deviation of the outputs over thinned networks."""
@@ -297,12 +297,18 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         return mean, np.sqrt(square / samples)
 
     def _samples(self, X: Any, samples: int) -> Any:
-        for number in range(samples):
-            yield self._pass(X, number)
+        size = max(1, _ROWS // (X.shape[0] * self._widest()))
+        for start in range(0, samples, size):
+            yield from self._pass(X, torch.arange(start, min(start + size, samples)))
 
-    def _pass(self, X: Any, sample: int | None) -> Any:
-        with threads(X.shape[0] * sum(w.size for w in self.coefs_)):
-            return np.concatenate([head(z[0], self.out_activation_).numpy() for z in self._pieces(X, sample)])
+    def _pass(self, X: Any, samples: Tensor | None) -> Any:
+        """Outputs of some thinned networks, or of the one without noise: [networks, rows, outputs]."""
+        many = 1 if samples is None else len(samples)
+        with threads(many * X.shape[0] * sum(w.size for w in self.coefs_)):
+            return np.concatenate([head(z, self.out_activation_).numpy() for z in self._pieces(X, samples)], 1)
+
+    def _widest(self) -> int:
+        return max(max(w.shape) for w in self.coefs_)
 
     def predict_samples(self, X: Any, n_samples: int | None = None) -> Any:
         """Outputs of thinned networks, one for each of ``n_samples`` draws of the masks (Gal and Ghahramani 2016).
@@ -314,11 +320,10 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         X = self._rows(X)
         return np.stack(list(self._samples(X, n_samples or self.mc_samples or MONTE_CARLO)))
 
-    def _pieces(self, X: Any, sample: int | None) -> Any:
-        """The last sums of rows [1, b, outputs], piece by piece; ``sample``: which thinned network, or None."""
+    def _pieces(self, X: Any, samples: Tensor | None) -> Any:
+        """The last sums of rows [networks, b, outputs], piece by piece; ``samples``: which thinned networks, or None."""
         each = self._points()
-        widest = max(X.shape[1], *(w.shape[1] for w in self.coefs_))
-        size = max(1, _ROWS // widest)
+        size = max(1, _ROWS // self._widest())
         units = [len(w) for w in self.coefs_] + [self.coefs_[-1].shape[1]]
         population = Population(units, 1, self.activation)
         parts = [*self.coefs_, *(b[None] for b in self.intercepts_)]
@@ -327,14 +332,16 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
             for start in range(0, max(X.shape[0], 1), size):
                 some = X[start : start + size]
                 x = torch.from_numpy(np.array(some, order="C") if isinstance(some, np.ndarray) else some.toarray())[None]
-                if sample is None:
+                if samples is None:
                     yield population.evaluate(x, [each])
                     continue
-                ids = torch.arange(start, start + x.shape[1])
-                keys = [Key(self._seed, stream(i, True), step=sample, samples=ids) for i in range(len(each))]
-                maps = [factors([p], [key], x.shape[1], w) for p, key, w in zip(each, keys, units, strict=False)]
+                rows = x.shape[1]
+                ids, steps = torch.arange(start, start + rows).repeat(len(samples)), samples.repeat_interleave(rows)
+                keys = [Key(self._seed, stream(i, True), step=steps, samples=ids) for i in range(len(each))]
+                maps = [factors([p], [key], len(ids), w) for p, key, w in zip(each, keys, units, strict=False)]
                 typed = [n and (n[0].to(x.dtype), n[1] if n[1] is None else n[1].to(x.dtype)) for n in maps]
-                yield population.forward(x, typed, any(signed([p]) for p in each))
+                sums = population.forward(x.repeat(1, len(samples), 1), typed, any(signed([p]) for p in each))
+                yield sums.view(len(samples), rows, -1)
 
 
 def widths(sizes: Any) -> list[int]:

@@ -117,7 +117,7 @@ class _Pass:
         places = [self.orders[id(track)] for track in self.tracks]
         cuts = [(a, min(a + plan.batch_size, plan.rows)) for a in range(0, plan.rows, plan.batch_size)]
         ahead = max(1, _AHEAD // (m * plan.batch_size * max(plan.units)))
-        total, penalties = torch.zeros(m), torch.zeros(m)
+        total = torch.zeros(m)
         maps: list[Map] = []
         start = 0
         for i, (a, b) in enumerate(cuts):
@@ -138,12 +138,10 @@ class _Pass:
             else:
                 delta.mul_(1.0 / weight)
                 mean = loss.mean(1)
+            total += (mean + self.updates.penalty() / weight) * (b - a)
             self.population.backward(delta)
             self.updates.step(weight)
-            total += mean * (b - a)
-            penalties += (b - a) / weight
-        total = (total + penalties * self.updates.penalty()) / plan.rows
-        for job, value in zip(self.jobs, total.tolist(), strict=True):
+        for job, value in zip(self.jobs, (total / plan.rows).tolist(), strict=True):
             job.epochs += 1
             job.step += len(cuts)
             job.loss_curve.append(value)

@@ -82,9 +82,9 @@ class Updates:
         out: Tensor | float = 0.0
         for w in self.population.weights:
             if self.alpha is not None:
-                out = out + 0.5 * self.alpha.view(-1) * w.flatten(1).square().sum(1)
+                out = out + 0.5 * self.alpha.view(-1) * torch.linalg.vector_norm(w, dim=(1, 2)).square()
             if self.l1 is not None:
-                out = out + self.l1.view(-1) * w.flatten(1).abs().sum(1)
+                out = out + self.l1.view(-1) * torch.linalg.vector_norm(w, 1, dim=(1, 2))
         return out
 
 
