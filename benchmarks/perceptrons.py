@@ -82,7 +82,12 @@ def compare(name, make, widths, epochs, batch, seeds):
         ratio = seconds[fastest] / seconds[arm]
         told = f"{ratio:5.2f} x" if fair else "its accuracy is lower: no speed-up is printed"
         print(f"  {arm:32} {seconds[arm]:7.2f} s  accuracy {mean:.4f} ({ahead:+.4f} +- {error:.4f})  {told}")
-        out[arm] = {"seconds": round(seconds[arm], 3), "accuracy": round(mean, 5), "gain": round(ahead, 5), "standard_error": error}
+        out[arm] = {
+            "seconds": round(seconds[arm], 3),
+            "accuracy": round(mean, 5),
+            "gain": round(ahead, 5),
+            "standard_error": error,
+        }
         if fair:
             out[arm]["times_as_fast"] = round(ratio, 2)
     return {"units": widths, "epochs": epochs, "batch": batch, "seeds": seeds, "arms": out}

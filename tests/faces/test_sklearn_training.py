@@ -107,7 +107,10 @@ PLAIN = {"solver": "sgd", "momentum": 0.0, "shuffle": False, "batch_size": 60, "
 
 @pytest.mark.parametrize(
     ("name", "activation"),
-    [*((name, kind) for name in POINTS for kind in ("relu", "tanh")), *(("alpha", kind) for kind in ("logistic", "selu", "identity"))],
+    [
+        *((name, kind) for name in POINTS for kind in ("relu", "tanh")),
+        *(("alpha", kind) for kind in ("logistic", "selu", "identity")),
+    ],
 )
 def test_every_point_trains_as_autograd_says(name, activation):
     net = DropoutClassifier((6, 4), dropout=name, input_dropout=0.2, activation=activation, max_iter=4, **PLAIN).fit(X, Y)
