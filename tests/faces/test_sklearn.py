@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,6 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, cross_val_score
-from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -66,8 +67,8 @@ def test_inside_scikit_learns_tools():
     assert search.score(X, Y) > 0.8
     assert search.best_params_["dropoutclassifier__dropout"] in grid["dropoutclassifier__dropout"]
     halving = HalvingGridSearchCV(
-        DropoutRegressor(dropout=0.1, **SMALL), {"alpha": [1e-4, 1.0, 30.0]}, resource="max_iter", max_resources=27, min_resources=3,
-        random_state=0, cv=2,
+        DropoutRegressor(dropout=0.1, **SMALL), {"alpha": [1e-4, 1.0, 30.0]}, resource="max_iter", max_resources=27,
+        min_resources=3, random_state=0, cv=2,
     )  # fmt: skip
     assert halving.fit(X, T).n_resources_ == [3, 9]
     assert halving.best_params_["alpha"] < 30
@@ -103,7 +104,7 @@ def test_a_search_over_shapes_weights_and_scores():
     assert many.n_passes_ == 3 * 2  # folds of 26 and of 27 rows make batches of two sizes
     for name in ("mean_test_accuracy", "mean_test_f1_macro", "mean_train_accuracy"):
         np.testing.assert_allclose(many.cv_results_[name], one.cv_results_[name], atol=0.03)
-    with pytest.raises(TypeError, match="use sklearn.model_selection.GridSearchCV for it"):
+    with pytest.raises(TypeError, match=r"use sklearn\.model_selection\.GridSearchCV for it"):
         DropoutSearchCV(make_pipeline(net), {}).fit(X, Y)
 
 
@@ -228,3 +229,14 @@ except ImportError as error:
 """
     done = subprocess.run([sys.executable, "-c", code, package], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout == f"{package} is not installed; install what this needs with: pip install 'thinned[sklearn]'\n"
+
+
+def test_the_page_runs():
+    page = (Path(__file__).parents[2] / "docs" / "sklearn.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert len(blocks) == 3
+    names = {}
+    for block in blocks:
+        exec(compile(block, "docs/sklearn.md", "exec"), names)
+    assert names["search"].n_passes_ <= 2
+    assert names["search"].best_score_ > 0.85

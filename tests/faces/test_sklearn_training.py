@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import numpy as np
@@ -72,7 +73,7 @@ def by_autograd(net, points, y, epochs, weight=None):
     seed = np.random.RandomState(net.random_state).randint(np.iinfo(np.int32).max)
     units = [X.shape[1], *net.hidden_layer_sizes, y.shape[1]]
     ws, bs = [], []
-    for i, o in zip(units[:-1], units[1:], strict=True):
+    for i, o in itertools.pairwise(units):
         bound = np.sqrt((2 if net.activation == "logistic" else 6) / (i + o))
         ws.append(torch.tensor(random.uniform(-bound, bound, (i, o)), dtype=torch.float32, requires_grad=True))
         bs.append(torch.tensor(random.uniform(-bound, bound, o), dtype=torch.float32, requires_grad=True))
@@ -158,8 +159,8 @@ def test_moments_of_predictions_are_those_of_the_law(name):
 
 def test_return_std_against_a_loop():
     """A loop with NumPy's own masks; 4,000 draws each, so a deviation's error is 1.6 %; five of them."""
-    net = DropoutRegressor((12, 9), dropout=[0.5, 0.2], input_dropout=0.1, max_iter=20, learning_rate_init=0.02, mc_samples=4000,
-                           random_state=0).fit(X, T)  # fmt: skip
+    options = {"max_iter": 20, "learning_rate_init": 0.02, "mc_samples": 4000, "random_state": 0}
+    net = DropoutRegressor((12, 9), dropout=[0.5, 0.2], input_dropout=0.1, **options).fit(X, T)
     mean, std = net.predict(X[:4], return_std=True)
     random, drawn = np.random.default_rng(1), []
     for _ in range(4000):

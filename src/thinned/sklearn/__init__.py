@@ -11,7 +11,7 @@ except ModuleNotFoundError as error:
     raise ImportError(missing(error, "sklearn")) from None
 if tuple(int(part) for part in _sklearn.__version__.split(".")[:2]) < (1, 6):
     raise ImportError(
-        f"scikit-learn {_sklearn.__version__} is too old, 1.6 is the first that serves; write: pip install -U 'thinned[sklearn]'"
+        f"scikit-learn {_sklearn.__version__} is too old, 1.6 is the first that serves: pip install -U 'thinned[sklearn]'"
     )
 
 from .classifier import DropoutClassifier

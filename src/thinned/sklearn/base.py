@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import warnings
 from abc import ABCMeta, abstractmethod
 from numbers import Integral, Real
@@ -157,14 +158,15 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         self._collect(job, incremental)
         if not job.stopped and not incremental:
             warnings.warn(
-                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't converged yet.",
+                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't converged"
+                " yet.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
         return self
 
     def _validate(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
-        return validate_data(  # type: ignore[no-any-return]
+        return validate_data(
             self, X, y, accept_sparse="csr", multi_output=True, dtype=(np.float64, np.float32), reset=reset,
             y_numeric=self._head() == "identity",
         )  # fmt: skip
@@ -186,7 +188,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
             self._seed = int(copy.deepcopy(random).randint(np.iinfo(np.int32).max))
         units = (rows.x.shape[1], *widths(self.hidden_layer_sizes), y.shape[1])
         coefs, intercepts = self._start(units, random) if fresh else (self.coefs_, self.intercepts_)
-        if tuple(len(w) for w in coefs) + (coefs[-1].shape[1],) != units:
+        if (*tuple(len(w) for w in coefs), coefs[-1].shape[1]) != units:
             raise ValueError(
                 f"the fitted network has layers of {[len(w) for w in coefs]} units, but hidden_layer_sizes and the data now "
                 f"make {list(units[:-1])}; fit with warm_start=False"
@@ -197,12 +199,12 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
             index, held = self._split(index, y, random)
             scorer = self._scorer(y[held].numpy(), None if weight is None else weight[held])
         n = len(index)
-        size = min(200, n) if self.batch_size == "auto" else self.batch_size
+        size = min(200, n) if self.batch_size == "auto" else int(self.batch_size)
         if size > n:
             warnings.warn(f"batch_size {size} is more than the {n} rows there are to train on; it is clipped", stacklevel=4)
             size = n
         plan = Plan(
-            units, self.activation, self._head(), self.solver, int(size), 1 if incremental else self.max_iter,
+            units, self.activation, self._head(), self.solver, size, 1 if incremental else self.max_iter,
             bool(self.shuffle), bool(self.early_stopping), float(self.tol), float(self.n_iter_no_change),
             float(self.momentum) if self.solver == "sgd" else 0.0, bool(self.nesterovs_momentum), float(self.beta_1),
             float(self.beta_2), float(self.epsilon), n, 0 if held is None else len(held), weight is not None,
@@ -221,8 +223,8 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
             job.memory = self._memory if incremental and self._memory_solver == self.solver else None
             job.step, job.loss_curve, job.waited = self._step, self.loss_curve_, self._no_improvement
             job.best_loss = np.inf if self.best_loss_ is None else self.best_loss_
-            if self.early_stopping and self.validation_scores_ is not None:
-                job.validation_scores, job.best_score = self.validation_scores_, self.best_validation_score_
+            if self.early_stopping and self.best_validation_score_ is not None:
+                job.validation_scores, job.best_score = self.validation_scores_ or [], self.best_validation_score_
                 job.best = (list(coefs), list(intercepts))
         return job
 
@@ -232,7 +234,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
     def _start(self, units: tuple[int, ...], random: np.random.RandomState) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """New weights: those that ``MLPClassifier`` would draw (Glorot and Bengio 2010)."""
         coefs, intercepts = [], []
-        for wide, narrow in zip(units[:-1], units[1:], strict=True):
+        for wide, narrow in itertools.pairwise(units):
             bound = np.sqrt((2.0 if self.activation == "logistic" else 6.0) / (wide + narrow))
             coefs.append(random.uniform(-bound, bound, (wide, narrow)).astype(np.float32))
             intercepts.append(random.uniform(-bound, bound, narrow).astype(np.float32))

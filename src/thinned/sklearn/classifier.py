@@ -38,7 +38,7 @@ class DropoutClassifier(ClassifierMixin, DropoutEstimator):
 
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)
-    >>> net = DropoutClassifier(64, dropout=0.2, learning_rate_init=0.01, max_iter=100, tol=0.01, random_state=0)
+    >>> net = DropoutClassifier(64, dropout=0.2, learning_rate_init=0.01, tol=0.05, random_state=0)
     >>> net.fit(X, y).score(X, y) > 0.9
     True
     """
@@ -99,7 +99,7 @@ class DropoutClassifier(ClassifierMixin, DropoutEstimator):
         ``sample_weight``: one number a row. Warns as ``MLPClassifier`` does where ``max_iter`` ended it
         (``ConvergenceWarning``), or the user did, whose interrupt leaves what was learned.
         """
-        return self._fit(X, y, sample_weight, incremental=False)  # type: ignore[no-any-return]
+        return self._fit(X, y, sample_weight, incremental=False)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> DropoutClassifier:
         """Train for one epoch on these rows. ``classes``: all there will ever be; needed in the first call."""
@@ -109,7 +109,7 @@ class DropoutClassifier(ClassifierMixin, DropoutEstimator):
             )
         if _check_partial_fit_first_call(self, classes):
             self._binarizer = LabelBinarizer().fit(y if type_of_target(y).startswith("multilabel") else classes)
-        return self._fit(X, y, sample_weight, incremental=True)  # type: ignore[no-any-return]
+        return self._fit(X, y, sample_weight, incremental=True)
 
     def predict(self, X: Any) -> Any:
         """The most likely class of each row, or its labels as a row of 0 and 1."""

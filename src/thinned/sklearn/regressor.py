@@ -67,11 +67,11 @@ class DropoutRegressor(RegressorMixin, DropoutEstimator):
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DropoutRegressor:
         """Train on rows ``X`` (array, data frame or sparse matrix) and numbers ``y``, one or several a row."""
-        return self._fit(X, y, sample_weight, incremental=False)  # type: ignore[no-any-return]
+        return self._fit(X, y, sample_weight, incremental=False)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> DropoutRegressor:
         """Train for one epoch on these rows."""
-        return self._fit(X, y, sample_weight, incremental=True)  # type: ignore[no-any-return]
+        return self._fit(X, y, sample_weight, incremental=True)
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Values (n_rows,) or (n_rows, n_outputs); with ``return_std`` also their standard deviation over thinned networks.

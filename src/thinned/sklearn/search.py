@@ -23,7 +23,7 @@ from .job import Job, Rows
 from .training import train
 
 
-class DropoutSearchCV(BaseSearchCV):  # type: ignore[misc]
+class DropoutSearchCV(BaseSearchCV):
     """A cross-validated grid search over :class:`DropoutClassifier` or :class:`DropoutRegressor`, trained in few passes.
 
     The networks of all candidates and folds that share a shape, a solver and batches of one size are trained in one
@@ -43,7 +43,7 @@ class DropoutSearchCV(BaseSearchCV):  # type: ignore[misc]
     >>> from sklearn.datasets import load_iris
     >>> from thinned.sklearn import DropoutClassifier
     >>> X, y = load_iris(return_X_y=True)
-    >>> net = DropoutClassifier(32, learning_rate_init=0.01, max_iter=60, tol=0.01, random_state=0)
+    >>> net = DropoutClassifier(32, learning_rate_init=0.01, tol=0.05, random_state=0)
     >>> search = DropoutSearchCV(net, {"dropout": [0.0, 0.5], "alpha": [1e-4, 1e-2]}, cv=3).fit(X, y)
     >>> len(search.cv_results_["params"]), search.best_score_ > 0.8
     (4, True)

@@ -48,8 +48,8 @@ class Updates:
                 steps = [torch.tensor(float(self.steps)) for _ in params]
                 # scikit-learn adds epsilon before it corrects the bias, as the paper's shorter form does; torch after
                 epsilon = plan.epsilon / math.sqrt(1.0 - plan.beta_2 ** (self.steps + 1))
-                adam(params, grads, *moments, [], steps, fused=True, amsgrad=False, beta1=plan.beta_1, beta2=plan.beta_2,
-                     lr=lr, weight_decay=0.0, eps=epsilon, maximize=False)  # fmt: skip
+                adam(params, grads, moments[0], moments[1], [], steps, fused=True, amsgrad=False, beta1=plan.beta_1,
+                     beta2=plan.beta_2, lr=lr, weight_decay=0.0, eps=epsilon, maximize=False)  # fmt: skip
             else:
                 # torch takes None for the first gradient to come, which a buffer of zeros is without dampening
                 memory: list[Tensor | None] = list(moments[0]) if moments else [None] * len(params)
