@@ -21,16 +21,18 @@ MAY = {
     "checks": {"algebra", "presets", "functional", "nn", "surgery"},
     "train": {"algebra", "presets", "engines.torch", "functional", "nn"},
     "studies": {"algebra", "presets", "train", "nn", "functional"},
+    "sklearn": {"algebra", "presets", "functional"},
     "testing": {"algebra", "presets", "functional", "engines.numpy", "nn"},
     "integrations": {"checks", "nn"},
     "cli": {"studies", "presets", "checks"},
 }
 # Third-party packages, each beside the rooms that may import it.
 PACKAGES = {
-    "numpy": {"engines.numpy", "functional", "train", "studies", "testing"},
-    "torch": {"engines.torch", "functional", "nn", "surgery", "checks", "train", "studies", "testing"},
+    "numpy": {"engines.numpy", "functional", "train", "studies", "testing", "sklearn"},
+    "torch": {"engines.torch", "functional", "nn", "surgery", "checks", "train", "studies", "testing", "sklearn"},
     "triton": {"engines.torch"},
-    "sklearn": {"studies"},
+    "sklearn": {"studies", "sklearn"},
+    "threadpoolctl": {"sklearn"},
     "pandas": {"studies"},
     "scipy": {"studies"},
     "matplotlib": {"studies", "checks"},

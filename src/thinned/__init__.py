@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import algebra, functional, nn, presets, testing, train
+    from . import algebra, functional, nn, presets, sklearn, testing, train
     from ._errors import InputError
     from .algebra import Drop, Key
     from .checks.live import check
@@ -55,7 +55,7 @@ _HOME = {
     "Watch": "checks.watch",
     "watch": "checks.watch",
 }
-_MODULES = ("algebra", "functional", "nn", "presets", "testing", "train")
+_MODULES = ("algebra", "functional", "nn", "presets", "sklearn", "testing", "train")
 
 __all__ = [
     "CATALOG",
@@ -88,6 +88,7 @@ __all__ = [
     "rescale",
     "sampling",
     "set_rate",
+    "sklearn",
     "step",
     "strip",
     "study",

@@ -1,0 +1,111 @@
+"""Fit time and accuracy of ``DropoutClassifier`` against scikit-learn's ``MLPClassifier``: digits, and 10,000 rows of MNIST.
+
+One architecture, batch size, number of epochs, solver and learning rate for all; each seed has its own split, and weights
+that all share. Pixels are scaled to [0, 1]. ``MLPClassifier`` trains in the type of its rows, so it gets them in float32
+and in float64, and the ratio is to the faster. Fits are timed in turns within one process, with the threads that each
+library takes. The speed-up of an arm is printed only if its accuracy is no lower than scikit-learn's by more than two
+standard errors of the paired differences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import time
+import warnings
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.neural_network import MLPClassifier
+
+from common import keep
+from thinned.sklearn import DropoutClassifier
+
+BASE = ("MLPClassifier, float32", "MLPClassifier, float64")
+ARMS = {
+    "DropoutClassifier, dropout 0": {"dropout": 0.0},
+    "DropoutClassifier, dropout 0.2": {"dropout": 0.2},
+    "DropoutClassifier, dropout 0.5": {"dropout": 0.5},
+}
+
+
+def digits(seed):
+    """Training rows and classes, then 360 to test on."""
+    x, y = load_digits(return_X_y=True)
+    x, rest, y, classes = train_test_split(x / 16, y, test_size=360, random_state=seed, stratify=y)
+    return x, y, rest, classes
+
+
+def mnist(folder, seed):
+    """10,000 of the training rows, and the 10,000 test rows."""
+    from thinned.studies.data import load
+
+    data = load(folder)
+    x, y = data.x.reshape(len(data.x), -1), data.y
+    x, _, y, _ = train_test_split(x, y, train_size=10_000, random_state=seed, stratify=y)
+    top = x.max()
+    rest, classes = data.extra
+    return x / top, y, rest.reshape(len(rest), -1) / top, classes
+
+
+def compare(name, make, widths, epochs, batch, seeds):
+    """Print and return what every arm took and reached."""
+    seen = {arm: [] for arm in (*BASE, *ARMS)}
+    common = {"hidden_layer_sizes": widths, "max_iter": epochs, "batch_size": batch, "n_iter_no_change": epochs}
+    for seed in range(seeds):
+        x, y, rest, classes = make(seed)
+        for arm, record in seen.items():
+            kind = np.float64 if arm.endswith("64") else np.float32
+            options = {**common, "random_state": seed}
+            net = MLPClassifier(**options) if arm in BASE else DropoutClassifier(**options, **ARMS[arm])
+            rows = np.ascontiguousarray(x, kind)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                began = time.perf_counter()
+                net.fit(rows, y)
+            seconds = time.perf_counter() - began
+            assert net.n_iter_ == epochs, "an arm ended early"
+            record.append((seconds, net.score(rest.astype(kind), classes)))
+    seconds = {arm: statistics.median(s for s, _ in record) for arm, record in seen.items()}
+    scores = {arm: [a for _, a in record] for arm, record in seen.items()}
+    fastest = min(BASE, key=seconds.get)
+    print(f"\n{name}: {widths} units, {epochs} epochs of batches of {batch}, {seeds} seeds")
+    out = {}
+    for arm in seen:
+        gain = [a - b for a, b in zip(scores[arm], scores[fastest], strict=True)]
+        error = statistics.stdev(gain) / math.sqrt(seeds) if seeds > 1 else math.inf
+        mean, ahead = statistics.mean(scores[arm]), statistics.mean(gain)
+        fair = arm in BASE or ahead >= -2 * error
+        ratio = seconds[fastest] / seconds[arm]
+        told = f"{ratio:5.2f} x" if fair else "its accuracy is lower: no speed-up is printed"
+        print(f"  {arm:32} {seconds[arm]:7.2f} s  accuracy {mean:.4f} ({ahead:+.4f} +- {error:.4f})  {told}")
+        out[arm] = {
+            "seconds": round(seconds[arm], 3),
+            "accuracy": round(mean, 5),
+            "gain": round(ahead, 5),
+            "standard_error": error,
+        }
+        if fair:
+            out[arm]["times_as_fast"] = round(ratio, 2)
+    return {"units": widths, "epochs": epochs, "batch": batch, "seeds": seeds, "arms": out}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mnist", help="a folder with MNIST as IDX files; without it, digits alone")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, nargs=2, default=(60, 20), help="on digits and on MNIST")
+    parser.add_argument("--dry", action="store_true", help="keep no result")
+    a = parser.parse_args()
+    found = {"digits": compare("digits", digits, (256, 256), a.epochs[0], 64, a.seeds)}
+    if a.mnist:
+        found["mnist"] = compare("MNIST", lambda seed: mnist(a.mnist, seed), (256, 256), a.epochs[1], 200, a.seeds)
+    if not a.dry:
+        keep("perceptrons", found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""The training loop. Its rules are those of ``MLPClassifier``: order, loss, penalties, when to stop, what to keep.
+
+So a network without dropout is the one that scikit-learn would have trained, up to rounding; a test holds it to that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from threadpoolctl import ThreadpoolController
+from torch import Tensor
+
+from ..algebra.key import Key
+from .job import Job, Memory, Plan, Track
+from .network import Map, Population, head, losses
+from .points import factors, signed, stream
+from .updates import Updates
+
+_AHEAD = 1 << 20  # cells drawn at once for one place
+_ROWS = 1 << 22  # numbers in one evaluation
+_SMALL = 5e7  # multiplications of a step below which threads wait for each other longer than they work
+
+
+def train(jobs: Sequence[Job], verbose: bool = False) -> int:
+    """Train every job, those of one plan in one pass; returns how many passes there were.
+
+    What was learned is written down even where this is interrupted.
+    """
+    passes = 0
+    order = lambda job: (repr(job.plan), job.setting.lr)  # noqa: E731
+    for _, some in groupby(sorted(jobs, key=order), key=lambda job: job.plan):
+        members = list(some)
+        size = _fit_in_memory(members[0].plan)
+        for start in range(0, len(members), size):
+            some_jobs = members[start : start + size]
+            with threads(3 * len(some_jobs) * members[0].plan.batch_size * _weights(members[0].plan)):
+                _Pass(some_jobs, verbose).run()
+            passes += 1
+    return passes
+
+
+def threads(work: int) -> AbstractContextManager[Any]:
+    """One thread where ``work``, in multiplications, is small, for this thread of the caller alone; else torch's number."""
+    return _controller().limit(limits=1, user_api="openmp") if work < _SMALL else nullcontext()
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _weights(plan: Plan) -> int:
+    return sum(i * o for i, o in zip(plan.units[:-1], plan.units[1:], strict=True))
+
+
+def _fit_in_memory(plan: Plan) -> int:
+    return max(1, (1 << 27) // (4 * _weights(plan) + 6 * plan.batch_size * sum(plan.units)))
+
+
+class _Pass:
+    """One population, from its first batch to its last; networks that end early leave it."""
+
+    def __init__(self, jobs: list[Job], verbose: bool) -> None:
+        self.plan, self.verbose = jobs[0].plan, verbose
+        named: dict[object, Track] = {}
+        for job in jobs:
+            if job.track.name is not None:
+                job.track = named.setdefault(job.track.name, job.track)
+        self._gather(jobs)
+        self.population = _stacked(jobs)
+        self.updates = Updates(self.plan, self.population, [job.setting for job in jobs])
+        if jobs[0].memory is not None and len(jobs) == 1:
+            self.updates.steps = jobs[0].memory.steps
+            for buffer, kept in zip(self.updates.moments, jobs[0].memory.moments, strict=True):
+                buffer.copy_(torch.from_numpy(kept))
+        self.orders = {id(track): torch.arange(self.plan.rows) for track in self.tracks}
+
+    def _gather(self, jobs: list[Job]) -> None:
+        """Which tracks these jobs need, and which job runs on which."""
+        self.jobs = jobs
+        self.tracks = list({id(job.track): job.track for job in jobs}.values())
+        number = {id(track): i for i, track in enumerate(self.tracks)}
+        self.on = [number[id(job.track)] for job in jobs]
+        self.index = torch.tensor(self.on)
+        self.signed = any(signed(job.setting.points) for job in jobs)
+
+    def run(self) -> None:
+        try:
+            for _ in range(self.plan.epochs):
+                began = time.perf_counter()
+                self._epoch()
+                self._judge()
+                share = (time.perf_counter() - began) / len(self.jobs)
+                for job in self.jobs:
+                    job.seconds += share
+                if all(job.stopped for job in self.jobs):
+                    break
+                if any(job.stopped for job in self.jobs):
+                    self._leave()
+        finally:
+            self._write(range(len(self.jobs)))
+
+    def _epoch(self) -> None:
+        plan, m = self.plan, len(self.jobs)
+        if plan.shuffle:
+            for track in self.tracks:
+                drawn = np.arange(plan.rows)  # sklearn.utils.shuffle without its checks
+                track.random.shuffle(drawn)
+                self.orders[id(track)] = self.orders[id(track)][torch.from_numpy(drawn)]
+        places = [self.orders[id(track)] for track in self.tracks]
+        cuts = [(a, min(a + plan.batch_size, plan.rows)) for a in range(0, plan.rows, plan.batch_size)]
+        ahead = max(1, _AHEAD // (m * plan.batch_size * max(plan.units)))
+        total = torch.zeros(m)
+        maps: list[Map] = []
+        start = 0
+        for i, (a, b) in enumerate(cuts):
+            if i % ahead == 0:
+                start, stop = a, cuts[min(i + ahead, len(cuts)) - 1][1]
+                maps = self._draw([order[start:stop] for order in places])
+            noise = [None if n is None else (n[0][:, a - start : b - start], _part(n[1], a - start, b - start)) for n in maps]
+            chosen = [track.index[order[a:b]] for track, order in zip(self.tracks, places, strict=True)]
+            x = self._each([track.rows.take(index) for track, index in zip(self.tracks, chosen, strict=True)])
+            y = self._each([track.y[index] for track, index in zip(self.tracks, chosen, strict=True)])
+            delta, loss = losses(self.population.forward(x, noise, self.signed), y, plan.head)
+            weight: Tensor | float = float(b - a)
+            if plan.weighted:
+                w = self._each([track.weight[index] for track, index in zip(self.tracks, chosen, strict=True)])  # type: ignore[index]
+                weight = w.sum(1).clamp_min(torch.finfo(w.dtype).tiny).expand(m)
+                delta.mul_((w / weight[: len(w), None])[..., None])
+                mean = (loss * w).sum(1) / weight
+            else:
+                delta.mul_(1.0 / weight)
+                mean = loss.mean(1)
+            total += (mean + self.updates.penalty() / weight) * (b - a)
+            self.population.backward(delta)
+            self.updates.step(weight)
+        for job, value in zip(self.jobs, (total / plan.rows).tolist(), strict=True):
+            job.epochs += 1
+            job.step += len(cuts)
+            job.loss_curve.append(value)
+        if self.verbose:
+            print(f"Iteration {self.jobs[0].epochs}, loss = {self.jobs[0].loss_curve[-1]:.8f}")
+
+    def _draw(self, places: list[Tensor]) -> list[Map]:
+        """The noise of the rows to come, for every place. A row's identity is its place among the rows to train on."""
+        rows = len(places[0])
+        began = self.jobs[0].step
+        # counted from where these rows begin: batches before them in this epoch have moved the step on
+        steps = began + torch.arange(self._seen, self._seen + rows) // self.plan.batch_size
+        self._seen = (self._seen + rows) % self.plan.rows
+        drawn = []
+        same = self._same()
+        for place, width in enumerate(self.plan.units[:-1]):
+            keys = [
+                Key(job.setting.seed, stream(place), step=steps, samples=places[on])
+                for job, on in zip(self.jobs, self.on, strict=True)
+            ]
+            drawn.append(factors([job.setting.points[place] for job in self.jobs], keys, rows, width, same))
+        return drawn
+
+    _seen = 0  # rows of this epoch that were drawn for
+
+    def _same(self) -> list[int]:
+        seen: dict[tuple[int, int], int] = {}
+        return [seen.setdefault((job.setting.seed, on), m) for m, (job, on) in enumerate(zip(self.jobs, self.on, strict=True))]
+
+    def _each(self, parts: list[Tensor]) -> Tensor:
+        """One tensor a track as one a network, [m, ...], or [1, ...] where there is but one track."""
+        return parts[0][None] if len(parts) == 1 else torch.stack(parts)[self.index]
+
+    def _judge(self) -> None:
+        """Count epochs without progress, keep the best weights, stop."""
+        plan = self.plan
+        scores = self._scores() if plan.early_stopping else [0.0] * len(self.jobs)
+        for m, (job, score) in enumerate(zip(self.jobs, scores, strict=True)):
+            if plan.early_stopping:
+                job.validation_scores.append(score)
+                job.waited = job.waited + 1 if score < job.best_score + plan.tol else 0
+                if score > job.best_score:
+                    job.best_score, job.best = score, self._copy(m)
+                if self.verbose:
+                    print(f"Validation score: {score:f}")
+            else:
+                loss = job.loss_curve[-1]
+                job.waited = job.waited + 1 if loss > job.best_loss - plan.tol else 0
+                job.best_loss = min(job.best_loss, loss)
+            if job.waited > plan.patience:
+                job.stopped = True
+                if self.verbose:
+                    what = "Validation score" if plan.early_stopping else "Training loss"
+                    print(f"{what} did not improve by {plan.tol:g} in {plan.patience:g} epochs. Stopping.")
+
+    @torch.no_grad()
+    def _scores(self) -> list[float]:
+        points = [job.setting.points for job in self.jobs]
+        size = max(1, _ROWS // (len(self.jobs) * max(self.plan.units)))
+        out = []
+        for start in range(0, self.plan.validation, size):
+            x = self._each([track.rows.take(_held(track)[start : start + size]) for track in self.tracks])
+            out.append(head(self.population.evaluate(x, points), self.plan.head))
+        found = torch.cat(out, 1)
+        return [self.tracks[on].scorer(outputs) for on, outputs in zip(self.on, found.numpy(), strict=True)]
+
+    def _leave(self) -> None:
+        """Networks that have ended leave the population."""
+        ended = [m for m, job in enumerate(self.jobs) if job.stopped]
+        stay = [m for m, job in enumerate(self.jobs) if not job.stopped]
+        self._write(ended)
+        before, old = self.population, self.updates
+        self._gather([self.jobs[m] for m in stay])
+        self.population = Population(before.units, len(stay), before.activation)
+        self.updates = Updates(self.plan, self.population, [job.setting for job in self.jobs])
+        self.updates.steps = old.steps
+        buffers = [(before.flat, self.population.flat), *zip(old.moments, self.updates.moments, strict=True)]
+        for source, target in buffers:
+            for left, right in zip(before.views(source), self.population.views(target), strict=True):
+                right.copy_(left[stay])
+
+    def _copy(self, m: int) -> Any:
+        parts = [part[m].numpy().copy() for part in self.population.parts]
+        return parts[: self.population.layers], [b[0] for b in parts[self.population.layers :]]
+
+    def _write(self, which: Sequence[int]) -> None:
+        for m in which:
+            job = self.jobs[m]
+            job.coefs, job.intercepts = self._copy(m)
+            if len(self.jobs) == 1:
+                job.memory = Memory([moment.numpy() for moment in self.updates.moments], self.updates.steps)
+
+
+def _part(b: Tensor | None, start: int, stop: int) -> Tensor | None:
+    return None if b is None else b[:, start:stop]
+
+
+def _held(track: Track) -> Tensor:
+    assert track.held is not None
+    return track.held
+
+
+def _stacked(jobs: list[Job]) -> Population:
+    population = Population(jobs[0].plan.units, len(jobs), jobs[0].plan.activation)
+    for m, job in enumerate(jobs):
+        arrays = [*job.coefs, *(b[None] for b in job.intercepts)]
+        for part, array in zip(population.parts, arrays, strict=True):
+            part[m] = torch.from_numpy(array)
+    return population
