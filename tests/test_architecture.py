@@ -15,10 +15,12 @@ MAY = {
     "presets": {"algebra"},
     "engines.numpy": {"algebra"},
     "engines.torch": {"algebra"},
+    "engines.keras": {"algebra"},
     "functional": {"algebra", "presets", "engines.torch"},
     "nn": {"algebra", "presets", "engines.torch", "functional"},
     "surgery": {"algebra", "presets", "functional", "nn"},
     "checks": {"algebra", "presets", "functional", "nn", "surgery"},
+    "keras": {"algebra", "presets", "engines.keras", "checks"},
     "train": {"algebra", "presets", "engines.torch", "functional", "nn"},
     "studies": {"algebra", "presets", "train", "nn", "functional"},
     "testing": {"algebra", "presets", "functional", "engines.numpy", "nn"},
@@ -26,9 +28,10 @@ MAY = {
 }
 # Third-party packages, each beside the rooms that may import it.
 PACKAGES = {
-    "numpy": {"engines.numpy", "functional", "train", "studies", "testing"},
+    "numpy": {"engines.numpy", "functional", "keras", "train", "studies", "testing"},
     "torch": {"engines.torch", "functional", "nn", "surgery", "checks", "train", "studies", "testing"},
     "triton": {"engines.torch"},
+    "keras": {"engines.keras", "keras"},
     "sklearn": {"studies"},
     "pandas": {"studies"},
     "scipy": {"studies"},

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import algebra, functional, nn, presets, testing, train
+    from . import algebra, functional, keras, nn, presets, testing, train
     from ._errors import InputError
     from .algebra import Drop, Key
     from .functional import explain
@@ -44,7 +44,7 @@ _HOME = {
     "strip": "surgery",
     "study": "studies",
 }
-_MODULES = ("algebra", "functional", "nn", "presets", "testing", "train")
+_MODULES = ("algebra", "functional", "keras", "nn", "presets", "testing", "train")
 
 __all__ = [
     "CATALOG",
@@ -59,6 +59,7 @@ __all__ = [
     "frozen",
     "functional",
     "insert",
+    "keras",
     "key",
     "key_of",
     "nn",
