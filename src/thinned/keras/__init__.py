@@ -17,8 +17,8 @@ except ImportError as error:
     if error.name == "keras":
         raise ImportError(missing(error, "keras"), name="keras") from None
     raise ImportError(
-        f"Keras needs {error.name or error}, which is not installed; set KERAS_BACKEND to a backend that is: tensorflow, jax or "
-        "torch",
+        f"Keras needs {error.name or error}, which is not installed; set KERAS_BACKEND to a backend that is: tensorflow, jax "
+        "or torch",
         name=error.name,
     ) from None
 

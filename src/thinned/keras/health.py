@@ -39,7 +39,7 @@ class _Call:
 class _Pass:
     """A pass as its layers saw it. Tensors are told apart by identity, so all of them are kept."""
 
-    calls: list[_Call] = field(default_factory=list)
+    log: list[_Call] = field(default_factory=list)
     makers: dict[int, str] = field(default_factory=dict)
 
     def watch(self, name: str) -> Callable[[keras.Layer], calls.Around]:
@@ -50,7 +50,7 @@ class _Pass:
                     sources = [self.makers[id(t)] for t in given if id(t) in self.makers]
                     made = call(*args, **kwargs)
                     results = [t for t in keras.tree.flatten(made) if _tensor(t)]
-                    self.calls.append(_Call(name, layer, given[0] if given else None, results[0], sources))
+                    self.log.append(_Call(name, layer, given[0] if given else None, results[0], sources))
                     for t in results:
                         self.makers.setdefault(id(t), name)
                     return made
@@ -69,9 +69,9 @@ def check(model: keras.Model, x: Any) -> Findings:
     (L19); measured rates that are not the nominal ones (L20); dropout that does nothing in training (L21); SELU with plain
     dropout (L22); batch normalisation that moves, or weights that change, in a pass (L6, L12). See :mod:`thinned.checks.rules`.
 
-    The model runs about a dozen times; its weights and moving statistics are put back, its seeds go on. Weights are needed: call
-    or build the model before. Layers that are not called by tensors of other layers (reshaped between, say) are followed no
-    further. Raises :class:`thinned.InputError` for what is no built Keras model.
+    The model runs about a dozen times; its weights and moving statistics are put back, its seeds go on. Call or build it
+    before. Layers are followed by the tensors that they pass on, and so not through operations that stand between them in
+    a ``call`` of one's own. Raises :class:`thinned.InputError` for what is no built Keras model.
     """
     check_model(model)
     if not model.built:
@@ -108,7 +108,7 @@ def _run(model: keras.Model, watched: dict[str, keras.Layer], x: Any) -> _Pass:
     inner = {id(c) for layer in parts if hasattr(layer, "cell") for _, c in walk.layers(layer)}  # cells run inside loops
     parts = [layer for layer in parts if id(layer) not in inner and not isinstance(layer, keras.layers.InputLayer)]
     with calls.wrapped(parts, lambda layer: seen.watch(names[id(layer)])(layer)):
-        seen.calls.append(_Call("", model, None, _first(model(x, training=True)), []))
+        seen.log.append(_Call("", model, None, _first(model(x, training=True)), []))
     return seen
 
 
@@ -156,9 +156,9 @@ def _activation(layer: Any) -> str | None:
 def _structure(run: _Pass) -> list[Finding]:
     """What follows what: dropout before batch normalisation, on the output, beside SELU."""
     found: list[Finding] = []
-    layers = {c.name: c for c in run.calls}
+    layers = {c.name: c for c in run.log}
     upstream: dict[str, set[str]] = defaultdict(set)  # dropout since the last normalisation
-    for call in run.calls:
+    for call in run.log:
         behind = set().union(*(upstream[s] for s in call.sources)) if call.sources else set()
         normal = "Normalization" in type(call.layer).__name__
         if isinstance(call.layer, keras.layers.BatchNormalization) and behind:
@@ -185,7 +185,7 @@ def _selu(call: _Call, layers: dict[str, _Call]) -> list[Finding]:
 
 
 def _on_output(run: _Pass, layers: dict[str, _Call]) -> list[Finding]:
-    name = run.makers.get(id(run.calls[-1].made))
+    name = run.makers.get(id(run.log[-1].made))
     while name in layers:
         call = layers[name]
         if _drops(call.layer):
@@ -199,11 +199,11 @@ def _on_output(run: _Pass, layers: dict[str, _Call]) -> list[Finding]:
 def _rates(runs: list[_Pass]) -> list[Finding]:
     """The share that became 0 in layers of zero fill, beside what the rate says."""
     found = []
-    for at, call in enumerate(runs[0].calls):
+    for at, call in enumerate(runs[0].log):
         rates = [s.rate for s in walk.sources(call.layer) if s.kind == "dropout"]
-        if len(rates) != 1 or not rates[0] or not _like(call) or len(runs[-1].calls) != len(runs[0].calls):
+        if len(rates) != 1 or not rates[0] or not _like(call) or len(runs[-1].log) != len(runs[0].log):
             continue
-        seen = [(ops.convert_to_numpy(r.calls[at].given), ops.convert_to_numpy(r.calls[at].made)) for r in runs]
+        seen = [(ops.convert_to_numpy(r.log[at].given), ops.convert_to_numpy(r.log[at].made)) for r in runs]
         if all(np.array_equal(a, b) for a, b in seen):
             if rates[0] < 1.0 and seen[0][0].size * _PASSES * rates[0] < 20:
                 continue
@@ -261,7 +261,7 @@ def _nothing_left(watched: dict[str, keras.Layer], first: Any, run: _Pass) -> li
                 found.append(Finding("L21", message, name, remedy="choose a rate below 1"))
             else:
                 found.append(Finding("L19", f"{name} drops everything: {source.argument} is 1", name))
-    last = ops.convert_to_numpy(run.calls[-1].made)
+    last = ops.convert_to_numpy(run.log[-1].made)
     if np.isnan(last.astype("float64")).any() and not np.isnan(first.astype("float64")).any():
         found.append(Finding("L19", "the output is NaN in training, and not in evaluation", ""))
     return found

@@ -23,9 +23,9 @@ Outputs = Literal["auto", "probabilities", "logits", "binary", "values"]
 class Prediction:
     """What many thinned networks say, float64.
 
-    ``mean`` and ``std`` (with the divisor n - 1) have the shape of the model's output; of classes they are those of the
-    probabilities. ``entropy``: of the mean probabilities, in nats, [b, ...]; ``mutual_information``: ``entropy`` less the mean of the entropies of
-    each network, what the networks disagree about; both None for values. ``samples``: all outputs, [samples, b, ...], if kept.
+    ``mean`` and ``std`` (with the divisor n - 1) have the shape of the model's output; of logits, those of the probabilities.
+    ``entropy``: of the mean probabilities, in nats, [b, ...]. ``mutual_information``: ``entropy`` less the mean of each
+    network's own, what the networks disagree about. Both are None for values. ``samples``: all outputs, [samples, b, ...].
     """
 
     mean: Array
@@ -46,10 +46,11 @@ def predict(
 ) -> Prediction:
     """Monte Carlo dropout, Gal and Ghahramani 2016: ``samples`` passes in which dropout draws and nothing else trains.
 
-    Only the layers that :func:`find` shows as dropout, recurrent or attention run with ``training=True``; batch normalisation uses
-    its running statistics and does not move. ``x``: what ``model.predict`` takes. ``outputs``: what the model's are, along
-    their last axis: "probabilities", "logits", "binary" (one probability, as of a sigmoid), or "values"; "auto" reads
-    probabilities where two or more sum to 1 everywhere. ``keep`` keeps all outputs. Noise layers such as GaussianNoise stay off.
+    Only the layers that :func:`find` shows as dropout, recurrent or attention run with ``training=True``; batch normalisation
+    uses its running statistics and does not move, and noise layers such as GaussianNoise stay off. ``x``: what
+    ``model.predict`` takes. ``outputs``: what the model's are along their last axis: "probabilities", "logits", "binary" (one
+    probability, as of a sigmoid), or "values"; "auto" reads probabilities where two or more sum to 1 everywhere, else values.
+    ``keep`` keeps all outputs.
 
     The model is compiled for this once and its own compiled prediction is put back. Raises :class:`thinned.InputError` where
     nothing draws, and for models with several outputs.

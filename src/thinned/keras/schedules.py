@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import keras
 
@@ -11,17 +11,15 @@ from .._errors import InputError
 from ..algebra.schedule import Schedule
 from . import arguments, walk
 from .layers.host import Noisy
-from .surgery import _means
-
-Where: TypeAlias = type[keras.Layer] | str | Callable[[str, keras.Layer], bool] | None
+from .surgery import Where, means
 
 
 class ScheduleCallback(keras.callbacks.Callback):
     """Sets the rates of our layers to ``schedule(step)`` at every step, or ``schedule(epoch)`` at every epoch, from 0.
 
-    ``schedule``: one of :mod:`thinned.algebra`'s, such as ``Linear(0, 0.3, 1000)``, or any function of a whole number. ``where``:
-    which layers, as :func:`thinned.keras.apply` reads it; None for all. ``unit``: "step" counts optimizer steps, and goes on
-    where an optimizer stands; "epoch" counts epochs. A compiled step sees the change and is not compiled again. After
+    ``schedule``: one of :mod:`thinned.algebra`'s, such as ``Linear(0, 0.3, 1000)``, or any function of a whole number.
+    ``where``: which layers, as :func:`thinned.keras.apply` reads it; None for all. ``unit``: "step" counts optimizer steps, on from
+    where the optimizer stands; "epoch" counts epochs. A compiled step sees the change and is not compiled again. After
     training the last rate stays. With ``steps_per_execution`` above 1 rates move once an execution.
 
     Keras's own layers hold their rates as constants of the compiled step: where they alone are meant, training raises
@@ -41,12 +39,12 @@ class ScheduleCallback(keras.callbacks.Callback):
         self.step = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
-        meant = [(n, layer) for n, layer in walk.layers(self.model) if self.where is None or _means(self.where, n, layer)]
+        meant = [(n, layer) for n, layer in walk.layers(self.model) if self.where is None or means(self.where, n, layer)]
         self.layers = [layer for _, layer in meant if isinstance(layer, Noisy)]
         if not self.layers:
             raise InputError(
-                "no layer of thinned.keras is meant, so no rate can move; thinned.keras.apply(model, keras.layers.Dropout, rate) "
-                "puts ours in the place of Keras's"
+                "no layer of thinned.keras is meant, so no rate can move; thinned.keras.apply(model, keras.layers.Dropout, "
+                "rate) puts ours in the place of Keras's"
             )
         optimizer = getattr(self.model, "optimizer", None)
         self.step = int(optimizer.iterations) if optimizer is not None else 0
@@ -64,9 +62,7 @@ class ScheduleCallback(keras.callbacks.Callback):
             self._set(self.step)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.step = (
-            int(self.model.steps_per_execution) + self.step if hasattr(self.model, "steps_per_execution") else self.step + 1
-        )
+        self.step += int(getattr(self.model, "steps_per_execution", 1))
 
     def _set(self, at: int) -> None:
         rate = float(self.schedule(at))

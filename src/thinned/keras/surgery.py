@@ -44,7 +44,7 @@ def _maker(rate: Any) -> Make:
     if isinstance(rate, Point):
         return lambda: Drop(rate)
     if callable(rate):
-        return rate  # type: ignore[no-any-return]
+        return rate
     arguments.rate_of(rate)
     return lambda: Dropout(rate)
 
@@ -82,7 +82,7 @@ def _targets(model: keras.Model, where: Where) -> set[int]:
             raise InputError("no Dense or convolution layer stands before the output; say where")
         return {id(layer) for layer in found}
     named = [layer for name, layer in known if isinstance(where, str) and (name == where or name.endswith(f"/{where}"))]
-    found = named or [layer for name, layer in known if _means(where, name, layer)]
+    found = named or [layer for name, layer in known if means(where, name, layer)]
     if not found:
         names = [name for name, _ in known]
         hint = nearest(where, names) if isinstance(where, str) else f"there are {', '.join(names[:8])}"
@@ -90,7 +90,8 @@ def _targets(model: keras.Model, where: Where) -> set[int]:
     return {id(layer) for layer in found}
 
 
-def _means(where: Where, name: str, layer: keras.Layer) -> bool:
+def means(where: Where, name: str, layer: keras.Layer) -> bool:
+    """Does ``where`` mean this layer?"""
     if isinstance(where, type):
         return isinstance(layer, where)
     if isinstance(where, str):
@@ -109,7 +110,7 @@ def _computes(layer: keras.Layer) -> bool:
 def _last(model: keras.Model) -> set[int]:
     """The layers that compute the outputs: those that make them, with activations and reshapes behind left aside."""
     if _sequential(model):
-        return _last_of([layer for layer in model.layers][::-1])
+        return _last_of(list(model.layers)[::-1])
     ends: set[int] = set()
     waiting = list(keras.tree.flatten(model.outputs))
     while waiting:

@@ -30,7 +30,8 @@ class DropPath(PointLayer):
 class StochasticDepth(PointLayer):
     """:func:`thinned.presets.stochastic_depth`: the branch falls while training and is times 1 - rate in evaluation.
 
-    ``x + StochasticDepth(0.5)(branch)``. ``per``: a coin for each ``"example"``, or for the whole ``"batch"``. Huang et al. 2016.
+    ``x + StochasticDepth(0.5)(branch)``. ``per``: a coin for each ``"example"``, or for the whole ``"batch"``.
+    Huang et al. 2016.
     """
 
     def __init__(

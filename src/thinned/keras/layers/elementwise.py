@@ -84,7 +84,7 @@ class Dropout(PointLayer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class GaussianDropout(PointLayer):
-    """:func:`thinned.presets.gaussian`: times N(1, rate / (1 - rate)). ``rate`` in [0, 1): Keras's layer divides by zero at 1."""
+    """:func:`thinned.presets.gaussian`: times N(1, rate / (1 - rate)). ``rate`` in [0, 1); Keras's divides by zero at 1."""
 
     below_one = True
 

@@ -23,8 +23,8 @@ class ConcreteDropout(keras.layers.Wrapper):
     is the plain layer. p = sigmoid(``logit``), one weight of no axes; ``rate``: the first p, in (0, 1); :attr:`rate` reads it.
 
     ``examples``: the number N of training examples. The loss that is added is the divergence divided by N, for a mean negative
-    log-likelihood: (K (p log p + q log q) + ``length``^2 / (2 q) sum kernel^2) / N, K the number of input features. ``examples=None``
-    adds none, and p then falls to 0. ``temperature`` t > 0: 0.1, or 2/3 as the authors have it on maps.
+    log-likelihood: (K (p log p + q log q) + ``length``^2 / (2 q) sum kernel^2) / N, K the number of input features.
+    ``examples=None`` adds none, and p then falls to 0. ``temperature`` t > 0: 0.1, or 2/3 as the authors have it on maps.
 
     Raises :class:`thinned.InputError`, a ValueError.
     """

@@ -18,7 +18,7 @@ _POINT = dropout(0.5, "classic")
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ZoneoutCell(keras.layers.Layer):
-    """The cell that :class:`Zoneout` runs: its input is the step's, followed for each unit by 1 where it moves and 0 where it stays.
+    """The cell that :class:`Zoneout` runs: its input is the step's, followed for each unit by 1 where it moves and 0 where not.
 
     A cell cannot draw inside a compiled loop on every backend, so the layer draws for all steps beforehand.
     """
@@ -39,7 +39,7 @@ class ZoneoutCell(keras.layers.Layer):
         states = list(states) if isinstance(states, (list, tuple)) else [states]
         x = inputs[:, : -sum(self.sizes)]
         given = {"training": training} if self.cell._call_has_training_arg else {}
-        output, new = self.cell(x, states if len(states) > 1 else states[0], **given)
+        _, new = self.cell(x, states if len(states) > 1 else states[0], **given)
         new = list(new) if isinstance(new, (list, tuple)) else [new]
         zoned, at = [], inputs.shape[-1] - sum(self.sizes)
         for rate, before, after, size in zip(self.rates, states, new, self.sizes, strict=True):

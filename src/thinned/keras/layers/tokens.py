@@ -61,8 +61,8 @@ class PatchDropout(keras.layers.Layer):
 
     Of the t - ``prefix`` tokens after the first ``prefix`` (the class token; 0 without one) int((1 - rate)(t - prefix)) stay,
     every subset as likely, in their order, each example its own. Nothing is scaled. Input [b, t, d] with positions added and t
-    known; output [b, kept, d] while training, the input in evaluation. ``rate`` in [0, 1) is fixed: it decides shapes. A rate that
-    leaves no patch raises :class:`thinned.InputError`.
+    known; output [b, kept, d] while training, the input in evaluation. ``rate`` in [0, 1) is fixed: it decides shapes. A rate
+    that leaves no patch raises :class:`thinned.InputError`.
     """
 
     def __init__(self, rate: float = 0.5, prefix: int = 1, seed: int | None = None, **kwargs: Any) -> None:

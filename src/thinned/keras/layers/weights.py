@@ -46,7 +46,7 @@ class DropConnect(Noisy, keras.layers.Wrapper):
         self.scale = arguments.one_of(scale, "scale", ("inverted", "classic"))
         recurrent = hasattr(layer, "recurrent_dropout") or isinstance(layer, keras.layers.RNN)
         self.names = tuple(names) if names else ("recurrent_kernel",) if recurrent else ("kernel",)
-        self.point = presets.dropconnect(arguments.rate_of(rate), self.scale, "batch")
+        self.point = presets.dropconnect(arguments.rate_of(rate), scale, "batch")
         self.start(rate, seed)
 
     def build(self, input_shape: Any = None) -> None:
