@@ -1,7 +1,8 @@
-"""Layers for Keras 3, on the backend of KERAS_BACKEND: Keras's own checklist for its dropout layers, and laws by closed forms."""
+"""Layers for Keras 3 on the backend of KERAS_BACKEND: Keras's own checklist for its dropout layers, laws by closed forms."""
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
@@ -73,12 +74,15 @@ def test_checklist(name, more, shape, gain, whole):
     layer = make(0.3, seed=7, name="here", **more)
     assert layer.built
     assert layer.supports_masking
-    assert not layer.weights and not layer.get_weights() and not layer.losses
+    assert not layer.weights
+    assert not layer.get_weights()
+    assert not layer.losses
     assert layer.compute_output_shape(shape) == shape
 
     x = np.random.default_rng(0).normal(size=shape).astype("float32")
     first, second = array(layer(x, training=True)), array(layer(x, training=True))
-    assert first.shape == shape and first.dtype == np.float32
+    assert first.shape == shape
+    assert first.dtype == np.float32
     assert not np.array_equal(first, second) or name == "StochasticDepth"  # one coin
     np.testing.assert_allclose(array(layer(x)), x * np.float32(gain), rtol=1e-6)
 
@@ -206,9 +210,9 @@ def test_dropconnect_of_each_example():
     layer = L.DropConnect(keras.layers.Dense(1), p, seed=0)
     v = np.array([0.5, -1.0, 2.0], "float32")
     layer.build((None, 3))
-    layer.set_weights([np.array([[1.0], [0.5], [-0.75]], "float32"), np.array([0.3], "float32")])
+    layer.set_weights([np.array([[1.0], [0.25], [-0.75]], "float32"), np.array([0.3], "float32")])
     y = array(layer(np.tile(v, (n, 1)), training=True)).astype("float64").ravel()
-    products = np.append(v * [1.0, 0.5, -0.75], 0.3)
+    products = np.append(v * [1.0, 0.25, -0.75], 0.3)
     mean, var = (1 - p) * products.sum(), p * (1 - p) * (products**2).sum()
     assert stats.ttest_1samp(y, mean).pvalue > ALPHA
     assert stats.ttest_1samp((y - mean) ** 2, var).pvalue > ALPHA
@@ -246,7 +250,9 @@ def sigmoid(x):
 def test_concrete():
     """The relaxed coin's mean by quadrature, the divergence by its formula, and the loss."""
     p, t, n = 0.3, 0.5, 1000
-    layer = L.ConcreteDropout(keras.layers.Dense(2, kernel_initializer="ones"), p, examples=n, length=0.5, temperature=t, seed=0)
+    layer = L.ConcreteDropout(
+        keras.layers.Dense(2, kernel_initializer="ones"), p, examples=n, length=0.5, temperature=t, seed=0
+    )
     x = np.ones((20_000, 3), "float32")
     y = array(layer(x, training=True)).astype("float64").ravel()
     u = (np.arange(200_000) + 0.5) / 200_000
@@ -256,9 +262,10 @@ def test_concrete():
     assert float(array(layer.losses[0])) == pytest.approx(expected / n, rel=1e-5)
     assert layer.rate == pytest.approx(p)
     np.testing.assert_allclose(array(layer(x[:2])), 3.0)
-    channels = L.ConcreteDropout(keras.layers.Conv1D(1, 1), 0.3, per="channel", seed=0)
+    channels = L.ConcreteDropout(keras.layers.Conv1D(1, 1), 0.3, per="channel", temperature=2.0, seed=0)
     noisy = array(channels._noisy(keras.ops.ones((2, 5, 3)))) if channels.build((None, 5, 3)) is None else None
-    assert (noisy == noisy[:, :1]).all() and len(np.unique(noisy)) == 6
+    assert (noisy == noisy[:, :1]).all()
+    assert len(np.unique(noisy)) == 6
     assert channels.losses == []
 
 
@@ -295,7 +302,8 @@ def test_zoneout_stays_at_its_rate():
         assert set(np.unique(state.round(5))) == {0.0, 1.0}
         assert stats.binomtest(int(state.round().sum()), state.size, rate).pvalue > ALPHA
     config = layer.get_config()
-    assert L.Zoneout.from_config(config).get_config() == config
+    del config["cell"]["build_config"]  # the copy is not built
+    assert L.Zoneout.from_config(copy.deepcopy(config)).get_config() == config
     with pytest.raises(ValueError, match="without dropout of its own"):
         L.Zoneout(keras.layers.GRUCell(3, dropout=0.1))
 
@@ -304,7 +312,8 @@ def test_words_and_patches_and_heads():
     ids = np.tile(np.array([[0, 5, 6, 7]]), (5000, 1))
     layer = L.WordDropout(0.3, 1, keep_id=0, seed=0)
     y = array(layer(ids, training=True))
-    assert (y[:, 0] == 0).all() and ((y == ids) | (y == 1)).all()
+    assert (y[:, 0] == 0).all()
+    assert ((y == ids) | (y == 1)).all()
     assert stats.binomtest(int((y[:, 1:] == 1).sum()), 15_000, 0.3).pvalue > ALPHA
     np.testing.assert_array_equal(array(layer(ids)), ids)
     assert "int" in keras.backend.standardize_dtype(layer(keras.Input((4,), dtype="int32")).dtype)
@@ -314,7 +323,9 @@ def test_words_and_patches_and_heads():
     x = np.tile(np.arange(9, dtype="float32")[None, :, None], (3000, 1, 2))
     patches = L.PatchDropout(0.5, seed=0)
     y = array(patches(x, training=True))[..., 0]
-    assert y.shape == (3000, 5) and (y[:, 0] == 0).all() and (np.diff(y, axis=1) > 0).all()
+    assert y.shape == (3000, 5)
+    assert (y[:, 0] == 0).all()
+    assert (np.diff(y, axis=1) > 0).all()
     sets = np.unique(y[:, 1:], axis=0, return_counts=True)[1]
     assert len(sets) == math.comb(8, 4)
     assert stats.chisquare(sets).pvalue > ALPHA
@@ -325,7 +336,7 @@ def test_words_and_patches_and_heads():
 
     heads = array(L.DropHead(0.5, seed=0)(np.ones((2000, 2, 4, 3), "float32"), training=True))
     np.testing.assert_allclose(heads.mean(2), 1.0, rtol=1e-6)  # the sum over heads keeps its weight
-    assert set(np.unique(heads[:, 0, :, 0].round(4))) == {0.0, 1.0, 1.3333, 2.0, 4.0}
+    assert np.unique(heads[:, 0, :, 0].round(4)).tolist() == pytest.approx([0, 1, 4 / 3, 2, 4], abs=1e-3)
 
 
 def test_any_point_is_a_layer():
@@ -340,7 +351,10 @@ def test_any_point_is_a_layer():
 
 
 ERRORS = [
-    (lambda: L.Dropout(-0.5), r"Invalid value received for argument `rate`. Expected a float value between 0 and 1. Received: rate=-0.5"),
+    (
+        lambda: L.Dropout(-0.5),
+        r"Invalid value received for argument `rate`. Expected a float value between 0 and 1. Received: rate=-0.5",
+    ),
     (lambda: L.Dropout(1.5), r"argument `rate`"),
     (lambda: L.Dropout("half"), r"argument `rate`"),
     (lambda: L.Dropout(float("nan")), r"argument `rate`"),

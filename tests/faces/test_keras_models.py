@@ -70,7 +70,7 @@ def test_tutorials_learn_digits(name, digits):
 def everything():
     """One network with most of the layers, on sequences of ids."""
     ids = keras.Input((8,), dtype="int32")
-    h = K.Embedding(12, 6, mask_zero=True)(L.WordDropout(0.2, 1, keep_id=0)(ids))
+    h = K.Embedding(12, 6)(L.WordDropout(0.2, 1, keep_id=0)(ids))
     h = L.TokenDropout(0.1)(L.LockedDropout(0.2)(h))
     h = L.Zoneout(keras.layers.LSTMCell(6), 0.1, 0.2, return_sequences=True)(h)
     h = L.DropConnect(K.GRU(6, return_sequences=True), 0.3, scale="inverted")(h)
@@ -105,7 +105,8 @@ def test_one_step_of_everything_and_a_file(tmp_path):
     np.save(tmp_path / "ids.npy", ids)
     names = [str(tmp_path / name) for name in ("model.keras", "y.npy", "ids.npy")]
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "KERAS_BACKEND": keras.backend.backend()}
-    subprocess.run([sys.executable, "-c", LOAD, *names], check=True, env=env, timeout=300, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", LOAD, *names], env=env, timeout=300, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
     np.testing.assert_allclose(np.load(names[1]), y, rtol=1e-4, atol=1e-6)
 
 
@@ -134,7 +135,7 @@ def thinned_by_hand(w1, b1, w2, b2, x, p):
 
 @pytest.mark.parametrize("layer", [L.Dropout, K.Dropout], ids=["ours", "Keras's"])
 def test_predict_is_the_mean_over_all_masks(layer):
-    p, n = 0.4, 300
+    p, n = 0.4, 100
     model = keras.Sequential([keras.Input((3,)), K.Dense(4, "relu"), layer(p, seed=1), K.Dense(3, "softmax")])
     x = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
     plain = model.predict(x, verbose=0)
@@ -147,9 +148,9 @@ def test_predict_is_the_mean_over_all_masks(layer):
     np.testing.assert_allclose(got.samples.mean(0), got.mean, rtol=1e-9)
     np.testing.assert_allclose(got.samples.std(0, ddof=1), got.std, rtol=1e-9)
     entropy = stats.entropy(got.mean, axis=-1)
-    np.testing.assert_allclose(got.entropy, entropy, rtol=1e-9)
+    np.testing.assert_allclose(got.entropy, entropy, rtol=1e-6)
     each = stats.entropy(got.samples, axis=-1).mean(0)
-    np.testing.assert_allclose(got.mutual_information, entropy - each, atol=1e-9)
+    np.testing.assert_allclose(got.mutual_information, entropy - each, atol=1e-6)
     np.testing.assert_array_equal(model.predict(x, verbose=0), plain)  # and the model draws no more
 
 
@@ -159,7 +160,8 @@ def test_predict_leaves_batch_normalisation_alone():
     model = keras.Sequential([keras.Input((4,)), K.BatchNormalization(), inner, K.Dense(1)])
     statistics = [array(w).copy() for w in model.layers[0].weights]
     got = tk.predict(model, x, samples=3)
-    assert (got.std > 0).any() and got.entropy is None
+    assert (got.std > 0).any()
+    assert got.entropy is None
     for before, w in zip(statistics, model.layers[0].weights, strict=True):
         np.testing.assert_array_equal(before, array(w))
     normal = keras.Sequential([keras.Input((4,)), K.BatchNormalization(), L.GaussianDropout(0.0), L.Dropout(1e-6)])
@@ -201,7 +203,7 @@ def test_find():
     h = L.Zoneout(keras.layers.LSTMCell(2), 0.1, 0.2, name="zone")(h)
     sites = tk.find(keras.Model(x, h))
     seen = [(s.name, s.kind, s.argument, s.rate) for s in sites]
-    assert [s for s in seen if s[0].startswith("mha")][0][1:] == ("dropout", "rate", 0.2)
+    assert next(s for s in seen if s[0].startswith("mha"))[1:] == ("dropout", "rate", 0.2)
     recurrent = [s for s in seen if s[0].startswith("both")]
     assert sorted(s[2:] for s in recurrent) == sorted([("dropout", 0.1), ("recurrent_dropout", 0.3)] * 2)
     assert [s for s in seen if s[0].split("/")[0] in ("spatial", "inner", "zone")] == [
@@ -211,7 +213,8 @@ def test_find():
         ("zone", "recurrent", "rate", 0.1),
         ("zone", "recurrent", "cell_rate", 0.2),
     ]
-    assert "inner/locked" in str(sites) and str(tk.find(K.Dense(2))) == "no randomness found"
+    assert "inner/locked" in str(sites)
+    assert str(tk.find(K.Dense(2))) == "no randomness found"
 
 
 def functional():
@@ -251,7 +254,7 @@ def test_apply_refuses():
 
     with pytest.raises(InputError, match="neither Sequential nor functional"):
         tk.apply(Own(), rate=0.1)
-    with pytest.raises(InputError, match="did you mean 'head'"):
+    with pytest.raises(InputError, match=r"did you mean .*'head'"):
         tk.apply(functional(), "haed", 0.1)
     with pytest.raises(InputError, match="argument `rate`"):
         tk.apply(functional(), "head", 2.0)
@@ -277,7 +280,14 @@ def test_schedules_reach_compiled_steps():
     assert not np.array_equal(kernels[0], kernels[1])
     np.testing.assert_array_equal(kernels[1], kernels[2])
     np.testing.assert_array_equal(kernels[2], kernels[3])
-    model.fit(x, np.zeros(16), batch_size=8, epochs=3, verbose=0, callbacks=[tk.ScheduleCallback(Linear(0, 0.4, 2), unit="epoch"), Watch()])
+    model.fit(
+        x,
+        np.zeros(16),
+        batch_size=8,
+        epochs=3,
+        verbose=0,
+        callbacks=[tk.ScheduleCallback(Linear(0, 0.4, 2), unit="epoch"), Watch()],
+    )
     assert rates[4:] == [0.0, 0.0, 0.2, 0.2, 0.4, 0.4]
     model.fit(x, np.zeros(16), batch_size=16, epochs=1, verbose=0, callbacks=[tk.ScheduleCallback(Linear(0, 1.0, 20)), Watch()])
     assert rates[10:] == [0.5]  # the optimizer stands at step 10
@@ -341,11 +351,19 @@ def test_check(code):
 
 
 def test_check_of_dead_dropout():
+    class Dead(K.Layer):
+        def __init__(self):
+            super().__init__()
+            self.inner = K.Dropout(0.5)
+
+        def call(self, x):
+            return self.inner(x, training=False)
+
     x = keras.Input((5, 3))
-    h = K.Dropout(0.5, name="dead")(x, training=False)
-    model = keras.Model(x, K.Dense(2)(K.LSTM(2, recurrent_dropout=1.0)(h)))
+    model = keras.Model(x, K.Dense(2)(K.LSTM(2, recurrent_dropout=1.0)(Dead()(x))))
     found = tk.check(model, np.random.default_rng(0).normal(size=(32, 5, 3)).astype("float32"))
-    assert found.codes == {"L21"} and len(found) == 2
+    assert found.codes == {"L21"}
+    assert len(found) == 2
     with pytest.raises(InputError, match="no weights yet"):
         tk.check(keras.Sequential([K.Dense(2)]), np.ones((2, 2)))
 
@@ -378,7 +396,13 @@ def test_the_other_backends(backend):
         pytest.skip("this process runs it")
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    env = {**os.environ, "KERAS_BACKEND": backend, "THINNED_KERAS_INNER": "1", "PYTHONPATH": str(ROOT / "src"), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    env = {
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        "THINNED_KERAS_INNER": "1",
+        "PYTHONPATH": str(ROOT / "src"),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
     tests = [str(Path(__file__).with_name(name)) for name in ("test_keras.py", "test_keras_models.py")]
     call = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", OTHERS[0], *tests]
     done = subprocess.run(call, env=env, cwd=ROOT, capture_output=True, text=True, timeout=400)
@@ -399,7 +423,8 @@ except ImportError as error:
 def test_a_missing_extra_says_what_to_install():
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run([sys.executable, "-c", MISSING], env=env, capture_output=True, text=True, check=True, timeout=100)
-    assert "pip install 'thinned[keras]'" in done.stdout and done.stdout.count("\n") == 1
+    assert "pip install 'thinned[keras]'" in done.stdout
+    assert done.stdout.count("\n") == 1
 
 
 def test_the_page_runs():

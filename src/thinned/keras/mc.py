@@ -77,7 +77,7 @@ def predict(
 def sampling(model: keras.Model) -> Iterator[None]:
     """Dropout draws in ``model.predict``, and nothing else trains."""
     drawing = [layer for _, layer in walk.drawing(model)]
-    if not any(s.rate is None or s.rate > 0 for layer in drawing for s in walk.sources(getattr(layer, "cell", layer))):
+    if not any(s.rate is None or s.rate > 0 for layer in drawing for s in walk.sources(layer) or walk.sources(layer.cell)):
         raise InputError("this model draws nothing, so all samples would be equal; thinned.keras.apply puts dropout in")
     before = model.predict_function
     try:

@@ -18,8 +18,8 @@ class ScheduleCallback(keras.callbacks.Callback):
     """Sets the rates of our layers to ``schedule(step)`` at every step, or ``schedule(epoch)`` at every epoch, from 0.
 
     ``schedule``: one of :mod:`thinned.algebra`'s, such as ``Linear(0, 0.3, 1000)``, or any function of a whole number.
-    ``where``: which layers, as :func:`thinned.keras.apply` reads it; None for all. ``unit``: "step" counts optimizer steps, on from
-    where the optimizer stands; "epoch" counts epochs. A compiled step sees the change and is not compiled again. After
+    ``where``: which layers, as :func:`thinned.keras.apply` reads it; None for all. ``unit``: "step" counts optimizer steps, on
+    from where the optimizer stands; "epoch" counts epochs. A compiled step sees the change and is not compiled again. After
     training the last rate stays. With ``steps_per_execution`` above 1 rates move once an execution.
 
     Keras's own layers hold their rates as constants of the compiled step: where they alone are meant, training raises

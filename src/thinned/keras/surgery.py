@@ -166,7 +166,7 @@ def _copied(model: keras.Model, meant: set[int], make: Make) -> keras.Model:
         return behind[layer.name](y) if layer.name in behind else y
 
     if _functional(model):
-        return keras.models.clone_model(model, clone_function=clone, call_function=call)
+        return keras.models.clone_model(model, _inputs(model), clone_function=clone, call_function=call)
     copy = keras.Sequential(name=model.name)
     if model.built and model.inputs:
         copy.add(keras.Input(batch_shape=model.inputs[0].shape, dtype=model.inputs[0].dtype))
@@ -178,8 +178,17 @@ def _copied(model: keras.Model, meant: set[int], make: Make) -> keras.Model:
     return copy
 
 
+def _inputs(model: keras.Model) -> Any:
+    """Inputs as the model's, under their layers' names."""
+    return keras.tree.map_structure(
+        lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t._keras_history.operation.name), model.input
+    )
+
+
 def _weights(model: keras.Model, copy: keras.Model) -> None:
     for layer in model.layers:
+        if isinstance(layer, keras.layers.InputLayer):
+            continue
         twin = copy.get_layer(layer.name)
         if _sequential(layer) or _functional(layer):
             _weights(layer, twin)

@@ -10,6 +10,7 @@ import keras
 
 from .layers.host import Noisy
 from .layers.learned import ConcreteDropout
+from .layers.recurrent import ZoneoutCell
 from .layers.tokens import PatchDropout
 
 DROPS = (
@@ -52,6 +53,8 @@ def sources(layer: Any) -> list[Source]:
     if isinstance(layer, OURS):
         more = [Source("recurrent", "cell_rate", layer.cell_rate)] if hasattr(layer, "cell_rate") else []
         return [Source("recurrent" if more else "dropout", "rate", float(layer.rate)), *more]
+    if isinstance(layer, ZoneoutCell):
+        return []  # its layer says it
     if hasattr(layer, "recurrent_dropout"):
         if hasattr(layer, "cell"):
             return []  # its cell says it

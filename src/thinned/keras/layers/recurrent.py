@@ -32,7 +32,8 @@ class ZoneoutCell(keras.layers.Layer):
         self.rates: tuple[Rate, ...] = ()
 
     def build(self, input_shape: Any) -> None:
-        self.cell.build((*input_shape[:-1], input_shape[-1] - sum(self.sizes)))
+        if not self.cell.built:  # a cell from a file is
+            self.cell.build((*input_shape[:-1], input_shape[-1] - sum(self.sizes)))
         self.built = True
 
     def call(self, inputs: Any, states: Any, training: bool = False) -> Any:
