@@ -1,6 +1,6 @@
 """Layers in Keras's manner: ``rate``, ``seed``, ``noise_shape``, ``data_format``, ``training=``, ``.keras`` files."""
 
-from .attention import DropHead
+from .attention import DropHead, DropHeadAttention
 from .branches import DropPath, StochasticDepth
 from .elementwise import AlphaDropout, Drop, Dropout, GaussianDropout, UniformDropout
 from .learned import ConcreteDropout
@@ -18,6 +18,7 @@ __all__ = [
     "DropBlock3D",
     "DropConnect",
     "DropHead",
+    "DropHeadAttention",
     "DropPath",
     "Dropout",
     "GaussianDropout",

@@ -58,3 +58,38 @@ class DropHead(Noisy, keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "axis": self.axis, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class DropHeadAttention(keras.layers.MultiHeadAttention):
+    """Keras's MultiHeadAttention whose heads fall by :class:`DropHead`, between the values and the output projection.
+
+    ``head_rate`` in [0, 1), settable at any time; everything else, weights and files among it, is Keras's layer:
+    ``DropHeadAttention(8, 64, head_rate=0.1, dropout=0.1)``. ``seed`` is that of both kinds of noise. Zhou et al. 2020.
+    Raises :class:`thinned.InputError`, a ValueError.
+    """
+
+    def __init__(
+        self, num_heads: int, key_dim: int, *args: Any, head_rate: float = 0.1, seed: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(num_heads, key_dim, *args, seed=seed, **kwargs)
+        rate = arguments.rate_of(head_rate, "head_rate", below_one=True)
+        self.heads = DropHead(rate, seed=arguments.seed_of(seed), dtype=self.dtype_policy, name="heads")
+
+    @property
+    def head_rate(self) -> float:
+        """The probability that a head falls."""
+        return self.heads.rate
+
+    @head_rate.setter
+    def head_rate(self, rate: float) -> None:
+        self.heads.rate = rate
+
+    def _compute_attention(
+        self, query: Any, key: Any, value: Any, attention_mask: Any = None, training: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        heads, scores = super()._compute_attention(query, key, value, attention_mask, training, *args, **kwargs)
+        return self.heads(heads, training=bool(training)), scores
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "head_rate": self.head_rate}
