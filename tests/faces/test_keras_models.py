@@ -394,12 +394,12 @@ def test_check_of_dead_dropout():
         tk.check(keras.Sequential([K.Dense(2)]), np.ones((2, 2)))
 
 
-OTHERS = "enumerated or all_masks or schedules_reach or convolutions or learn_digits or file or samples_inside and dropconnect"
+OTHERS = "enumerated or all_masks or schedules_reach or learn_digits"
 
 
 @pytest.mark.parametrize("backend", ["jax", "tensorflow"])
 def test_the_other_backends(backend):
-    """Part of the tests in a process of its own: laws, tutorials, files, schedules, Monte Carlo."""
+    """Part of the tests in a process of its own: laws, tutorials, schedules, Monte Carlo; all run with KERAS_BACKEND set."""
     if keras.backend.backend() != "torch":
         pytest.skip("the torch backend's run starts the others")
     if importlib.util.find_spec(backend) is None:
@@ -442,6 +442,7 @@ def test_the_page_runs():
     assert names["sure"].mean.shape == (64, 10)
 
 
+@pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning")  # KerasTuner's
 @pytest.mark.parametrize(("which", "package"), [("optuna", "optuna"), ("tuner", "keras_tuner")])
 def test_the_example_runs(which, package):
     pytest.importorskip(package)
