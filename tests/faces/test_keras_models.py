@@ -442,7 +442,7 @@ def test_the_page_runs():
     assert names["sure"].mean.shape == (64, 10)
 
 
-@pytest.mark.filterwarnings("ignore:currentThread:DeprecationWarning")  # KerasTuner's
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # KerasTuner asks threads by old names
 @pytest.mark.parametrize(("which", "package"), [("optuna", "optuna"), ("tuner", "keras_tuner")])
 def test_the_example_runs(which, package):
     pytest.importorskip(package)
