@@ -15,10 +15,12 @@ MAY = {
     "presets": {"algebra"},
     "engines.numpy": {"algebra"},
     "engines.torch": {"algebra"},
+    "engines.keras": {"algebra"},
     "functional": {"algebra", "presets", "engines.torch"},
     "nn": {"algebra", "presets", "engines.torch", "functional"},
     "surgery": {"algebra", "presets", "functional", "nn"},
     "checks": {"algebra", "presets", "functional", "nn", "surgery"},
+    "keras": {"algebra", "presets", "engines.keras", "checks"},
     "train": {"algebra", "presets", "engines.torch", "functional", "nn"},
     "studies": {"algebra", "presets", "train", "nn", "functional"},
     "sklearn": {"algebra", "presets", "functional"},
@@ -28,7 +30,7 @@ MAY = {
 }
 # Third-party packages, each beside the rooms that may import it.
 PACKAGES = {
-    "numpy": {"engines.numpy", "functional", "train", "studies", "testing", "sklearn"},
+    "numpy": {"engines.numpy", "functional", "keras", "train", "studies", "testing", "sklearn"},
     "torch": {"engines.torch", "functional", "nn", "surgery", "checks", "train", "studies", "testing", "sklearn"},
     "triton": {"engines.torch"},
     "sklearn": {"studies", "sklearn"},
@@ -43,7 +45,7 @@ PACKAGES = {
     "lightning": {"integrations"},
     "pytorch_lightning": {"integrations"},
     "transformers": {"integrations"},
-    "keras": {"integrations"},
+    "keras": {"integrations", "engines.keras", "keras"},
 }
 STDLIB = set(__import__("sys").stdlib_module_names)
 

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import algebra, functional, nn, presets, sklearn, testing, train
+    from . import algebra, functional, keras, nn, presets, sklearn, testing, train
     from ._errors import InputError
     from .algebra import Drop, Key
     from .checks.live import check
@@ -55,7 +55,7 @@ _HOME = {
     "Watch": "checks.watch",
     "watch": "checks.watch",
 }
-_MODULES = ("algebra", "functional", "nn", "presets", "sklearn", "testing", "train")
+_MODULES = ("algebra", "functional", "keras", "nn", "presets", "sklearn", "testing", "train")
 
 __all__ = [
     "CATALOG",
@@ -77,6 +77,7 @@ __all__ = [
     "frozen",
     "functional",
     "insert",
+    "keras",
     "key",
     "key_of",
     "nn",

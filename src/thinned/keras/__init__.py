@@ -1,0 +1,34 @@
+"""The Keras 3 face: dropout layers, and tools for models, on TensorFlow, JAX and torch from one code.
+
+``layers``: the layers. ``find``: where a model draws. ``check``: the known mistakes. ``apply``: a copy with dropout put in.
+``predict``: Monte Carlo dropout with batch normalisation left alone. ``ScheduleCallback``: rates that move while training.
+
+Masks have the law of the torch face, not its bits. Needs ``pip install 'thinned[keras]'`` and a backend, chosen by
+``KERAS_BACKEND`` as always in Keras.
+"""
+
+from __future__ import annotations
+
+from .._optional import missing
+
+try:
+    import keras as _keras
+except ImportError as error:
+    if error.name == "keras":
+        raise ImportError(missing(error, "keras"), name="keras") from None
+    raise ImportError(
+        f"Keras needs {error.name or error}, which is not installed; set KERAS_BACKEND to a backend that is: tensorflow, jax "
+        "or torch",
+        name=error.name,
+    ) from None
+
+from . import layers
+from .health import check
+from .mc import Prediction, predict
+from .schedules import ScheduleCallback
+from .sites import Site, Sites, find
+from .surgery import apply
+
+__all__ = ["Prediction", "ScheduleCallback", "Site", "Sites", "apply", "check", "find", "layers", "predict"]
+
+del _keras
