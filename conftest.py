@@ -11,3 +11,6 @@ if importlib.util.find_spec("keras") is None:
     collect_ignore_glob = ["src/thinned/keras/*", "src/thinned/engines/keras.py"]
 elif "KERAS_BACKEND" not in os.environ:
     os.environ["KERAS_BACKEND"] = next(name for name, package in BACKENDS.items() if importlib.util.find_spec(package))
+
+if importlib.util.find_spec("tensorflow") and importlib.util.find_spec("triton"):
+    import triton  # noqa: F401  # before TensorFlow: the other way round their two LLVMs end the process
