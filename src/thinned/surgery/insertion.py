@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,23 +12,38 @@ from .._errors import InputError
 from ..algebra.drop import Drop
 from ..algebra.schedule import SCHEDULES, Schedule
 from ..nn import Dropout
+from ..nn.around import Around
 from ..nn.host import Host
 from .edits import Edits, Insertion, done, plain
 from .targets import Where, targets
 
 
 class Through:
-    """A hook that sends what a module takes (or gives) through a dropout layer."""
+    """A hook that sends what a module gives through a dropout layer."""
 
-    def __init__(self, host: nn.Module, before: bool) -> None:
-        self.host, self.before = host, before
+    def __init__(self, host: nn.Module) -> None:
+        self.host = host
 
-    def __call__(self, module: nn.Module, given: Any, result: Any = None) -> Any:
-        if self.before:
-            return (self.host(given[0]), *given[1:])
-        if isinstance(result, tuple):  # recurrent networks and attention: the output, then the rest
-            return (self.host(result[0]), *result[1:])
+    def __call__(self, module: nn.Module, given: Any, result: Any) -> Any:
+        if isinstance(result, tuple) and result:  # recurrent networks and attention: the output, then the rest
+            parts = (self.host(result[0]), *result[1:])
+            return type(result)(*parts) if hasattr(result, "_fields") else parts
         return self.host(result) if isinstance(result, Tensor) else result
+
+
+class Before:
+    """A hook that sends the first thing that a module takes through a dropout layer, by whichever name it comes."""
+
+    def __init__(self, host: nn.Module, module: nn.Module) -> None:
+        self.host, self.names = host, tuple(inspect.signature(module.forward).parameters)
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        if args:
+            return (self.host(args[0]), *args[1:]), kwargs
+        for name in (*self.names, *kwargs):
+            if name in kwargs:
+                return args, {**kwargs, name: self.host(kwargs[name])}
+        return args, kwargs
 
 
 def insert(
@@ -56,7 +72,7 @@ def insert(
     if (after is None) == (before is None):
         raise InputError("insert needs after= or before=, one of them, such as after=torch.nn.ReLU")
     model, first = plain(model), before is not None
-    found = targets(model, before if first else after, lambda m: not isinstance(m, Host), "module")
+    found = targets(model, before if first else after, placeable, "module")
     return done(insertions(found, what, first))
 
 
@@ -76,8 +92,13 @@ def insertions(
         if layer is None:
             continue
         layer.train(module.training)
-        edits.append(Insertion(path, child, module, layer, first, Through(layer, first)))
+        edits.append(Insertion(path, child, module, layer, first, Before(layer, module) if first else Through(layer)))
     return edits
+
+
+def placeable(module: nn.Module) -> bool:
+    """May dropout stand before or after the module? Not beside other dropout, unless that is on a module's weights."""
+    return not isinstance(module, Host) or isinstance(module, Around)
 
 
 def called(path: str, module: nn.Module, first: bool) -> nn.Module:
