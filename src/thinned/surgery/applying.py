@@ -102,7 +102,7 @@ def _net(edits: list[_Edit]) -> tuple[_Edit, ...]:
 
 def _is(module: nn.Module, point: Drop) -> bool:
     """Is it the layer of this point already?"""
-    return isinstance(module, ours.Dropout) and module.point == point and module.schedule is None
+    return isinstance(module, ours.Dropout) and module.drop == point and module.schedule is None
 
 
 def _loaded(policy: str | Path) -> Policy:
@@ -136,7 +136,7 @@ def _of_rule(model: nn.Module, rule: Rule, seen: Trace | None) -> Iterator[_Edit
 def _at_layer(model: nn.Module, rule: Rule, layer: str) -> Rule:
     """A rule for a place whose dropout layer is there: its rate, or another kind in its place."""
     point, module = rule.point(), model.get_submodule(layer)
-    same = isinstance(module, ours.Dropout) and module.point == point.at(module.p)
+    same = isinstance(module, ours.Dropout) and module.drop == point.at(module.p)
     if same or point == presets.dropout(point.rate) or not _drops(module):
         return Rule("set rate", At("name", layer), point.rate)
     return Rule("replace", At("name", layer), None, point)

@@ -41,9 +41,12 @@ def set_or_before(seen: Trace, name: str, rate: float) -> Rule:
 def input_of(seen: Trace, rate: float) -> Rule | None:
     """Dropout on the first input, or the rate of the layer that it goes through; None where it holds no real numbers."""
     value = seen.first.get("")
-    if value is None or not seen.inputs[value.number].is_floating_point():
+    if value is None:
         return None
-    layer = has_layer(seen, value)
+    given = (value.ancestors & -value.ancestors).bit_length() - 1  # itself, or what a hook made it of
+    if not seen.inputs[given].is_floating_point():
+        return None
+    layer = gives_layer(seen, value) or has_layer(seen, value)
     return Rule("set rate", At("name", layer), rate) if layer else Rule("insert before", At("place", "input"), rate)
 
 
