@@ -323,7 +323,7 @@ def test_notes_say_what_was_left_out_and_why():
 
 def test_functional_dropout_is_not_doubled():
     net = Drawing()
-    with pytest.raises(InputError, match="functional dropout follows .*thinned.expose"):
+    with pytest.raises(InputError, match=r"functional dropout follows .*thinned.expose"):
         thinned.apply(net, "hidden", X)
     thinned.expose(net, X)
     thinned.apply(net, "hidden", X)
@@ -337,7 +337,8 @@ def test_the_locked_law_is_constant_in_time():
         x = torch.ones(6, 7, 8)
         fell = net.core.dropout_after(x) == 0
         time = 1 if first else 0
-        assert fell.any() and not fell.all()
+        assert fell.any()
+        assert not fell.all()
         assert torch.equal(fell, fell.select(time, 0).unsqueeze(time).expand_as(fell))
 
 
@@ -363,7 +364,8 @@ def test_rules_are_done_in_order_each_in_what_the_last_one_left():
     net = T.Sequential(T.Linear(6, 6), T.Dropout(0.3), T.Linear(6, 2))
     before = state(net)
     policy = Policy((Rule("set rate", "1", 0.5), Rule("replace", "1", None, "gaussian"), Rule("insert after", "0", 0.2),
-                     Rule("set rate", None, 0.1), Rule("replace", "2", 0.4, "dropconnect"), Rule("insert after", "2", 0.7)))  # fmt: skip
+                     Rule("set rate", None, 0.1), Rule("replace", "2", 0.4, "dropconnect"),
+                     Rule("insert after", "2", 0.7)))  # fmt: skip
     edits = thinned.apply(net, policy)
     assert rates(net) == {"0.dropout_after": 0.1, "1": 0.1, "2": 0.4, "2.dropout_after": 0.7}
     assert net[1].drop == presets.gaussian(0.1)
@@ -383,14 +385,18 @@ def test_the_last_of_two_rates_stays_however_often():
     policy = Policy((Rule("replace", None, 0.5, "gaussian"), Rule("replace", "0", 0.2, "uout")))
     edits = thinned.apply(net, policy)
     layer = net[0]
-    assert layer.drop.name == "uout" and layer.p == 0.2
-    assert len(thinned.apply(net, policy)) == 0 and net[0] is layer
+    assert layer.drop.name == "uout"
+    assert layer.p == 0.2
+    assert len(thinned.apply(net, policy)) == 0
+    assert net[0] is layer
     edits.undo()
-    assert type(net[0]) is T.Dropout and net[0].p == 0.1
+    assert type(net[0]) is T.Dropout
+    assert net[0].p == 0.1
 
 
 def test_wheres_of_a_rule():
-    relu = [Rule("insert after", w, 0.5) for w in (T.ReLU, At("class", "ReLU"), At("class", "torch.nn.ReLU"), "1", At("name", "1"),
+    relu = [Rule("insert after", w, 0.5) for w in (T.ReLU, At("class", "ReLU"), At("class", "torch.nn.ReLU"), "1",
+                                                   At("name", "1"),
                                                    r"^1$", lambda n, m: isinstance(m, T.ReLU))]  # fmt: skip
     for rule in relu:
         net = mlp()
@@ -403,7 +409,9 @@ def test_wheres_of_a_rule():
         relu[-1].to_json()
     net = cnn()
     thinned.apply(net, Policy((Rule("replace", None, None, "dropblock"),)))
-    assert net[6].point.name == "dropblock" and net[6].p == 0.3 and isinstance(net[4], T.Linear)
+    assert net[6].point.name == "dropblock"
+    assert net[6].p == 0.3
+    assert isinstance(net[4], T.Linear)
 
 
 def test_a_rate_for_all_places():
@@ -437,7 +445,7 @@ def test_a_studys_policy_applies(tmp_path):
     assert len(thinned.apply(net, path, X)) == 0
     edits.undo()
     assert state(net) == before
-    with pytest.raises(InputError, match="2 hidden activations, and this model has 1: name 1; give rules"):
+    with pytest.raises(InputError, match=r"2 hidden activations, and this model has 1: name 1; give rules"):
         thinned.apply(mlp()[:3], path, X)
     with pytest.raises(InputError, match="pass its inputs"):
         thinned.apply(mlp(), path)
@@ -483,7 +491,8 @@ def test_optimizers_parameters_and_training_go_on():
     net.eval()
     quiet = net(IMAGE)
     edits.undo()
-    assert state(net)[1:3] == before[1:3] and [n[:3] for n in state(net)[0]] == [n[:3] for n in before[0]]
+    assert state(net)[1:3] == before[1:3]
+    assert [n[:3] for n in state(net)[0]] == [n[:3] for n in before[0]]
     assert torch.equal(net.eval()(IMAGE), quiet)
 
 
@@ -628,14 +637,16 @@ def test_named_tuples_stay_such():
 
     net = Core()
     thinned.insert(net, 1.0, after="")
-    assert isinstance(net(X), pair) and not net(X).out.any() and net(X).state == 3
+    assert isinstance(net(X), pair)
+    assert not net(X).out.any()
+    assert net(X).state == 3
 
 
 # errors
 
 
 def scripted():
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="torch.jit.script"):
         return torch.jit.script(T.Linear(6, 2))
 
 
@@ -672,8 +683,10 @@ ERRORS = [
     ("hidden", (X,), {"rate": "much"}, "a number"),
     ("paper", (X,), {"rate": 0.5}, "rates of its own"),
     ("depth", (X,), {}, "no residual branch"),
-    (Policy((Rule("set rate", None, 0.5), Rule("insert after", T.Conv2d, 0.5))), (), {}, r"rule 2 \(insert after class .*Conv2d"),
-    (Policy((Rule("insert after", T.ReLU, 0.5), Rule("insert after", "relu9", 0.5))), (), {}, "rule 2 .*'relu9' names no module"),
+    (Policy((Rule("set rate", None, 0.5), Rule("insert after", T.Conv2d, 0.5))), (), {},
+     r"rule 2 \(insert after class .*Conv2d"),
+    (Policy((Rule("insert after", T.ReLU, 0.5), Rule("insert after", "relu9", 0.5))), (), {},
+     "rule 2 .*'relu9' names no module"),
     (Policy((Rule("insert after", "1", 0.5), Rule("insert after", "3", 0.5), Rule("replace", "2", 0.5, "gaussian"))), (), {},
      "rule 3 .*Linear, which only a drop of weights"),
     (Policy((Rule("insert after", "1", 0.5), Rule("set rate", "2", 0.5))), (), {}, "rule 2 .*names no layer with a rate"),
@@ -689,7 +702,7 @@ ERRORS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("policy, inputs, named, message", ERRORS)
+@pytest.mark.parametrize(("policy", "inputs", "named", "message"), ERRORS)
 def test_errors_come_before_any_change(policy, inputs, named, message):
     net = T.Sequential(*mlp(), T.Dropout(0.1))
     before = state(net)
@@ -707,13 +720,13 @@ def test_models_that_cannot_be_read():
         thinned.apply(scripted(), "hidden", X)
     lazy = T.Sequential(T.LazyLinear(3), T.LazyBatchNorm1d(), T.ReLU(), T.LazyLinear(2))
     for attempt in (lambda: thinned.apply(lazy, "hidden", X), lambda: thinned.find(lazy, X), lambda: thinned.strip(lazy, X)):
-        with pytest.raises(InputError, match="0.weight is lazy"):
+        with pytest.raises(InputError, match=r"0.weight is lazy"):
             attempt()
     assert isinstance(lazy[0], T.LazyLinear)
 
 
 @pytest.mark.parametrize(
-    "make, message",
+    ("make", "message"),
     [
         (lambda: Rule("drop", "x", 0.5), "unknown thing to do 'drop'"),
         (lambda: Rule("insert after", None, 0.5), "needs a where"),

@@ -72,7 +72,8 @@ def test_every_draw_that_a_rate_governs_stops():
     random.seed(3)
     edits = thinned.strip(net, X)
     assert (torch.rand(1), random.random()) == expected
-    assert all(torch.equal(state[n], v) for n, v in net.state_dict().items()) and net.state_dict().keys() == state.keys()
+    assert all(torch.equal(state[n], v) for n, v in net.state_dict().items())
+    assert net.state_dict().keys() == state.keys()
     assert edits.notes == ()
     assert vars(net.config) == held | {"mask_time_prob": 0.0, "layerdrop": 0.0, "hidden_dropout": 0.0}
     assert [m.training for m in net.modules() if "Drop" not in type(m).__name__] == [
@@ -83,7 +84,8 @@ def test_every_draw_that_a_rate_governs_stops():
     torch.testing.assert_close(a, c)
     assert len(thinned.strip(net, X)) == 0
     edits.undo()
-    assert vars(net.config) == held and [n for n, _ in net.named_modules()] == names
+    assert vars(net.config) == held
+    assert [n for n, _ in net.named_modules()] == names
     assert [m.p for m in net.modules() if isinstance(m, T.Dropout)] == [0.1, 0.1]
     assert [b.attend.dropout for b in net.blocks] == [0.2, 0.2]
     assert not any("forward" in m.__dict__ for m in net.modules())
@@ -113,7 +115,9 @@ def test_layers_of_all_kinds(make):
     edits = thinned.strip(net, X)
     results = [r[0] if isinstance(r, tuple) else r for r in passes(net, X)]
     torch.testing.assert_close(results[0], results[1])
-    assert len(edits) and not edits.notes and len(thinned.strip(net, X)) == 0
+    assert len(edits)
+    assert not edits.notes
+    assert len(thinned.strip(net, X)) == 0
     edits.undo()
     results = [r[0] if isinstance(r, tuple) else r for r in passes(net, X)]
     assert not torch.allclose(results[0], results[1])
@@ -129,11 +133,14 @@ class Leaky(T.Module):
 def test_only_a_part():
     net = T.Sequential(T.Dropout(0.5), Leaky())
     edits = thinned.strip(net, X, where="0")
-    assert net[0].p == 0 and "functional_dropout_0" not in net[1]._modules and "forward" not in net[1].__dict__
+    assert net[0].p == 0
+    assert "functional_dropout_0" not in net[1]._modules
+    assert "forward" not in net[1].__dict__
     assert len(edits) == 1
     edits.undo()
     thinned.strip(net, X, where="functional_dropout_0")
-    assert net[0].p == 0.5 and net[1].functional_dropout_0.p == 0
+    assert net[0].p == 0.5
+    assert net[1].functional_dropout_0.p == 0
     assert torch.equal(net[1].eval()(X), X)
     with pytest.raises(InputError, match="'7' names no layer with a rate"):
         thinned.strip(T.Sequential(T.Dropout(0.5), Leaky()), X, where="7")
@@ -214,7 +221,10 @@ def test_nothing_is_half_done(at):
     net = Late(at)
     with pytest.raises(RuntimeError, match="late"):
         thinned.strip(net, X)
-    assert net.drop.p == 0.3 and "forward" not in net.__dict__ and list(net._modules) == ["drop"] and net.training
+    assert net.drop.p == 0.3
+    assert "forward" not in net.__dict__
+    assert list(net._modules) == ["drop"]
+    assert net.training
 
 
 def test_inputs_by_name_compiled_and_without_gradients():
