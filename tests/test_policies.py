@@ -316,6 +316,9 @@ def test_depth_is_equation_4(rate):
 def test_notes_say_what_was_left_out_and_why():
     assert any("nothing after name 4" in n and "Li et al. 2019" in n for n in thinned.apply(normed(), "hidden", IMAGE).notes)
     assert any("one place for 4 sums" in n for n in thinned.apply(Loop(True), "depth", X).notes)
+    assert not any("one place" in n for n in thinned.apply(Loop(), "depth", X).notes)
+    again = T.Sequential(*[Block()] * 3)
+    assert any("bn2 is one place for 3 sums" in n for n in thinned.apply(again, "depth", IMAGE[:, [0] * 4]).notes)
     assert any("DropWeight" in n for n in thinned.apply(Language(), "paper", WORDS).notes)
     shifted = thinned.apply(normed(), Policy((Rule("insert after", "4", 0.5),)), IMAGE).notes
     assert any("batch normalisation" in n for n in shifted)
@@ -624,6 +627,44 @@ def test_a_model_without_results():
     assert rates(net) == {"dropout_at_relu_0": 0.5}
     with pytest.raises(InputError, match="not that of one last layer"):
         thinned.apply(net, "head", x=X)
+
+
+class Packed(T.Module):
+    def __init__(self, first):
+        super().__init__()
+        self.words, self.core, self.out = T.Embedding(20, 8), T.LSTM(8, 8, 1, batch_first=first), T.Linear(8, 20)
+
+    def forward(self, i):
+        lengths = torch.tensor([2, 5, 4])
+        x = torch.nn.utils.rnn.pack_padded_sequence(self.words(i), lengths, True, enforce_sorted=False)
+        packed = self.core(x)[0]
+        self.seen = torch.nn.utils.rnn.pad_packed_sequence(packed, batch_first=True)
+        return self.out(self.seen[0])
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_packed_sequences(first):
+    net = Packed(first)
+    net(WORDS)
+    quiet, lengths = net.seen
+    thinned.apply(net, "paper", WORDS)
+    thinned.set_rate(net, 0.0, where="words.dropout_after")
+    net(WORDS)
+    dropped, again = net.seen
+    assert torch.equal(lengths, again)
+    inside = torch.arange(5) < lengths[:, None]
+    fell = dropped == 0
+    assert fell[inside].any()
+    torch.testing.assert_close(dropped[~fell], quiet[~fell] / 0.6)
+    for row, length in zip(fell, lengths, strict=True):  # locked in time
+        assert torch.equal(row[:length], row[:1].expand(length, 8))
+
+
+def test_what_is_no_tensor_is_an_error_at_the_call():
+    net = T.Sequential(heads2())
+    thinned.insert(net, 0.5, after="0")
+    with pytest.raises(InputError, match="stands at a Two and drops tensors, but got a dict"):
+        net(X)
 
 
 def test_named_tuples_stay_such():

@@ -53,6 +53,8 @@ def drop(
         if not isinstance(spec.scale, Classic):  # asked here too, since a compiler warns of calls to what is cached
             return x
         factors = averages(spec)
+        if factors == (1.0, 0.0):
+            return x
         y = x * factors[0]
         y = y + factors[1] if factors[1] else y
         return x.copy_(y) if inplace else y

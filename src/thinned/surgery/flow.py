@@ -169,7 +169,7 @@ def branches(seen: Trace) -> list[Branch]:
         turn = turns[call] = turns.get(call, -1) + 1
         found.setdefault((block, where), Branch(block, turn, module, where, call, stream))
     whole = [b for b in found.values() if b.module is None or sums[b.module] == seen.calls[b.module]]
-    return [replace(b, times=turns[b.call] + 1) for b in whole]
+    return [replace(b, times=sums[b.module] if b.module else turns[b.call] + 1) for b in whole]
 
 
 def _branch_side(seen: Trace, event: Event) -> int | None:

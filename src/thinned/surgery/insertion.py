@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from .._errors import InputError
 from ..algebra.drop import Drop
@@ -25,10 +26,10 @@ class Through:
         self.host = host
 
     def __call__(self, module: nn.Module, given: Any, result: Any) -> Any:
-        if isinstance(result, tuple) and result:  # recurrent networks and attention: the output, then the rest
-            parts = (self.host(result[0]), *result[1:])
+        if isinstance(result, tuple) and result and not isinstance(result, PackedSequence):  # the output, then the rest
+            parts = (_dropped(self.host, result[0], module), *result[1:])
             return type(result)(*parts) if hasattr(result, "_fields") else parts
-        return self.host(result) if isinstance(result, Tensor) else result
+        return _dropped(self.host, result, module)
 
 
 class Before:
@@ -39,11 +40,25 @@ class Before:
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         if args:
-            return (self.host(args[0]), *args[1:]), kwargs
+            return (_dropped(self.host, args[0], module), *args[1:]), kwargs
         for name in (*self.names, *kwargs):
             if name in kwargs:
-                return args, {**kwargs, name: self.host(kwargs[name])}
+                return args, {**kwargs, name: _dropped(self.host, kwargs[name], module)}
         return args, kwargs
+
+
+def _dropped(host: nn.Module, x: Any, module: nn.Module) -> Any:
+    """What goes through the layer. Packed sequences go padded, so that examples and steps are axes."""
+    if isinstance(x, Tensor):
+        return host(x)
+    if isinstance(x, PackedSequence):
+        first = not (isinstance(host, Dropout) and host.point.of.startswith("t"))
+        padded, lengths = pad_packed_sequence(x, batch_first=first)
+        return pack_padded_sequence(host(padded), lengths, batch_first=first, enforce_sorted=False)
+    raise InputError(
+        f"dropout stands at a {type(module).__name__} and drops tensors, but got a {type(x).__name__}; "
+        "undo, and name a module inside that takes or gives a tensor"
+    )
 
 
 def insert(
@@ -66,8 +81,9 @@ def insert(
     that has its layer stays as it is, so doing it again changes nothing. Compiled models are compiled anew at their next
     call. ``.undo()`` takes the layers out.
 
-    All is checked before the first change. Raises :class:`thinned.InputError` unless one of the two is given, where it
-    names nothing, and for lists of modules, which are not called.
+    All is checked before the first change; where a module turns out to take or give no tensor, its call raises. Raises
+    :class:`thinned.InputError` unless one of the two is given, where it names nothing, and for lists of modules, which are
+    not called.
     """
     if (after is None) == (before is None):
         raise InputError("insert needs after= or before=, one of them, such as after=torch.nn.ReLU")

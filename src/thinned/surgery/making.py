@@ -60,7 +60,7 @@ def depth_of(seen: Trace, rate: float) -> list[Rule]:
 
 def in_loops(seen: Trace) -> list[str]:
     """Places that serve several branches, so that those have one rate."""
-    found = [b for b in branches(seen) if b.module is None and b.times > 1]
+    found = [b for b in branches(seen) if b.times > 1]
     return [f"{b.where} is one place for {b.times} sums, which fall at one rate" for b in found]
 
 

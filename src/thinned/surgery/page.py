@@ -196,6 +196,7 @@ _ROW, _TOP, _WIDE, _NAMES, _BAR = 24, 58, 860, 300, 260
 def svg(sites: Sequence[Site], title: str) -> str:
     """The picture: one bar a place, the measured share as a mark, evaluation in red where it draws."""
     rows = _rows(sites)
+    head = title if len(title) <= 72 else title[:71] + "\N{HORIZONTAL ELLIPSIS}"
     end = _TOP + _ROW * max(len(rows), 1)
     lines = "".join(_drawn(row, _TOP + _ROW * i) for i, row in enumerate(rows))
     key = "bar: the rate; mark: the share that fell in one pass; red: draws in evaluation too"
@@ -204,7 +205,7 @@ def svg(sites: Sequence[Site], title: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDE}" height="{end + 40}" viewBox="0 0 {_WIDE} {end + 40}" '
         'font-family="system-ui, Segoe UI, Helvetica, Arial, DejaVu Sans, sans-serif" font-size="13" fill="#1d2330">'
         f'<rect width="{_WIDE}" height="{end + 40}" fill="#ffffff"/>'
-        f'<text x="16" y="30" font-size="17" font-weight="600">{_text(title if len(title) < 74 else title[:72] + "…")}</text>{lines}{notes}</svg>\n'
+        f'<text x="16" y="30" font-size="17" font-weight="600">{_text(head)}</text>{lines}{notes}</svg>\n'
     )
 
 

@@ -74,7 +74,7 @@ def input(model: nn.Module, *inputs: Any, rate: float = 0.2, **named: Any) -> Po
     rule = input_of(seen, rate)
     if rule is None:
         raise InputError(
-            "the model's first input has no real numbers to drop; drop what its embedding gives: "
+            "the model's first input is no tensor of real numbers; drop what its embedding gives: "
             "thinned.insert(model, rate, after=torch.nn.Embedding)"
         )
     return Policy((rule,), ("on the input: Srivastava et al. 2014",))
