@@ -46,7 +46,7 @@ class Branch:
 
 def activations(seen: Trace) -> list[tuple[At, Value]]:
     """Hidden activations in order: where each is, and what it gives."""
-    live, readers = seen.reaches_weights(), seen.readers()
+    live, readers = seen.reaches_weights(), seen.readers
     found: list[tuple[At, Value]] = []
     for event in seen.events:
         name = event.key[0]
@@ -97,7 +97,7 @@ def rated(seen: Trace, name: str) -> bool:
 
 def has_layer(seen: Trace, value: Value) -> str | None:
     """The dropout layer that the value goes through, at once or when it has been pooled or given another shape."""
-    readers = seen.readers()
+    readers = seen.readers
     for one in _onward(value, readers):
         layer = next((name for name in one.taken_by if rated(seen, name)), None)
         if layer is not None:
@@ -118,7 +118,7 @@ def gives_layer(seen: Trace, value: Value) -> str | None:
 
 def functional(seen: Trace, value: Value) -> Event | None:
     """The call of functional dropout that the value goes through, if no layer makes it."""
-    readers = seen.readers()
+    readers = seen.readers
     calls = (e for one in _onward(value, readers) for e in readers.get(one.number, []))
     return next((e for e in calls if e.func in DROPOUTS and not (e.module and rated(seen, e.module))), None)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from .._errors import InputError
@@ -49,7 +50,7 @@ class Before:
 
 def _dropped(host: nn.Module, x: Any, module: nn.Module) -> Any:
     """What goes through the layer. Packed sequences go padded, so that examples and steps are axes."""
-    if isinstance(x, Tensor):
+    if isinstance(x, (Tensor, Proxy)):
         return host(x)
     if isinstance(x, PackedSequence):
         first = not (isinstance(host, Dropout) and host.point.of.startswith("t"))

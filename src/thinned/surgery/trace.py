@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -94,8 +95,9 @@ class Trace:
                 live.update(v.number for v in event.given)
         return live
 
+    @cached_property
     def readers(self) -> dict[int, list[Event]]:
-        """The calls that read each value."""
+        """The calls that read each value; asked for when the pass is over."""
         found: dict[int, list[Event]] = defaultdict(list)
         for event in self.events:
             for v in event.given:
