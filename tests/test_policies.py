@@ -324,6 +324,20 @@ def test_notes_say_what_was_left_out_and_why():
     assert any("batch normalisation" in n for n in shifted)
 
 
+def test_layers_that_a_key_does_not_know_are_told():
+    net = mlp()
+    thinned.insert(net, 0.5, after="1")
+    thinned.key(net, seed=0).at(1)
+    assert any("thinned.key again" in n for n in thinned.apply(net, "input", X).notes)
+    assert not any("thinned.key" in n for n in thinned.apply(net, "input", X, rate=0.1).notes)
+    thinned.key_of(net).remove()
+    key = thinned.key(net, seed=0)
+    key.at(1)
+    first = net(X)
+    key.at(1)
+    assert torch.equal(net(X), first)
+
+
 def test_functional_dropout_is_not_doubled():
     net = Drawing()
     with pytest.raises(InputError, match=r"functional dropout follows .*thinned.expose"):

@@ -15,6 +15,7 @@ from .. import presets
 from .._errors import InputError, unknown
 from ..algebra.drop import Drop
 from ..algebra.schedule import SCHEDULES
+from ..nn.host import hosts
 from .calls import Way
 from .edits import Edits, Insertion, Reset, Swap, Tapped, forget, plain
 from .exposing import CONTAINERS
@@ -72,9 +73,16 @@ def apply(model: nn.Module, policy: Policy | str | Path, *inputs: Any, rate: flo
     except BaseException:
         Edits(tuple(edits)).undo()
         raise
-    made = Edits(_net(edits), tuple(dict.fromkeys(notes)))
+    made = Edits(_net(edits), tuple(dict.fromkeys((*notes, *_unkeyed(model, edits)))))
     forget(made.edits)
     return made
+
+
+def _unkeyed(model: nn.Module, edits: list[_Edit]) -> list[str]:
+    """Layers that came after the model's key belong to none."""
+    if any(not isinstance(e, Reset) for e in edits) and any(host.owner is not None for _, host in hosts(model)):
+        return ["the model's key does not know the new layers; remove() it and call thinned.key again"]
+    return []
 
 
 def _net(edits: list[_Edit]) -> tuple[_Edit, ...]:
