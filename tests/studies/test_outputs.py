@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import thinned
 from thinned import InputError
@@ -174,6 +175,15 @@ def test_policy_reads_back(tiny):
     assert chosen["evidence"]["test"] == pytest.approx(
         next(a for a in tiny.analysis.arms if a.name == chosen["arm"]).metric.mean
     )
+    net = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    counts = [int(site["where"].split()[-1]) for site in chosen["sites"] if site["where"].startswith("hidden")]
+    for _ in range(max(counts, default=1) - 1):
+        net = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), *net)
+    edits = thinned.apply(net, tiny.folder / "policy.json", torch.ones(2, 8))
+    assert {edit.layer.point for edit in edits.edits if hasattr(edit, "layer")} == {
+        Drop.from_json(site["drop"]) for site in chosen["sites"] if not site["where"].startswith("weights")
+    }
+    assert len(thinned.apply(net, tiny.folder / "policy.json", torch.ones(2, 8))) == 0
 
 
 class Page(html.parser.HTMLParser):

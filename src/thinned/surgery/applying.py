@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from .. import nn as ours
+from .. import presets
 from .._errors import InputError, unknown
+from ..algebra.drop import Drop
 from ..algebra.schedule import SCHEDULES
-from ..nn.around import Around
-from ..nn.host import Host
+from ..nn.host import hosts
 from .calls import Way
-from .edits import Edits, Insertion, Reset, Swap, Tapped, done, plain
+from .edits import Edits, Insertion, Reset, Swap, Tapped, forget, plain
 from .exposing import CONTAINERS
-from .flow import activations, before_norm
-from .insertion import insertions
+from .flow import activations, before_norm, has_layer
+from .insertion import called, insertions, placeable
 from .policies import AUTOMATIC, automatic
 from .policy import At, Policy, Rule
 from .rates import rate_of
@@ -37,13 +40,13 @@ def apply(model: nn.Module, policy: Policy | str | Path, *inputs: Any, rate: flo
     which it is run to see what automatic policies and rules on places and calls mean. ``rate``: of all places; for "depth" of
     the deepest one; None leaves the policy's own.
 
-    Rules are done in order. Each place has one layer, and where one is already its rate is set, so doing it again changes
-    nothing. A module that is called at several places has one layer for all. No name of a parameter changes, parameters stay
-    the same objects, and compiled models are compiled anew at their next call. With inputs, ``notes`` say where dropout
-    comes directly before batch normalisation (Li et al. 2019). All is checked before the first change; ``.undo()`` takes it
-    back.
+    Rules are done in order, each in the model that those before it left. Each place has one layer, and where one is already
+    its rate is set, so doing it again changes nothing. A module that is called at several places has one layer for all. No
+    name of a parameter changes, parameters stay the same objects, and compiled models are compiled anew at their next call.
+    With inputs, ``notes`` say where dropout comes directly before batch normalisation (Li et al. 2019). All rules are done
+    or none; ``.undo()`` takes them back.
 
-    Raises :class:`thinned.InputError` for a policy that is not known or means nothing in this model.
+    Raises :class:`thinned.InputError` for a policy that is not known or means nothing in this model; it names the rule.
     """
     model = plain(model)
     if inputs and rate is None and isinstance(inputs[0], (int, float)):
@@ -58,14 +61,56 @@ def apply(model: nn.Module, policy: Policy | str | Path, *inputs: Any, rate: flo
         policy = policy if rate is None else policy.at(rate)
     seen = trace(model, inputs, named) if inputs or named else None
     edits: list[_Edit] = []
-    notes = list(policy.notes)
-    for number, rule in enumerate(policy.rules, 1):
-        try:
-            edits += _planned(model, rule, seen, edits)
-        except InputError as error:
-            raise InputError(f"rule {number} ({rule}): {error}") from None
-    notes += _shifted(seen, edits)
-    return done(edits, dict.fromkeys(notes))
+    try:
+        for number, rule in enumerate(policy.rules, 1):
+            try:
+                for edit in _of_rule(model, rule, seen):
+                    edits.append(edit)
+                    edit.do()
+            except InputError as error:
+                raise InputError(f"rule {number} ({rule}): {error}") from None
+        notes = (*policy.notes, *_shifted(seen, edits))
+    except BaseException:
+        Edits(tuple(edits)).undo()
+        raise
+    made = Edits(_net(edits), tuple(dict.fromkeys((*notes, *_unkeyed(model, edits)))))
+    forget(made.edits)
+    return made
+
+
+def _unkeyed(model: nn.Module, edits: list[_Edit]) -> list[str]:
+    """Layers that came after the model's key belong to none."""
+    if any(not isinstance(e, Reset) for e in edits) and any(host.owner is not None for _, host in hosts(model)):
+        return ["the model's key does not know the new layers; remove() it and call thinned.key again"]
+    return []
+
+
+def _net(edits: list[_Edit]) -> tuple[_Edit, ...]:
+    """Of what was set or replaced several times the first and the last, and nothing where they are the same."""
+    found: dict[Any, _Edit] = {}
+    for edit in edits:
+        place: Any = id(edit)
+        if isinstance(edit, Reset):
+            place = id(edit.module), edit.attribute
+            first = found.get(place)
+            edit = replace(edit, before=first.before) if isinstance(first, Reset) else edit
+        elif isinstance(edit, Swap):
+            place = id(edit.parent), edit.name
+            first = found.get(place)
+            edit = replace(edit, before=first.before) if isinstance(first, Swap) else edit
+        found[place] = edit
+    for place, edit in list(found.items()):
+        if isinstance(edit, Reset) and edit.before == edit.after:
+            del found[place]
+        elif isinstance(edit, Swap) and isinstance(edit.after, ours.Dropout) and _is(edit.before, edit.after.point):
+            edit.undo()
+            del found[place]
+    return tuple(found.values())
+
+
+def _is(module: nn.Module, point: Drop) -> bool:
+    """Is it the layer of this point already?"""
+    return isinstance(module, ours.Dropout) and module.drop == point and module.schedule is None
 
 
 def _loaded(policy: str | Path) -> Policy:
@@ -74,45 +119,49 @@ def _loaded(policy: str | Path) -> Policy:
     return Policy.load(policy)
 
 
-def _planned(model: nn.Module, rule: Rule, seen: Trace | None, before: list[_Edit]) -> list[_Edit]:
-    """What a rule changes, besides what earlier ones do."""
+def _of_rule(model: nn.Module, rule: Rule, seen: Trace | None) -> Iterator[_Edit]:
+    """What a rule changes in the model as it is; each change is done before the next is asked for."""
     if rule.do == "set rate":
-        found = _found(model, rule, seen, lambda m: rate_of(m) is not None, "layer with a rate")
-        return [edit for name, module in found if (edit := _reset(name, module, rule.rate)) is not None]
-    if rule.do == "replace":
-        return [edit for name, module in _found(model, rule, seen, _replaceable, "layer to replace")
-                for edit in _swapped(model, name, module, rule)]  # fmt: skip
-    first = rule.do == "insert before"
-    if isinstance(rule.where, At) and rule.where.kind == "call":
-        return _tapped(model, rule, rule.where, seen, before)
-    if isinstance(rule.where, At) and rule.where.kind == "place" and rule.where.name != "input":
-        where = _hidden(rule.where, seen)
-        return [e for at in where for e in _planned(model, Rule(rule.do, at, rule.rate, rule.drop), seen, before)]
-    edits: list[_Edit] = []
-    for name, module in _found(model, rule, seen, lambda m: not isinstance(m, Host), "module"):
-        new = insertions([(name, module)], lambda *_: ours.Dropout(rule.point()), first)
-        taken = [e for e in before + edits if isinstance(e, Insertion)]
-        edits += [e for e in new if all(e.module is not t.module or e.name != t.name for t in taken)]
-        if not new:
-            edits += _already(name, module, first, rule)
-    return edits
+        for name, module in _found(model, rule, seen, lambda m: rate_of(m) is not None, "layer with a rate"):
+            yield from _reset(name, module, rule.rate)
+    elif rule.do == "replace":
+        fits, what = (_drops, "dropout layer") if rule.where is None else (_replaceable, "layer to replace")
+        for name, module in _found(model, rule, seen, fits, what):
+            yield from _swapped(model, name, module, rule)
+    elif isinstance(rule.where, At) and rule.where.kind == "call":
+        yield from _tapped(model, rule, rule.where, seen)
+    elif isinstance(rule.where, At) and rule.where.kind == "place" and rule.where.name != "input":
+        for at, layer in _hidden(rule.where, seen):
+            yield from _of_rule(model, _at_layer(model, rule, layer) if layer else replace(rule, where=at), seen)
+    else:
+        first = rule.do == "insert before"
+        for name, module in _found(model, rule, seen, placeable, "module"):
+            yield from insertions([(name, module)], lambda *_: ours.Dropout(rule.point()), first) or _already(
+                name, module, first, rule
+            )
 
 
-def _already(name: str, module: nn.Module, first: bool, rule: Rule) -> list[_Edit]:
+def _at_layer(model: nn.Module, rule: Rule, layer: str) -> Rule:
+    """A rule for a place whose dropout layer is there: its rate, or another kind in its place."""
+    point, module = rule.point(), model.get_submodule(layer)
+    same = isinstance(module, ours.Dropout) and module.drop == point.at(module.p)
+    if same or point == presets.dropout(point.rate) or not _drops(module):
+        return Rule("set rate", At("name", layer), point.rate)
+    return Rule("replace", At("name", layer), None, point)
+
+
+def _already(name: str, module: nn.Module, first: bool, rule: Rule) -> Iterator[_Edit]:
     """The layer that stands there takes the rule's rate."""
-    from .insertion import called
-
     child = "dropout_before" if first else "dropout_after"
     layer = called(name, module, first)._modules.get(child)
-    edit = _reset(f"{name}.{child}".lstrip("."), layer, rule.point().rate) if isinstance(layer, nn.Module) else None
-    return [] if edit is None else [edit]
+    if isinstance(layer, nn.Module):
+        yield from _reset(f"{name}.{child}".lstrip("."), layer, rule.point().rate)
 
 
-def _reset(name: str, module: nn.Module, rate: float | None) -> Reset | None:
+def _reset(name: str, module: nn.Module, rate: float | None) -> Iterator[Reset]:
     attribute = rate_of(module)
-    if attribute is None or rate is None or getattr(module, attribute) == rate:
-        return None
-    return Reset(name, module, attribute, getattr(module, attribute), rate)
+    if attribute is not None and rate is not None and getattr(module, attribute) != rate:
+        yield Reset(name, module, attribute, getattr(module, attribute), rate)
 
 
 def _found(
@@ -134,7 +183,9 @@ def _found(
             live = seen.reaches_weights()
             names = [e.module for e in seen.events if e.weighted and e.module and any(v.number in live for v in e.results)]
             return [(n, modules[n]) for n in dict.fromkeys(names) if fits(modules[n])]
-        raise InputError(f"the place {where.name!r} is found by running the model; pass its inputs")
+        if seen is None:
+            raise InputError(f"the place {where.name!r} is found by running the model; pass its inputs")
+        raise InputError(f"the place {where.name!r} has no {what} of its own; name modules or classes")
     if where.name not in modules:
         raise unknown("module", where.name, modules)
     if not fits(modules[where.name]):
@@ -143,43 +194,54 @@ def _found(
 
 
 def _is_a(module: nn.Module, name: str) -> bool:
-    return any(name in (c.__name__, f"{c.__module__}.{c.__qualname__}") for c in type(module).__mro__)
+    home, _, last = name.rpartition(".")
+    public = getattr(sys.modules.get(home), last, None)  # such as torch.nn.ReLU, which another file defines
+    return any(c is public or name in (c.__name__, f"{c.__module__}.{c.__qualname__}") for c in type(module).__mro__)
 
 
-def _hidden(where: At, seen: Trace | None) -> list[At]:
-    """All hidden activations, or one of so many."""
+def _hidden(where: At, seen: Trace | None) -> list[tuple[At, str | None]]:
+    """All hidden activations, or one of so many, and the dropout layer that each goes through already."""
     words = where.name.split()
     shape = words[:1] == ["hidden"] and (len(words) == 1 or (len(words) == 4 and words[2] == "of"))
     if not shape or not all(w.isdigit() for w in words[1::2]):
         raise InputError(f"a place is 'input', 'hidden' or such as 'hidden 1 of 2', but got {where.name!r}")
     if seen is None:
         raise InputError(f"the place {where.name!r} is found by running the model; pass its inputs")
-    found = [at for at, _ in activations(seen)]
+    found = [(at, has_layer(seen, value)) for at, value in activations(seen)]
     if len(words) == 1:
         return found
     number, count = int(words[1]), int(words[3])
     if len(found) != count or not 1 <= number <= count:
+        names = ": " + ", ".join(str(at) for at, _ in found[:6]) if found else ""
         raise InputError(
-            f"the policy is for {count} hidden activations, and this model has {len(found)}"
-            f"{': ' + ', '.join(map(str, found[:6])) if found else ''}; give rules with names of this model's modules"
+            f"the policy is for {count} hidden activations, and this model has {len(found)}{names}; "
+            "give rules with names of this model's modules"
         )
     return [found[number - 1]]
 
 
+def _drops(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.dropout._DropoutNd)
+
+
 def _replaceable(module: nn.Module) -> bool:
     weights = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase)
-    return isinstance(module, (nn.modules.dropout._DropoutNd, ours.Dropout, *weights)) and not isinstance(module, Around)
+    return _drops(module) or isinstance(module, (ours.DropWeight, *weights))
 
 
 def _swapped(model: nn.Module, name: str, module: nn.Module, rule: Rule) -> list[_Edit]:
     """The module's places in the tree, each with what comes there."""
     point = rule.point()
+    if isinstance(module, ours.DropWeight) and "connect" in point.name:
+        return list(_reset(name, module, point.rate))
     if isinstance(module, nn.modules.dropout._DropoutNd):
-        if isinstance(module, ours.Dropout) and module.point == point and module.schedule is None:
+        if rule.rate is None and not isinstance(rule.drop, Drop):
+            point = point.at(module.p)
+        if _is(module, point):
             return []
         if isinstance(getattr(module, "schedule", None), SCHEDULES):
             raise InputError(f"{name} has a schedule; set its rate instead")
-        after: nn.Module = ours.Dropout(point if rule.rate is not None or rule.drop is None else point.at(module.p))
+        after: nn.Module = ours.Dropout(point)
     elif rule.drop is None or "connect" not in point.name:
         raise InputError(f"{name} is a {type(module).__name__}, which only a drop of weights ('dropconnect') can replace")
     else:
@@ -208,7 +270,7 @@ class _Through:
         return func(*args, **kwargs)
 
 
-def _tapped(model: nn.Module, rule: Rule, where: At, seen: Trace | None, before: list[_Edit]) -> list[_Edit]:
+def _tapped(model: nn.Module, rule: Rule, where: At, seen: Trace | None) -> Iterator[_Edit]:
     modules = dict(model.named_modules())
     if where.name not in modules:
         raise unknown("module", where.name, modules)
@@ -216,10 +278,8 @@ def _tapped(model: nn.Module, rule: Rule, where: At, seen: Trace | None, before:
     name = f"dropout_at_{where.function.strip('_')}_{where.number}" + ("" if where.operand is None else f"_{where.operand}")
     layer = module._modules.get(name)
     if isinstance(layer, nn.Module):
-        edit = _reset(f"{where.name}.{name}".lstrip("."), layer, rule.point().rate)
-        return [] if edit is None else [edit]
-    if any(isinstance(e, Tapped) and e.module is module and e.name == name for e in before):
-        return []
+        yield from _reset(f"{where.name}.{name}".lstrip("."), layer, rule.point().rate)
+        return
     if seen is None:
         raise InputError("a place in a module's code is found by running the model; pass its inputs")
     if isinstance(module, CONTAINERS):
@@ -233,7 +293,7 @@ def _tapped(model: nn.Module, rule: Rule, where: At, seen: Trace | None, before:
     key, line = list(ways.items())[where.number]
     made = ours.Dropout(rule.point())
     made.train(module.training)
-    return [Tapped(where.name, name, module, made, key, _Through(made, where.operand), line)]
+    yield Tapped(where.name, name, module, made, key, _Through(made, where.operand), line)
 
 
 def _shifted(seen: Trace | None, edits: list[_Edit]) -> list[str]:

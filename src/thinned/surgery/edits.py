@@ -111,8 +111,10 @@ class Insertion:
     def do(self) -> None:
         """Make the layer the module's child, and send what passes through it."""
         self.module._modules[self.name] = self.layer
-        register = self.module.register_forward_pre_hook if self.before else self.module.register_forward_hook
-        self.handles.append(register(self.hook))
+        if self.before:
+            self.handles.append(self.module.register_forward_pre_hook(self.hook, with_kwargs=True))
+        else:
+            self.handles.append(self.module.register_forward_hook(self.hook))
 
     def undo(self) -> None:
         """Take the layer out, unless something else stands there since."""

@@ -11,8 +11,8 @@ from .._errors import InputError
 from ..algebra.drop import Drop
 from ..presets import locked
 from .costs import CONVOLUTIONS, RECURRENT
-from .flow import activations, branches, has_layer
-from .making import depth_of, hidden_of, on_branch, rated, set_or_before
+from .flow import activations, branches, has_layer, rated
+from .making import depth_of, hidden_of, in_loops, input_of, on_branch, set_or_before
 from .policy import At, Policy, Rule
 from .trace import Trace
 
@@ -72,7 +72,7 @@ def _attention(seen: Trace) -> Policy | None:
     embeds = [n for n, m in seen.model.named_modules() if isinstance(m, nn.Embedding) and seen.calls[n]]
     if not embeds and any(e.func in CONVOLUTIONS for e in seen.events):
         why = "a vision transformer (attention on patches): drop path to 0.1 on residual branches, Touvron et al. 2021 (DeiT)"
-        return Policy(tuple(depth_of(seen, 0.1)), (why,))
+        return Policy(tuple(depth_of(seen, 0.1)), (why, *in_loops(seen)))
     rules = [on_branch(seen, b, 0.1, None) for b in found]
     rules += [Rule("set rate", At("name", n), 0.1) for n, m in seen.model.named_modules() if _attends(n, m)]
     stem = _stem(seen)
@@ -111,7 +111,8 @@ def _residual(seen: Trace) -> Policy | None:
     if not branches(seen) or not any(e.func in CONVOLUTIONS for e in seen.events):
         return None
     why = "a residual convolutional network: stochastic depth to 0.5 on branches, Huang et al. 2016"
-    return Policy(tuple(depth_of(seen, 0.5)), (why, "no unit is dropped, as batch normalisation would follow (Li et al. 2019)"))
+    more = "no unit is dropped, as batch normalisation would follow (Li et al. 2019)"
+    return Policy(tuple(depth_of(seen, 0.5)), (why, more, *in_loops(seen)))
 
 
 def _convolutional(seen: Trace) -> Policy | None:
@@ -134,10 +135,11 @@ def _perceptron(seen: Trace) -> Policy | None:
     if not weighted or any(e.func is not F.linear for e in weighted) or branches(seen):
         return None
     rules, notes = hidden_of(seen, 0.5)
-    if not rules or not seen.inputs or not seen.inputs[0].is_floating_point():
+    first = input_of(seen, 0.2)
+    if not rules or first is None:
         return None
     why = "a perceptron (linear layers alone): 0.2 on the input and 0.5 on hidden units, Srivastava et al. 2014"
-    return Policy((Rule("insert before", At("place", "input"), 0.2), *rules), (why, *notes))
+    return Policy((first, *rules), (why, *notes))
 
 
 def _recurs(seen: Trace) -> bool:

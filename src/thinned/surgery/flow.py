@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..nn.host import Host
+from .draws import DROPOUTS
 from .policy import At
 from .rates import rate_of
 from .trace import Event, Trace, Value
@@ -22,6 +24,7 @@ _ACTIVATIONS = {
 _GATES = {"sigmoid", "sigmoid_", "hardsigmoid"}
 _MULTIPLIES = {"mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply"}
 _ADDS = {"add", "add_", "__add__", "__iadd__", "__radd__"}
+_SHAPES = {"flatten", "view", "reshape", "squeeze", "unsqueeze", "transpose", "permute", "contiguous"}
 _NORMS = {F.batch_norm, torch.batch_norm, F.instance_norm}
 
 
@@ -29,18 +32,21 @@ _NORMS = {F.batch_norm, torch.batch_norm, F.instance_norm}
 class Branch:
     """A residual branch. ``block``: the module in whose code it is added. ``module``: what gives it alone, or None, where the
     sum is the only place. ``where``: as a rule has it. ``call``: its side of the sum. ``stream``: what it is added to.
+    ``turn``: how often this sum had been done before, as in a loop; ``times``: how often it is in all.
     """
 
     block: str
+    turn: int
     module: str | None
     where: At
     call: At
     stream: Value
+    times: int = 1
 
 
 def activations(seen: Trace) -> list[tuple[At, Value]]:
     """Hidden activations in order: where each is, and what it gives."""
-    live, readers = seen.reaches_weights(), seen.readers()
+    live, readers = seen.reaches_weights(), seen.readers
     found: list[tuple[At, Value]] = []
     for event in seen.events:
         name = event.key[0]
@@ -83,13 +89,52 @@ def before_norm(seen: Trace, value: Value) -> bool:
     return any(event.func in _NORMS and event.given[:1] == [value] for event in seen.events)
 
 
+def rated(seen: Trace, name: str) -> bool:
+    """Is the module a dropout layer?"""
+    module = seen.model.get_submodule(name)
+    return rate_of(module) is not None and not isinstance(module, (nn.RNNBase, nn.MultiheadAttention))
+
+
 def has_layer(seen: Trace, value: Value) -> str | None:
-    """The dropout layer that is called on this value, if there is one."""
-    for name in value.taken_by:
-        module = seen.model.get_submodule(name)
-        if rate_of(module) is not None and not isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
-            return name
+    """The dropout layer that the value goes through, at once or when it has been pooled or given another shape."""
+    readers = seen.readers
+    for one in _onward(value, readers):
+        layer = next((name for name in one.taken_by if rated(seen, name)), None)
+        if layer is not None:
+            return layer
     return None
+
+
+def gives_layer(seen: Trace, value: Value) -> str | None:
+    """The dropout layer that gave the value, at once or before it was pooled or given another shape."""
+    makers = {v.number: e for e in seen.events for v in e.results}
+    while True:
+        layer = next((name for name in reversed(value.outputs_of) if rated(seen, name)), None)
+        event = makers.get(value.number)
+        if layer is not None or event is None or not _carries(event):
+            return layer
+        value = event.given[0]
+
+
+def functional(seen: Trace, value: Value) -> Event | None:
+    """The call of functional dropout that the value goes through, if no layer makes it."""
+    readers = seen.readers
+    calls = (e for one in _onward(value, readers) for e in readers.get(one.number, []))
+    return next((e for e in calls if e.func in DROPOUTS and not (e.module and rated(seen, e.module))), None)
+
+
+def _onward(value: Value, readers: dict[int, list[Event]]) -> Iterator[Value]:
+    """The value, and what it becomes by pooling and change of shape alone."""
+    yield value
+    events = readers.get(value.number, [])
+    if len(events) == 1 and _carries(events[0]):
+        yield from _onward(events[0].results[0], readers)
+
+
+def _carries(event: Event) -> bool:
+    """Does the call only pool, or change the shape?"""
+    name = event.key[0].strip("_")
+    return len(event.given) == 1 and (name in _SHAPES or "_pool" in name)
 
 
 def heads(seen: Trace) -> list[str]:
@@ -108,6 +153,7 @@ def branches(seen: Trace) -> list[Branch]:
     """Residual branches in order: of the two sides of a sum, the one with more layers since both were one value."""
     found: dict[tuple[str, At], Branch] = {}
     sums: dict[str, int] = {}
+    turns: dict[At, int] = {}
     for event in seen.events:
         side = _branch_side(seen, event) if event.key[0] in _ADDS and event.module is not None else None
         if side is None:
@@ -120,8 +166,10 @@ def branches(seen: Trace) -> list[Branch]:
             sums[module] = sums.get(module, 0) + 1
         call = At("call", block, event.key[0], seen.number_of(event), side)
         where = call if module is None else At("name", module)
-        found.setdefault((block, where), Branch(block, module, where, call, stream))
-    return [b for b in found.values() if b.module is None or sums[b.module] == seen.calls[b.module]]
+        turn = turns[call] = turns.get(call, -1) + 1
+        found.setdefault((block, where), Branch(block, turn, module, where, call, stream))
+    whole = [b for b in found.values() if b.module is None or sums[b.module] == seen.calls[b.module]]
+    return [replace(b, times=sums[b.module] if b.module else turns[b.call] + 1) for b in whole]
 
 
 def _branch_side(seen: Trace, event: Event) -> int | None:

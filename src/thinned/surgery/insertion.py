@@ -2,32 +2,64 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.fx import Proxy
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from .._errors import InputError
 from ..algebra.drop import Drop
 from ..algebra.schedule import SCHEDULES, Schedule
 from ..nn import Dropout
+from ..nn.around import Around
 from ..nn.host import Host
 from .edits import Edits, Insertion, done, plain
 from .targets import Where, targets
 
 
 class Through:
-    """A hook that sends what a module takes (or gives) through a dropout layer."""
+    """A hook that sends what a module gives through a dropout layer."""
 
-    def __init__(self, host: nn.Module, before: bool) -> None:
-        self.host, self.before = host, before
+    def __init__(self, host: nn.Module) -> None:
+        self.host = host
 
-    def __call__(self, module: nn.Module, given: Any, result: Any = None) -> Any:
-        if self.before:
-            return (self.host(given[0]), *given[1:])
-        if isinstance(result, tuple):  # recurrent networks and attention: the output, then the rest
-            return (self.host(result[0]), *result[1:])
-        return self.host(result) if isinstance(result, Tensor) else result
+    def __call__(self, module: nn.Module, given: Any, result: Any) -> Any:
+        if isinstance(result, tuple) and result and not isinstance(result, PackedSequence):  # the output, then the rest
+            parts = (_dropped(self.host, result[0], module), *result[1:])
+            return type(result)(*parts) if hasattr(result, "_fields") else parts
+        return _dropped(self.host, result, module)
+
+
+class Before:
+    """A hook that sends the first thing that a module takes through a dropout layer, by whichever name it comes."""
+
+    def __init__(self, host: nn.Module, module: nn.Module) -> None:
+        self.host, self.names = host, tuple(inspect.signature(module.forward).parameters)
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        if args:
+            return (_dropped(self.host, args[0], module), *args[1:]), kwargs
+        for name in (*self.names, *kwargs):
+            if name in kwargs:
+                return args, {**kwargs, name: _dropped(self.host, kwargs[name], module)}
+        return args, kwargs
+
+
+def _dropped(host: nn.Module, x: Any, module: nn.Module) -> Any:
+    """What goes through the layer. Packed sequences go padded, so that examples and steps are axes."""
+    if isinstance(x, (Tensor, Proxy)):
+        return host(x)
+    if isinstance(x, PackedSequence):
+        first = not (isinstance(host, Dropout) and host.point.of.startswith("t"))
+        padded, lengths = pad_packed_sequence(x, batch_first=first)
+        return pack_padded_sequence(host(padded), lengths, batch_first=first, enforce_sorted=False)
+    raise InputError(
+        f"dropout stands at a {type(module).__name__} and drops tensors, but got a {type(x).__name__}; "
+        "undo, and name a module inside that takes or gives a tensor"
+    )
 
 
 def insert(
@@ -50,13 +82,14 @@ def insert(
     that has its layer stays as it is, so doing it again changes nothing. Compiled models are compiled anew at their next
     call. ``.undo()`` takes the layers out.
 
-    All is checked before the first change. Raises :class:`thinned.InputError` unless one of the two is given, where it
-    names nothing, and for lists of modules, which are not called.
+    All is checked before the first change; where a module turns out to take or give no tensor, its call raises. Raises
+    :class:`thinned.InputError` unless one of the two is given, where it names nothing, and for lists of modules, which are
+    not called.
     """
     if (after is None) == (before is None):
         raise InputError("insert needs after= or before=, one of them, such as after=torch.nn.ReLU")
     model, first = plain(model), before is not None
-    found = targets(model, before if first else after, lambda m: not isinstance(m, Host), "module")
+    found = targets(model, before if first else after, placeable, "module")
     return done(insertions(found, what, first))
 
 
@@ -76,8 +109,13 @@ def insertions(
         if layer is None:
             continue
         layer.train(module.training)
-        edits.append(Insertion(path, child, module, layer, first, Through(layer, first)))
+        edits.append(Insertion(path, child, module, layer, first, Before(layer, module) if first else Through(layer)))
     return edits
+
+
+def placeable(module: nn.Module) -> bool:
+    """May dropout stand before or after the module? Not beside other dropout, unless that is on a module's weights."""
+    return not isinstance(module, Host) or isinstance(module, Around)
 
 
 def called(path: str, module: nn.Module, first: bool) -> nn.Module:

@@ -14,8 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
+from .._errors import InputError
 from ..nn import Thinned
 from ..nn.host import Host
 from ..nn.thinned import Shrinking
@@ -111,7 +113,13 @@ class Run:
 
 @contextmanager
 def left_as_it_was(model: nn.Module) -> Iterator[None]:
-    """Within, passes may be made; after, modes, buffers and generators are as before. No gradients are made."""
+    """Within, passes may be made; after, modes, buffers and generators are as before. No gradients are made.
+
+    Raises :class:`thinned.InputError` for a model with lazy modules that have not run: a pass would make their parameters.
+    """
+    for path, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise InputError(f"{path} is lazy and has no values yet; run the model once, then observe it")
     modes = [(m, m.training) for m in model.modules()]
     buffers = [(b, b.detach().clone()) for b in model.buffers()]
     state = random.getstate()

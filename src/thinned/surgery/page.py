@@ -31,7 +31,7 @@ dd.bad { color: var(--bad); }
 table { border-collapse: collapse; width: 100%; min-width: 54rem; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-size: .78rem; font-weight: 550; color: var(--soft); padding: .35rem .9rem .45rem 0;
   border-bottom: 1px solid var(--line); white-space: nowrap; }
-td { padding: .42rem .9rem .42rem 0; border-bottom: 1px solid var(--line); vertical-align: top; line-height: 1.35;
+td { padding: .42rem .9rem .42rem 0; border-bottom: 1px solid var(--line); vertical-align: baseline; line-height: 1.35;
   white-space: nowrap; }
 tr.group td { border-bottom: 0; padding: .75rem 0 .15rem; color: var(--soft); font-size: .88rem; }
 tr.group b { color: var(--ink); font-weight: 600; }
@@ -95,19 +95,36 @@ def _rows(sites: Sequence[Site]) -> list[_Row]:
     return list(root.rows(0, ""))
 
 
+def _text(words: str) -> str:
+    """Words as HTML and XML have them, which know no control characters."""
+    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in words))
+
+
+def _percent(share: float) -> str:
+    """A share as a length; what somebody calls a rate may be none."""
+    return f"{100 * min(1.0, max(0.0, share)):.2f}%"
+
+
 def _bar(site: Site) -> str:
-    rate = f'<i style="width:{100 * site.rate:.2f}%"></i>' if site.rate is not None else ""
-    measured = f'<u style="left:{100 * site.measured:.2f}%"></u>' if site.measured is not None else ""
-    number = "no rate" if site.rate is None else f"{site.rate:.3g}"
-    seen = "" if site.measured is None else f'<br><span class="kind">measured {site.measured:.3f}</span>'
-    return f'<span class="bar">{rate}{measured}</span>{number}{seen}'
+    seen = "" if site.measured is None else f'<span class="kind">measured {site.measured:.3f}</span>'
+    if site.rate is None and site.measured is None:
+        return '<span class="kind">no rate</span>'
+    rate = f'<i style="width:{_percent(site.rate)}"></i>' if site.rate is not None else ""
+    measured = f'<u style="left:{_percent(site.measured)}"></u>' if site.measured is not None else ""
+    number = '<span class="kind">no rate</span>' if site.rate is None else f"{site.rate:.3g}"
+    return _two(f'<span class="bar">{rate}{measured}</span>{number}', seen)
 
 
 def _behind(site: Site) -> str:
     if site.flops_behind is None:
         return ""
     share = f"{site.flops_behind:.0%}"
-    return f'<span class="bar behind"><i style="width:{100 * site.flops_behind:.2f}%"></i></span>{share}'
+    return f'<span class="bar behind"><i style="width:{_percent(site.flops_behind)}"></i></span>{share}'
+
+
+def _two(first: str, second: str) -> str:
+    """Two lines, or the one that there is."""
+    return "<br>".join(line for line in (first, second) if line)
 
 
 def _pills(site: Site) -> str:
@@ -119,17 +136,15 @@ def _pills(site: Site) -> str:
 def _line(row: _Row) -> str:
     indent = f'style="padding-left:{1.4 * row.level:.1f}rem"'
     if row.site is None:
-        return f'<tr class="group"><td colspan="5" {indent}><b>{escape(row.label)}</b></td></tr>'
+        return f'<tr class="group"><td colspan="5" {indent}><b>{_text(row.label)}</b></td></tr>'
     site = row.site
-    shape = "" if site.shape is None else " x ".join(map(str, site.shape))
     calls = f", {site.calls} calls" if site.calls > 1 else ""
-    return (
-        f'<tr class="site"><td {indent}><span class="name">{escape(row.label)}</span> '
-        f'<span class="kind">{escape(site.module)}</span></td>'
-        f'<td class="kind">{escape(site.function)}{calls}<br><span class="where" title="{escape(site.where)}">'
-        f"{escape(_short(site.where))}</span></td><td>{_bar(site)}</td><td>{_pills(site)}</td>"
-        f'<td>{_behind(site)}<br><span class="kind">{shape}</span></td></tr>'
-    )
+    name = f'<span class="name">{_text(row.label)}</span>'
+    kind = "" if site.module == site.function else f'<span class="kind">{_text(site.module)}</span>'
+    where = f'<span class="where" title="{_text(site.where)}">{_text(_short(site.where))}</span>' if site.where else ""
+    shape = f'<span class="kind">{" x ".join(map(str, site.shape))}</span>' if site.shape is not None else ""
+    cells = (_two(f"{_text(site.function)}{calls}", where), _bar(site), _pills(site), _two(_behind(site), shape))
+    return f'<tr class="site"><td {indent}>{_two(name, kind)}</td>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
 
 
 def _short(where: str) -> str:
@@ -149,57 +164,76 @@ def _tiles(sites: Sequence[Site]) -> str:
     return "".join(f"<div><dt>{name}</dt><dd{css}>{value}</dd></div>" for name, value, css in tiles)
 
 
+_LEAD = "Every place where this model draws at random, in the order of the pass."
+_READ = "The layers of this model that drop; without inputs nothing is measured and functional calls are not seen."
+_KEYS = (
+    '<footer><span class="bar key"><i style="width:60%"></i></span>the rate that it is told'
+    '<span class="bar key"><u style="left:60%"></u></span>the share that fell in one pass'
+    '<span class="bar key behind"><i style="width:60%"></i></span>'
+    "the share of the model's multiplications that come after it</footer>"
+)
+
+
 def html(sites: Sequence[Site], title: str) -> str:
     """The page, whole in one file, without scripts."""
     lines = "".join(map(_line, _rows(sites)))
-    head = "".join(f"<th>{h}</th>" for h in ("module", "draws by", "rate", "mode", "computed behind it, shape"))
+    ran = any(site.calls for site in sites)
+    heads = ("module", "draws by", "rate", "mode", "computed behind it, shape" if ran else "")
+    head = "".join(f"<th>{h}</th>" for h in heads)
     table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>"
-        '<p class="lead">Every place where this model draws at random, in the order of the pass.</p>'
-        f"<dl>{_tiles(sites)}</dl>{table if sites else '<p>No randomness found.</p>'}"
-        '<footer><span class="bar key"><i style="width:60%"></i></span>the rate that it is told'
-        '<span class="bar key"><u style="left:60%"></u></span>the share that fell in one pass'
-        '<span class="bar key behind"><i style="width:60%"></i></span>'
-        "the share of the model's multiplications that come after it"
-        "</footer></body></html>\n"
+        f"<title>{_text(title)}</title><style>{_STYLE}</style></head><body><h1>{_text(title)}</h1>"
+        f'<p class="lead">{_LEAD if ran or not sites else _READ}</p>'
+        f"<dl>{_tiles(sites)}</dl>{table if sites else '<p>No randomness found.</p>'}{_KEYS if ran else ''}</body></html>\n"
     )
 
 
-_ROW, _TOP, _NAMES, _BAR = 24, 58, 300, 260
+_ROW, _TOP, _WIDE, _NAMES, _BAR = 24, 58, 860, 300, 260
 
 
 def svg(sites: Sequence[Site], title: str) -> str:
     """The picture: one bar a place, the measured share as a mark, evaluation in red where it draws."""
     rows = _rows(sites)
-    height = _TOP + _ROW * len(rows) + 20
+    head = title if len(title) <= 72 else title[:71] + "\N{HORIZONTAL ELLIPSIS}"
+    end = _TOP + _ROW * max(len(rows), 1)
     lines = "".join(_drawn(row, _TOP + _ROW * i) for i, row in enumerate(rows))
+    key = "bar: the rate; mark: the share that fell in one pass; red: draws in evaluation too"
+    notes = _words(16, end + 22, key, 12) if rows else _words(16, _TOP + 15, "No randomness found.")
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="860" height="{height}" viewBox="0 0 860 {height}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDE}" height="{end + 40}" viewBox="0 0 {_WIDE} {end + 40}" '
         'font-family="system-ui, Segoe UI, Helvetica, Arial, DejaVu Sans, sans-serif" font-size="13" fill="#1d2330">'
-        f'<rect width="860" height="{height}" fill="#ffffff"/>'
-        f'<text x="16" y="30" font-size="17" font-weight="600">{escape(title)}</text>{lines}</svg>\n'
+        f'<rect width="{_WIDE}" height="{end + 40}" fill="#ffffff"/>'
+        f'<text x="16" y="30" font-size="17" font-weight="600">{_text(head)}</text>{lines}{notes}</svg>\n'
     )
+
+
+def _words(x: float, y: float, words: str, size: int = 13) -> str:
+    return f'<text x="{x}" y="{y}" font-size="{size}" fill="#667085">{_text(words)}</text>'
+
+
+def _cut(words: str, most: int) -> str:
+    """The end of a name says more than its beginning."""
+    return words if len(words) <= most else "\N{HORIZONTAL ELLIPSIS}" + words[1 - most :]
 
 
 def _drawn(row: _Row, y: int) -> str:
     x = 16 + 16 * row.level
     if row.site is None:
-        return f'<text x="{x}" y="{y + 15}" fill="#667085">{escape(row.label)}</text>'
+        return _words(x, y + 15, _cut(row.label, (_WIDE - x) // 9))
     site, left = row.site, 16 + _NAMES
+    label = _cut(row.label, max((left - x) // 9, 4))
     parts = [
-        f'<text x="{x}" y="{y + 15}" font-weight="550">{escape(row.label[:34])}</text>',
+        f'<text x="{x}" y="{y + 15}" font-weight="550">{_text(label)}</text>',
         f'<rect x="{left}" y="{y + 4}" width="{_BAR}" height="13" rx="4" fill="#eef0f3"/>',
     ]
     if site.rate is not None:
         colour = "#b42318" if site.in_eval else "#3f6fd8"
-        parts.append(f'<rect x="{left}" y="{y + 4}" width="{_BAR * site.rate:.1f}" height="13" rx="4" fill="{colour}"/>')
+        wide = _BAR * min(1.0, max(0.0, site.rate))
+        parts.append(f'<rect x="{left}" y="{y + 4}" width="{wide:.1f}" height="13" rx="4" fill="{colour}"/>')
     if site.measured is not None:
         parts.append(f'<rect x="{left + _BAR * site.measured - 1:.1f}" y="{y + 1}" width="2" height="19" fill="#1d2330"/>')
-    number = "" if site.rate is None else f"{site.rate:.3g}"
+    number = "no rate" if site.rate is None else f"{site.rate:.3g}"
     mode = "draws in evaluation too" if site.in_eval else "" if site.in_train else "draws nowhere"
-    text = ", ".join(t for t in (number, site.kind, mode) if t)
-    parts.append(f'<text x="{left + _BAR + 12}" y="{y + 15}" fill="#667085">{escape(text)}</text>')
-    return "".join(parts)
+    return "".join(parts) + _words(left + _BAR + 12, y + 15, ", ".join(t for t in (number, site.kind, mode) if t))

@@ -9,8 +9,8 @@ from torch import nn
 from .._errors import InputError, probability
 from . import families
 from .flow import heads
-from .making import depth_of, hidden_of, set_or_before
-from .policy import At, Policy, Rule
+from .making import depth_of, hidden_of, in_loops, input_of, set_or_before
+from .policy import Policy
 from .trace import Trace, trace
 
 
@@ -25,7 +25,8 @@ def hidden(model: nn.Module, *inputs: Any, rate: float = 0.5, **named: Any) -> P
     seen = _seen(model, inputs, named)
     rules, notes = hidden_of(seen, rate)
     if not rules:
-        raise InputError("no hidden activation was seen in this model; name the places: thinned.insert(model, rate, after=...)")
+        why = "; ".join(notes) or "no hidden activation was seen in this model"
+        raise InputError(f"{why}; name the places: thinned.insert(model, rate, after=...)")
     return Policy(tuple(rules), (*notes, "after hidden activations: Srivastava et al. 2014"))
 
 
@@ -50,8 +51,8 @@ def depth(model: nn.Module, *inputs: Any, rate: float = 0.5, **named: Any) -> Po
     """Drop path on every residual branch, more in depth: the branches of block l of L fall with l / L * ``rate``.
 
     A branch is known by what happens to it: it is added to something nearer to the input that it comes of. Branches whose
-    sums stand in one module's code are one block. Drop path and stochastic depth layers that end a branch have their
-    rates set; others get a layer just before the sum.
+    sums stand in one module's code are one block, and each turn of a loop is. Drop path and stochastic depth layers that end
+    a branch have their rates set; others get a layer just before the sum. ``notes`` say where one place serves several sums.
 
     Huang, Sun, Liu, Sedra, Weinberger 2016, "Deep networks with stochastic depth", equation 4; here one coin for each
     example and scaled while training, as timm and torchvision do.
@@ -60,7 +61,7 @@ def depth(model: nn.Module, *inputs: Any, rate: float = 0.5, **named: Any) -> Po
     rules = depth_of(seen, rate)
     if not rules:
         raise InputError("no residual branch was seen in this model: nothing is added to what it comes of")
-    return Policy(tuple(rules), (f"residual branches, from {rules[0].rate:g} to {rate:g}: Huang et al. 2016",))
+    return Policy(tuple(rules), (f"residual branches, from {rules[0].rate:g} to {rate:g}: Huang et al. 2016", *in_loops(seen)))
 
 
 def input(model: nn.Module, *inputs: Any, rate: float = 0.2, **named: Any) -> Policy:
@@ -70,12 +71,13 @@ def input(model: nn.Module, *inputs: Any, rate: float = 0.2, **named: Any) -> Po
     Srivastava et al. 2014: 0.2 for inputs of real numbers.
     """
     seen = _seen(model, inputs, named)
-    if not inputs or not seen.inputs[0].is_floating_point():
+    rule = input_of(seen, rate)
+    if rule is None:
         raise InputError(
-            "the model's first input has no real numbers to drop; drop what its embedding gives: "
+            "the model's first input is no tensor of real numbers; drop what its embedding gives: "
             "thinned.insert(model, rate, after=torch.nn.Embedding)"
         )
-    return Policy((Rule("insert before", At("place", "input"), rate),), ("on the input: Srivastava et al. 2014",))
+    return Policy((rule,), ("on the input: Srivastava et al. 2014",))
 
 
 def paper(model: nn.Module, *inputs: Any, rate: float | None = None, **named: Any) -> Policy:

@@ -63,7 +63,8 @@ class Rule:
     ``do``: "insert after", "insert before", "replace" (a dropout layer by another kind; a linear, convolutional or recurrent
     layer by one that drops its weights, :class:`thinned.nn.DropWeight`), or "set rate". ``where``: a name, the end of one, or
     a regular expression; a class; an :class:`At`; a function of name and module, which no file can hold; None for every layer
-    with a rate. ``drop``: a preset's name or a point; None is dropout. ``rate``: in [0, 1]; None leaves the drop's own.
+    with a rate, or to replace every dropout layer. ``drop``: a preset's name or a point; None is dropout. ``rate``: in [0, 1];
+    None leaves a point's own and that of a layer that is replaced, and else is the preset's.
     """
 
     do: str

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -78,10 +79,20 @@ def _same(model: nn.Module, inputs: Any, named: dict[str, Any]) -> bool:
                 sys.modules["numpy"].random.seed(seed)
             for buffer, values in buffers:
                 buffer.copy_(values)
-            leaves = torch.utils._pytree.tree_leaves(model(*inputs, **named))
-            results.append([t for t in leaves if isinstance(t, Tensor)])
+            results.append(list(_tensors(model(*inputs, **named))))
     first = results[0]
     return all(len(r) == len(first) and all(map(_equal, r, first)) for r in results[1:])
+
+
+def _tensors(result: Any) -> Iterator[Tensor]:
+    """All tensors of a result, also in records that torch knows nothing of."""
+    for leaf in torch.utils._pytree.tree_leaves(result):
+        if isinstance(leaf, Tensor):
+            yield leaf
+        elif isinstance(leaf, Mapping):
+            yield from _tensors(list(leaf.values()))
+        elif dataclasses.is_dataclass(leaf):
+            yield from _tensors(list(vars(leaf).values()))
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -93,8 +95,9 @@ class Trace:
                 live.update(v.number for v in event.given)
         return live
 
+    @cached_property
     def readers(self) -> dict[int, list[Event]]:
-        """The calls that read each value."""
+        """The calls that read each value; asked for when the pass is over."""
         found: dict[int, list[Event]] = defaultdict(list)
         for event in self.events:
             for v in event.given:
@@ -122,10 +125,20 @@ def trace(model: nn.Module, inputs: Any, named: dict[str, Any]) -> Trace:
             _hook(stack, made, name, module)
         stack.enter_context(_Flow(made, paths))
         result = model(*inputs, **named)
-    top = list(result.values()) if isinstance(result, dict) else [result] if isinstance(result, Tensor) else list(result)
-    made.results = [v for t in top if isinstance(t, Tensor) and (v := made.of(t)) is not None]
+    made.results = [v for t in _results(result) if (v := made.of(t)) is not None]
     made._alive.clear()
     return made
+
+
+def _results(result: Any) -> list[Tensor]:
+    """The tensors of a result: by itself, in a list, in dicts of dicts, or in the fields of a record."""
+    if isinstance(result, Tensor):
+        return [result]
+    if isinstance(result, Mapping):
+        return [t for part in result.values() for t in _results(part)]
+    if isinstance(result, (list, tuple)):
+        return [t for t in result if isinstance(t, Tensor)]
+    return [t for t in getattr(result, "__dict__", {}).values() if isinstance(t, Tensor)]
 
 
 def _tensors(given: Any) -> list[Tensor]:
