@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from .._optional import missing
@@ -22,8 +22,8 @@ class WatchCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     ``x``, ``y``: a batch of training data that is measured at the end of each ``every``-th epoch, with dropout and without;
     Keras shows a callback no batch. ``window``: how many epochs a verdict looks back, at least 4. The validation loss is
-    ``val_loss``. Variables (those of random generators and of batch normalisation too) are put back, so that the fit is not
-    changed.
+    ``val_loss``. Variables (those of random generators and of batch normalisation too) and torch's generator are put back, so
+    that the fit is not changed.
 
     ``history``, ``verdicts`` and ``findings`` are as those of :class:`thinned.Watch`; printed, it is a table and the verdict.
     """
@@ -128,7 +128,13 @@ def _restored(model: Any) -> Iterator[None]:
     variables = [*model.non_trainable_variables, *model.metrics_variables]
     before = [(v, keras.ops.copy(v.value)) for v in variables]
     try:
-        yield
+        with ExitStack() as stack:
+            if keras.backend.backend() == "torch":  # there dropout draws from torch's own generator, which is no variable
+                import torch
+
+                stack.enter_context(torch.random.fork_rng())
+                stack.enter_context(torch.no_grad())
+            yield
     finally:
         for variable, value in before:
             variable.assign(value)
