@@ -28,8 +28,7 @@ MAY = {
 # Third-party packages, each beside the rooms that may import it.
 PACKAGES = {
     "numpy": {"engines.numpy", "functional", "train", "studies", "testing"},
-    "torch": {"engines.torch", "functional", "nn", "surgery", "checks", "train", "studies", "testing",
-              "integrations"},
+    "torch": {"engines.torch", "functional", "nn", "surgery", "checks", "train", "studies", "testing", "integrations"},
     "triton": {"engines.torch"},
     "sklearn": {"studies"},
     "pandas": {"studies"},

@@ -10,6 +10,7 @@ def text(found: Findings) -> str:
     lines = []
     for one in found:
         where = f"{one.file}:{one.line}" if one.file else one.site or "the model"
+        where += f" ({one.site})" if one.file and one.site else ""
         lines.append(f"{where}: {one.severity} {one.code} {one.rule.name}: {one.message}")
         if one.source:
             lines.append(f"    {one.source.strip()}")

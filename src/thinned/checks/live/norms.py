@@ -21,10 +21,12 @@ def variance_shift(battery: Battery) -> Iterator[Finding]:
     statistics that are the exact averages of what the training passes saw, so that old or fresh ones do not count. A ratio
     outside [0.9, 1.1] by more than 5 standard errors, taken over the training passes, is a finding. Where the input is what a
     dropout of rate p returned, the predicted ratio is v / ((c^2 + v) / q - c^2), for channels of mean c and variance v and
-    q = 1 - p (Li et al. 2019).
+    q = 1 - p (Li et al. 2019). The shift goes on from layer to layer, so of all that are off the first that runs is the
+    finding, which counts the others.
     """
     if battery.adapted is None:
         return
+    off = []
     for name, calls in battery.adapted.norms.items():
         seen = [r.norms[name][0] for r in battery.training if name in r.norms]
         if not seen or not seen[0].draws or not hasattr(battery.model.get_submodule(name), "running_var"):
@@ -44,5 +46,12 @@ def variance_shift(battery: Battery) -> Iterator[Finding]:
             c, v = calls[0].mean, calls[0].var
             predicted = float(v.sum() / ((c * c + v) / (1.0 - seen[0].direct) - c * c).sum())
             evidence.append(("predicted", predicted))
-        yield Finding("L5", f"its input has {ratio:.2f} times the variance in evaluation that it has in training", site=name,
-                      evidence=tuple(evidence))  # fmt: skip
+        off.append((name, ratio, evidence))
+    if off:
+        name, ratio, evidence = off[0]
+        text = f"its input has {ratio:.2f} times the variance in evaluation that it has in training"
+        if others := off[1:]:
+            worst = max(others, key=lambda one: abs(math.log(one[1])) if one[1] > 0 else math.inf)
+            text += f"; {len(others)} more are off, the farthest {worst[0]} with {worst[1]:.2f}"
+            evidence.append(("others", float(len(others))))
+        yield Finding("L5", text, site=name, evidence=tuple(evidence))
