@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 
 import thinned
 from thinned.checks.finding import Finding, Findings
-from thinned.checks.live import same_masks_on_ranks
+from thinned.checks.live import norms, outputs, record, same_masks_on_ranks
 from thinned.checks.rules import RULES
 
 
@@ -146,6 +147,35 @@ def test_same_seed_same_findings():
     assert one == two
     assert one.unchecked == two.unchecked
     assert dict(one[0].evidence)["ratio"] < 0.9
+
+
+def test_statistics_of_few_passes_are_left_unchecked():
+    model, x = nn.Sequential(nn.Linear(10, 64), nn.Dropout(0.5), nn.BatchNorm1d(64), nn.Linear(64, 3)), rows(64)
+    found = thinned.check(model, x, samples=8, select=["L5", "L15"], purpose="regression")
+    assert found == ()
+    assert dict(found.unchecked)["L5"] == "needs 16 samples, but has 8"
+    found = thinned.check(nn.Sequential(nn.Linear(10, 64), nn.Dropout(0.5)), x, samples=15, select="L15", purpose="regression")
+    assert dict(found.unchecked)["L15"] == "needs 16 samples, but has 15"
+
+
+def student_tail(t, degrees):
+    """P(|T| > t) of Student's T, by quadrature."""
+    x = torch.linspace(t, 4000.0, 4_000_001, dtype=torch.float64)
+    log = torch.lgamma(torch.tensor((degrees + 1) / 2, dtype=torch.float64))
+    log = log - torch.lgamma(torch.tensor(degrees / 2, dtype=torch.float64)) - 0.5 * math.log(degrees * math.pi)
+    return 2 * float(torch.trapezoid((log - (degrees + 1) / 2 * torch.log1p(x * x / degrees)).exp(), x))
+
+
+def test_chances_of_false_alarms():
+    """Means over the least number of passes, for normal noise; counts by Chernoff's bound, held against enumeration."""
+    assert abs(student_tail(2.1314, 15) - 0.05) < 1e-5
+    assert student_tail(norms.ERRORS, norms.LEAST - 1) < 1e-6
+    assert student_tail(outputs.ERRORS, 15) < 1e-6
+    for n, rate in ((40, 0.5), (200, 0.1), (64, 0.3)):
+        chance = sum(
+            math.comb(n, k) * rate**k * (1 - rate) ** (n - k) for k in range(n + 1) if record.is_off(k / n, rate, n, 1e-3)
+        )
+        assert 0 < chance <= 1e-3
 
 
 def test_select():

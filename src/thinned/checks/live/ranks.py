@@ -21,7 +21,8 @@ def same_masks_on_ranks(model: nn.Module, *inputs: Any, **named: Any) -> Finding
     """L9: call it in every process of the default group, as training would call the model; all get the same findings.
 
     Each rank makes one pass in training, from where its generators stand, and puts everything back. Signal: at a site the
-    generators stand at the same place on two ranks; or, for keyed layers of ours, seed, step and examples are equal. Equal masks are what tensor parallel replicas need, so ask within the data parallel group only.
+    generators stand at the same place on two ranks; or, for keyed layers of ours, seed, step and examples are equal. Equal
+    masks are what tensor parallel replicas need, so ask within the data parallel group only.
 
     Raises :class:`thinned.InputError` without a process group, or in a group of one.
     """
