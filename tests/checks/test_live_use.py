@@ -149,6 +149,37 @@ def test_same_seed_same_findings():
     assert dict(one[0].evidence)["ratio"] < 0.9
 
 
+def test_a_shift_that_goes_on_is_one_finding():
+    parts = [m for _ in range(4) for m in (nn.Linear(32, 32), nn.Dropout(0.5), nn.BatchNorm1d(32), nn.ReLU())]
+    (one,) = thinned.check(nn.Sequential(nn.Linear(10, 32), *parts), rows(64), select="L5")
+    assert one.site == "3"
+    evidence = dict(one.evidence)
+    assert evidence["others"] == 3
+    assert abs(evidence["ratio"] - evidence["predicted"]) < 8 * evidence["standard error"]
+    assert "3 more are off, the farthest " in one.message
+
+
+def test_right_gradients_are_checked():
+    """Not left unchecked: models that ask for their input's gradient, kernels that round otherwise, inputs with a gradient."""
+
+    class Asks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(10, 16), nn.Dropout(0.5), nn.Linear(16, 3))
+
+        def forward(self, x):
+            x = x[:, None]
+            if self.training:
+                x.requires_grad = True
+            return self.net(x[:, 0]) * (1 + 4e-16 * torch.is_grad_enabled())
+
+    plain = nn.Sequential(nn.Linear(10, 16), nn.Dropout(0.5), nn.Linear(16, 3))
+    for model, x in ((Asks(), rows()), (plain, rows().requires_grad_())):
+        found = thinned.check(model, x)
+        assert found == ()
+        assert "L30" not in dict(found.unchecked)
+
+
 def test_statistics_of_few_passes_are_left_unchecked():
     model, x = nn.Sequential(nn.Linear(10, 64), nn.Dropout(0.5), nn.BatchNorm1d(64), nn.Linear(64, 3)), rows(64)
     found = thinned.check(model, x, samples=8, select=["L5", "L15"], purpose="regression")
