@@ -31,7 +31,8 @@ MAY = {
 # Third-party packages, each beside the rooms that may import it.
 PACKAGES = {
     "numpy": {"engines.numpy", "functional", "keras", "train", "studies", "testing", "sklearn"},
-    "torch": {"engines.torch", "functional", "nn", "surgery", "checks", "train", "studies", "testing", "sklearn"},
+    "torch": {"engines.torch", "functional", "nn", "surgery", "checks", "train", "studies", "testing", "sklearn"}
+    | {"integrations"},
     "triton": {"engines.torch"},
     "sklearn": {"studies", "sklearn"},
     "threadpoolctl": {"sklearn"},

@@ -34,6 +34,13 @@ def test_torch_faces_need_torch_alone():
     assert not loaded("from thinned import nn, functional, train") & (HEAVY - {"torch"})
 
 
+def test_keras_callback_needs_no_torch():
+    """Keras runs on other backends; here a stand-in has the one name that is asked for at import."""
+    keras = "import sys, types; k = sys.modules['keras'] = types.ModuleType('keras'); k.callbacks = types.SimpleNamespace("
+    code = f"{keras}Callback=object)\nfrom thinned.integrations.keras import WatchCallback\nWatchCallback([0], [0]).verdicts"
+    assert not loaded(code) & (HEAVY - {"keras"})
+
+
 def test_unknown_name():
     import thinned
 

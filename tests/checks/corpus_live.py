@@ -875,6 +875,48 @@ def backward_draws_again():
     return Calls(lambda m, h: _Redrawn.apply(h, 0.5) if m.training else h), (rows(),)
 
 
+def _speech(between):
+    """A model that itself asks for its input's gradient, as some speech models do."""
+
+    class Speech(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = Calls(between)
+
+        def forward(self, x):
+            x = x[:, None]
+            if self.training:
+                x.requires_grad = True
+            return self.body(x[:, 0])
+
+    return Speech(), (rows(),)
+
+
+@case("L30", link="pytorch/pytorch/issues/198333")
+def backward_draws_again_behind_an_input_with_a_gradient():
+    return _speech(lambda m, h: _Redrawn.apply(h, 0.5) if m.training else h)
+
+
+@case()
+def input_with_a_gradient():
+    return _speech(lambda m, h: F.dropout(h, 0.5, m.training))
+
+
+def _rounding(m, h):
+    """Other kernels run where no gradient is asked for, and round otherwise."""
+    return h * (1 + 4e-16) if torch.is_grad_enabled() else h
+
+
+@case("L30", link="pytorch/pytorch/issues/198333")
+def backward_draws_again_beside_kernels_that_round_otherwise():
+    return Calls(lambda m, h: _rounding(m, _Redrawn.apply(h, 0.5) if m.training else h)), (rows(),)
+
+
+@case()
+def kernels_that_round_otherwise():
+    return Calls(lambda m, h: _rounding(m, F.dropout(h, 0.5, m.training))), (rows(),)
+
+
 @case()
 def stopped_gradient():
     return Calls(lambda m, h: F.dropout(h, 0.5, m.training) * torch.sigmoid(h).detach()), (rows(),)

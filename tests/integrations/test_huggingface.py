@@ -84,9 +84,26 @@ def test_keys_and_schedules(tmp_path):
     assert model.dropout.p == pytest.approx(0.7)  # at step 7, the last
 
 
-def test_checked_at_the_start(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(thinned, "check", lambda model, **inputs: asked.append(inputs) or (), raising=False)
-    train(bert(), tmp_path, [ThinnedCallback(check=True)])
-    assert len(asked) == 1
-    assert asked[0]["input_ids"].shape == (4, 8)
+class Leaky(torch.nn.Module):
+    def forward(self, x):
+        return torch.nn.functional.dropout(x, 0.2)
+
+
+def test_checked_at_the_start(tmp_path):
+    ends = []
+    for wrong in (True, False):
+        model, callback = bert(), ThinnedCallback(check=True)
+        if wrong:
+            model.dropout = Leaky()
+            with pytest.warns(UserWarning, match="L1 dropout-without-training"):
+                train(model, tmp_path, [callback])
+            assert [(f.code, f.site) for f in callback.findings] == [("L1", "dropout")]
+        else:
+            train(model, tmp_path, [callback])
+            assert callback.findings is not None
+            assert not callback.findings
+        ends.append(model)
+    plain = bert()
+    train(plain, tmp_path)
+    same = zip(plain.state_dict().values(), ends[1].state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in same)

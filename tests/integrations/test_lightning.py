@@ -111,11 +111,27 @@ def test_sampling_in_prediction():
         assert torch.equal(first, second) != on
 
 
-def test_checked_at_the_start(monkeypatch):
-    asked = []
-    monkeypatch.setattr(thinned, "check", lambda model, *inputs: asked.append((model, inputs)) or (), raising=False)
-    net = Net()
-    fit(net, ThinnedCallback(check=True), epochs=1)
-    assert len(asked) == 1
-    assert asked[0][0] is net
-    assert [t.shape for t in asked[0][1]] == [(16, 10)]
+class Leaky(Net):
+    def forward(self, x):
+        return self.layers(F.dropout(x, 0.2))
+
+
+def test_checked_at_the_start():
+    first, plain = ThinnedCallback(check=True), Leaky()
+    with pytest.warns(UserWarning, match="L1 dropout-without-training: F.dropout draws in evaluation, at rate 0.2"):
+        fit(plain, first, epochs=1)
+    assert "L1" in first.findings.codes
+    right = ThinnedCallback(check=True, unpack=lambda batch: batch[0])
+    fit(Net(), right, epochs=1)
+    assert right.findings is not None
+    assert "L1" not in right.findings.codes
+
+
+def test_a_check_changes_no_training():
+    ends = []
+    for on in (True, False):
+        torch.manual_seed(0)
+        net = Net()
+        fit(net, ThinnedCallback(check=on), epochs=1)
+        ends.append(net.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(ends[0].values(), ends[1].values(), strict=True))

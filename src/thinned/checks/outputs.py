@@ -23,7 +23,8 @@ def text(found: Findings, *, colour: bool = False) -> str:
     told: set[str] = set()
     for one in found:
         severity = _painted(f"{one.severity} {one.code}", _COLOURS[one.severity], colour)
-        lines.append(f"{_painted(where(one), '1', colour)}: {severity} {one.rule.name}: {one.message}")
+        site = f" ({one.site})" if one.file and one.site else ""
+        lines.append(f"{_painted(where(one), '1', colour)}{site}: {severity} {one.rule.name}: {one.message}")
         lines += _pointed(one, colour)
         lines += [f"    {name}: {value}" for name, value in one.evidence]
         if one.code not in told:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from .._optional import missing
@@ -22,8 +22,8 @@ class WatchCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     ``x``, ``y``: a batch of training data that is measured at the end of each ``every``-th epoch, with dropout and without;
     Keras shows a callback no batch. ``window``: how many epochs a verdict looks back, at least 4. The validation loss is
-    ``val_loss``. Variables (those of random generators and of batch normalisation too) are put back, so that the fit is not
-    changed.
+    ``val_loss``. Variables (those of random generators and of batch normalisation too) and torch's generator are put back, so
+    that the fit is not changed.
 
     ``history``, ``verdicts`` and ``findings`` are as those of :class:`thinned.Watch`; printed, it is a table and the verdict.
     """
@@ -43,17 +43,18 @@ class WatchCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def _measure(self) -> dict[str, Any]:
         layers = list(_dropouts(self.model))
         seen: dict[str, list[Any]] = {}
-        with _restored(self.model):
-            with _called(layers, lambda layer, given, result: seen.setdefault(layer.path, []).extend(_fell(given, result))):
-                train = self._loss(True)
-            evaluated: dict[str, list[Any]] = {}
-            with _called(
-                layers, lambda layer, given, result: evaluated.setdefault(layer.path, []).extend(_fell(given, result))
-            ):
-                evaluation = self._loss(False)
-            with _called(layers, None):
-                alone = self._loss(True)
-        rates = {layer.path: _rate(layer, seen.get(layer.path, ()), evaluated.get(layer.path, ())) for layer in layers}
+        evaluated: dict[str, list[Any]] = {}
+
+        def counting(into: dict[str, list[Any]]) -> Callable[[Any, Any, Any], Any]:
+            return lambda layer, given, result: into.setdefault(_name(layer), []).extend(_fell(given, result))
+
+        losses = []  # each from the variables as the fit left them: a pass in training moves batch normalisation
+        for training, see in ((True, counting(seen)), (False, counting(evaluated)), (True, None)):
+            with _restored(self.model), _called(layers, see):
+                losses.append(self._loss(training))
+        train, evaluation, alone = losses
+        names = {_name(layer): layer for layer in layers}
+        rates = {name: _rate(layer, seen.get(name, ()), evaluated.get(name, ())) for name, layer in names.items()}
         quiet = [n for n, r in rates.items() if n in seen and r["nominal"] and not r["in_train"]]
         return {
             "train": train, "eval": evaluation, "alone": alone, "rates": rates, "quiet": quiet, "training": True,
@@ -82,6 +83,10 @@ def _dropouts(model: Any) -> Iterator[Any]:
     for layer in model._flatten_layers():
         if isinstance(getattr(layer, "rate", None), (int, float)) and "drop" in type(layer).__name__.lower():
             yield layer
+
+
+def _name(layer: Any) -> str:
+    return str(layer.path or layer.name)  # a layer that holds nothing may have no path
 
 
 def _rate(layer: Any, seen: Any, evaluated: Any) -> dict[str, Any]:
@@ -128,7 +133,13 @@ def _restored(model: Any) -> Iterator[None]:
     variables = [*model.non_trainable_variables, *model.metrics_variables]
     before = [(v, keras.ops.copy(v.value)) for v in variables]
     try:
-        yield
+        with ExitStack() as stack:
+            if keras.backend.backend() == "torch":  # there dropout draws from torch's own generator, which is no variable
+                import torch
+
+                stack.enter_context(torch.random.fork_rng())
+                stack.enter_context(torch.no_grad())
+            yield
     finally:
         for variable, value in before:
             variable.assign(value)

@@ -16,7 +16,7 @@ try:
     from lightning.pytorch.callbacks import Callback
 except ImportError:
     try:
-        from pytorch_lightning.callbacks import Callback
+        from pytorch_lightning.callbacks import Callback  # type: ignore[assignment, unused-ignore]
     except ImportError as e:
         raise ImportError(missing(e, "lightning")) from e
 
@@ -28,7 +28,7 @@ def inputs_of(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (tuple(batch), {}) if isinstance(batch, (tuple, list)) else ((batch,), {})
 
 
-class WatchCallback(Callback):  # type: ignore[misc]
+class WatchCallback(Callback):  # type: ignore[misc, unused-ignore]
     """:func:`thinned.watch` in a ``Trainer``. ``watch`` is the :class:`thinned.Watch`; values go to the trainer's loggers.
 
     ``loss``: ``f(output, target)``; the batch is then ``(*inputs, target)`` of ``LightningModule.forward``. ``unpack``: a
@@ -83,7 +83,7 @@ class WatchCallback(Callback):  # type: ignore[misc]
         self._state = state_dict or None
 
 
-class ThinnedCallback(Callback):  # type: ignore[misc]
+class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
     """What a training loop does for thinned layers, done by the trainer.
 
     ``key``: a seed; the masks are then functions of the optimizer step (:func:`thinned.key`), other ones on each rank.

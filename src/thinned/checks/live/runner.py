@@ -94,7 +94,7 @@ def _selected(select: Iterable[str] | None) -> set[str]:
     for text in wanted:
         code = rule_named(text) if isinstance(text, str) else None
         if code is None:
-            raise unknown("rule", text, RULES)
+            raise unknown("rule", text, [*RULES, *(r.name for r in RULES.values())])
         if code not in CHECKS and code != "L9":
             raise InputError(f"rule {code} is not one that a running model shows; live are {', '.join(CHECKS)}")
         codes.add(code)
