@@ -370,3 +370,26 @@ def test_blocks_under_transforms():
     torch.testing.assert_close(g, F.drop(torch.ones_like(x), block, key=Key(1)))
     with pytest.raises(InputError, match="nested tensors have no layout"):
         F.dropout(torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged))
+
+
+@needs_native
+@pytest.mark.parametrize("point", ["dropout", "gaussian", "block"])
+def test_threads_do_not_change_a_bit(point):
+    """Forward and backward, in one part and in parts of several threads."""
+    drop = presets.dropblock(0.2, 3) if point == "block" else POINTS[point]
+    given = torch.randn(6, 16, 80, 80)
+    before = torch.get_num_threads()
+    seen = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            x = given.clone().requires_grad_()
+            y = F.drop(x, drop, key=Key(5))
+            y.backward(given)
+            seen.append((y.detach(), x.grad))
+    finally:
+        torch.set_num_threads(before)
+    for y, grad in seen[1:]:
+        assert torch.equal(y, seen[0][0])
+        assert torch.equal(grad, seen[0][1])
+    assert seen[0][0].ne(given).any()

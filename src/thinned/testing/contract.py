@@ -177,10 +177,10 @@ def check_gradient(case: Case) -> None:
     """At a fixed key the gradient is the map's slope, and second derivatives are right (in float64)."""
     if case.implementation != "torch" or case.dtype != torch.float64:
         return
-    shape = tuple(min(n, 4 if i < 2 else 8) for i, n in enumerate(case.shape))
+    shape = tuple(min(n, 3 if i < 2 else 8) for i, n in enumerate(case.shape))
     x = torch.linspace(-1, 1, math.prod(shape), dtype=torch.float64).reshape(shape).requires_grad_()
     assert torch.autograd.gradcheck(lambda t: functional.drop(t, case.drop, key=Key(9)), (x,))
-    assert torch.autograd.gradgradcheck(lambda t: functional.drop(t, case.drop, key=Key(9)), (x,))
+    assert torch.autograd.gradgradcheck(lambda t: functional.drop(t, case.drop, key=Key(9)), (x,), fast_mode=True)
 
 
 def check_plain_data(case: Case) -> None:
