@@ -13,12 +13,12 @@ _ADDED = {torch.addmm, torch.baddbmm, Tensor.addmm, Tensor.baddbmm}
 RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
 CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d, F.conv1d, F.conv2d, F.conv3d}
 _ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
-_COSTLY = frozenset({F.linear} | _PRODUCTS | _ADDED | RECURRENT | CONVOLUTIONS | _ATTENTION)
+COST = frozenset({F.linear} | _PRODUCTS | _ADDED | RECURRENT | CONVOLUTIONS | _ATTENTION)
 
 
 def flops(func: Any, args: Any, kwargs: Any, result: Any) -> float:
     """How many multiplications ``func`` did: linear layers, convolutions, products, attention; 0 for all others."""
-    if func not in _COSTLY:
+    if func not in COST:
         return 0.0
     if func is F.linear:
         return float(result.numel() * (args[0] if args else kwargs["input"]).shape[-1])

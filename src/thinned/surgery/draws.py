@@ -35,12 +35,12 @@ NOISE = {
 RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
 _LEAKS = {torch.rrelu, F.rrelu}
 _ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
-_ALL = frozenset(DROPOUTS.keys() | MASKS | NOISE | RECURRENT | _LEAKS | _ATTENTION)
+DRAW = frozenset(DROPOUTS.keys() | MASKS | NOISE | RECURRENT | _LEAKS | _ATTENTION)
 
 
 def draw(func: Any, args: Any, kwargs: Any) -> tuple[str, float | None] | None:
     """(the kind, the rate) of a function that may draw; the kind is "" where it does not this time. None for all others."""
-    if func not in _ALL:
+    if func not in DRAW:
         return None
     if func in DROPOUTS:
         switch, default = DROPOUTS[func]

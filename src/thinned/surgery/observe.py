@@ -21,8 +21,8 @@ from .._errors import InputError
 from ..nn import Thinned
 from ..nn.host import Host
 from ..nn.thinned import Shrinking
-from .costs import flops
-from .draws import DROPOUTS, draw, name_of
+from .costs import COST, flops
+from .draws import DRAW, DROPOUTS, draw, name_of
 
 
 @dataclass
@@ -213,6 +213,11 @@ def generators() -> tuple[bytes, bytes]:
 
 
 def first(given: Any) -> Tensor | None:
+    """The first tensor in nested containers."""
+    if given is None or isinstance(given, Tensor):
+        return given
+    if type(given) in (tuple, list):
+        return next((x for x in map(first, given) if x is not None), None)
     found = torch.utils._pytree.tree_leaves(given)
     return next((t for t in found if isinstance(t, Tensor)), None)
 
@@ -252,15 +257,21 @@ def _python_random(run: Run) -> Iterator[None]:
             setattr(random, name, original)
 
 
+_SEEN = DRAW | COST
+
+
 class _Functions(TorchFunctionMode):
     """See torch's functions as they are called, with their arguments."""
 
     def __init__(self, run: Run) -> None:
         super().__init__()
         self.run = run
+        self.all = type(run.watch).called is not Watch.called
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if not self.all and func not in _SEEN:
+            return func(*args, **kwargs)
         name, within = self.run.stack[-1] if self.run.stack else ("", None)
         drawn = draw(func, args, kwargs)
         if drawn is not None and _ours(within):
