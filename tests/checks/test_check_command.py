@@ -282,7 +282,7 @@ def test_text_points_at_the_place():
         assert line == one.source.strip()
         assert one.source[one.column :].startswith(line[caret.index("^") :])
     assert "\x1b[31merror L" in text(FOUND, colour=True)
-    assert text(LIVE).startswith("net.0: error L12 weights-lost: net.0 changes its weight\n    moved: 0.25\n")
+    assert text(LIVE).startswith("net.0: error L12 weights-lost: net.0 changes its weight\n    measured: moved 0.25\n")
 
 
 # Rules, documents, the hook

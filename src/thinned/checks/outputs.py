@@ -26,7 +26,10 @@ def text(found: Findings, *, colour: bool = False) -> str:
         site = f" ({one.site})" if one.file and one.site else ""
         lines.append(f"{_painted(where(one), '1', colour)}{site}: {severity} {one.rule.name}: {one.message}")
         lines += _pointed(one, colour)
-        lines += [f"    {name}: {value}" for name, value in one.evidence]
+        if one.evidence:
+            lines.append(
+                "    measured: " + ", ".join(f"{n} {v if isinstance(v, str) else f'{v:.4g}'}" for n, v in one.evidence)
+            )
         if one.code not in told:
             lines.append(f"    {one.rule.why}")
         lines.append(f"    -> {one.what_to_do}" + ("" if one.code in told else f"  ({one.rule.url})"))
@@ -40,7 +43,8 @@ def where(one: Finding) -> str:
     if not one.file:
         return one.site or "the model"
     cell = f"cell {one.cell}:" if one.cell is not None else ""
-    return f"{one.file}:{cell}{one.line}:{one.column + 1}" if one.line else one.file
+    column = f":{one.column + 1}" if one.source else ""  # a running model shows lines alone
+    return f"{one.file}:{cell}{one.line}{column}" if one.line else one.file
 
 
 def _painted(words: str, code: str, colour: bool) -> str:
