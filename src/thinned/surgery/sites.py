@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,8 @@ class Site:
 
 
 class Sites(tuple[Site, ...]):
-    """All sites of a model, in the order of their first draw. Printed, it is a table; :meth:`save` makes a page of it."""
+    """All sites of a model, in the order of their first draw. Printed, it is a table, with paths from here or the end of
+    them; :meth:`save` makes a page of it."""
 
     __slots__ = ()
 
@@ -74,6 +76,16 @@ class Sites(tuple[Site, ...]):
         return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
+def _short(where: str) -> str:
+    """A place as it is opened from here; elsewhere, the file in its folder."""
+    path, _, line = where.rpartition(":")
+    if not path:
+        return where
+    with contextlib.suppress(ValueError):
+        return f"{Path(path).relative_to(Path.cwd())}:{line}"
+    return f"{Path(*Path(path).parts[-2:])}:{line}"
+
+
 def _shown(site: Site) -> tuple[str, ...]:
     def share(x: float | None) -> str:
         return "" if x is None else f"{x:.3g}"
@@ -84,7 +96,7 @@ def _shown(site: Site) -> tuple[str, ...]:
     name = site.name or "(the model)"
     return (
         name, site.kind, site.function, share(site.rate), share(site.measured), drawn[site.in_train], drawn[site.in_eval],
-        shape, behind, site.where,
+        shape, behind, _short(site.where),
     )  # fmt: skip
 
 
