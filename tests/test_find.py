@@ -171,3 +171,30 @@ def test_compiled_models_are_read_through_and_scripted_ones_refused():
     scripted = torch.jit.script(net)
     with pytest.raises(InputError, match="a scripted model cannot be observed"):
         thinned.find(scripted, torch.ones(2, 3))
+
+
+def test_layers_that_a_pass_leaves_out_are_found():
+    class Skips(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = torch.nn.ModuleList(
+                torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.2)) for _ in range(4)
+            )
+            self.layerdrop = 0.999
+
+        def forward(self, x):
+            for layer in self.layers:
+                if not (self.training and torch.rand(()) < self.layerdrop):
+                    x = layer(x)
+            return x
+
+    torch.manual_seed(0)
+    model = Skips()
+    sites = thinned.find(model, torch.randn(3, 4))
+    found = {site.name: site for site in sites}
+    assert set(found) == {"", *(f"layers.{i}.1" for i in range(4))}
+    assert found[""].calls == 4
+    assert [found[f"layers.{i}.1"].calls for i in range(4)] == [0] * 4
+    assert all(site.in_train and not site.in_eval for site in sites)
+    assert all(0 <= site.flops_behind <= 1 for site in sites)
+    assert model.layerdrop == 0.999

@@ -14,6 +14,7 @@ from torch import nn
 from .._errors import InputError
 from ..nn.host import Host
 from . import page
+from .held import LAYERS, awake, held
 from .observe import Run, left_as_it_was, observing
 from .rates import RATES
 
@@ -105,7 +106,8 @@ def find(model: nn.Module, *inputs: Any, **named: Any) -> Sites:
 
     Seen are calls: layers of torch, of ours and of anybody, ``F.dropout`` and its like, ``scaled_dot_product_attention``,
     ``nn.MultiheadAttention``, LSTM and GRU, raw draws of torch, and ``random`` of Python; by what they do, not by their
-    names. Without inputs the layers are read instead, so that functional calls stay unseen.
+    names. Without inputs the layers are read instead, so that functional calls stay unseen. A model that leaves out layers by
+    a rate of its own (``layerdrop``) is run once more with all of them; a site that only this pass reached has 0 ``calls``.
 
     The model is left as it was: modes, buffers (of batch normalisation too) and the generators of torch and Python; no
     gradients are made. A compiled model is read through. Raises :class:`thinned.InputError` for a scripted one, which
@@ -116,24 +118,32 @@ def find(model: nn.Module, *inputs: Any, **named: Any) -> Sites:
         raise InputError("a scripted model cannot be observed; pass the model that it was made from")
     if not inputs and not named:
         return Sites(_read(model))
-    runs = []
     with left_as_it_was(model), observing(model) as run:
-        for training in (True, False):
+
+        def seen(training: bool) -> Run:
             model.train(training)
             model(*inputs, **named)
-            runs.append(run.taken())
-    return Sites(_merged(*runs))
+            return run.taken()
+
+        train = seen(True)
+        whole = train
+        if any(held(model, LAYERS)):
+            with awake(model):
+                whole = seen(True)
+        return Sites(_merged(train, whole, seen(False)))
 
 
-def _merged(train: Run, evaluation: Run) -> Iterator[Site]:
-    """The sites of both passes; what both saw is one."""
-    for place in [*train.seen, *(p for p in evaluation.seen if p not in train.seen)]:
-        one, run = (train.seen[place], train) if place in train.seen else (evaluation.seen[place], evaluation)
+def _merged(train: Run, whole: Run, evaluation: Run) -> Iterator[Site]:
+    """The sites of all passes; what several saw is one."""
+    for place in dict.fromkeys(p for run in (whole, train, evaluation) for p in run.seen):
+        run = next(run for run in (whole, train, evaluation) if place in run.seen)
+        placed, one = run.seen[place], train.seen.get(place, run.seen[place])
         yield Site(
             one.name, one.module, one.kind, one.function, one.where, one.rate, one.fell / one.of if one.of else None,
-            place in train.seen, place in evaluation.seen, one.shape, one.calls,
-            1.0 - one.parameters_before / run.parameters if run.parameters else None,
-            1.0 - one.flops_before / run.flops if run.flops else None,
+            place in train.seen or place in whole.seen, place in evaluation.seen, one.shape,
+            one.calls if place in train.seen or run is evaluation else 0,
+            1.0 - placed.parameters_before / run.parameters if run.parameters else None,
+            1.0 - placed.flops_before / run.flops if run.flops else None,
         )  # fmt: skip
 
 
