@@ -158,7 +158,7 @@ def test_a_generator_that_moves_is_seen_though_nothing_says_why():
 
 def test_without_inputs_layers_are_read():
     sites = thinned.find(Everything())
-    assert [(s.name, s.rate) for s in sites] == [
+    assert [(s.name, s.rate) for s in sites if not s.where] == [
         ("theirs", 0.3), ("ours", 0.2), ("recurrent", 0.4), ("attend", 0.1), ("path", 0.25)
     ]  # fmt: skip
     assert str(thinned.find(torch.nn.Linear(2, 2))) == "no randomness found"
@@ -198,3 +198,59 @@ def test_layers_that_a_pass_leaves_out_are_found():
     assert all(site.in_train and not site.in_eval for site in sites)
     assert all(0 <= site.flops_behind <= 1 for site in sites)
     assert model.layerdrop == 0.999
+
+
+def helper(x, p, training):
+    return F.dropout(x, p, training) if p else x
+
+
+class Source(torch.nn.Module):
+    """Draws in many spellings; the numbers are those of its places."""
+
+    def __init__(self):
+        super().__init__()
+        self.p, self.always, self.drop = 0.3, True, torch.nn.Dropout(0.1)
+
+    def forward(self, x):
+        x = F.dropout(x)
+        x = F.dropout(x, self.p, self.training)
+        x = F.dropout(x, p=0.2, training=not self.training)
+        x = F.dropout(x, 0.4, training=self.always)
+        x = F.dropout(x, 0.0)
+        x = self.drop(x) * torch.bernoulli(torch.full_like(x, 0.5)) + torch.randn_like(x)
+        if self.training and random.random() < 0.5:
+            return x
+        x = torch.nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=self.p if self.training else 0.0)
+        return self.more(helper(x, 0.7, self.training))
+
+    def more(self, x):
+        return x * x.new_empty(3).bernoulli_(0.5) + F.scaled_dot_product_attention(x, x, x, None, 0.6)
+
+    def unused(self, x):
+        return F.dropout(x, 0.9)
+
+
+def test_without_inputs_source_is_read():
+    line = Source.forward.__code__.co_firstlineno
+    found = [(s.kind, s.function, int(s.where.rpartition(":")[2]) - line, s.rate, s.in_train, s.in_eval)
+             for s in thinned.find(Source()) if s.where]  # fmt: skip
+    after = Source.more.__code__.co_firstlineno - line + 1
+    before = helper.__code__.co_firstlineno - line + 1
+    expected = [
+        ("dropout", "F.dropout", 1, 0.5, True, True),
+        ("dropout", "F.dropout", 2, 0.3, True, False),
+        ("dropout", "F.dropout", 3, 0.2, False, True),
+        ("dropout", "F.dropout", 4, 0.4, True, True),
+        ("dropout", "F.dropout", 5, 0.0, False, False),
+        ("mask", "torch.bernoulli", 6, None, True, False),
+        ("noise", "torch.randn_like", 6, None, True, False),
+        ("python", "random.random", 7, None, True, False),
+        ("attention", "F.scaled_dot_product_attention", 9, 0.3, True, False),
+        ("mask", "torch.Tensor.bernoulli_", after, None, True, False),
+        ("attention", "F.scaled_dot_product_attention", after, 0.6, True, True),
+        ("dropout", "F.dropout", before, None, True, False),
+    ]
+    assert len(found) == len(expected)
+    assert set(found) == set(expected)
+    assert [s.name for s in thinned.find(Source()) if not s.where] == ["drop"]
+    assert {s.where for s in thinned.find(torch.nn.Sequential(Source()))} == {s.where for s in thinned.find(Source())}

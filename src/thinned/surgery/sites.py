@@ -17,6 +17,7 @@ from . import page
 from .held import LAYERS, awake, held
 from .observe import Run, left_as_it_was, observing
 from .rates import RATES
+from .reading import drawings
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,9 @@ def find(model: nn.Module, *inputs: Any, **named: Any) -> Sites:
 
     Seen are calls: layers of torch, of ours and of anybody, ``F.dropout`` and its like, ``scaled_dot_product_attention``,
     ``nn.MultiheadAttention``, LSTM and GRU, raw draws of torch, and ``random`` of Python; by what they do, not by their
-    names. Without inputs the layers are read instead, so that functional calls stay unseen. A model that leaves out layers by
+    names. Without inputs layers are read instead, and the source of the other modules' ``forward``, with the methods and
+    functions that it calls; rates are those that constants and attributes tell, and a site draws in evaluation where the source
+    surely says so. A model that leaves out layers by
     a rate of its own (``layerdrop``) is run once more with all of them; a site that only this pass reached has 0 ``calls``.
 
     The model is left as it was: modes, buffers (of batch normalisation too) and the generators of torch and Python; no
@@ -148,11 +151,28 @@ def _merged(train: Run, whole: Run, evaluation: Run) -> Iterator[Site]:
 
 
 def _read(model: nn.Module) -> Iterator[Site]:
-    """The layers that hold a rate: hosts, dropout by class or name, attention and recurrent networks."""
+    """The layers that hold a rate (hosts, dropout by class or name, attention, recurrent networks), and draws in the source."""
     for name, module in model.named_modules():
         looks = isinstance(module, (Host, nn.modules.dropout._DropoutNd)) or "drop" in type(module).__name__.lower()
         kind = "dropout" if looks else "recurrent" if isinstance(module, nn.RNNBase) else ""
         kind = "attention" if isinstance(module, nn.MultiheadAttention) else kind
+        if kind != "dropout" and not isinstance(module, Host):
+            for d in drawings(module):
+                yield Site(
+                    name,
+                    type(module).__name__,
+                    d.kind,
+                    d.function,
+                    d.where,
+                    d.rate,
+                    None,
+                    d.in_train,
+                    d.in_eval,
+                    None,
+                    0,
+                    None,
+                    None,
+                )
         if not kind:
             continue
         values = (getattr(module, a, None) for a in RATES)
