@@ -7,7 +7,8 @@ small random models of Hugging Face's transformers; no weights are fetched. For 
   runs them; a recurrent network draws once between two layers, so its calls are counted by layers.
 * eval: does ``find`` say that it draws in evaluation, and do two passes differ?
 * strip: with ``thinned.strip(model, *inputs)``, do two training passes of other seeds agree to the bit?
-* undo: after ``insert`` (or what ``--policy`` names) and ``undo()``: parameters, names, hooks and the output to the bit.
+* undo: after ``apply(model, "hidden", ...)`` and ``undo()``: parameters, names, sites and the output to the bit; where a model
+  has no hidden activation, after ``insert`` behind all layers with weights.
 * cost: ``find`` over one forward pass in training, the best of up to five timings of each, taken in turn.
 
 A model that does not build, or takes longer than ``--limit`` seconds, is listed with the reason and counts for nothing.
@@ -226,7 +227,10 @@ def examine(make: Callable[[], Any], policy: str) -> dict[str, Any]:
 
     state = {n: t.clone() for n, t in model.state_dict().items()}
     before = run(3, False)
-    edits = thinned.apply(model, policy, 0.1, *inputs, **named) if policy else thinned.insert(model, 0.1, after=weighted)
+    try:
+        edits, by = thinned.apply(model, policy, *inputs, rate=0.1, **named), policy
+    except thinned.InputError:  # the policy means nothing there, or a functional dropout is there already
+        edits, by = thinned.insert(model, 0.1, after=weighted), "insert"
     same_names = list(model.state_dict()) == list(state)
     drew = len(found(1)) > len(sites)
     edits.undo()
@@ -239,7 +243,7 @@ def examine(make: Callable[[], Any], policy: str) -> dict[str, Any]:
     stripped.undo()
     return {
         "parameters": sum(p.numel() for p in model.parameters()), "sites": len(sites), "calls": calls, "draws": counter.count,
-        "agrees": calls == counter.count, "alarm in eval": says, "eval draws": not quiet, "edits": len(edits),
+        "agrees": calls == counter.count, "alarm in eval": says, "eval draws": not quiet, "edits": len(edits), "by": by,
         "edits drew": drew, "undone": undone, "stripped": still, "find / forward": round(cost, 2),
     }  # fmt: skip
 
@@ -254,7 +258,7 @@ def main() -> None:
     parser.add_argument("library", choices=("timm", "hf"))
     parser.add_argument("--only", default="*", help="families, as a pattern")
     parser.add_argument("--limit", type=int, default=90, help="seconds for one model")
-    parser.add_argument("--policy", default="", help="an automatic policy instead of a dropout after every linear layer")
+    parser.add_argument("--policy", default="hidden", help="the automatic policy that is applied and undone")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     with contextlib.suppress(ImportError):
@@ -279,7 +283,9 @@ def main() -> None:
         "false alarms in eval": sum(r["alarm in eval"] and not r["eval draws"] for r in rows.values()),
         "missed in eval": sum(r["eval draws"] and not r["alarm in eval"] for r in rows.values()),
         "stripped to the bit": sum(r["stripped"] for r in rows.values()),
-        "undone to the bit": sum(r["undone"] for r in rows.values()),
+        "applied and undone to the bit": sum(r["undone"] for r in rows.values()),
+        "by insert instead of the policy": sum(r["by"] != given.policy for r in rows.values()),
+        "new sites drew": sum(r["edits drew"] for r in rows.values()),
         "find / forward, median": statistics.median(costs), "find / forward, largest": max(costs),
         "find at most 3 x": sum(c <= 3 for c in costs),
     }  # fmt: skip
