@@ -7,9 +7,11 @@ small random models of Hugging Face's transformers; no weights are fetched. For 
   runs them; a recurrent network draws once between two layers, so its calls are counted by layers.
 * eval: does ``find`` say that it draws in evaluation, and do two passes differ?
 * strip: with ``thinned.strip(model, *inputs)``, do two training passes of other seeds agree to the bit?
-* undo: after ``apply(model, "hidden", ...)`` and ``undo()``: parameters, names, sites and the output to the bit; where a model
-  has no hidden activation, after ``insert`` behind all layers with weights.
+* undo: after ``apply(model, "hidden", ...)`` and ``undo()``: parameters, names and the output in both modes to the bit; where a
+  model has no hidden activation, after ``insert`` behind all layers with weights.
 * cost: ``find`` over one forward pass in training, the best of up to five timings of each, taken in turn.
+
+Images are the smallest that a model takes, for time; ``--cost`` measures the cost alone, with images as they are meant.
 
 A model that does not build, or takes longer than ``--limit`` seconds, is listed with the reason and counts for nothing.
 """
@@ -72,7 +74,9 @@ def limit(seconds: int) -> Iterator[None]:
         signal.alarm(0)
 
 
-def timm_models() -> Iterator[tuple[str, Callable[[], tuple[torch.nn.Module, tuple[Any, ...], dict[str, Any]]]]]:
+def timm_models(
+    small: bool = True,
+) -> Iterator[tuple[str, Callable[[], tuple[torch.nn.Module, tuple[Any, ...], dict[str, Any]]]]]:
     import timm
 
     def smallest(names: list[str]) -> str:
@@ -84,14 +88,15 @@ def timm_models() -> Iterator[tuple[str, Callable[[], tuple[torch.nn.Module, tup
             continue
 
         def make(name: str = smallest(names)) -> Any:
-            for rates in ({"drop_rate": 0.1, "drop_path_rate": 0.2}, {"drop_rate": 0.1}, {}):
+            rates = ({"drop_rate": 0.1, "drop_path_rate": 0.2}, {"drop_rate": 0.1}, {})
+            for settings in (*({"img_size": s, **rates[0]} for s in (96, 128) if small), *rates):
                 try:
-                    model = timm.create_model(name, num_classes=10, **rates)
+                    model = timm.create_model(name, num_classes=10, **settings)
                     break
-                except TypeError:
+                except (TypeError, AssertionError, RuntimeError, ValueError):
                     continue
             channels, *size = model.pretrained_cfg.get("input_size", (3, 224, 224))
-            for sides in ((96, 96), (128, 128), size):  # the smallest that it takes: most of a minute a model otherwise
+            for sides in (*(((96, 96), (128, 128)) if small else ()), size):
                 x = torch.randn(2, channels, *sides)
                 with torch.no_grad(), contextlib.suppress(AssertionError, RuntimeError, ValueError, IndexError, TypeError):
                     model.eval()(x)
@@ -189,8 +194,8 @@ def weighted(_: str, module: torch.nn.Module) -> bool:
     return module is not None and not list(module.children()) and any(p.dim() > 1 for p in module.parameters(recurse=False))
 
 
-def examine(make: Callable[[], Any], policy: str) -> dict[str, Any]:
-    """All questions for one model."""
+def examine(make: Callable[[], Any], policy: str, cost_alone: bool = False) -> dict[str, Any]:
+    """All questions for one model; or its cost alone."""
     torch.manual_seed(0)
     model, inputs, named = make()
 
@@ -219,24 +224,30 @@ def examine(make: Callable[[], Any], policy: str) -> dict[str, Any]:
         finding.append(time.perf_counter() - between)
         forward.append(between - start)
     cost = min(finding) / min(forward)
+    if cost_alone:
+        return {
+            "forward, ms": round(1e3 * min(forward), 1),
+            "modules": len(list(model.modules())),
+            "find / forward": round(cost, 2),
+        }
     with Counter() as counter:
         run(1, True)
     calls = sum(s.calls * layers_between(model, s) for s in sites if s.in_train and s.kind != "python")
-    quiet = equal(run(1, False), run(2, False))
+    before, trained = run(1, False), run(1, True)
+    quiet = equal(before, run(2, False))
     says = any(s.in_eval for s in sites)
 
     state = {n: t.clone() for n, t in model.state_dict().items()}
-    before = run(3, False)
     try:
         edits, by = thinned.apply(model, policy, *inputs, rate=0.1, **named), policy
     except thinned.InputError:  # the policy means nothing there, or a functional dropout is there already
         edits, by = thinned.insert(model, 0.1, after=weighted), "insert"
     same_names = list(model.state_dict()) == list(state)
-    drew = len(found(1)) > len(sites)
+    drew = not len(edits) or not equal(trained, run(1, True))
     edits.undo()
     after = model.state_dict()
     undone = same_names and list(after) == list(state) and all(torch.equal(after[n], state[n]) for n in state)
-    undone = undone and equal(before, run(3, False)) and len(found(1)) == len(sites)
+    undone = undone and equal(before, run(1, False)) and equal(trained, run(1, True))
 
     stripped = thinned.strip(model, *inputs, **named)
     still = equal(run(4, True), run(5, True))
@@ -258,18 +269,19 @@ def main() -> None:
     parser.add_argument("library", choices=("timm", "hf"))
     parser.add_argument("--only", default="*", help="families, as a pattern")
     parser.add_argument("--limit", type=int, default=90, help="seconds for one model")
+    parser.add_argument("--cost", action="store_true", help="the cost of find alone, with images as they are meant")
     parser.add_argument("--policy", default="hidden", help="the automatic policy that is applied and undone")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     with contextlib.suppress(ImportError):
         import torchvision_cpu  # noqa: F401
     rows, skipped = {}, {}
-    for name, make in timm_models() if given.library == "timm" else huggingface_models():
+    for name, make in timm_models(not given.cost) if given.library == "timm" else huggingface_models():
         if not fnmatch.fnmatch(name, given.only):
             continue
         try:
             with limit(given.limit):
-                rows[name] = row = examine(make, given.policy)
+                rows[name] = row = examine(make, given.policy, given.cost)
             print(f"{name:26s}", *(f"{k} {v}" for k, v in row.items()), sep="  ", flush=True)
         except Exception as error:  # noqa: BLE001
             skipped[name] = f"{type(error).__name__}: {error}"[:200]
@@ -277,21 +289,22 @@ def main() -> None:
     if not rows:
         sys.exit("no model could be examined")
     costs = [r["find / forward"] for r in rows.values()]
-    summary = {
-        "models": len(rows), "not counted": len(skipped),
+    answers = {} if given.cost else {
         "draws agree": sum(r["agrees"] for r in rows.values()),
         "false alarms in eval": sum(r["alarm in eval"] and not r["eval draws"] for r in rows.values()),
         "missed in eval": sum(r["eval draws"] and not r["alarm in eval"] for r in rows.values()),
         "stripped to the bit": sum(r["stripped"] for r in rows.values()),
         "applied and undone to the bit": sum(r["undone"] for r in rows.values()),
         "by insert instead of the policy": sum(r["by"] != given.policy for r in rows.values()),
-        "new sites drew": sum(r["edits drew"] for r in rows.values()),
+        "new sites drew, or none was needed": sum(r["edits drew"] for r in rows.values()),
+    }  # fmt: skip
+    summary = {"models": len(rows), "not counted": len(skipped)} | answers | {
         "find / forward, median": statistics.median(costs), "find / forward, largest": max(costs),
         "find at most 3 x": sum(c <= 3 for c in costs),
     }  # fmt: skip
     print(summary)
     if given.only == "*":
-        keep(f"models-{given.library}", {"summary": summary, "models": rows, "not counted": skipped})
+        keep(f"models-{given.library}" + "-cost" * given.cost, {"summary": summary, "models": rows, "not counted": skipped})
 
 
 if __name__ == "__main__":

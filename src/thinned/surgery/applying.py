@@ -51,15 +51,18 @@ def apply(model: nn.Module, policy: Policy | str | Path, *inputs: Any, rate: flo
     model = plain(model)
     if inputs and rate is None and isinstance(inputs[0], (int, float)):
         raise InputError(f"inputs are the model's; a rate is given by name: rate={inputs[0]}")
+    seen = None
     if isinstance(policy, str) and policy in AUTOMATIC:
-        policy = automatic(policy, model, inputs, named, rate)
+        seen = trace(model, inputs, named) if (inputs or named) and (rate is None or policy != "paper") else None
+        policy = automatic(policy, seen or model, inputs, named, rate)
     else:
         if isinstance(policy, (str, Path)):
             policy = _loaded(policy)
         if not isinstance(policy, Policy):
             raise InputError(f"policy has to be a Policy, a file or one of {', '.join(AUTOMATIC)}, but got {policy!r}")
         policy = policy if rate is None else policy.at(rate)
-    seen = trace(model, inputs, named) if inputs or named else None
+    if seen is None and (inputs or named):
+        seen = trace(model, inputs, named)
     edits: list[_Edit] = []
     try:
         for number, rule in enumerate(policy.rules, 1):

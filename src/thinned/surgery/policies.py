@@ -1,4 +1,4 @@
-"""Where papers put dropout, found in a model by what it does."""
+"""Where papers put dropout, found in a model by what it does; or in what was seen of it, a :class:`Trace`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .policy import Policy
 from .trace import Trace, trace
 
 
-def hidden(model: nn.Module, *inputs: Any, rate: float = 0.5, **named: Any) -> Policy:
+def hidden(model: nn.Module | Trace, *inputs: Any, rate: float = 0.5, **named: Any) -> Policy:
     """Dropout after every hidden activation, modules and functions alike.
 
     Left out are gates (a sigmoid that something is multiplied with), activations that no weights follow, such as an output's,
@@ -30,7 +30,7 @@ def hidden(model: nn.Module, *inputs: Any, rate: float = 0.5, **named: Any) -> P
     return Policy(tuple(rules), (*notes, "after hidden activations: Srivastava et al. 2014"))
 
 
-def head(model: nn.Module, *inputs: Any, rate: float = 0.5, **named: Any) -> Policy:
+def head(model: nn.Module | Trace, *inputs: Any, rate: float = 0.5, **named: Any) -> Policy:
     """Dropout before the last layer with weights, which gives the output; in a model with several heads before each.
 
     Raises :class:`thinned.InputError` where several layers make the output together, as at the end of a residual stream.
@@ -47,7 +47,7 @@ def head(model: nn.Module, *inputs: Any, rate: float = 0.5, **named: Any) -> Pol
     return Policy(tuple(rules), ("before the layer that gives the output: Hinton et al. 2012",))
 
 
-def depth(model: nn.Module, *inputs: Any, rate: float = 0.5, **named: Any) -> Policy:
+def depth(model: nn.Module | Trace, *inputs: Any, rate: float = 0.5, **named: Any) -> Policy:
     """Drop path on every residual branch, more in depth: the branches of block l of L fall with l / L * ``rate``.
 
     A branch is known by what happens to it: it is added to something nearer to the input that it comes of. Branches whose
@@ -64,7 +64,7 @@ def depth(model: nn.Module, *inputs: Any, rate: float = 0.5, **named: Any) -> Po
     return Policy(tuple(rules), (f"residual branches, from {rules[0].rate:g} to {rate:g}: Huang et al. 2016", *in_loops(seen)))
 
 
-def input(model: nn.Module, *inputs: Any, rate: float = 0.2, **named: Any) -> Policy:
+def input(model: nn.Module | Trace, *inputs: Any, rate: float = 0.2, **named: Any) -> Policy:
     """Dropout on the model's input.
 
     Raises :class:`thinned.InputError` where the first input holds whole numbers: drop their embedding instead.
@@ -80,7 +80,7 @@ def input(model: nn.Module, *inputs: Any, rate: float = 0.2, **named: Any) -> Po
     return Policy((rule,), ("on the input: Srivastava et al. 2014",))
 
 
-def paper(model: nn.Module, *inputs: Any, rate: float | None = None, **named: Any) -> Policy:
+def paper(model: nn.Module | Trace, *inputs: Any, rate: float | None = None, **named: Any) -> Policy:
     """What the paper of this kind of network did. ``notes`` say which kind was recognised, by what, and the source.
 
     Graph convolutions: 0.5 before each (Kipf and Welling 2017). Recurrent language models: 0.4 locked in time after the
@@ -98,7 +98,9 @@ def paper(model: nn.Module, *inputs: Any, rate: float | None = None, **named: An
     return families.paper(seen)
 
 
-def _seen(model: nn.Module, inputs: Any, named: dict[str, Any]) -> Trace:
+def _seen(model: nn.Module | Trace, inputs: Any, named: dict[str, Any]) -> Trace:
+    if isinstance(model, Trace):
+        return model
     if not inputs and not named:
         raise InputError('an automatic policy runs the model; pass its inputs: thinned.apply(model, "hidden", x, rate=0.5)')
     return trace(model, inputs, named)
@@ -107,7 +109,7 @@ def _seen(model: nn.Module, inputs: Any, named: dict[str, Any]) -> Trace:
 AUTOMATIC = {"hidden": hidden, "head": head, "depth": depth, "input": input, "paper": paper}
 
 
-def automatic(name: str, model: nn.Module, inputs: Any, named: dict[str, Any], rate: float | None) -> Policy:
+def automatic(name: str, model: nn.Module | Trace, inputs: Any, named: dict[str, Any], rate: float | None) -> Policy:
     """The automatic policy of a name, at a rate or at its own."""
     settings = {} if rate is None else {"rate": probability(rate, "rate")}
     return AUTOMATIC[name](model, *inputs, **settings, **named)
