@@ -243,7 +243,7 @@ def examine(make: Callable[[], Any], policy: str, cost_alone: bool = False) -> d
     except thinned.InputError:  # the policy means nothing there, or a functional dropout is there already
         edits, by = thinned.insert(model, 0.1, after=weighted), "insert"
     same_names = list(model.state_dict()) == list(state)
-    drew = not len(edits) or not equal(trained, run(1, True))
+    drew = not len(edits) or not equal(trained, run(1, True)) or len(found(1)) > len(sites)  # a head of zeros hides it
     edits.undo()
     after = model.state_dict()
     undone = same_names and list(after) == list(state) and all(torch.equal(after[n], state[n]) for n in state)
