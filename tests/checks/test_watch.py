@@ -463,9 +463,10 @@ def test_mlflow_holds_what_was_watched(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tmp_path.as_uri())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # theirs, of the file store
-        mlflow.set_tracking_uri(tmp_path.as_uri())
+        mlflow.set_experiment("watched")
         with mlflow.start_run() as run:
             watch = train(Odd(), 4, log=mlflow)
         metrics = mlflow.get_run(run.info.run_id).data.metrics
