@@ -47,12 +47,11 @@ def gpt():
 
 
 def train(model, folder, callbacks=(), attach=None, rows=None, **options):
-    arguments = transformers.TrainingArguments(
-        **dict(
-            output_dir=str(folder), max_steps=8, per_device_train_batch_size=4, report_to=[], save_strategy="no", seed=1,
-            eval_strategy="steps", eval_steps=4, use_cpu=True, disable_tqdm=True,
-        ) | options
-    )  # fmt: skip
+    usual = {
+        "output_dir": str(folder), "max_steps": 8, "per_device_train_batch_size": 4, "report_to": [], "save_strategy": "no",
+        "seed": 1, "eval_strategy": "steps", "eval_steps": 4, "use_cpu": True, "disable_tqdm": True,
+    }  # fmt: skip
+    arguments = transformers.TrainingArguments(**usual | options)
     rows = data() if rows is None else rows
     trainer = transformers.Trainer(model, arguments, train_dataset=rows, eval_dataset=data(), callbacks=list(callbacks))
     if attach is not None:
@@ -130,10 +129,10 @@ def test_masks_are_the_examples_own(tmp_path):
         thinned.replace(model)
         masks = []
         model.dropout.register_forward_hook(lambda m, a, y, to=masks: to.append(y.detach() == 0) if m.training else None)
-        options = dict(per_device_train_batch_size=size, gradient_accumulation_steps=8 // size, remove_unused_columns=False)
+        options = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 8 // size, "max_steps": 4}
         callbacks = [ThinnedCallback(key=3, samples="sample", check=True), WatchCallback(every=1)]
         callbacks = callbacks if size == 8 else callbacks[::-1]  # who hears first makes no difference
-        train(model, tmp_path, callbacks, rows=Indexed(data(), name="sample"), max_steps=4, **options)
+        train(model, tmp_path, callbacks, rows=Indexed(data(), name="sample"), remove_unused_columns=False, **options)
         own = [m for m in masks if len(m) == size]
         ends.append(model.classifier.weight.detach().clone())
         seen.append(own)

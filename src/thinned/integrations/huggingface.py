@@ -117,8 +117,8 @@ class ThinnedCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
     ``key``: a seed; the masks are then functions of the optimizer step (:func:`thinned.key`), other ones on each rank.
     ``samples``: the name under which batches hold their examples' ids, as ``Indexed(data, name=...)`` of
-    :mod:`thinned.integrations.data` gives them; then masks are the examples' own, on any number of ranks. The Trainer keeps what
-    the model does not know only with ``remove_unused_columns=False``; the ids are taken out before the model is called.
+    :mod:`thinned.integrations.data` gives them; then masks are the examples' own, on any number of ranks. The Trainer keeps
+    what the model does not know only with ``remove_unused_columns=False``; the ids are taken out before the model is called.
     ``schedules``: move rates to ``state.global_step``. ``check``: run ``thinned.check`` on the first batch, and warn of what it
     finds. To sample in prediction is no callback's, which hear of a prediction when it is done: :func:`mc_predict`.
 

@@ -9,7 +9,6 @@ from ..nn.host import Host
 from ..presets import linear_rates
 from .flow import Branch, activations, before_norm, branches, functional, gives_layer, has_layer
 from .policy import At, Rule
-from .rates import rate_of
 from .trace import Trace
 
 
