@@ -134,3 +134,24 @@ def test_one_process_and_two_under_accelerate(tmp_path):
                 torch.testing.assert_close(pair[0][case][i][3], alone[case][i][3])
                 torch.testing.assert_close(pair[1][case][i][3], alone[case][i][3])
         assert (repeated == 0) == drop_last
+
+
+@pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="accelerate is not installed")
+def test_watching_through_accelerates_trackers(tmp_path):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from accelerate import Accelerator
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accelerator = Accelerator(cpu=True, log_with="tensorboard", project_dir=tmp_path)
+    accelerator.init_trackers("watched")
+    net, x = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Dropout(0.5)), torch.randn(8, 3)
+    loss = torch.nn.functional.mse_loss
+    with thinned.watch(net, loss=loss, every=2, log=lambda v: accelerator.log(v, step=v["watch/step"])) as watch:
+        for _ in range(4):
+            loss(net(x), x[:, :2]).backward()
+            watch.step(x, x[:, :2])
+    accelerator.end_training()
+    read = EventAccumulator(str(tmp_path / "watched")).Reload()
+    assert [(e.step, e.value) for e in read.Scalars("watch/loss/eval_mode")] == [
+        (r["step"], pytest.approx(r["eval"])) for r in watch.history
+    ]

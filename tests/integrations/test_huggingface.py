@@ -77,6 +77,19 @@ def test_watched_is_the_same_and_is_logged(tmp_path, accumulate):
     assert not watched._forward_pre_hooks
 
 
+def test_through_report_to(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+    callback = WatchCallback(every=4)
+    train(bert(), tmp_path, attach=callback, report_to=["tensorboard"])
+    read = EventAccumulator(str(tmp_path / "board")).Reload()
+    samples = [r for r in callback.watch.history if r["what"] == "sample"]
+    assert [e.value for e in read.Scalars("train/watch/loss/eval_mode")] == pytest.approx([r["eval"] for r in samples])
+    assert "train/watch/rate/bert.embeddings.dropout" in read.Tags()["scalars"]
+
+
 def test_keys_and_schedules(tmp_path):
     def ours():
         model = bert()

@@ -45,7 +45,7 @@ def loader():
     return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, x[:, :3].argmax(1)), 16)
 
 
-def fit(net, *callbacks, epochs=3, **options):
+def fit(net, *callbacks, epochs=3, logger=None, **options):
     logged = []
 
     class Logger(lightning.pytorch.loggers.logger.Logger):
@@ -57,7 +57,7 @@ def fit(net, *callbacks, epochs=3, **options):
             logged.append((step, metrics))
 
     trainer = lightning.Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=Logger(), callbacks=list(callbacks), enable_progress_bar=False,
+        max_epochs=epochs, accelerator="cpu", logger=logger or Logger(), callbacks=list(callbacks), enable_progress_bar=False,
         enable_model_summary=False, enable_checkpointing=False, log_every_n_steps=1, **options,
     )  # fmt: skip
     trainer.fit(net, loader(), loader())
@@ -84,6 +84,32 @@ def test_watched_is_the_same_and_is_logged():
     other.load_state_dict(callbacks[0].state_dict())
     fit(net, other, epochs=1)
     assert other.watch.steps == 16
+
+
+def test_through_tensorboards_logger(tmp_path):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    callback = WatchCallback(loss=F.cross_entropy, every=4)
+    fit(Net(), callback, epochs=2, logger=lightning.pytorch.loggers.TensorBoardLogger(tmp_path, "runs", "one"))
+    read = EventAccumulator(str(tmp_path / "runs" / "one")).Reload()
+    train = [r["train"] for r in callback.watch.history if r["what"] == "sample"]
+    assert [e.value for e in read.Scalars("watch/loss/train_mode")] == pytest.approx(train)
+    assert [e.step for e in read.Scalars("watch/rate/layers.3")] == [1, 5]
+
+
+def test_through_mlflows_logger(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    callback = WatchCallback(loss=F.cross_entropy, every=4)
+    logger = lightning.pytorch.loggers.MLFlowLogger("watched", tracking_uri=tmp_path.as_uri())
+    fit(Net(), callback, epochs=2, logger=logger)
+    kept = mlflow.MlflowClient(tmp_path.as_uri()).get_metric_history(logger.run_id, "watch/loss/train_mode")
+    assert [(m.step, m.value) for m in kept] == [
+        (step, pytest.approx(r["train"]))
+        for step, r in zip((1, 5), (r for r in callback.watch.history if r["what"] == "sample"), strict=True)
+    ]
 
 
 def test_schedules_and_keys():
