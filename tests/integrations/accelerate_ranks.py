@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 
@@ -54,10 +55,36 @@ def train(ranks: int, drop_last: bool) -> list[tuple[int, torch.Tensor, torch.Te
     return records
 
 
+def trained(ranks: int, folder: str) -> torch.Tensor:
+    """The weights after a few steps of the Trainer of Hugging Face, from batches of 8 in all."""
+    import transformers
+
+    from thinned.integrations.huggingface import ThinnedCallback, WatchCallback
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50}
+    model = transformers.BertForSequenceClassification(transformers.BertConfig(**sizes, hidden_dropout_prob=0.2))
+    made = torch.Generator().manual_seed(1)
+    rows = [{"input_ids": row, "labels": int(row[0] > 25)} for row in torch.randint(0, 50, (32, 8), generator=made)]
+    thinned.expose(model, **transformers.default_data_collator(rows[:2]))
+    thinned.replace(model)
+    arguments = transformers.TrainingArguments(
+        folder, max_steps=4, per_device_train_batch_size=TOGETHER // ranks, report_to=[], save_strategy="no", seed=1,
+        use_cpu=True, disable_tqdm=True, remove_unused_columns=False, learning_rate=0.1, optim="sgd",
+        average_tokens_across_devices=False,  # else the gradient of a loss that is a mean counts once for each rank
+    )  # fmt: skip
+    callbacks = [ThinnedCallback(key=3, samples="sample"), WatchCallback(every=2)]
+    transformers.Trainer(model, arguments, train_dataset=Indexed(rows, name="sample"), callbacks=callbacks).train()
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
 def main(rank: int, ranks: int, store: str, out: str) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks)
-    torch.save([train(ranks, drop_last) for drop_last in (True, False)], f"{out}.{rank}")
+    seen = {"batches": [train(ranks, drop_last) for drop_last in (True, False)]}
+    if importlib.util.find_spec("transformers"):
+        seen["weights"] = trained(ranks, out)
+    torch.save(seen, f"{out}.{rank}")
     dist.barrier()
     dist.destroy_process_group()
 
