@@ -156,10 +156,15 @@ def test_masks_are_the_examples_own(tmp_path):
     assert not torch.equal(ends[0], bert().classifier.weight)
     together = {tuple(row.tolist()) for m in seen[0] for row in m}
     assert {tuple(row.tolist()) for m in seen[1] for row in m} <= together
+    again = [ThinnedCallback(key=3, samples="sample", check=True), WatchCallback(every=1)]
     plain = bert()
     thinned.replace(plain)
     with pytest.raises(thinned.InputError, match="samples='sample' has to be among the inputs"):
-        train(plain, tmp_path, [ThinnedCallback(key=3, samples="sample")])
+        train(plain, tmp_path, again)
+    options = {"per_device_train_batch_size": 8, "max_steps": 4, "remove_unused_columns": False}
+    train(plain, tmp_path, again, rows=Indexed(data(), name="sample"), **options)  # an error before leaves nothing behind
+    assert torch.equal(plain.classifier.weight, ends[0])
+    assert not plain._forward_pre_hooks
     with pytest.raises(thinned.InputError, match="samples needs a key"):
         ThinnedCallback(samples="sample")
 

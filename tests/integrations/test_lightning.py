@@ -130,6 +130,24 @@ def test_schedules_and_keys():
         thinned.key_of(net)
 
 
+def test_a_fit_after_an_error():
+    class Failing(Net):
+        fails = True
+
+        def training_step(self, batch, index):
+            if self.fails:
+                raise RuntimeError("out of memory")
+            return super().training_step(batch, index)
+
+    callback, net = ThinnedCallback(key=3), Failing()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fit(net, callback, epochs=1)
+    net.fails = False
+    fit(net, callback, epochs=1)
+    with pytest.raises(thinned.InputError, match="no key"):
+        thinned.key_of(net)
+
+
 def test_sampling_in_prediction():
     for on in (True, False):
         trainer, _ = fit(Net(), ThinnedCallback(sampling=on), epochs=1)

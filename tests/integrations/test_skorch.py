@@ -86,6 +86,24 @@ def test_keys_schedules_and_clones():
     assert (both.callbacks[0].key, both.callbacks[1].every) == (3, 5)
 
 
+def test_a_fit_after_an_error():
+    class Failing(Net):
+        fails = True
+
+        def forward(self, x):
+            if self.fails:
+                raise RuntimeError("out of memory")
+            return super().forward(x)
+
+    net = skorch.NeuralNetClassifier(Failing, max_epochs=1, verbose=0, callbacks=[ThinnedCallback(key=3)]).initialize()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        net.partial_fit(*data())
+    Failing.fails = False
+    net.partial_fit(*data())
+    with pytest.raises(thinned.InputError, match="no key"):
+        thinned.key_of(net.module_)
+
+
 class Leaky(Net):
     def forward(self, x, more=0.0):
         return super().forward(F.dropout(x, 0.2) + more)

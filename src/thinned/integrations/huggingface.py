@@ -88,6 +88,7 @@ class WatchCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         self._trainer.log({name: v for name, v in values.items() if not name.startswith(("watch/gradient", "watch/step"))})
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._end()  # of a training that an error ended
         self._inputs = _Inputs(kwargs["model"])
         own = self.options.get("log")
         sinks = list(own) if isinstance(own, (list, tuple)) else [] if own is None else [own]
@@ -106,6 +107,9 @@ class WatchCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
             self.watch.validated(metrics["eval_loss"])
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._end()
+
+    def _end(self) -> None:
         if self._inputs is not None:
             self._inputs.close()
         if self.watch is not None:
@@ -135,6 +139,7 @@ class ThinnedCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         self._inputs: _Inputs | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._end()  # of a training that an error ended, as auto_find_batch_size catches it
         if self.seed is not None:
             self._key = key(kwargs["model"], self.seed + (0 if self.samples else args.process_index))
         if self.samples is not None:
@@ -159,6 +164,9 @@ class ThinnedCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
             warnings.warn(str(self.findings), stacklevel=2)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._end()
+
+    def _end(self) -> None:
         if self._key is not None:
             self._key.remove()
             self._key = None

@@ -110,6 +110,7 @@ class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
         self._predicting = ExitStack()
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        self.on_fit_end(trainer, pl_module)  # of a fit that an error ended
         if self.seed is not None:
             self._key = key(pl_module, self.seed + (0 if self.samples else trainer.global_rank))
         self._last = None

@@ -74,9 +74,11 @@ class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
     def initialize(self) -> ThinnedCallback:
         self.step_ = 0
         self.findings_: Any = None
+        self.key_: Any = None
         return self
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        self.on_train_end(net)  # of a fit that an error ended
         self.key_ = None if self.key is None else key(net.module_, self.key)
 
     def on_batch_begin(self, net: Any, batch: Any = None, training: Any = None, **kwargs: Any) -> None:
