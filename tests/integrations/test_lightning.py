@@ -153,6 +153,11 @@ def test_sampling_in_prediction():
         trainer, _ = fit(Net(), ThinnedCallback(sampling=on), epochs=1)
         first, second = (torch.cat(trainer.predict(trainer.lightning_module, loader())) for _ in range(2))
         assert torch.equal(first, second) != on
+    net = Net()
+    net.layers[3] = nn.Dropout(0.5)
+    trainer, _ = fit(net, ThinnedCallback(sampling=True), epochs=1)
+    with pytest.raises(thinned.InputError, match="sampling=True needs dropout of ours"):
+        trainer.predict(net, loader())
 
 
 class Leaky(Net):
