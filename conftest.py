@@ -12,5 +12,8 @@ if importlib.util.find_spec("keras") is None:
 elif "KERAS_BACKEND" not in os.environ:
     os.environ["KERAS_BACKEND"] = next(name for name, package in BACKENDS.items() if importlib.util.find_spec(package))
 
+if importlib.util.find_spec("skorch") is None:
+    collect_ignore = ["src/thinned/integrations/skorch.py"]
+
 if importlib.util.find_spec("tensorflow") and importlib.util.find_spec("triton"):
     import triton  # noqa: F401  # before TensorFlow: the other way round their two LLVMs end the process

@@ -46,6 +46,7 @@ PACKAGES = {
     "lightning": {"integrations"},
     "pytorch_lightning": {"integrations"},
     "transformers": {"integrations"},
+    "skorch": {"integrations"},
     "keras": {"integrations", "engines.keras", "keras"},
 }
 STDLIB = set(__import__("sys").stdlib_module_names)

@@ -10,13 +10,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("surgery.md", "thinning.md")  # whose blocks go on from one another
-COUNTS = {"README.md": 7, "docs/checks-live.md": 1, "docs/watch.md": 4}
+COUNTS = {"README.md": 7, "docs/checks-live.md": 1, "docs/integrations.md": 7, "docs/watch.md": 4}
 BLOCKS = {
     f"{page} block {number + 1}": block
     for page in COUNTS
     for number, block in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S))
 }
-EXTRAS = ("lightning", "transformers", "keras")
+EXTRAS = ("lightning", "transformers", "keras", "accelerate", "skorch", "timm", "torchvision")
 
 
 @pytest.mark.parametrize("name", BLOCKS)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import io
 import json
+import posixpath
 import random
+import re
+import warnings
 
 import numpy as np
 import pytest
@@ -406,6 +409,69 @@ def test_sinks():
     assert len(got) == 2 * len(called) == 6
     with pytest.raises(thinned.InputError, match="log has to have"):
         thinned.watch(net, log=3)
+
+
+class Odd(nn.Module):
+    """Names that loggers refuse: places in code, the model itself, two that differ in an illegal sign alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict({"a:b": nn.Dropout(0.5), "a_b": nn.Dropout(0.25), "/ä": nn.Dropout(0.1)})
+        self.fc = nn.Linear(10, 3)
+        self.bias = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x):
+        for layer in self.layers.values():
+            x = layer(x)
+        return F.dropout(self.fc(x), 0.2, self.training) + self.bias
+
+
+def mlflow_refuses(name):
+    """MLflow's rule on its strictest system: signs, and a path that is written in one way alone."""
+    return not re.fullmatch(r"[/A-Za-z0-9_.\- ]+", name) or posixpath.normpath(name) != name or name.startswith(("..", "/"))
+
+
+def test_names_are_legal_for_every_logger():
+    values, net = [], Odd()
+    train(net, 1, log=values.append)
+    assert not [name for name in values[0] if mlflow_refuses(name)]
+    rates = {name: value for name, value in values[0].items() if name.startswith("watch/rate/")}
+    assert rates["watch/rate/layers.a_b"] == pytest.approx(0.25, abs=0.15)  # the legal name keeps its value
+    assert rates["watch/rate/layers.a_b_"] == pytest.approx(0.5, abs=0.15)
+    assert "watch/rate/layers.__" in rates
+    assert len(rates) == 4
+    assert any(re.match(r"watch/rate/_the model_ .*dropout test_watch.py_\d+$", name) for name in rates)
+    assert {"watch/gradient/fc", "watch/gradient/_the model_"} <= values[0].keys()
+
+
+def test_tensorboard_holds_what_was_watched(tmp_path):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with train(Odd(), 4, log=str(tmp_path)) as watch:
+        watch.validated(0.5)
+    read = EventAccumulator(str(tmp_path)).Reload()
+    losses = [(event.step, event.value) for event in read.Scalars("watch/loss/train_mode")]
+    samples = [r for r in watch.history if r["what"] == "sample"]
+    assert losses == [(r["step"], pytest.approx(r["train"])) for r in samples]
+    assert [(e.step, e.value) for e in read.Scalars("watch/loss/validation")] == [(4, 0.5)]
+    assert sum(tag.startswith("watch/rate/") for tag in read.Tags()["scalars"]) == 4
+
+
+def test_mlflow_holds_what_was_watched(tmp_path, monkeypatch):
+    """The package itself, on a folder."""
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tmp_path.as_uri())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # theirs, of the file store
+        mlflow.set_experiment("watched")
+        with mlflow.start_run() as run:
+            watch = train(Odd(), 4, log=mlflow)
+        metrics = mlflow.get_run(run.info.run_id).data.metrics
+    assert metrics["watch/loss/train_mode"] == pytest.approx(watch.history[-1]["train"])
+    assert sum(name.startswith("watch/rate/") for name in metrics) == 4
 
 
 def test_inputs_of_many_kinds():

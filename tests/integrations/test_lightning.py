@@ -45,7 +45,7 @@ def loader():
     return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, x[:, :3].argmax(1)), 16)
 
 
-def fit(net, *callbacks, epochs=3, **options):
+def fit(net, *callbacks, epochs=3, logger=None, **options):
     logged = []
 
     class Logger(lightning.pytorch.loggers.logger.Logger):
@@ -57,7 +57,7 @@ def fit(net, *callbacks, epochs=3, **options):
             logged.append((step, metrics))
 
     trainer = lightning.Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=Logger(), callbacks=list(callbacks), enable_progress_bar=False,
+        max_epochs=epochs, accelerator="cpu", logger=logger or Logger(), callbacks=list(callbacks), enable_progress_bar=False,
         enable_model_summary=False, enable_checkpointing=False, log_every_n_steps=1, **options,
     )  # fmt: skip
     trainer.fit(net, loader(), loader())
@@ -86,6 +86,32 @@ def test_watched_is_the_same_and_is_logged():
     assert other.watch.steps == 16
 
 
+def test_through_tensorboards_logger(tmp_path):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    callback = WatchCallback(loss=F.cross_entropy, every=4)
+    fit(Net(), callback, epochs=2, logger=lightning.pytorch.loggers.TensorBoardLogger(tmp_path, "runs", "one"))
+    read = EventAccumulator(str(tmp_path / "runs" / "one")).Reload()
+    train = [r["train"] for r in callback.watch.history if r["what"] == "sample"]
+    assert [e.value for e in read.Scalars("watch/loss/train_mode")] == pytest.approx(train)
+    assert [e.step for e in read.Scalars("watch/rate/layers.3")] == [1, 5]
+
+
+def test_through_mlflows_logger(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    callback = WatchCallback(loss=F.cross_entropy, every=4)
+    logger = lightning.pytorch.loggers.MLFlowLogger("watched", tracking_uri=tmp_path.as_uri())
+    fit(Net(), callback, epochs=2, logger=logger)
+    kept = mlflow.MlflowClient(tmp_path.as_uri()).get_metric_history(logger.run_id, "watch/loss/train_mode")
+    assert [(m.step, m.value) for m in kept] == [
+        (step, pytest.approx(r["train"]))
+        for step, r in zip((1, 5), (r for r in callback.watch.history if r["what"] == "sample"), strict=True)
+    ]
+
+
 def test_schedules_and_keys():
     net = Net(thinned.algebra.schedule.Linear(0.0, 0.4, 8))
     fit(net, ThinnedCallback(), epochs=3)
@@ -104,11 +130,34 @@ def test_schedules_and_keys():
         thinned.key_of(net)
 
 
+def test_a_fit_after_an_error():
+    class Failing(Net):
+        fails = True
+
+        def training_step(self, batch, index):
+            if self.fails:
+                raise RuntimeError("out of memory")
+            return super().training_step(batch, index)
+
+    callback, net = ThinnedCallback(key=3), Failing()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fit(net, callback, epochs=1)
+    net.fails = False
+    fit(net, callback, epochs=1)
+    with pytest.raises(thinned.InputError, match="no key"):
+        thinned.key_of(net)
+
+
 def test_sampling_in_prediction():
     for on in (True, False):
         trainer, _ = fit(Net(), ThinnedCallback(sampling=on), epochs=1)
         first, second = (torch.cat(trainer.predict(trainer.lightning_module, loader())) for _ in range(2))
         assert torch.equal(first, second) != on
+    net = Net()
+    net.layers[3] = nn.Dropout(0.5)
+    trainer, _ = fit(net, ThinnedCallback(sampling=True), epochs=1)
+    with pytest.raises(thinned.InputError, match="sampling=True needs dropout of ours"):
+        trainer.predict(net, loader())
 
 
 class Leaky(Net):

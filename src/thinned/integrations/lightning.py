@@ -7,10 +7,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+from .._errors import InputError
 from .._optional import missing
 from ..checks.live import check
 from ..checks.watch import Watch, watch
 from ..nn import key, sampling, step
+from ..nn.host import hosts
 
 try:
     from lightning.pytorch.callbacks import Callback
@@ -90,7 +92,7 @@ class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
     ``samples``: a function of the batch that gives its examples' ids; then masks are the examples' own, on any number of
     ranks. ``schedules``: move rates to ``trainer.global_step``. ``check``: run ``thinned.check`` on the first batch, and warn
     of what it finds; ``unpack`` gives the model's inputs of a batch (default: all but the last of a tuple). ``sampling``:
-    layers draw in ``trainer.predict`` too.
+    our layers draw in ``trainer.predict`` too; raises :class:`thinned.InputError` there where the module has none.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
         self._predicting = ExitStack()
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        self.on_fit_end(trainer, pl_module)  # of a fit that an error ended
         if self.seed is not None:
             self._key = key(pl_module, self.seed + (0 if self.samples else trainer.global_rank))
         self._last = None
@@ -138,6 +141,8 @@ class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
         if self.sampling:
+            if not any(True for _ in hosts(pl_module)):
+                raise InputError("sampling=True needs dropout of ours in the module; call thinned.replace(module) first")
             self._predicting.enter_context(sampling(pl_module))
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:

@@ -32,7 +32,8 @@ _NORMS = {F.batch_norm, torch.batch_norm, F.instance_norm}
 class Branch:
     """A residual branch. ``block``: the module in whose code it is added. ``module``: what gives it alone, or None, where the
     sum is the only place. ``where``: as a rule has it. ``call``: its side of the sum. ``stream``: what it is added to.
-    ``turn``: how often this sum had been done before, as in a loop; ``times``: how often it is in all.
+    ``turn``: how often this sum had been done before, as in a loop; ``times``: how often it is in all. ``layers``: dropout
+    layers whose result the branch ends with, such as the last one within ``module``.
     """
 
     block: str
@@ -42,6 +43,7 @@ class Branch:
     call: At
     stream: Value
     times: int = 1
+    layers: tuple[str, ...] = ()
 
 
 def activations(seen: Trace) -> list[tuple[At, Value]]:
@@ -153,6 +155,7 @@ def branches(seen: Trace) -> list[Branch]:
     """Residual branches in order: of the two sides of a sum, the one with more layers since both were one value."""
     found: dict[tuple[str, At], Branch] = {}
     sums: dict[str, int] = {}
+    ends: dict[str, int] = {}
     turns: dict[At, int] = {}
     for event in seen.events:
         side = _branch_side(seen, event) if event.key[0] in _ADDS and event.module is not None else None
@@ -164,12 +167,19 @@ def branches(seen: Trace) -> list[Branch]:
         module = value.outputs_of[-1] if value.outputs_of else None
         if module is not None:
             sums[module] = sums.get(module, 0) + 1
+        for name in value.outputs_of:
+            ends[name] = ends.get(name, 0) + 1
         call = At("call", block, event.key[0], seen.number_of(event), side)
         where = call if module is None else At("name", module)
         turn = turns[call] = turns.get(call, -1) + 1
-        found.setdefault((block, where), Branch(block, turn, module, where, call, stream))
+        layers = tuple(name for name in value.outputs_of if rated(seen, name))
+        found.setdefault((block, where), Branch(block, turn, module, where, call, stream, layers=layers))
     whole = [b for b in found.values() if b.module is None or sums[b.module] == seen.calls[b.module]]
-    return [replace(b, times=sums[b.module] if b.module else turns[b.call] + 1) for b in whole]
+    own = [tuple(n for n in b.layers if ends[n] == seen.calls[n]) for b in whole]
+    return [
+        replace(b, times=sums[b.module] if b.module else turns[b.call] + 1, layers=layers)
+        for b, layers in zip(whole, own, strict=True)
+    ]
 
 
 def _branch_side(seen: Trace, event: Event) -> int | None:

@@ -9,7 +9,6 @@ from ..nn.host import Host
 from ..presets import linear_rates
 from .flow import Branch, activations, before_norm, branches, functional, gives_layer, has_layer
 from .policy import At, Rule
-from .rates import rate_of
 from .trace import Trace
 
 
@@ -65,12 +64,13 @@ def in_loops(seen: Trace) -> list[str]:
 
 
 def on_branch(seen: Trace, branch: Branch, rate: float, drop: str | None) -> Rule:
-    """A layer at a branch's end, or the rate of the one that is there."""
+    """A layer at a branch's end, or the rate of the one that is there, also as the last one within the branch's module."""
+    there = [n for n in branch.layers if drop is None or _is_path(seen.model.get_submodule(n))]
+    if there:
+        return Rule("set rate", At("name", there[-1]), rate)
     if branch.module is None:
         return Rule("insert before", branch.where, rate, drop)
     module = seen.model.get_submodule(branch.module)
-    if rate_of(module) is not None and (drop is None or _is_path(module)):
-        return Rule("set rate", At("name", branch.module), rate)
     if isinstance(module, Host):  # another kind of dropout of ours: the sum is the place
         return Rule("insert before", branch.call, rate, drop)
     return Rule("insert after", branch.where, rate, drop)

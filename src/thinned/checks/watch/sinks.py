@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..._errors import InputError
 from ..._optional import missing
 
 Send = Callable[[dict[str, float], int], Any]
+_ILLEGAL = re.compile(r"[^A-Za-z0-9_\-. ]")  # in a layer's part of a name; a "/" would be a path of its own
 
 
 class Sinks:
@@ -42,7 +44,11 @@ class Sinks:
 
 
 def scalars(record: dict[str, Any]) -> dict[str, float]:
-    """A record as flat names and numbers, such as "watch/rate/fc1.drop"."""
+    """A record as flat names and numbers, such as "watch/rate/fc1.drop".
+
+    Names hold ASCII letters, digits, "_", "-", ".", "/" and spaces alone, which is all that MLflow takes on every system;
+    what else a layer's name holds becomes "_", and names that are then equal are told apart by "_" at the end.
+    """
     if record["what"] == "validation":
         return {"watch/loss/validation": record["loss"]}
     found = {
@@ -50,11 +56,28 @@ def scalars(record: dict[str, Any]) -> dict[str, float]:
         "watch/loss/train_mode": record["train"],
         "watch/loss/eval_mode": record["eval"],
     }
-    found |= {f"watch/rate/{name}": rate["realised"] for name, rate in record["rates"].items()}
-    found |= {f"watch/dead/{name}": dead / of for name, (dead, of) in record["dead"].items() if of}
-    found |= {f"watch/shift/{name}": shift["ratio"] for name, shift in record["shift"].items()}
-    found |= {f"watch/gradient/{name}": g for name, g in record["gradients"].items()}
+    of_layers: dict[str, dict[str, Any]] = {
+        "rate": {name: rate["realised"] for name, rate in record["rates"].items()},
+        "dead": {name: dead / of for name, (dead, of) in record["dead"].items() if of},
+        "shift": {name: shift["ratio"] for name, shift in record["shift"].items()},
+        "gradient": record["gradients"],
+    }
+    for what, values in of_layers.items():
+        names = _legal(values)
+        found |= {f"watch/{what}/{names[layer]}": value for layer, value in values.items()}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _legal(layers: Iterable[str]) -> dict[str, str]:
+    """Each layer's name as loggers take it. Names that are legal stay what they are."""
+    made = {layer: layer for layer in layers if not _ILLEGAL.search(layer)}
+    for layer in layers:
+        if layer not in made:
+            name = _ILLEGAL.sub("_", layer)
+            while name in made.values():
+                name += "_"
+            made[layer] = name
+    return made
 
 
 def _send(sink: Any, opened: list[Callable[[], Any]]) -> Send:
