@@ -62,12 +62,13 @@ def test_equals_the_readable_kernels(dtype):
         layouts = [x, x.transpose(0, -1).contiguous().transpose(0, -1), x[:, :1].expand(shape)]
         if len(shape) == 4:
             layouts.append(x.contiguous(memory_format=torch.channels_last))
-        elif not GPU and dtype != torch.float32:  # the interpreter takes 0.2 s a launch
+        elif not GPU and dtype != torch.float32:
             continue
         if not GPU and (len(shape) != 4 or dtype != torch.float32):
             layouts = layouts[:1]
         for given in layouts:
-            for noise in noises(given):
+            some = 1 if GPU or (given is x and len(shape) == 4) else 3  # the interpreter takes 0.2 s a launch
+            for noise in list(noises(given))[::some]:
                 tolerance = 1e-5 if dtype.itemsize > 2 else 2 * torch.finfo(dtype).eps
                 plain = noise[5] == 0 and noise[0][2] == 0  # one product: equal to the bit, but the interpreter cuts bfloat16
                 exact = plain and (GPU or dtype != torch.bfloat16)

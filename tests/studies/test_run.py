@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 
 import pandas as pd
@@ -80,14 +81,14 @@ def test_a_run_that_stops_anywhere_is_resumed_to_the_same_numbers(data, whole, t
 
 def test_sigkill_at_random_moments(tmp_path):
     """A real process, killed three times with SIGKILL, ends with the table of one that was not; no worker outlives it."""
-    arguments = [sys.executable, "-m", "thinned", "study", "--quick", "--arms", "dropout,l2", "--rows", "150", "--epochs", "12"]
+    arguments = [sys.executable, "-m", "thinned", "study", "--quick", "--arms", "dropout,l2", "--rows", "120", "--epochs", "8"]
     arguments += ["--folds", "2", "--jobs", "2"]
     rng = random.Random(0)
     killed = tmp_path / "killed"
     for _ in range(3):
         extra = ["--out", str(killed), *(["--resume"] if (killed / "study.json").exists() else [])]
         process = subprocess.Popen([*arguments, *extra], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(rng.uniform(4, 9))
+        time.sleep(rng.uniform(3, 7))
         process.send_signal(signal.SIGKILL)
         process.wait()
     extra = ["--resume"] if (killed / "study.json").exists() else []
@@ -330,6 +331,25 @@ def test_worker_passes_errors_on(data):
     tasks = [work.Task("0", 0, "", replace(chunk, jobs=jobs), SMALL)] * 2
     with pytest.raises(InputError, match="label_smoothing is for classification"):
         pool.perform(tasks, table, 2, lambda: True, lambda *_: None)
+
+
+def test_an_interrupt_that_python_loses_is_one(data):
+    """One that comes within a finalizer raises nothing there; the next event ends the study."""
+    folds = splits(data, 2, 1, 0)
+    chunk = chunks(SMALL, folds, 2e-3)[0]
+    tasks = [work.Task(str(i), 0, "", chunk, SMALL) for i in range(2)]
+    heard = []
+
+    def listen(kind, task, value):
+        heard.append(kind)
+        if len(heard) == 1:
+            with suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        pool.perform(tasks, folds, 2, lambda: True, listen)
+    assert len(heard) == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_smaller_sets_are_repeated_with_ids_of_their_own(data):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import pickle
 import queue
+import signal
 import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from .._errors import InputError
@@ -55,19 +56,22 @@ def perform(tasks: Sequence[Task], splits: Sequence[Split], jobs: int, more: Cal
     ]
     threads = [threading.Thread(target=_drive, args=(w, waiting, splits, events, more), daemon=True) for w in workers]
     try:
-        for thread in threads:
-            thread.start()
-        ended = 0
-        while ended < len(workers):
-            kind, task, value = events.get()
-            if kind == "ended":
-                ended += 1
-            elif kind == "input error":
-                raise InputError(value)
-            elif kind == "failed":
-                raise RuntimeError(value)
-            else:
-                listen(kind, task, value)
+        with _interrupts() as interrupted:
+            for thread in threads:
+                thread.start()
+            ended = 0
+            while ended < len(workers):
+                kind, task, value = events.get()
+                if interrupted:
+                    raise KeyboardInterrupt
+                if kind == "ended":
+                    ended += 1
+                elif kind == "input error":
+                    raise InputError(value)
+                elif kind == "failed":
+                    raise RuntimeError(value)
+                else:
+                    listen(kind, task, value)
     finally:
         for worker in workers:
             worker.kill()
@@ -79,6 +83,26 @@ def perform(tasks: Sequence[Task], splits: Sequence[Split], jobs: int, more: Cal
                 if pipe is not None:
                     with suppress(BrokenPipeError):  # what was still to be written has nobody to read it
                         pipe.close()
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Within: what is yielded holds the interrupts so far. Python loses the exception of one that comes within a finalizer."""
+    seen: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield seen
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        seen.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _drive(
