@@ -172,7 +172,7 @@ def test_masks_are_the_examples_own(tmp_path):
 def test_sampling_in_prediction(tmp_path):
     model = bert()
     trainer = train(model, tmp_path, max_steps=1)
-    with pytest.raises(thinned.InputError, match="dropout of ours to sample"):
+    with pytest.raises(thinned.InputError, match="mc_predict needs dropout of ours"):
         mc_predict(trainer, data())
     thinned.replace(model)
     with pytest.raises(thinned.InputError, match="passes"):

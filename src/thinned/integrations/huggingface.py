@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 from .._errors import InputError, whole
 from .._optional import missing
-from ..checks.live import check
 from ..checks.watch import Watch, watch
 from ..nn import key, sampling, step
-from ..nn.host import hosts
+from .shared import checked, needs_ours, sinks
 
 try:
     from transformers import TrainerCallback
@@ -90,10 +88,8 @@ class WatchCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._end()  # of a training that an error ended
         self._inputs = _Inputs(kwargs["model"])
-        own = self.options.get("log")
-        sinks = list(own) if isinstance(own, (list, tuple)) else [] if own is None else [own]
-        sinks += [] if self._trainer is None else [self._log]
-        self.watch = watch(kwargs["model"], **{**self.options, "log": sinks})
+        through = [] if self._trainer is None else [self._log]
+        self.watch = watch(kwargs["model"], **{**self.options, "log": sinks(self.options.get("log"), *through)})
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Gradients still stand here."""
@@ -158,10 +154,8 @@ class ThinnedCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._inputs is None or self._inputs.named is None or self.findings is not None:
             return
-        self.findings = check(kwargs["model"], *self._inputs.args, **self._inputs.named)
+        self.findings = checked(kwargs["model"], self._inputs.args, self._inputs.named)
         self._inputs.close()
-        if self.findings:
-            warnings.warn(str(self.findings), stacklevel=2)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._end()
@@ -187,7 +181,6 @@ def mc_predict(trainer: Any, data: Any, passes: int = 20) -> list[Any]:
     Raises :class:`thinned.InputError` for less than one pass, and for a model in which nothing of ours draws.
     """
     passes = whole(passes, "passes", 1)
-    if not any(True for _ in hosts(trainer.model)):
-        raise InputError("the trainer's model has to hold dropout of ours to sample; call thinned.replace(model) first")
+    needs_ours(trainer.model, "mc_predict")
     with sampling(trainer.model):
         return [trainer.predict(data) for _ in range(passes)]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from .._errors import InputError
 from .._optional import missing
-from ..checks.live import check
 from ..checks.watch import Watch, watch
 from ..nn import key, sampling, step
-from ..nn.host import hosts
+from .shared import checked, needs_ours, sinks
 
 try:
     from lightning.pytorch.callbacks import Callback
@@ -57,9 +54,7 @@ class WatchCallback(Callback):  # type: ignore[misc, unused-ignore]
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step)
 
-        own = self.options.get("log")
-        sinks = [log, *(own if isinstance(own, (list, tuple)) else [] if own is None else [own])]
-        self.watch = watch(pl_module, loss=self.loss, **{**self.options, "log": sinks})
+        self.watch = watch(pl_module, loss=self.loss, **{**self.options, "log": sinks(self.options.get("log"), log)})
         if self._state is not None:
             self.watch.load_state_dict(self._state)
 
@@ -130,9 +125,7 @@ class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
     def _checked(self, model: Any, batch: Any) -> None:
         given = self.unpack(batch) if self.unpack else batch[:-1] if isinstance(batch, (tuple, list)) else batch
         args, named = inputs_of(given)
-        self.findings = check(model, *args, **named)
-        if self.findings:
-            warnings.warn(str(self.findings), stacklevel=2)
+        self.findings = checked(model, args, named)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         if self._key is not None:
@@ -141,8 +134,7 @@ class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
         if self.sampling:
-            if not any(True for _ in hosts(pl_module)):
-                raise InputError("sampling=True needs dropout of ours in the module; call thinned.replace(module) first")
+            needs_ours(pl_module, "sampling=True")
             self._predicting.enter_context(sampling(pl_module))
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from .._optional import missing
-from ..checks.live import check
 from ..checks.watch import Watch, watch
 from ..nn import key, step
+from .shared import checked
 
 try:
     from skorch.callbacks import Callback
@@ -95,9 +94,7 @@ class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
     def _checked(self, net: Any, batch: Any) -> None:
         args, named = inputs_of(net, unpack_data(batch)[0])
         net.module_.train()  # as the net does for this batch in a moment
-        self.findings_ = check(net.module_, *args, **named)
-        if self.findings_:
-            warnings.warn(str(self.findings_), stacklevel=2)
+        self.findings_ = checked(net.module_, args, named)
 
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         if self.key_ is not None:

@@ -27,44 +27,6 @@ class DropoutRegressor(RegressorMixin, DropoutEstimator):
     ((2,), True)
     """
 
-    def __init__(
-        self,
-        hidden_layer_sizes: Any = (256, 256),
-        *,
-        dropout: Any = 0.5,
-        input_dropout: Any = 0.0,
-        activation: str = "relu",
-        solver: str = "adam",
-        alpha: float = 0.0001,
-        l1: float = 0.0,
-        max_norm: float | None = None,
-        batch_size: int | str = "auto",
-        learning_rate_init: float = 0.001,
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        verbose: Any = False,
-        warm_start: bool = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: float = 10,
-        mc_samples: int = 0,
-    ) -> None:
-        super().__init__(
-            hidden_layer_sizes, dropout=dropout, input_dropout=input_dropout, activation=activation, solver=solver,
-            alpha=alpha, l1=l1, max_norm=max_norm, batch_size=batch_size, learning_rate_init=learning_rate_init,
-            max_iter=max_iter, shuffle=shuffle, random_state=random_state, tol=tol, verbose=verbose, warm_start=warm_start,
-            momentum=momentum, nesterovs_momentum=nesterovs_momentum, early_stopping=early_stopping,
-            validation_fraction=validation_fraction, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon,
-            n_iter_no_change=n_iter_no_change, mc_samples=mc_samples,
-        )  # fmt: skip
-
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DropoutRegressor:
         """Train on rows ``X`` (array, data frame or sparse matrix) and numbers ``y``, one or several a row."""
         return self._fit(X, y, sample_weight, incremental=False)

@@ -17,10 +17,11 @@ from ..algebra.drop import Drop
 from ..algebra.schedule import SCHEDULES
 from ..nn.host import hosts
 from .calls import Way
-from .edits import Edits, Insertion, Reset, Swap, Tapped, forget, plain
+from .edits import Edits, Insertion, Reset, Swap, Tapped, forget
 from .exposing import CONTAINERS
 from .flow import activations, before_norm, has_layer
 from .insertion import called, insertions, placeable
+from .kept import plain
 from .policies import AUTOMATIC, automatic
 from .policy import At, Policy, Rule
 from .rates import rate_of

@@ -223,9 +223,3 @@ def forget(edits: tuple[Edit, ...]) -> None:
     dynamo = sys.modules.get("torch._dynamo")
     if dynamo is not None and any(isinstance(edit, (Swap, Insertion, Tapped, Shrink)) for edit in edits):
         dynamo.reset()
-
-
-def plain(model: nn.Module) -> nn.Module:
-    """The model that torch.compile wraps, so that names are those of the model itself."""
-    inner = getattr(model, "_orig_mod", model)
-    return inner if isinstance(inner, nn.Module) else model

@@ -16,8 +16,9 @@ from .._errors import InputError
 from ..nn.host import Host
 from .calls import CHECKPOINT, Way, caller
 from .draws import DROPOUTS, draw, given, name_of
-from .edits import Edits, Tapped, done, plain
+from .edits import Edits, Tapped, done
 from .held import awake
+from .kept import plain
 from .observe import left_as_it_was, line_outside
 from .rates import rate_of
 from .sites import find
@@ -168,11 +169,9 @@ def _out_of_reach(call: _Call) -> str:
 
 def observe(model: nn.Module, inputs: Any, named: dict[str, Any]) -> list[_Call]:
     """The calls of functional dropout that drop in training, in order; the model is left as it was."""
-    if any(isinstance(m, torch.jit.ScriptModule) for m in model.modules()):
-        raise InputError("a scripted model cannot be observed; pass the model that it was made from")
     paths = {id(m): name for name, m in model.named_modules()}
     seen: dict[tuple[int, tuple[str, Way]], _Call] = {}
-    with left_as_it_was(model), awake(model):
+    with left_as_it_was(model, (inputs, named)), awake(model):
         for training in (True, False):
             model.train(training)
             with _Watch(seen, paths, training):

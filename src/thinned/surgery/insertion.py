@@ -16,7 +16,8 @@ from ..algebra.schedule import SCHEDULES, Schedule
 from ..nn import Dropout
 from ..nn.around import Around
 from ..nn.host import Host
-from .edits import Edits, Insertion, done, plain
+from .edits import Edits, Insertion, done
+from .kept import plain
 from .targets import Where, targets
 
 

@@ -23,6 +23,7 @@ from ..nn.host import Host
 from ..nn.thinned import Shrinking
 from .costs import COST, flops
 from .draws import DRAW, DROPOUTS, draw, name_of
+from .kept import eagerly, generators_kept, not_scripted, tensors
 
 
 @dataclass
@@ -112,22 +113,22 @@ class Run:
 
 
 @contextmanager
-def left_as_it_was(model: nn.Module) -> Iterator[None]:
+def left_as_it_was(model: nn.Module, inputs: Any) -> Iterator[None]:
     """Within, passes may be made; after, modes, buffers and generators are as before. No gradients are made.
 
-    Raises :class:`thinned.InputError` for a model with lazy modules that have not run: a pass would make their parameters.
+    Raises :class:`thinned.InputError` for a scripted model, and for one with lazy modules that have not run: a pass would
+    make their parameters.
     """
+    not_scripted(model)
     for path, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise InputError(f"{path} is lazy and has no values yet; run the model once, then observe it")
     modes = [(m, m.training) for m in model.modules()]
     buffers = [(b, b.detach().clone()) for b in model.buffers()]
-    state = random.getstate()
     try:
-        with torch.random.fork_rng(), torch.no_grad():
+        with generators_kept([*model.parameters(), *model.buffers(), *tensors(inputs)]), torch.no_grad():
             yield
     finally:
-        random.setstate(state)
         for module, training in modes:
             module.training = training
         with torch.no_grad():
@@ -150,8 +151,7 @@ def observing(model: nn.Module, watch: Watch | None = None) -> Iterator[Run]:
         _Hooks(run, model).hook(stack)
         stack.enter_context(_python_random(run))
         stack.enter_context(_Functions(run))
-        if "torch._dynamo" in sys.modules:  # compiled parts run as they were written, so that they can be seen
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        eagerly(stack)
         yield run
 
 

@@ -11,7 +11,8 @@ from .._errors import probability
 from ..nn import MethodDropout
 from ..nn.host import Host
 from ..nn.learned import Learned
-from .edits import Edits, Reset, done, plain
+from .edits import Edits, Reset, done
+from .kept import plain
 from .targets import Where, targets
 
 RATES = ("p", "drop_prob", "drop_rate", "dropout_p", "dropout", "rate", "prob", "drop")

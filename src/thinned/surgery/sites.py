@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from .._errors import InputError
 from ..nn.host import Host
 from . import page
 from .held import LAYERS, awake, held
+from .kept import not_scripted, plain
 from .observe import Run, left_as_it_was, observing
 from .rates import RATES
 from .reading import drawings
@@ -109,19 +109,18 @@ def find(model: nn.Module, *inputs: Any, **named: Any) -> Sites:
     ``nn.MultiheadAttention``, LSTM and GRU, raw draws of torch, and ``random`` of Python; by what they do, not by their
     names. Without inputs layers are read instead, and the source of the other modules' ``forward``, with the methods and
     functions that it calls; rates are those that constants and attributes tell, and a site draws in evaluation where the source
-    surely says so. A model that leaves out layers by
-    a rate of its own (``layerdrop``) is run once more with all of them; a site that only this pass reached has 0 ``calls``.
+    surely says so. A model that leaves out layers by a rate of its own (``layerdrop``) is run once more with all of them; a
+    site that only this pass reached has 0 ``calls``.
 
-    The model is left as it was: modes, buffers (of batch normalisation too) and the generators of torch and Python; no
+    The model is left as it was: modes, buffers (of batch normalisation too) and the generators of torch, Python and NumPy; no
     gradients are made. A compiled model is read through. Raises :class:`thinned.InputError` for a scripted one, which
     cannot be observed, and passes on what the model raises.
     """
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
-    if any(isinstance(m, torch.jit.ScriptModule) for m in model.modules()):
-        raise InputError("a scripted model cannot be observed; pass the model that it was made from")
+    model = plain(model)
+    not_scripted(model)
     if not inputs and not named:
         return Sites(_read(model))
-    with left_as_it_was(model), observing(model) as run:
+    with left_as_it_was(model, (inputs, named)), observing(model) as run:
 
         def seen(training: bool) -> Run:
             model.train(training)
@@ -158,21 +157,7 @@ def _read(model: nn.Module) -> Iterator[Site]:
         kind = "attention" if isinstance(module, nn.MultiheadAttention) else kind
         if kind != "dropout" and not isinstance(module, Host):
             for d in drawings(module):
-                yield Site(
-                    name,
-                    type(module).__name__,
-                    d.kind,
-                    d.function,
-                    d.where,
-                    d.rate,
-                    None,
-                    d.in_train,
-                    d.in_eval,
-                    None,
-                    0,
-                    None,
-                    None,
-                )
+                yield _unmeasured(name, module, d.kind, d.function, d.where, d.rate, d.in_train, d.in_eval)
         if not kind:
             continue
         values = (getattr(module, a, None) for a in RATES)
@@ -180,4 +165,10 @@ def _read(model: nn.Module) -> Iterator[Site]:
         if kind != "dropout" and not rate:
             continue
         draws = rate != 0 and (kind != "recurrent" or module.num_layers > 1)
-        yield Site(name, type(module).__name__, kind, type(module).__name__, "", rate, None, draws, False, None, 0, None, None)
+        yield _unmeasured(name, module, kind, type(module).__name__, "", rate, draws, False)
+
+
+def _unmeasured(
+    name: str, module: nn.Module, kind: str, function: str, where: str, rate: float | None, in_train: bool, in_eval: bool
+) -> Site:
+    return Site(name, type(module).__name__, kind, function, where, rate, None, in_train, in_eval, None, 0, None, None)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import random
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
-from .edits import Edit, Edits, Tapped, done, plain
+from .edits import Edit, Edits, Tapped, done
 from .exposing import expose
 from .held import held
+from .kept import plain, seed_all, tensors
 from .observe import left_as_it_was
 from .rates import rate_of, set_rate
 from .sites import find
@@ -69,43 +65,17 @@ def _layers(model: nn.Module, where: Where) -> tuple[Edit, ...]:
 def _same(model: nn.Module, inputs: Any, named: dict[str, Any]) -> bool:
     """Do training passes from different states of all generators agree?"""
     results = []
-    with left_as_it_was(model), _numpy():
+    with left_as_it_was(model, (inputs, named)):
         model.train()
         buffers = [(b, b.detach().clone()) for b in model.buffers()]
         for seed in (1, 2, 3):
-            torch.manual_seed(seed)
-            random.seed(seed)
-            if "numpy" in sys.modules:
-                sys.modules["numpy"].random.seed(seed)
+            seed_all(seed)
             for buffer, values in buffers:
                 buffer.copy_(values)
-            results.append(list(_tensors(model(*inputs, **named))))
+            results.append(tensors(model(*inputs, **named)))
     first = results[0]
     return all(len(r) == len(first) and all(map(_equal, r, first)) for r in results[1:])
 
 
-def _tensors(result: Any) -> Iterator[Tensor]:
-    """All tensors of a result, also in records that torch knows nothing of."""
-    for leaf in torch.utils._pytree.tree_leaves(result):
-        if isinstance(leaf, Tensor):
-            yield leaf
-        elif isinstance(leaf, Mapping):
-            yield from _tensors(list(leaf.values()))
-        elif dataclasses.is_dataclass(leaf):
-            yield from _tensors(list(vars(leaf).values()))
-
-
 def _equal(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, equal_nan=True)
-
-
-@contextmanager
-def _numpy() -> Iterator[None]:
-    """Leave NumPy's generator as it is, if anybody loaded it."""
-    numpy = sys.modules.get("numpy")
-    state = numpy.random.get_state() if numpy is not None else None
-    try:
-        yield
-    finally:
-        if numpy is not None:
-            numpy.random.set_state(state)

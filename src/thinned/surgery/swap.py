@@ -7,7 +7,8 @@ from collections.abc import Callable
 from torch import nn as torch_nn
 
 from .. import nn
-from .edits import Edits, Swap, done, plain
+from .edits import Edits, Swap, done
+from .kept import plain
 
 _OURS: dict[type[torch_nn.Module], Callable[..., nn.Dropout]] = {
     torch_nn.Dropout: nn.Dropout,

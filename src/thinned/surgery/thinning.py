@@ -12,7 +12,8 @@ from ..algebra.scale import Inverted
 from ..nn import Dropout, Thinned
 from ..nn.thinned import Shrinking
 from .chains import Chain, Tracer, chain, dims_of, elementwise
-from .edits import Edits, Reset, Shrink, Swap, done, plain
+from .edits import Edits, Reset, Shrink, Swap, done
+from .kept import plain
 
 _TORCH: dict[type[nn.Module], int] = {nn.Dropout: 0, nn.Dropout1d: 1, nn.Dropout2d: 2, nn.Dropout3d: 3}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from .._errors import InputError
 from .calls import Way, caller
 from .costs import CONVOLUTIONS, RECURRENT
 from .held import awake
@@ -112,14 +111,12 @@ class Trace:
 
 def trace(model: nn.Module, inputs: Any, named: dict[str, Any]) -> Trace:
     """Run the model once in training, observed; it is left as it was."""
-    if any(isinstance(m, torch.jit.ScriptModule) for m in model.modules()):
-        raise InputError("a scripted model cannot be observed; pass the model that it was made from")
     made = Trace(model)
     for tensor in _tensors((inputs, named)):
         made.inputs.append(tensor)
         made.new(tensor, [])
     paths = {id(m): name for name, m in model.named_modules()}
-    with left_as_it_was(model), awake(model), ExitStack() as stack:
+    with left_as_it_was(model, (inputs, named)), awake(model), ExitStack() as stack:
         model.train()
         for name, module in model.named_modules():
             _hook(stack, made, name, module)

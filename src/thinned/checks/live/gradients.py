@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ...nn.host import Host
+from ...surgery.kept import seed_all
 from ..finding import Finding
 from .battery import Battery
 from .evaluation import at, far
-from .keep import copied, floats, same, seed_all
+from .keep import copied, floats, same
 from .record import DROPS
 
 STEPS = (1e-5, 1e-6, 1e-7)

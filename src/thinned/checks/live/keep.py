@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import random
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...nn.host import Host
+from ...surgery.kept import generators_kept, tensors
 
 _INSIDE = ("_parameters", "_buffers", "_modules")
 
 
-def tensors(given: Any) -> list[Tensor]:
-    """All tensors in nested containers, and in objects that hold some as attributes."""
-    found = []
-    for leaf in torch.utils._pytree.tree_leaves(given):
-        if isinstance(leaf, Tensor):
-            found.append(leaf)
-        elif hasattr(leaf, "__dict__") and not isinstance(leaf, (nn.Module, type)):
-            found += [v for v in vars(leaf).values() if isinstance(v, Tensor)]
-    return found
-
-
 def floats(given: Any) -> list[Tensor]:
-    """The tensors of real numbers among :func:`tensors`."""
+    """The tensors of real numbers among :func:`thinned.surgery.kept.tensors`."""
     return [t for t in tensors(given) if t.is_floating_point() or t.is_complex()]
 
 
@@ -48,17 +36,10 @@ def left_as_it_was(model: nn.Module, inputs: Any) -> Iterator[None]:
     attributes = [_attributes(m) for m in model.modules()]
     calls = [(h.calls, h.calls.count, h.calls.last) for h in model.modules() if isinstance(h, Host) and h.owner is not None]
     own = [(g, g.get_state()) for m in model.modules() for g in vars(m).values() if isinstance(g, torch.Generator)]
-    numpy = sys.modules.get("numpy")
-    theirs = numpy.random.get_state() if numpy is not None else None
-    python = random.getstate()
     try:
-        with ExitStack() as stack:
-            _fork(stack, [*held, *tensors(inputs)])
+        with generators_kept([*held, *tensors(inputs)]):
             yield
     finally:
-        random.setstate(python)
-        if numpy is not None:
-            numpy.random.set_state(theirs)
         for generator, state in own:
             generator.set_state(state)
         for module, was, inside in attributes:
@@ -71,13 +52,6 @@ def left_as_it_was(model: nn.Module, inputs: Any) -> Iterator[None]:
                 _write(tensor, value)
         for counter, count, last in calls:
             counter.count, counter.last = count, last
-
-
-def _fork(stack: ExitStack, held: list[Tensor]) -> None:
-    stack.enter_context(torch.random.fork_rng(devices=[]))
-    for kind in {t.device.type for t in held} - {"cpu", "meta"}:
-        indices = sorted({t.device.index for t in held if t.device.type == kind and t.device.index is not None})
-        stack.enter_context(torch.random.fork_rng(devices=indices, device_type=kind))
 
 
 def _attributes(module: nn.Module) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
@@ -107,14 +81,3 @@ def same(one: Tensor, other: Tensor) -> bool:
         return False
     one, other = one.detach(), other.detach()
     return torch.equal(one, other) or bool(((one == other) | ((one != one) & (other != other))).all())
-
-
-def seed_all(seed: int) -> None:
-    """Put the generators of torch, Python and NumPy where ``seed`` says."""
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed writes a traceback for each device not yet in use
-    if torch.accelerator.is_available() and getattr(torch.get_device_module(), "is_initialized", bool)():
-        torch.manual_seed(seed)
-    random.seed(seed)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed(seed % 2**32)

@@ -31,9 +31,9 @@ def same_masks_on_ranks(model: nn.Module, *inputs: Any, **named: Any) -> Finding
     count = dist.get_world_size()
     if count < 2:
         raise InputError("a group of one rank has no masks to compare; start at least two processes")
-    from .runner import _unwrapped
+    from .runner import observable
 
-    inner, _ = _unwrapped(model)
+    inner = observable(model)
     record = Record(inner)
     with left_as_it_was(inner, (inputs, named)), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..._errors import InputError, unknown, whole
+from ...surgery.kept import PARALLEL, not_scripted, unwrapped
 from ..finding import Finding, Findings
 from ..rules import RULES
 from ..rules import named as rule_named
@@ -18,7 +18,6 @@ from .keep import left_as_it_was
 
 PURPOSES = ("classification", "regression", "policy", "monte carlo")
 _GRADIENTS = {"L8", "L21", "L30"}
-_WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel)
 Rule = Callable[[Battery], Iterator[Finding]]
 CHECKS: dict[str, tuple[Rule, ...]] = {
     "L1": (evaluation.draws_in_evaluation,), "L2": (evaluation.draws_in_evaluation,), "L32": (evaluation.draws_in_evaluation,),
@@ -77,7 +76,8 @@ def check(
         raise InputError("target is for the loss, but there is none; pass loss=function of (output, target)")
     if not inputs and not named:
         raise InputError("check runs the model, so it needs the model's inputs; thinned.find(model) reads layers without")
-    inner, parallel = _unwrapped(model)
+    inner = observable(model)
+    parallel = any(isinstance(m, PARALLEL[0]) and not (m.find_unused_parameters or m.static_graph) for m in model.modules())
     battery = Battery(inner, inputs, named, seed, samples, loss, target, purpose, parallel if ddp is None else ddp)
     battery.train_given = inner.training
     with left_as_it_was(inner, (inputs, named)):
@@ -101,23 +101,10 @@ def _selected(select: Iterable[str] | None) -> set[str]:
     return codes
 
 
-def _unwrapped(model: nn.Module) -> tuple[nn.Module, bool]:
-    parallel = False
-    while True:
-        if isinstance(model, _WRAPPERS):
-            parallel |= isinstance(model, _WRAPPERS[0]) and not (model.find_unused_parameters or model.static_graph)
-            model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        else:
-            break
-    _refused(model)
-    return model, parallel
-
-
-def _refused(model: nn.Module) -> None:
-    if any(isinstance(m, torch.jit.ScriptModule) for m in model.modules()):
-        raise InputError("a scripted model cannot be observed; pass the model that it was made from")
+def observable(model: nn.Module) -> nn.Module:
+    """The model within its wrappers; :class:`thinned.InputError` where no pass over it would tell what it does."""
+    model = unwrapped(model)
+    not_scripted(model)
     for name, t in [*model.named_parameters(), *model.named_buffers()]:
         if nn.parameter.is_lazy(t):
             raise InputError(f"{name} has no shape yet; run the model once before it is checked")
@@ -125,6 +112,7 @@ def _refused(model: nn.Module) -> None:
             raise InputError(f"{name} is sharded, and one rank cannot check a part; check the model before it is sharded")
         if t.device.type == "meta":
             raise InputError(f"{name} is on the meta device and holds no values; give the model values first")
+    return model
 
 
 def _found(battery: Battery, codes: set[str]) -> Iterator[Finding]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import random
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -12,21 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..._errors import InputError
-
-_PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel)
-
-
-def inner(model: nn.Module) -> nn.Module:
-    """The model within torch.compile's and DDP's wrappers, whose passes speak to no other rank.
-
-    Raises :class:`thinned.InputError` for a scripted one, which cannot be observed.
-    """
-    while hasattr(model, "_orig_mod") or isinstance(model, _PARALLEL):
-        model = model.module if isinstance(model, _PARALLEL) else model._orig_mod  # type: ignore[assignment]
-    if any(isinstance(m, torch.jit.ScriptModule) for m in model.modules()):
-        raise InputError("a scripted model cannot be observed; pass the model that it was made from")
-    return model
+from ...surgery.kept import eagerly, generators_kept
 
 
 def speaks(model: nn.Module) -> str:
@@ -50,15 +34,11 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """
     modules = list(model.modules())
     before = [(m, dict(m.__dict__)) for m in modules]
-    devices = sorted({p.device for p in model.parameters() if p.device.type == "cuda"}, key=str)
-    state, arrays = random.getstate(), sys.modules.get("numpy")
-    numbers = arrays.random.get_state() if arrays is not None else None
     try:
         with ExitStack() as stack:
-            stack.enter_context(torch.random.fork_rng(devices=devices))
+            stack.enter_context(generators_kept(model.parameters()))
             stack.enter_context(torch.no_grad())
-            if "torch._dynamo" in sys.modules:  # what is compiled runs as it was written
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            eagerly(stack)
             _set_apart(modules)
             yield
     finally:
@@ -66,9 +46,6 @@ def untouched(model: nn.Module) -> Iterator[None]:
             if module.__dict__.keys() != attributes.keys() or any(module.__dict__[k] is not v for k, v in attributes.items()):
                 module.__dict__.clear()
                 module.__dict__.update(attributes)
-        random.setstate(state)
-        if arrays is not None:
-            arrays.random.set_state(numbers)
 
 
 def _set_apart(modules: list[nn.Module]) -> None:

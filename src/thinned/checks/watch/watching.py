@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from ..._errors import InputError, real, whole
+from ...surgery.kept import not_scripted, unwrapped
 from ..finding import Findings
 from .judging import Verdict, judge
 from .passes import measure
 from .sinks import Sinks
 from .units import Units
-from .untouched import inner, speaks
+from .untouched import speaks
 
 _SLOWEST = 5.0  # times the mean step: a longer pause between two steps, such as a validation, counts as this
 
@@ -245,7 +246,8 @@ def watch(
     window = whole(window, "window", 4)
     if ranks not in ("first", "all"):
         raise InputError(f"ranks has to be 'first' or 'all', but got {ranks!r}")
-    inside = inner(model)
+    inside = unwrapped(model)
+    not_scripted(inside)
     group = torch.distributed.is_available() and torch.distributed.is_initialized()
     if group and torch.distributed.get_world_size() > 1 and (what := speaks(inside)) and (ranks == "first" or every is None):
         raise InputError(f"passes of a model with {what} wait for all ranks; watch with ranks='all' and every=N")
