@@ -120,6 +120,16 @@ def test_every_point_trains_as_autograd_says(name, activation):
         np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("places", list(itertools.product(["batchwise", 0.3], repeat=3)), ids=str)
+def test_only_what_a_batch_keeps_is_computed(places):
+    """Smaller products, where rows share their coins; gradients of what fell are 0, beside every kind of neighbour."""
+    given, *hidden = places
+    net = DropoutClassifier((6, 4), dropout=hidden, input_dropout=given, alpha=0.3, max_iter=4, **PLAIN).fit(X, Y)
+    points = [presets.batchwise(0.5) if p == "batchwise" else presets.dropout(p) for p in places]
+    for got, expected in zip(weights(net), by_autograd(net, points, np.eye(3, dtype="f")[Y], 4), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-5)
+
+
 def test_rates_for_each_layer_and_every_penalty():
     each = [0.7, presets.gaussian(0.2)]
     weight = RNG.integers(0, 4, 60)

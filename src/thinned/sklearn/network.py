@@ -6,6 +6,8 @@ Written without autograd: at the batch sizes of scikit-learn its bookkeeping wou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -14,7 +16,16 @@ from torch.nn import functional as F
 from ..algebra.drop import Drop
 from ..algebra.plan import averages
 
-Map = tuple[Tensor, Tensor | None] | None  # a and b of a x + b
+
+@dataclass(frozen=True)
+class Kept:
+    """A place of one network where all rows of a batch have the same coins: only the units that stay are computed."""
+
+    index: Tensor  # of the units that stay
+    gain: Tensor  # of each of them
+
+
+Map = tuple[Tensor, Tensor | None] | Kept | None  # a and b of a x + b
 ACTIVATIONS = ("identity", "logistic", "relu", "selu", "tanh")
 HEADS = ("identity", "logistic", "softmax")
 
@@ -81,7 +92,8 @@ class Population:
         self.layers = len(pairs)
         self.flat, self.gradient = self.buffer(), self.buffer()
         self.parts, self.gradients = self.views(self.flat), self.views(self.gradient)
-        self.saved: list[tuple[Tensor, Tensor, Map]] = []
+        self.saved: list[tuple[Tensor, Tensor, Tensor]] = []  # of each layer: inputs, weights, what the activation gave
+        self.maps: Sequence[Map] = ()
 
     def buffer(self) -> Tensor:
         return torch.zeros(sum(m * i * o for m, i, o in self.shapes))
@@ -97,54 +109,87 @@ class Population:
 
     def forward(self, x: Tensor, maps: Sequence[Map], signed: bool) -> Tensor:
         """Sums of the last layer [m, b, outputs] from inputs [m or 1, b, features], with the noise of every place."""
-        h = _mapped(x, maps[0]).expand(self.m, *x.shape[1:])
+        h = _mapped(x, maps[0])
+        h = h.expand(self.m, *h.shape[1:])
         self.saved = []
-        last = self.layers - 1
-        for i in range(last):
-            active = activate(self._sums(i, h), self.activation)
-            noise = maps[i + 1]
-            if noise is not None and noise[1] is None and self.activation == "relu" and not signed:
-                out = active.mul_(noise[0])  # 0 where it fell, and so is its slope
+        for i, (before, after) in enumerate(pairwise(maps)):
+            w, b = self._between(i, before, after)
+            active = activate(_sums(h, w, b), self.activation)
+            if isinstance(after, tuple) and after[1] is None and self.activation == "relu" and not signed:
+                out = active.mul_(after[0])  # 0 where it fell, and so is its slope
             else:
-                out = _mapped(active, noise)
-            self.saved.append((h, active, noise))
+                out = active * after.gain if isinstance(after, Kept) else _mapped(active, after)
+            self.saved.append((h, w, active))
             h = out
-        self.saved.append((h, h, None))
-        return self._sums(last, h)
+        w, b = self._between(self.layers - 1, maps[-1], None)
+        self.saved.append((h, w, h))
+        self.maps = (*maps, None)
+        return _sums(h, w, b)
+
+    def _between(self, i: int, before: Map, after: Map) -> tuple[Tensor, Tensor]:
+        """Layer ``i``'s weights and biases, of the units that stay."""
+        w, b = self.parts[i], self.parts[self.layers + i]
+        if isinstance(before, Kept):
+            w = w.index_select(1, before.index)
+        if isinstance(after, Kept):
+            w, b = w.index_select(2, after.index), b.index_select(2, after.index)
+        return w, b
 
     def backward(self, delta: Tensor) -> None:
         """Gradients of the parts, from the loss's gradient by the last sums."""
+        if any(isinstance(noise, Kept) for noise in self.maps):
+            self.gradient.zero_()
         for i in range(self.layers - 1, -1, -1):
-            h = self.saved[i][0]
-            weight, bias = self.gradients[i], self.gradients[self.layers + i]
+            h, w, _ = self.saved[i]
+            self._learn(i, h, delta, self.maps[i], self.maps[i + 1])
+            if i:
+                noise, active = self.maps[i], self.saved[i - 1][2]
+                delta = product(delta, w.transpose(1, 2))
+                if noise is not None:
+                    delta.mul_(noise.gain if isinstance(noise, Kept) else noise[0])
+                delta = slope(delta, active, self.activation)
+        self.saved = []
+
+    def _learn(self, i: int, h: Tensor, delta: Tensor, before: Map, after: Map) -> None:
+        """Write down the gradients of layer ``i``'s weights and biases."""
+        weight, bias = self.gradients[i], self.gradients[self.layers + i]
+        rows, columns = (noise.index if isinstance(noise, Kept) else None for noise in (before, after))
+        if rows is None and columns is None:
             if self.m == 1:
                 torch.mm(h[0].t(), delta[0], out=weight[0])
             else:
                 torch.bmm(h.transpose(1, 2), delta, out=weight)
             torch.sum(delta, 1, keepdim=True, out=bias)
-            if i:
-                _, active, noise = self.saved[i - 1]
-                delta = product(delta, self.parts[i].transpose(1, 2))
-                if noise is not None:
-                    delta.mul_(noise[0])
-                delta = slope(delta, active, self.activation)
-        self.saved = []
+            return
+        g = torch.mm(h[0].t(), delta[0])
+        if rows is not None and columns is not None:
+            weight[0].index_put_((rows[:, None], columns), g)
+        elif rows is not None:
+            weight[0].index_copy_(0, rows, g)
+        elif columns is not None:
+            weight[0].index_copy_(1, columns, g)
+        if columns is None:
+            torch.sum(delta, 1, keepdim=True, out=bias)
+        else:
+            bias[0, 0].index_copy_(0, columns, delta[0].sum(0))
 
     def evaluate(self, x: Tensor, points: Sequence[Sequence[Drop | None]]) -> Tensor:
         """Sums of the last layer without noise; ``points``: of each network."""
         h = _mean(x, [p[0] for p in points]).expand(self.m, *x.shape[1:])
         for i in range(self.layers - 1):
-            h = _mean(activate(self._sums(i, h), self.activation), [p[i + 1] for p in points])
-        return self._sums(self.layers - 1, h)
+            h = _mean(activate(_sums(h, *self._between(i, None, None)), self.activation), [p[i + 1] for p in points])
+        return _sums(h, *self._between(self.layers - 1, None, None))
 
-    def _sums(self, i: int, h: Tensor) -> Tensor:
-        w, b = self.parts[i], self.parts[self.layers + i]
-        return torch.addmm(b[0], h[0], w[0])[None] if self.m == 1 else torch.baddbmm(b, h, w)
+
+def _sums(h: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    return torch.addmm(b[0], h[0], w[0])[None] if len(w) == 1 else torch.baddbmm(b, h, w)
 
 
 def _mapped(h: Tensor, noise: Map) -> Tensor:
     if noise is None:
         return h
+    if isinstance(noise, Kept):
+        return h.index_select(-1, noise.index) * noise.gain
     a, b = noise
     return h * a if b is None else torch.addcmul(b, h, a)
 

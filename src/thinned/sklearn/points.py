@@ -93,11 +93,22 @@ def _draw(x: Tensor, point: Drop, key: Key) -> None:
         drop(x, point, key=key, inplace=True)
         return
     steps, batch = torch.unique(torch.as_tensor(key.step).expand(len(x)), return_inverse=True)
-    # a coin that all rows share is the one of sample 0
-    own, none = replace(point, per="b *"), torch.zeros_like(steps)
-    one = x[:1].repeat(len(steps), 1)
-    drop(one, own, key=replace(key, step=steps, samples=none), inplace=True)
-    x.copy_(one[batch])
+    x.copy_(_batches(x[:1].repeat(len(steps), 1), point, key, steps)[batch])
+
+
+def _batches(x: Tensor, point: Drop, key: Key, steps: Tensor) -> Tensor:
+    """``point`` at equal rows [batches, units], one for each batch, in place: a coin that all rows share is sample 0's."""
+    return drop(x, replace(point, per="b *"), key=replace(key, step=steps, samples=torch.zeros_like(steps)), inplace=True)
+
+
+def by_batch(point: Drop | None) -> bool:
+    """Do all rows of a batch share its coins, and does what falls become 0?"""
+    return point is not None and point.per == "*" and not _shifts(point)
+
+
+def factors_by_batch(point: Drop, key: Key, steps: Tensor, width: int) -> Tensor:
+    """What a point of :func:`by_batch` multiplies units by: [steps, width], as :func:`factors` has it at each row."""
+    return _batches(torch.ones(len(steps), width), point, key, steps)
 
 
 def signed(each: Sequence[Drop | None]) -> bool:

@@ -6,9 +6,9 @@ So a network without dropout is the one that scikit-learn would have trained, up
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
 from typing import Any
 
@@ -19,9 +19,11 @@ from torch import Tensor
 
 from ..algebra.key import Key
 from .job import Job, Memory, Plan, Track
-from .network import Map, Population, head, losses
-from .points import factors, signed, stream
+from .network import Kept, Map, Population, head, losses
+from .points import by_batch, factors, factors_by_batch, signed, stream
 from .updates import Updates
+
+Drawn = Callable[[int, int], Map]  # of some rows, drawn ahead: the noise from one row to another
 
 _AHEAD = 1 << 20  # cells drawn at once for one place
 _ROWS = 1 << 22  # numbers in one evaluation
@@ -118,13 +120,13 @@ class _Pass:
         cuts = [(a, min(a + plan.batch_size, plan.rows)) for a in range(0, plan.rows, plan.batch_size)]
         ahead = max(1, _AHEAD // (m * plan.batch_size * max(plan.units)))
         total = torch.zeros(m)
-        maps: list[Map] = []
+        draws: list[Drawn] = []
         start = 0
         for i, (a, b) in enumerate(cuts):
             if i % ahead == 0:
                 start, stop = a, cuts[min(i + ahead, len(cuts)) - 1][1]
-                maps = self._draw([order[start:stop] for order in places])
-            noise = [None if n is None else (n[0][:, a - start : b - start], _part(n[1], a - start, b - start)) for n in maps]
+                draws = self._draw([order[start:stop] for order in places])
+            noise = [drawn(a - start, b - start) for drawn in draws]
             chosen = [track.index[order[a:b]] for track, order in zip(self.tracks, places, strict=True)]
             x = self._each([track.rows.take(index) for track, index in zip(self.tracks, chosen, strict=True)])
             y = self._each([track.y[index] for track, index in zip(self.tracks, chosen, strict=True)])
@@ -148,21 +150,25 @@ class _Pass:
         if self.verbose:
             print(f"Iteration {self.jobs[0].epochs}, loss = {self.jobs[0].loss_curve[-1]:.8f}")
 
-    def _draw(self, places: list[Tensor]) -> list[Map]:
+    def _draw(self, places: list[Tensor]) -> list[Drawn]:
         """The noise of the rows to come, for every place. A row's identity is its place among the rows to train on."""
         rows = len(places[0])
         began = self.jobs[0].step
         # counted from where these rows begin: batches before them in this epoch have moved the step on
         steps = began + torch.arange(self._seen, self._seen + rows) // self.plan.batch_size
         self._seen = (self._seen + rows) % self.plan.rows
-        drawn = []
+        drawn: list[Drawn] = []
         same = self._same()
         for place, width in enumerate(self.plan.units[:-1]):
             keys = [
                 Key(job.setting.seed, stream(place), step=steps, samples=places[on])
                 for job, on in zip(self.jobs, self.on, strict=True)
             ]
-            drawn.append(factors([job.setting.points[place] for job in self.jobs], keys, rows, width, same))
+            each = [job.setting.points[place] for job in self.jobs]
+            if len(each) == 1 and each[0] is not None and by_batch(each[0]):
+                drawn.append(_Thin(factors_by_batch(each[0], keys[0], steps.unique(), width), self.plan.batch_size))
+            else:
+                drawn.append(partial(_rows, factors(each, keys, rows, width, same)))
         return drawn
 
     _seen = 0  # rows of this epoch that were drawn for
@@ -235,8 +241,24 @@ class _Pass:
                 job.memory = Memory([moment.numpy() for moment in self.updates.moments], self.updates.steps)
 
 
-def _part(b: Tensor | None, start: int, stop: int) -> Tensor | None:
-    return None if b is None else b[:, start:stop]
+def _rows(drawn: tuple[Tensor, Tensor | None] | None, start: int, stop: int) -> Map:
+    """The noise of rows ``start`` to ``stop``, where each has its own."""
+    if drawn is None:
+        return None
+    a, b = drawn
+    return a[:, start:stop], None if b is None else b[:, start:stop]
+
+
+class _Thin:
+    """The noise of rows, where those of a batch share it."""
+
+    def __init__(self, factors: Tensor, batch_size: int) -> None:
+        self.factors, self.batch_size = factors, batch_size
+
+    def __call__(self, start: int, stop: int) -> Map:
+        row = self.factors[start // self.batch_size]
+        index = row.nonzero()[:, 0]
+        return Kept(index, row[index])
 
 
 def _held(track: Track) -> Tensor:
