@@ -67,13 +67,14 @@ def test_equals_the_readable_kernels(dtype):
         if not GPU and (len(shape) != 4 or dtype != torch.float32):
             layouts = layouts[:1]
         for given in layouts:
-            some = 1 if GPU or (given is x and len(shape) == 4) else 3  # the interpreter takes 0.2 s a launch
+            all_of_them = GPU or (given is x and len(shape) == 4 and dtype == torch.float32)
+            some = 1 if all_of_them else 4  # the interpreter takes 0.2 s a launch
             for noise in list(noises(given))[::some]:
                 tolerance = 1e-5 if dtype.itemsize > 2 else 2 * torch.finfo(dtype).eps
                 plain = noise[5] == 0 and noise[0][2] == 0  # one product: equal to the bit, but the interpreter cuts bfloat16
                 exact = plain and (GPU or dtype != torch.bfloat16)
                 close = {"rtol": 0 if exact else tolerance, "atol": 0 if exact else tolerance}
-                for grad in (False, True):
+                for grad in (True, False):
                     ours, theirs = triton.map(given, *noise, grad), ops.readable(given, *noise, grad)
                     torch.testing.assert_close(ours, theirs, **close)
                     assert torch.equal(ours == 0, theirs == 0)
@@ -83,7 +84,7 @@ def test_equals_the_readable_kernels(dtype):
                 )
                 into = given.clone()
                 triton.map_into(into, given, *noise, False)
-                assert torch.equal(into, triton.map(given, *noise, False))
+                assert torch.equal(into, ours)
 
 
 @runs

@@ -212,7 +212,7 @@ def test_autocast_keeps_the_mask():
     assert torch.equal(*masks)
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [2])  # 4 pass too, and take twice the time
 def test_ranks_share_one_mask(ranks, tmp_path):
     """DDP and FSDP on gloo: each rank draws its examples' part of the mask of the whole batch."""
     arguments = [str(ranks), str(tmp_path / "store"), str(tmp_path / "seen.pt")]

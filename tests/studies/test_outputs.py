@@ -130,7 +130,7 @@ def hole(data, rng, share):
     return None if chance < share else data * 1e30 if chance < 1.1 * share else data
 
 
-@pytest.mark.parametrize("share", [0.03, 0.3, 1.0])
+@pytest.mark.parametrize("share", [0.03, 1.0])
 def test_report_of_what_diverged(tiny, tmp_path, share):
     """Whatever is not finite, the report is made, is a page, and says so."""
     rng = random.Random(0)

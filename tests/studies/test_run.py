@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from thinned import InputError
-from thinned.studies import pool, work
+from thinned.studies import outputs, pool, work
 from thinned.studies.data import load, splits
 from thinned.studies.design import LEVELS, Settings, chunks, pilots
 from thinned.studies.outputs import finish
@@ -52,7 +52,7 @@ def whole(data, tmp_path_factory):
 
 
 def test_processes_do_not_change_the_numbers(data, whole, tmp_path):
-    run(data, SMALL, tmp_path / "out", jobs=3)
+    run(data, SMALL, tmp_path / "out", jobs=2)
     assert numbers(tmp_path / "out") == numbers(whole)
 
 
@@ -79,25 +79,37 @@ def test_a_run_that_stops_anywhere_is_resumed_to_the_same_numbers(data, whole, t
     assert numbers(folder) == numbers(whole)
 
 
-def test_sigkill_at_random_moments(tmp_path):
-    """A real process, killed three times with SIGKILL, ends with the table of one that was not; no worker outlives it."""
-    arguments = [sys.executable, "-m", "thinned", "study", "--quick", "--arms", "dropout,l2", "--rows", "120", "--epochs", "8"]
-    arguments += ["--folds", "2", "--jobs", "2"]
-    rng = random.Random(0)
-    killed = tmp_path / "killed"
-    for _ in range(3):
-        extra = ["--out", str(killed), *(["--resume"] if (killed / "study.json").exists() else [])]
-        process = subprocess.Popen([*arguments, *extra], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(rng.uniform(3, 7))
+KILLED = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from thinned.studies.data import load
+from thinned.studies.design import LEVELS
+from thinned.studies.run import run
+settings = replace(LEVELS["quick"], **eval(sys.argv[4]))
+run(load(None, limit=120), settings, Path(sys.argv[1]), jobs=int(sys.argv[2]), resume=sys.argv[3] == "resume")
+"""
+
+
+def test_sigkill_at_random_moments(data, tmp_path):
+    """A real process, killed three times with SIGKILL, ends with the numbers of one that was not."""
+    rng, alive, killed = random.Random(0), 0, tmp_path / "killed"
+    changes = {"arms": ("none", "dropout", "l2"), "folds": 2, "epochs": 8}
+    for jobs in ("2", "1", "2"):
+        begun = (killed / "study.json").exists()
+        done = len(list(killed.glob("runs/*.json")))
+        process = subprocess.Popen([sys.executable, "-c", KILLED, str(killed), jobs, "resume" if begun else "", repr(changes)])
+        deadline = time.monotonic() + 60
+        while len(list(killed.glob("runs/*.json"))) == done and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 0.5))
+        alive += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
-    extra = ["--resume"] if (killed / "study.json").exists() else []
-    subprocess.run([*arguments, "--out", str(killed), *extra], check=True, capture_output=True, timeout=200)
-    untouched = tmp_path / "whole"
-    subprocess.run([*arguments, "--out", str(untouched)], check=True, capture_output=True, timeout=200)
-    a, b = (pd.read_parquet(f / "results.parquet").drop(columns=TIMED) for f in (killed, untouched))
-    pd.testing.assert_frame_equal(a, b)
-    assert read(killed / "policy.json") == read(untouched / "policy.json")
+    assert alive
+    for folder in (killed, tmp_path / "whole"):
+        run(data, replace(LEVELS["quick"], **changes), folder, jobs=1, resume=folder is killed)
+    assert numbers(killed) == numbers(tmp_path / "whole")
 
 
 def test_interrupt_says_how_to_go_on(tmp_path):
@@ -300,19 +312,17 @@ def test_own_model_with_its_own_dropout(data, tmp_path):
         LEVELS["quick"], model=f"{tmp_path / 'mine.py'}:net", folds=2, epochs=1, arms=("none", "dropout", "input", "bn")
     )
     run(data, settings, tmp_path / "out", jobs=2)
-    result = finish(tmp_path / "out")
-    assert result.analysis.header["skipped"] == {
-        "bn": "it changes the network's layers, which is done for built-in models only"
-    }
-    assert {a.name for a in result.analysis.arms} == {"none", "dropout", "input"}
-    losses = {(r["arm"], r["label"]): r["scores"]["test"][0] for r in result.analysis.records if r["experiment"] == "arms"}
+    analysis = outputs.load(tmp_path / "out")
+    assert analysis.header["skipped"] == {"bn": "it changes the network's layers, which is done for built-in models only"}
+    assert {a.name for a in analysis.arms} == {"none", "dropout", "input"}
+    losses = {(r["arm"], r["label"]): r["scores"]["test"][0] for r in analysis.records if r["experiment"] == "arms"}
     assert len(set(losses.values())) == len(losses)
 
 
 def test_cnn_study(data, tmp_path):
     settings = replace(LEVELS["quick"], model="cnn", folds=2, epochs=1, arms=("none", "dropout", "bn-dropout", "dropconnect"))
-    run(data, settings, tmp_path / "out", jobs=2)
-    assert len(finish(tmp_path / "out").analysis.arms) == 4
+    run(data, settings, tmp_path / "out", jobs=1)
+    assert len(outputs.load(tmp_path / "out").arms) == 4
 
 
 def test_worker_that_dies_is_told(data, monkeypatch):
