@@ -35,6 +35,53 @@ def test_replace_and_undo():
     assert [(n, id(m)) for n, m in net.named_modules()] == [(n, id(m)) for n, m in before]
 
 
+class Path(torch.nn.Module):
+    """As other libraries write it. ``coins``: of what shape; ``scaled``: by the probability of keeping."""
+
+    def __init__(self, drop_prob, coins=(-1, 1), scaled=True, always=False):
+        super().__init__()
+        self.drop_prob, self.coins, self.scaled, self.always = drop_prob, coins, scaled, always
+
+    def forward(self, x):
+        if not (self.training or self.always) or self.drop_prob == 0:
+            return x
+        coins = torch.empty([len(x) if n < 0 else n for n in self.coins]).bernoulli_(1 - self.drop_prob)
+        return x * (coins / (1 - self.drop_prob) if self.scaled else coins)
+
+
+class DropPath(Path):
+    pass
+
+
+class MyStochasticDepth(Path):
+    pass
+
+
+def test_paths_of_other_libraries_become_ours():
+    """By what they do: rows or the batch, scaled or not. What drops otherwise stays."""
+    net = torch.nn.Sequential(
+        DropPath(0.2), MyStochasticDepth(0.3, (1, 1)), DropPath(0.0, scaled=False), DropPath(0.1, (-1, 3)),
+        DropPath(0.1, always=True), Path(0.1), DropPath(0.1, (2, 2, 2)),
+    ).eval()  # fmt: skip
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    assert len(thinned.replace(net)) == 3
+    assert torch.equal(torch.get_rng_state(), state)
+    rows, batch, bare = net[:3].train()
+    assert [(m.p, m.training) for m in (rows, batch, bare)] == [(0.2, True), (0.3, True), (0.0, True)]
+    assert not any(m.training for m in net[3:])
+    bare.p = 0.5
+    x = torch.ones(4000, 3)
+    for layer, gain, rate in ((rows, 1 / 0.8, 0.2), (bare, 1.0, 0.5)):
+        y = layer(x)
+        assert torch.equal(y, y[:, :1].expand_as(x))
+        torch.testing.assert_close(y.unique(), torch.tensor([0.0, gain]))
+        assert abs((y[:, 0] == 0).double().mean() - rate) < 5 * (rate * (1 - rate) / 4000) ** 0.5  # alpha 6e-7
+    seen = torch.stack([batch(x[:5]) for _ in range(60)])
+    assert torch.equal(seen, seen[:, :1, :1].expand_as(seen))
+    torch.testing.assert_close(seen.unique(), torch.tensor([0.0, 1 / 0.7]))
+
+
 def test_layers_with_hooks_and_subclasses_stay():
     class Mine(torch.nn.Dropout):
         pass
