@@ -20,7 +20,8 @@ from torch import nn
 
 from common import keep
 from thinned.presets import dropout
-from thinned.studies.data import load, splits
+from thinned.studies.data import load
+from thinned.studies.folds import splits
 from thinned.train import Optimizer, Recipe, fit_population
 
 RATES = [0.05 + 0.6 * i / 63 for i in range(64)]

@@ -12,7 +12,8 @@ import pytest
 
 from thinned import InputError
 from thinned.studies import data as module
-from thinned.studies.data import check_folds, from_arrays, from_frame, load, read_idx, splits
+from thinned.studies.data import from_arrays, from_frame, load, read_idx
+from thinned.studies.folds import check_folds, splits
 
 
 def frame(n=120, seed=0):

@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 
 from thinned import InputError
-from thinned.studies.data import from_arrays, load, splits
+from thinned.studies.arms import ARMS, DEFAULT_ARMS, EXTRA_ARMS, pick
+from thinned.studies.data import from_arrays, load
 from thinned.studies.design import (
-    ARMS,
-    DEFAULT_ARMS,
-    EXTRA_ARMS,
     LEVELS,
     Settings,
     chosen_lr,
@@ -22,10 +20,10 @@ from thinned.studies.design import (
     context,
     epochs_for,
     network,
-    pick,
     pilots,
     usable,
 )
+from thinned.studies.folds import splits
 from thinned.train import Cnn, Custom, Mlp
 
 REQUIRED = [

@@ -20,8 +20,9 @@ import torch
 
 from thinned import InputError
 from thinned.studies import outputs, pool, work
-from thinned.studies.data import load, splits
+from thinned.studies.data import load
 from thinned.studies.design import LEVELS, Settings, chunks, pilots
+from thinned.studies.folds import splits
 from thinned.studies.outputs import finish
 from thinned.studies.records import Store, dump, read, write
 from thinned.studies.run import Silent, run

@@ -16,7 +16,8 @@ from ..train.data import order
 from ..train.fit import losses
 from ..train.trainee import Solo
 from ..train.updates import Updates
-from .design import ARMS, PILOT_LR, Settings, context, usable
+from .arms import ARMS
+from .design import PILOT_LR, Settings, context, usable
 from .records import Record
 
 STEPS, WARM = 30, 6

@@ -16,8 +16,9 @@ import torch
 from ..train import Split
 from ..train.networks import build, check_output
 from .costs import measure
-from .data import Dataset, splits
+from .data import Dataset
 from .design import PILOT_LR, Chunk, Settings, chosen_lr, chunks, context, pilots, usable
+from .folds import splits
 from .pool import available, perform
 from .records import FORMAT, Record, Store
 from .work import Task, one_thread
