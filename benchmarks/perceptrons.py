@@ -22,6 +22,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 
 from common import keep
+from thinned import presets
 from thinned.sklearn import DropoutClassifier
 
 BASE = ("MLPClassifier, float32", "MLPClassifier, float64")
@@ -29,6 +30,9 @@ ARMS = {
     "DropoutClassifier, dropout 0": {"dropout": 0.0},
     "DropoutClassifier, dropout 0.2": {"dropout": 0.2},
     "DropoutClassifier, dropout 0.5": {"dropout": 0.5},
+    "DropoutClassifier, batchwise 0.3": {"dropout": presets.batchwise(0.3)},
+    "DropoutClassifier, batchwise 0.5": {"dropout": "batchwise"},
+    "DropoutClassifier, batchwise 0.5, of inputs 0.2": {"dropout": "batchwise", "input_dropout": presets.batchwise(0.2)},
 }
 
 
@@ -81,7 +85,7 @@ def compare(name, make, widths, epochs, batch, seeds):
         fair = arm in BASE or ahead >= -2 * error
         ratio = seconds[fastest] / seconds[arm]
         told = f"{ratio:5.2f} x" if fair else "its accuracy is lower: no speed-up is printed"
-        print(f"  {arm:32} {seconds[arm]:7.2f} s  accuracy {mean:.4f} ({ahead:+.4f} +- {error:.4f})  {told}")
+        print(f"  {arm:47} {seconds[arm]:7.2f} s  accuracy {mean:.4f} ({ahead:+.4f} +- {error:.4f})  {told}")
         out[arm] = {
             "seconds": round(seconds[arm], 3),
             "accuracy": round(mean, 5),
