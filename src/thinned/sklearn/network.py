@@ -162,16 +162,16 @@ class Population:
             torch.sum(delta, 1, keepdim=True, out=bias)
             return
         g = torch.mm(h[0].t(), delta[0])
-        if rows is not None and columns is not None:
-            weight[0].index_put_((rows[:, None], columns), g)
-        elif rows is not None:
-            weight[0].index_copy_(0, rows, g)
-        elif columns is not None:
-            weight[0].index_copy_(1, columns, g)
         if columns is None:
+            assert rows is not None
+            weight[0].index_copy_(0, rows, g)
             torch.sum(delta, 1, keepdim=True, out=bias)
-        else:
-            bias[0, 0].index_copy_(0, columns, delta[0].sum(0))
+            return
+        if rows is None:
+            weight[0].scatter_(1, columns.expand(len(g), -1), g)
+        else:  # a fifth of index_put_'s time
+            weight.view(-1).scatter_(0, (rows[:, None] * weight.shape[2] + columns).view(-1), g.view(-1))
+        bias.view(-1).index_copy_(0, columns, delta[0].sum(0))
 
     def evaluate(self, x: Tensor, points: Sequence[Sequence[Drop | None]]) -> Tensor:
         """Sums of the last layer without noise; ``points``: of each network."""

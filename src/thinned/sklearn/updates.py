@@ -22,6 +22,8 @@ class Updates:
         self.plan, self.population = plan, population
         self.steps = 0
         self.moments = [population.buffer() for _ in range(2 if plan.solver == "adam" else bool(plan.momentum))]
+        end = population.flat.numel() - sum(b.numel() for b in population.parts[population.layers :])
+        self.weights = population.flat[:end], population.gradient[:end]  # and their gradients
         self.alpha, self.l1 = (_column([getattr(s, name) for s in settings]) for name in ("alpha", "l1"))
         longest = [math.inf if s.max_norm is None else s.max_norm for s in settings]
         self.longest = torch.tensor(longest).view(-1, 1, 1) if min(longest) < math.inf else None
@@ -67,9 +69,7 @@ class Updates:
         if self.alpha is not None:
             strength = self.alpha / shared
             if isinstance(total, float) and self.same_alpha is not None:
-                biases = sum(b.numel() for b in population.parts[population.layers :])
-                end = population.flat.numel() - biases
-                population.gradient[:end].add_(population.flat[:end], alpha=self.same_alpha / total)
+                self.weights[1].add_(self.weights[0], alpha=self.same_alpha / total)
             else:
                 for g, w in zip(population.gradients, population.weights, strict=False):
                     g.addcmul_(w, strength)
@@ -80,7 +80,8 @@ class Updates:
     def penalty(self) -> Tensor | float:
         """alpha / 2 * sum W^2 + l1 * sum |W| of every network: [m]."""
         out: Tensor | float = 0.0
-        for w in self.population.weights:
+        # a network alone has its weights in one piece
+        for w in [self.weights[0].view(1, 1, -1)] if self.population.m == 1 else self.population.weights:
             if self.alpha is not None:
                 out = out + 0.5 * self.alpha.view(-1) * torch.linalg.vector_norm(w, dim=(1, 2)).square()
             if self.l1 is not None:
