@@ -76,6 +76,7 @@ class DropoutClassifier(ClassifierMixin, DropoutEstimator):
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
         mc_samples: int = 0,
+        divergence: Any = 1.0,
         class_weight: Any = None,
     ) -> None:
         super().__init__(
@@ -84,7 +85,7 @@ class DropoutClassifier(ClassifierMixin, DropoutEstimator):
             max_iter=max_iter, shuffle=shuffle, random_state=random_state, tol=tol, verbose=verbose, warm_start=warm_start,
             momentum=momentum, nesterovs_momentum=nesterovs_momentum, early_stopping=early_stopping,
             validation_fraction=validation_fraction, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon,
-            n_iter_no_change=n_iter_no_change, mc_samples=mc_samples,
+            n_iter_no_change=n_iter_no_change, mc_samples=mc_samples, divergence=divergence,
         )  # fmt: skip
         self.class_weight = class_weight
 
