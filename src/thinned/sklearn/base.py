@@ -333,7 +333,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
 
     def _pieces(self, X: Any, samples: Tensor | None) -> Any:
         """The last sums of rows [networks, b, outputs], piece by piece; ``samples``: which thinned networks, or None."""
-        each, size = self._points(), max(1, _ROWS // self._widest())
+        each = self._points()
         network = (self.coefs_, self.intercepts_, self.activation)
         fitted = (
             modular.Fitted(
@@ -342,6 +342,8 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
             if any(isinstance(place, Method) for place in each)
             else stacked.Fitted(*network, each, self._seed, X.dtype)
         )
+        widest = fitted.cells if samples is not None and isinstance(fitted, modular.Fitted) else self._widest()
+        size = max(1, _ROWS // widest)
         with torch.no_grad():
             for start in range(0, max(X.shape[0], 1), size):
                 some = X[start : start + size]

@@ -46,6 +46,7 @@ class Modular:
         self._share(layers)
         memory = job.memory if same or not self.learned else None
         self.updates = Updates(self.plan, population, [job.setting], (self.flat, self.gradient), memory)
+        self.costly = [host for _, host in hosts(self.net) if isinstance(host, Learned)]
         self.key = nn.key(self.net, job.setting.seed)
         track = job.track
         self.examples = float(self.plan.rows if track.weight is None else track.weight[track.index].sum().clamp_min(1e-30))
@@ -78,10 +79,9 @@ class Modular:
     def _divergence(self, step: int) -> Tensor | None:
         weight = self.plan.divergence
         weight = weight(step) if isinstance(weight, SCHEDULES) else float(weight)
-        found = [host for _, host in hosts(self.net) if isinstance(host, Learned)]
-        if not weight or not found:
+        if not weight or not self.costly:
             return None
-        each = [h.divergence() / (1.0 if isinstance(h, InformationDropout) else self.examples) for h in found]
+        each = [h.divergence() / (1.0 if isinstance(h, InformationDropout) else self.examples) for h in self.costly]
         return weight * torch.stack(each).sum()
 
     def backward(self, delta: Tensor, share: Tensor | float) -> None:
@@ -158,8 +158,8 @@ def check(units: Sequence[int], activation: str, points: Points) -> None:
 class Fitted:
     """A fitted network for prediction, in the dtype of the rows.
 
-    ``step``: the last of training, whose rates it keeps. Raises :class:`thinned.InputError` where ``state`` is of another
-    ``dropout`` than ``points``.
+    ``step``: the last of training, whose rates it keeps. ``cells``: the most numbers that a row becomes while noise is drawn.
+    Raises :class:`thinned.InputError` where ``state`` is of another ``dropout`` than ``points``.
     """
 
     def __init__(
@@ -177,6 +177,9 @@ class Fitted:
                 host.schedule = None  # type: ignore[attr-defined]  # the draws to come are no steps of training
         self.net.requires_grad_(False).eval()
         self.head, self.seed = head, seed
+        drawn = [host for _, host in hosts(self.net) if isinstance(host, nn.DropWeight) and host.each]
+        each = [host.weight.numel() for host in drawn if host.sampling == "exact"]
+        self.cells = max([max(w.shape) for w in parts[0]] + each)
         self.mc = torch_nn.ModuleDict({"mc": self.net})  # for streams of its own
         self.key = nn.key(self.mc, seed)
 
