@@ -166,6 +166,7 @@ BAD = [
     ({"activation": "gelu"}, ValueError, "The 'activation' parameter"),
     ({"max_norm": 0}, ValueError, "The 'max_norm' parameter"),
     ({"solver": "lbfgs"}, ValueError, "The 'solver' parameter"),
+    ({"divergence": -1.0}, ValueError, "The 'divergence' parameter"),
     ({"mc_samples": -1}, ValueError, "The 'mc_samples' parameter"),
     ({"early_stopping": True, "validation_fraction": 0.01}, ValueError, "validation"),
 ]  # fmt: skip
@@ -234,7 +235,7 @@ except ImportError as error:
 def test_the_page_runs():
     page = (Path(__file__).parents[2] / "docs" / "sklearn.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.S)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     names = {}
     for block in blocks:
         exec(compile(block, "docs/sklearn.md", "exec"), names)

@@ -224,6 +224,22 @@ def test_schedules_move_rates_step_by_step(schedule):
         np.testing.assert_allclose(probabilities, b(h).softmax(1).detach(), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["dropconnect", "shakeout", "targeted"])
+def test_schedules_of_weights(name):
+    rate = Ramp(0.1, 0.9, 5)
+    net = DropoutClassifier(6, dropout={"method": name, "p": rate}, batch_size=20, max_iter=2, learning_rate_init=0.1, **PLAIN)
+    (a, b), seed = first_layers(net)
+    host = {"dropconnect": nn.DropWeight, "shakeout": nn.Shakeout, "targeted": nn.Targeted}[name](b, rate)
+    batches = [torch.arange(start, start + 20) for start in (0, 20, 40, 0, 20, 40)]
+    model = Sequential(OrderedDict(a=a, x=ReLU(), drop1=host))
+    loop(model, [a, b], seed, net, batches, torch.ones(60), 60)
+    net.fit(X, Y)
+    for layer, w in zip((a, b), net.coefs_, strict=True):
+        np.testing.assert_allclose(w.T, layer.weight.detach(), rtol=2e-4, atol=2e-5)
+    with torch.no_grad():
+        np.testing.assert_allclose(net.predict_proba(X), model.eval()(torch.tensor(X)).softmax(1), rtol=1e-3, atol=1e-5)
+
+
 def test_fast_dropout_is_the_mean_over_all_masks():
     """One hidden layer and squared errors: the loss of 2^4 masks, each with its probability, is the loss of the moments."""
     p = 0.3
