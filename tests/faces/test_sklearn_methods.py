@@ -402,6 +402,14 @@ def test_a_search_trains_them_apart():
     np.testing.assert_allclose(many.predict_proba(X), one.predict_proba(X), rtol=1e-4)
 
 
+@pytest.mark.parametrize("dropout", [0.3, "batchwise", "concrete", "shakeout"])
+def test_how_far_ahead_is_drawn_changes_nothing(dropout, monkeypatch):
+    net = DropoutClassifier(6, dropout=dropout, batch_size=16, max_iter=3, random_state=0)
+    whole = clone(net).fit(X, Y)
+    monkeypatch.setattr("thinned.sklearn.training._AHEAD", 1)
+    np.testing.assert_array_equal(clone(net).fit(X, Y).coefs_[0], whole.coefs_[0])
+
+
 def test_torchs_generator_is_left_alone():
     before = torch.get_rng_state()
     for name in METHODS:
