@@ -57,6 +57,8 @@ def _point(value: Any, argument: str) -> Drop | Method | None:
         if argument == "input_dropout" and name in OWN:
             raise InputError(f"{name!r} needs the layer that gives the units, which an input has not; give it as dropout")
         return made
+    if name == "monte-carlo":
+        raise InputError("'monte-carlo' is a way to predict, by many thinned networks; set mc_samples or call predict_samples")
     row = presets.CATALOG.get(name)
     if row is not None and row.host == "schedule":
         raise InputError(f"{name!r} is a schedule of a rate; give it with its settings in a rate's place, as in {row.example}")
