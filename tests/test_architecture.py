@@ -23,7 +23,7 @@ MAY = {
     "keras": {"algebra", "presets", "engines.keras", "checks"},
     "train": {"algebra", "presets", "engines.torch", "functional", "nn"},
     "studies": {"algebra", "presets", "train", "nn", "functional"},
-    "sklearn": {"algebra", "presets", "functional"},
+    "sklearn": {"algebra", "presets", "functional", "nn"},
     "testing": {"algebra", "presets", "functional", "engines.numpy", "nn"},
     "integrations": {"checks", "nn"},
     "cli": {"studies", "presets", "checks"},

@@ -159,13 +159,14 @@ BAD = [
     ({"dropout": [0.1, 0.2]}, InputError, "one for each of the 1 hidden layers, but got 2 values"),
     ({"dropout": [1.5]}, ValueError, "dropout probability has to be between 0 and 1, but got 1.5"),
     ({"dropout": "dropuot"}, InputError, "dropuot"),
-    ({"dropout": "concrete"}, InputError, "'concrete' is no point that goes anywhere"),
-    ({"dropout": presets.dropblock()}, InputError, "the points for rows are 'dropout', 'gaussian'"),
+    ({"dropout": "attention"}, InputError, "'attention' is a method for another place"),
+    ({"dropout": presets.dropblock()}, InputError, "those for rows are 'dropout', 'gaussian'"),
     ({"input_dropout": -0.1}, ValueError, "The 'input_dropout' parameter"),
     ({"hidden_layer_sizes": (4, 0)}, ValueError, "hidden_layer_sizes must be > 0"),
     ({"activation": "gelu"}, ValueError, "The 'activation' parameter"),
     ({"max_norm": 0}, ValueError, "The 'max_norm' parameter"),
     ({"solver": "lbfgs"}, ValueError, "The 'solver' parameter"),
+    ({"divergence": -1.0}, ValueError, "The 'divergence' parameter"),
     ({"mc_samples": -1}, ValueError, "The 'mc_samples' parameter"),
     ({"early_stopping": True, "validation_fraction": 0.01}, ValueError, "validation"),
 ]  # fmt: skip
@@ -234,7 +235,7 @@ except ImportError as error:
 def test_the_page_runs():
     page = (Path(__file__).parents[2] / "docs" / "sklearn.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.S)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     names = {}
     for block in blocks:
         exec(compile(block, "docs/sklearn.md", "exec"), names)

@@ -20,10 +20,12 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor
 
 from ..algebra.drop import Drop
-from ..algebra.key import Key
+from ..algebra.schedule import SCHEDULES
+from . import modular, stacked
 from .job import Job, Plan, Rows, Setting, Track
-from .network import ACTIVATIONS, Population, head
-from .points import Points, factors, points, signed, stream
+from .methods import Method
+from .network import ACTIVATIONS, head
+from .points import Points, points
 from .training import threads, train
 
 _ROWS = 1 << 21  # numbers in one piece of a prediction
@@ -35,8 +37,8 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "dropout": [Interval(Real, 0, 1, closed="both"), str, Drop, "array-like", None],
-        "input_dropout": [Interval(Real, 0, 1, closed="both"), str, Drop, None],
+        "dropout": [Interval(Real, 0, 1, closed="both"), str, Drop, dict, *SCHEDULES, "array-like", None],
+        "input_dropout": [Interval(Real, 0, 1, closed="both"), str, Drop, dict, *SCHEDULES, None],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "solver": [StrOptions({"adam", "sgd"})],
         "alpha": [Interval(Real, 0, None, closed="left")],
@@ -59,6 +61,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         "epsilon": [Interval(Real, 0, None, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
         "mc_samples": [Interval(Integral, 0, None, closed="left")],
+        "divergence": [Interval(Real, 0, None, closed="left"), *SCHEDULES],
     }
 
     def __init__(
@@ -89,6 +92,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
         mc_samples: int = 0,
+        divergence: Any = 1.0,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.dropout = dropout
@@ -115,6 +119,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
         self.mc_samples = mc_samples
+        self.divergence = divergence
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -202,14 +207,19 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         if size > n:
             warnings.warn(f"batch_size {size} is more than the {n} rows there are to train on; it is clipped", stacklevel=4)
             size = n
+        each = self._points()
+        modules = any(isinstance(place, Method) for place in each)
+        if modules:
+            modular.check(units, self.activation, each)
         plan = Plan(
             units, self.activation, self._head(), self.solver, size, 1 if incremental else self.max_iter,
             bool(self.shuffle), bool(self.early_stopping), float(self.tol), float(self.n_iter_no_change),
             float(self.momentum) if self.solver == "sgd" else 0.0, bool(self.nesterovs_momentum), float(self.beta_1),
             float(self.beta_2), float(self.epsilon), n, 0 if held is None else len(held), weight is not None,
+            modules, self.divergence,
         )  # fmt: skip
         setting = Setting(
-            self._points(), float(self.learning_rate_init), float(self.alpha), float(self.l1),
+            each, float(self.learning_rate_init), float(self.alpha), float(self.l1),
             None if self.max_norm is None else float(self.max_norm), self._seed,
         )  # fmt: skip
         track = Track(
@@ -219,12 +229,13 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         )  # fmt: skip
         job = Job(plan, setting, track, list(coefs), list(intercepts))
         if not fresh:
+            job.state, job.anchored = self.dropout_state_, incremental
             job.memory = self._memory if incremental and self._memory_solver == self.solver else None
             job.step, job.loss_curve, job.waited = self._step, self.loss_curve_, self._no_improvement
             job.best_loss = np.inf if self.best_loss_ is None else self.best_loss_
             if self.early_stopping and self.best_validation_score_ is not None:
                 job.validation_scores, job.best_score = self.validation_scores_ or [], self.best_validation_score_
-                job.best = (list(coefs), list(intercepts))
+                job.best = (list(coefs), list(intercepts), self.dropout_state_)
         return job
 
     def _points(self) -> Points:
@@ -252,10 +263,9 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
 
     def _collect(self, job: Job, incremental: bool = False) -> None:
         """What a job learned, as fitted attributes."""
-        self.coefs_, self.intercepts_ = (
-            job.best if job.best is not None and self.early_stopping else (job.coefs, job.intercepts)
-        )
-        if not all(np.isfinite(w).all() for w in (*self.coefs_, *self.intercepts_)):
+        best = job.best if job.best is not None and self.early_stopping else (job.coefs, job.intercepts, job.state)
+        self.coefs_, self.intercepts_, self.dropout_state_ = best
+        if not all(np.isfinite(w).all() for w in (*self.coefs_, *self.intercepts_, *self.dropout_state_.values())):
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large values and need to be"
                 " preprocessed."
@@ -324,25 +334,21 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
     def _pieces(self, X: Any, samples: Tensor | None) -> Any:
         """The last sums of rows [networks, b, outputs], piece by piece; ``samples``: which thinned networks, or None."""
         each = self._points()
-        size = max(1, _ROWS // self._widest())
-        units = [len(w) for w in self.coefs_] + [self.coefs_[-1].shape[1]]
-        population = Population(units, 1, self.activation)
-        parts = [*self.coefs_, *(b[None] for b in self.intercepts_)]
+        network = (self.coefs_, self.intercepts_, self.activation)
+        fitted = (
+            modular.Fitted(
+                *network, self.out_activation_, each, self.dropout_state_, self._seed, max(self._step - 1, 0), X.dtype
+            )
+            if any(isinstance(place, Method) for place in each)
+            else stacked.Fitted(*network, each, self._seed, X.dtype)
+        )
+        widest = fitted.cells if samples is not None and isinstance(fitted, modular.Fitted) else self._widest()
+        size = max(1, _ROWS // widest)
         with torch.no_grad():
-            population.parts = [torch.from_numpy(np.asarray(part, X.dtype))[None] for part in parts]
             for start in range(0, max(X.shape[0], 1), size):
                 some = X[start : start + size]
-                x = torch.from_numpy(np.array(some, order="C") if isinstance(some, np.ndarray) else some.toarray())[None]
-                if samples is None:
-                    yield population.evaluate(x, [each])
-                    continue
-                rows = x.shape[1]
-                ids, steps = torch.arange(start, start + rows).repeat(len(samples)), samples.repeat_interleave(rows)
-                keys = [Key(self._seed, stream(i, True), step=steps, samples=ids) for i in range(len(each))]
-                maps = [factors([p], [key], len(ids), w) for p, key, w in zip(each, keys, units, strict=False)]
-                typed = [n and (n[0].to(x.dtype), n[1] if n[1] is None else n[1].to(x.dtype)) for n in maps]
-                sums = population.forward(x.repeat(1, len(samples), 1), typed, any(signed([p]) for p in each))
-                yield sums.view(len(samples), rows, -1)
+                x = torch.from_numpy(np.array(some, order="C") if isinstance(some, np.ndarray) else some.toarray())
+                yield fitted.sums(x, start, samples)
 
 
 def widths(sizes: Any) -> list[int]:

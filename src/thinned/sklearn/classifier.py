@@ -20,9 +20,14 @@ class DropoutClassifier(ClassifierMixin, DropoutEstimator):
     With ``dropout=0`` it is trained as ``MLPClassifier`` is, from the same weights in the same order, in float32; the
     parameters of one name mean the same. New are:
 
-    ``dropout``: what falls after each hidden layer: a rate, a point of :mod:`thinned.presets` or its name (dropout,
-    gaussian, uout, alpha, feature-alpha, batchwise, spatial, drop-path, stochastic-depth: those that make sense of rows),
-    or a list of these, one for each hidden layer. ``input_dropout``: the same for the inputs.
+    ``dropout``: what falls behind each hidden layer: a rate, a schedule of :mod:`thinned.algebra`, the name of a method of
+    the catalogue, a dict of its name and settings such as ``{"method": "shakeout", "c": 0.2}``, or a point of
+    :mod:`thinned.presets`; or a list of these, one for each hidden layer. ``input_dropout``: one of these for the inputs.
+    On units: dropout, gaussian, uout, alpha, feature-alpha, batchwise, spatial, drop-path, stochastic-depth, jumpout,
+    thinned, concrete, variational. On the next layer's weights, which take these units: dropconnect, mixout, shakeout,
+    targeted, sparse-variational, fast. On the hidden layer itself: standout, targeted-unit, information. Others make no
+    sense of rows and raise :class:`thinned.InputError`. ``divergence``: the weight, or its schedule, of what learned
+    methods add to the loss.
     ``l1``: the loss gains l1 * sum|W|, divided by the batch's rows as ``alpha``'s term is. ``max_norm``: the longest
     vector of a hidden unit's incoming weights. ``class_weight``: as elsewhere in scikit-learn. ``mc_samples``: predict by
     the mean of so many thinned networks; 0: by one network without noise. ``activation`` may also be ``"selu"``.
@@ -32,7 +37,8 @@ class DropoutClassifier(ClassifierMixin, DropoutEstimator):
     threads but for rounding. torch's global generator is left alone. Sparse rows become dense batch by batch.
 
     Fitted attributes are those of ``MLPClassifier``: ``classes_``, ``coefs_``, ``intercepts_``, ``loss_curve_``,
-    ``best_loss_``, ``validation_scores_``, ``n_iter_`` and so on.
+    ``best_loss_``, ``validation_scores_``, ``n_iter_`` and so on. ``dropout_state_``: what methods hold beside these, a
+    dict of arrays, such as concrete dropout's ``"drop1.logit"``; empty for points.
 
     Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15.
 
@@ -76,6 +82,7 @@ class DropoutClassifier(ClassifierMixin, DropoutEstimator):
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
         mc_samples: int = 0,
+        divergence: Any = 1.0,
         class_weight: Any = None,
     ) -> None:
         super().__init__(
@@ -84,7 +91,7 @@ class DropoutClassifier(ClassifierMixin, DropoutEstimator):
             max_iter=max_iter, shuffle=shuffle, random_state=random_state, tol=tol, verbose=verbose, warm_start=warm_start,
             momentum=momentum, nesterovs_momentum=nesterovs_momentum, early_stopping=early_stopping,
             validation_fraction=validation_fraction, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon,
-            n_iter_no_change=n_iter_no_change, mc_samples=mc_samples,
+            n_iter_no_change=n_iter_no_change, mc_samples=mc_samples, divergence=divergence,
         )  # fmt: skip
         self.class_weight = class_weight
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ class Plan:
     rows: int  # to train on
     validation: int  # rows to validate on
     weighted: bool
+    modules: bool = False  # trained as modules of thinned.nn, one at a time
+    divergence: Any = 1.0  # the weight of what learned methods add to the loss, or its schedule
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,16 @@ class Track:
     name: object = None  # networks with tracks of one name share the first one's
 
 
+Learned: TypeAlias = tuple[list[np.ndarray], list[np.ndarray], dict[str, np.ndarray]]  # coefs, intercepts, state
+
+
 @dataclass
 class Memory:
-    """What an optimizer keeps between calls."""
+    """What an optimizer keeps between calls: of weights and biases, and of what methods learn beside them."""
 
     moments: list[np.ndarray]
     steps: int
+    further: list[np.ndarray] = field(default_factory=list)
 
 
 @dataclass
@@ -104,6 +110,8 @@ class Job:
     track: Track
     coefs: list[np.ndarray]
     intercepts: list[np.ndarray]
+    state: dict[str, np.ndarray] = field(default_factory=dict)  # what methods hold beside these, by name
+    anchored: bool = False  # is what weights are pulled to in there for this fit too?
     memory: Memory | None = None
     step: int = 0  # of the masks: how many batches it has ever seen
     loss_curve: list[float] = field(default_factory=list)
@@ -113,5 +121,5 @@ class Job:
     waited: int = 0  # epochs without progress
     epochs: int = 0
     stopped: bool = False
-    best: tuple[list[np.ndarray], list[np.ndarray]] | None = None
+    best: Learned | None = None
     seconds: float = 0.0

@@ -16,14 +16,17 @@ from .._errors import InputError
 from ..algebra.drop import Drop
 from ..algebra.key import Key, stream_of
 from ..algebra.plan import plan
+from ..algebra.schedule import SCHEDULES
 from ..functional import drop
+from .methods import METHODS, OWN, Method, method
 
-Points: TypeAlias = tuple[Drop | None, ...]  # of the input, then of each hidden layer; None: nothing falls
+Points: TypeAlias = tuple[Drop | Method | None, ...]  # of the input, then of each hidden layer; None: nothing falls
 _LAYOUTS = {("b *", "b *"), ("*", "b *"), ("b", "b *"), ("b c", "b c *")}  # of rows [b, units]; a unit is a channel of one cell
+_WEIGHTS = {"b o i", "o i", "o i *", "*"}  # layouts of a layer's weights
 
 
 def points(dropout: Any, input_dropout: Any, hidden: int) -> Points:
-    """The points of an estimator with ``hidden`` hidden layers; :class:`thinned.InputError` where they make no sense."""
+    """What falls, of an estimator with ``hidden`` hidden layers; :class:`thinned.InputError` where it makes no sense."""
     if isinstance(dropout, (list, tuple, np.ndarray)):
         if len(dropout) != hidden:
             raise InputError(
@@ -35,27 +38,70 @@ def points(dropout: Any, input_dropout: Any, hidden: int) -> Points:
     return (_point(input_dropout, "input_dropout"), *(_point(value, "dropout") for value in each))
 
 
-def _point(value: Any, name: str) -> Drop | None:
+def _point(value: Any, argument: str) -> Drop | Method | None:
     if value is None:
         return None
-    if isinstance(value, str):
-        value = presets.make(value)
-    elif isinstance(value, Real) and not isinstance(value, bool):
+    if isinstance(value, SCHEDULES):
+        return Method("dropout", {"p": value})
+    if isinstance(value, Real) and not isinstance(value, bool):
         value = presets.dropout(float(value))
-    if not isinstance(value, Drop):
-        raise InputError(f"{name} has to be a rate, the name of a point, or a point, but got {value!r}")
-    if (value.per, value.of) not in _LAYOUTS:
-        raise InputError(
-            f"{name} has to have coins for the units of a batch of rows, but {value.name or value!r} has per "
-            f"{value.per!r} of {value.of!r}; the points for rows are {', '.join(map(repr, _named()))}"
-        )
-    return value if value.rate else None
+    if isinstance(value, Drop):
+        if value.of in _WEIGHTS:
+            return method("dropconnect", {"p": value}) if value.rate else None
+        if (value.per, value.of) not in _LAYOUTS:
+            raise _misplaced(argument, value.name or repr(value), f"has coins per {value.per!r} of {value.of!r}")
+        return value if value.rate else None
+    name, settings = _named(value, argument)
+    if name in METHODS:
+        made = method(name, settings)
+        if argument == "input_dropout" and name in OWN:
+            raise InputError(f"{name!r} needs the layer that gives the units, which an input has not; give it as dropout")
+        return made
+    if name == "monte-carlo":
+        raise InputError("'monte-carlo' is a way to predict, by many thinned networks; set mc_samples or call predict_samples")
+    row = presets.CATALOG.get(name)
+    if row is not None and row.host == "schedule":
+        raise InputError(f"{name!r} is a schedule of a rate; give it with its settings in a rate's place, as in {row.example}")
+    if row is not None and isinstance(row.fn, str):
+        raise _misplaced(argument, name, f"is a method for another place ({row.host})")
+    moving = {key: rate for key, rate in settings.items() if isinstance(rate, SCHEDULES)}
+    try:
+        point = presets.make(name, **{**settings, **{key: rate(0) for key, rate in moving.items()}})
+    except TypeError as error:
+        raise InputError(f"{name!r} cannot take {settings}: {error}") from None
+    checked = _point(point, argument)  # None where the rate is 0, if only at first
+    if moving and list(moving) != [presets.strength(name)]:
+        raise InputError(f"a schedule stands in the place of the rate, but got it for {', '.join(moving)}")
+    return Method(name, settings) if moving else checked
 
 
-def _named() -> list[str]:
-    """The catalogue's points that go into a perceptron."""
-    made = {name: presets.make(name) for name, row in presets.CATALOG.items() if not isinstance(row.fn, str)}
-    return [name for name, point in made.items() if (point.per, point.of) in _LAYOUTS]
+def _named(value: Any, argument: str) -> tuple[str, dict[str, Any]]:
+    """A method's name, and its settings."""
+    if isinstance(value, str):
+        return value, {}
+    if isinstance(value, dict) and isinstance(value.get("method"), str):
+        return value["method"], {key: setting for key, setting in value.items() if key != "method"}
+    raise InputError(
+        f"{argument} has to be a rate, its schedule, the name of a method, a dict such as {{'method': 'shakeout', 'c': 0.2}}, "
+        f"or a point, but got {value!r}"
+    )
+
+
+def _misplaced(argument: str, name: str, why: str) -> InputError:
+    return InputError(
+        f"{argument} has to be for the units of a batch of rows or for the weights between them, but {name!r} {why}; those for "
+        f"rows are {', '.join(map(repr, for_rows()))}"
+    )
+
+
+def for_rows() -> list[str]:
+    """The catalogue's points and methods that go into a perceptron."""
+    return [name for name, row in presets.CATALOG.items() if name in METHODS or (not isinstance(row.fn, str) and _fits(name))]
+
+
+def _fits(name: str) -> bool:
+    point = presets.make(name)
+    return (point.per, point.of) in _LAYOUTS
 
 
 def factors(

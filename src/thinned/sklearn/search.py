@@ -29,7 +29,8 @@ class DropoutSearchCV(BaseSearchCV):
     The networks of all candidates and folds that share a shape, a solver and batches of one size are trained in one
     batched pass, each as if it were alone. They may differ in ``dropout``, ``input_dropout``, ``alpha``, ``l1``,
     ``max_norm``, ``learning_rate_init``, ``class_weight`` and ``random_state``; candidates that differ in another
-    parameter are trained in passes of their own. Results are those of ``GridSearchCV`` with the same estimator up to
+    parameter are trained in passes of their own, and so is each network whose dropout is a schedule or a method that is no
+    point. Results are those of ``GridSearchCV`` with the same estimator up to
     rounding, except where ``random_state`` is None: then one seed is drawn for the whole search, so that candidates are
     compared on the same weights, batches and masks.
 

@@ -6,9 +6,9 @@ So a network without dropout is the one that scikit-learn would have trained, up
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache, partial
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -17,13 +17,10 @@ import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-from ..algebra.key import Key
-from .job import Job, Memory, Plan, Track
-from .network import Kept, Map, Population, head, losses
-from .points import by_batch, factors, factors_by_batch, signed, stream
-from .updates import Updates
-
-Drawn = Callable[[int, int], Map]  # of some rows, drawn ahead: the noise from one row to another
+from .job import Job, Learned, Plan, Track
+from .modular import Modular
+from .network import head
+from .stacked import Stacked, stacked
 
 _AHEAD = 1 << 20  # cells drawn at once for one place
 _ROWS = 1 << 22  # numbers in one evaluation
@@ -39,7 +36,7 @@ def train(jobs: Sequence[Job], verbose: bool = False) -> int:
     order = lambda job: (repr(job.plan), job.setting.lr)  # noqa: E731
     for _, some in groupby(sorted(jobs, key=order), key=lambda job: job.plan):
         members = list(some)
-        size = _fit_in_memory(members[0].plan)
+        size = 1 if members[0].plan.modules else _fit_in_memory(members[0].plan)
         for start in range(0, len(members), size):
             some_jobs = members[start : start + size]
             with threads(3 * len(some_jobs) * members[0].plan.batch_size * _weights(members[0].plan)):
@@ -67,7 +64,7 @@ def _fit_in_memory(plan: Plan) -> int:
 
 
 class _Pass:
-    """One population, from its first batch to its last; networks that end early leave it."""
+    """One population, or one network of modules, from its first batch to its last; networks that end early leave it."""
 
     def __init__(self, jobs: list[Job], verbose: bool) -> None:
         self.plan, self.verbose = jobs[0].plan, verbose
@@ -76,12 +73,8 @@ class _Pass:
             if job.track.name is not None:
                 job.track = named.setdefault(job.track.name, job.track)
         self._gather(jobs)
-        self.population = _stacked(jobs)
-        self.updates = Updates(self.plan, self.population, [job.setting for job in jobs])
-        if jobs[0].memory is not None and len(jobs) == 1:
-            self.updates.steps = jobs[0].memory.steps
-            for buffer, kept in zip(self.updates.moments, jobs[0].memory.moments, strict=True):
-                buffer.copy_(torch.from_numpy(kept))
+        population = stacked(jobs)
+        self.net: Stacked | Modular = Modular(jobs[0], population) if self.plan.modules else Stacked(jobs, self.on, population)
         self.orders = {id(track): torch.arange(self.plan.rows) for track in self.tracks}
 
     def _gather(self, jobs: list[Job]) -> None:
@@ -91,7 +84,6 @@ class _Pass:
         number = {id(track): i for i, track in enumerate(self.tracks)}
         self.on = [number[id(job.track)] for job in jobs]
         self.index = torch.tensor(self.on)
-        self.signed = any(signed(job.setting.points) for job in jobs)
 
     def run(self) -> None:
         try:
@@ -120,62 +112,36 @@ class _Pass:
         cuts = [(a, min(a + plan.batch_size, plan.rows)) for a in range(0, plan.rows, plan.batch_size)]
         ahead = max(1, _AHEAD // (m * plan.batch_size * max(plan.units)))
         total = torch.zeros(m)
-        draws: list[Drawn] = []
         start = 0
         for i, (a, b) in enumerate(cuts):
             if i % ahead == 0:
                 start, stop = a, cuts[min(i + ahead, len(cuts)) - 1][1]
-                draws = self._draw([order[start:stop] for order in places])
-            noise = [drawn(a - start, b - start) for drawn in draws]
+                self.net.draw([order[start:stop] for order in places], start)
             chosen = [track.index[order[a:b]] for track, order in zip(self.tracks, places, strict=True)]
             x = self._each([track.rows.take(index) for track, index in zip(self.tracks, chosen, strict=True)])
             y = self._each([track.y[index] for track, index in zip(self.tracks, chosen, strict=True)])
-            delta, loss = losses(self.population.forward(x, noise, self.signed), y, plan.head)
+            delta, loss = self.net.losses(x, y, a - start, b - start)
             weight: Tensor | float = float(b - a)
             if plan.weighted:
                 w = self._each([track.weight[index] for track, index in zip(self.tracks, chosen, strict=True)])  # type: ignore[index]
                 weight = w.sum(1).clamp_min(torch.finfo(w.dtype).tiny).expand(m)
-                delta.mul_((w / weight[: len(w), None])[..., None])
+                rows = w / weight[: len(w), None]
+                delta.mul_(rows[..., None])
+                share: Tensor | float = rows
                 mean = (loss * w).sum(1) / weight
             else:
-                delta.mul_(1.0 / weight)
+                share = 1.0 / weight
+                delta.mul_(share)
                 mean = loss.mean(1)
-            total += (mean + self.updates.penalty() / weight) * (b - a)
-            self.population.backward(delta)
-            self.updates.step(weight)
+            total += (mean + self.net.price + self.net.updates.penalty() / weight) * (b - a)
+            self.net.backward(delta, share)
+            self.net.updates.step(weight)
         for job, value in zip(self.jobs, (total / plan.rows).tolist(), strict=True):
             job.epochs += 1
             job.step += len(cuts)
             job.loss_curve.append(value)
         if self.verbose:
             print(f"Iteration {self.jobs[0].epochs}, loss = {self.jobs[0].loss_curve[-1]:.8f}")
-
-    def _draw(self, places: list[Tensor]) -> list[Drawn]:
-        """The noise of the rows to come, for every place. A row's identity is its place among the rows to train on."""
-        rows = len(places[0])
-        began = self.jobs[0].step
-        # counted from where these rows begin: batches before them in this epoch have moved the step on
-        steps = began + torch.arange(self._seen, self._seen + rows) // self.plan.batch_size
-        self._seen = (self._seen + rows) % self.plan.rows
-        drawn: list[Drawn] = []
-        same = self._same()
-        for place, width in enumerate(self.plan.units[:-1]):
-            keys = [
-                Key(job.setting.seed, stream(place), step=steps, samples=places[on])
-                for job, on in zip(self.jobs, self.on, strict=True)
-            ]
-            each = [job.setting.points[place] for job in self.jobs]
-            if len(each) == 1 and each[0] is not None and by_batch(each[0]):
-                drawn.append(_Thin(factors_by_batch(each[0], keys[0], steps.unique(), width), self.plan.batch_size))
-            else:
-                drawn.append(partial(_rows, factors(each, keys, rows, width, same)))
-        return drawn
-
-    _seen = 0  # rows of this epoch that were drawn for
-
-    def _same(self) -> list[int]:
-        seen: dict[tuple[int, int], int] = {}
-        return [seen.setdefault((job.setting.seed, on), m) for m, (job, on) in enumerate(zip(self.jobs, self.on, strict=True))]
 
     def _each(self, parts: list[Tensor]) -> Tensor:
         """One tensor a track as one a network, [m, ...], or [1, ...] where there is but one track."""
@@ -205,12 +171,11 @@ class _Pass:
 
     @torch.no_grad()
     def _scores(self) -> list[float]:
-        points = [job.setting.points for job in self.jobs]
         size = max(1, _ROWS // (len(self.jobs) * max(self.plan.units)))
         out = []
         for start in range(0, self.plan.validation, size):
             x = self._each([track.rows.take(_held(track)[start : start + size]) for track in self.tracks])
-            out.append(head(self.population.evaluate(x, points), self.plan.head))
+            out.append(head(self.net.evaluate(x), self.plan.head))
         found = torch.cat(out, 1)
         return [self.tracks[on].scorer(outputs) for on, outputs in zip(self.on, found.numpy(), strict=True)]
 
@@ -219,57 +184,23 @@ class _Pass:
         ended = [m for m, job in enumerate(self.jobs) if job.stopped]
         stay = [m for m, job in enumerate(self.jobs) if not job.stopped]
         self._write(ended)
-        before, old = self.population, self.updates
         self._gather([self.jobs[m] for m in stay])
-        self.population = Population(before.units, len(stay), before.activation)
-        self.updates = Updates(self.plan, self.population, [job.setting for job in self.jobs])
-        self.updates.steps = old.steps
-        buffers = [(before.flat, self.population.flat), *zip(old.moments, self.updates.moments, strict=True)]
-        for source, target in buffers:
-            for left, right in zip(before.views(source), self.population.views(target), strict=True):
-                right.copy_(left[stay])
+        assert isinstance(self.net, Stacked)
+        self.net = self.net.without(stay, self.jobs, self.on)
 
-    def _copy(self, m: int) -> Any:
-        parts = [part[m].numpy().copy() for part in self.population.parts]
-        return parts[: self.population.layers], [b[0] for b in parts[self.population.layers :]]
+    def _copy(self, m: int) -> Learned:
+        population = self.net.population
+        parts = [part[m].numpy().copy() for part in population.parts]
+        return parts[: population.layers], [b[0] for b in parts[population.layers :]], self.net.state()
 
     def _write(self, which: Sequence[int]) -> None:
         for m in which:
             job = self.jobs[m]
-            job.coefs, job.intercepts = self._copy(m)
+            job.coefs, job.intercepts, job.state = self._copy(m)
             if len(self.jobs) == 1:
-                job.memory = Memory([moment.numpy() for moment in self.updates.moments], self.updates.steps)
-
-
-def _rows(drawn: tuple[Tensor, Tensor | None] | None, start: int, stop: int) -> Map:
-    """The noise of rows ``start`` to ``stop``, where each has its own."""
-    if drawn is None:
-        return None
-    a, b = drawn
-    return a[:, start:stop], None if b is None else b[:, start:stop]
-
-
-class _Thin:
-    """The noise of rows, where those of a batch share it."""
-
-    def __init__(self, factors: Tensor, batch_size: int) -> None:
-        self.factors, self.batch_size = factors, batch_size
-
-    def __call__(self, start: int, stop: int) -> Map:
-        row = self.factors[start // self.batch_size]
-        index = row.nonzero()[:, 0]
-        return Kept(index, row[index])
+                job.memory = self.net.updates.memory()
 
 
 def _held(track: Track) -> Tensor:
     assert track.held is not None
     return track.held
-
-
-def _stacked(jobs: list[Job]) -> Population:
-    population = Population(jobs[0].plan.units, len(jobs), jobs[0].plan.activation)
-    for m, job in enumerate(jobs):
-        arrays = [*job.coefs, *(b[None] for b in job.intercepts)]
-        for part, array in zip(population.parts, arrays, strict=True):
-            part[m] = torch.from_numpy(array)
-    return population

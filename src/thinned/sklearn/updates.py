@@ -11,14 +11,25 @@ from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
-from .job import Plan, Setting
+from .job import Memory, Plan, Setting
 from .network import Population
 
 
 class Updates:
-    """One step for every network. ``moments``: the optimizer's memory, buffers like the weights'; ``steps``: how many."""
+    """One step for every network. ``moments``: the optimizer's memory, buffers like the weights'; ``steps``: how many.
 
-    def __init__(self, plan: Plan, population: Population, settings: Sequence[Setting]) -> None:
+    ``further``: a value and its gradient, of what one network learns beside its weights, where no penalty falls.
+    ``memory``: of the steps before.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        population: Population,
+        settings: Sequence[Setting],
+        further: tuple[Tensor, Tensor] | None = None,
+        memory: Memory | None = None,
+    ) -> None:
         self.plan, self.population = plan, population
         self.steps = 0
         self.moments = [population.buffer() for _ in range(2 if plan.solver == "adam" else bool(plan.momentum))]
@@ -39,6 +50,19 @@ class Updates:
         for lr, start, stop in spans:
             one = len(spans) == 1
             self.calls.append((lr, [[b] if one else [v[start:stop] for v in population.views(b)] for b in buffers]))
+        self.further: list[Tensor] = []
+        if further is not None and further[0].numel():
+            self.further = [torch.zeros_like(further[0]) for _ in self.moments]
+            self.calls.append((rates[0], [[b] for b in (*further, *self.further)]))
+        if memory is not None:
+            self.steps = memory.steps
+            for buffers, kept in ((self.moments, memory.moments), (self.further, memory.further)):
+                for buffer, array in zip(buffers, kept, strict=False):  # of a network that learned more: what is left
+                    buffer.copy_(torch.from_numpy(array))
+
+    def memory(self) -> Memory:
+        """For the steps to come, of one network."""
+        return Memory([b.numpy() for b in self.moments], self.steps, [b.numpy() for b in self.further])
 
     @torch.no_grad()
     def step(self, total: Tensor | float) -> None:

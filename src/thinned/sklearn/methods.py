@@ -1,0 +1,246 @@
+"""Methods that are modules of :mod:`thinned.nn`, on a batch of rows: where each acts in a perceptron, and how it is built."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import nn as torch_nn
+
+from .. import nn, presets
+from .._errors import InputError, unknown
+from ..algebra.drop import Drop
+from ..algebra.schedule import SCHEDULES
+from ..nn.thinned import Shrinking
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method by its name in the catalogue, with its settings."""
+
+    name: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a method is put on. ``layer``: between ``inputs`` and ``outputs`` units; ``activation``: what follows the layer.
+
+    The activation is None behind the last layer, where there is no layer, and where another method calls it.
+    """
+
+    layer: Any
+    activation: torch_nn.Module | None
+    inputs: int
+    outputs: int
+    random: torch.Generator
+
+
+def _jumpout(place: Place, sigma: Any = 0.05, least: float = 0.0, most: float = 0.6, power: float = 0.75) -> Any:
+    if not isinstance(place.activation, torch_nn.ReLU):
+        raise InputError("'jumpout' goes behind a ReLU, where it counts what is above 0; use it with activation='relu'")
+    return nn.Jumpout(sigma, least, most, power)
+
+
+def _thinned(place: Place, p: Any = 0.5, groups: int = 1) -> Any:
+    return nn.Thinned(p, groups)
+
+
+def _concrete(place: Place, p: float = 0.1, temperature: float = 0.1, unbiased: bool = False) -> Any:
+    return nn.ConcreteDropout(place.outputs, p, temperature, unbiased=unbiased)
+
+
+def _variational(place: Place, p: float = 0.2, per: Any = "unit") -> Any:
+    return nn.VariationalDropout(place.outputs, p, per=per)
+
+
+def _dropconnect(
+    place: Place, p: Any = 0.5, scaling: Any = "classic", per: Any = "example", sampling: Any = "exact", inference: Any = "mean"
+) -> Any:
+    rate = p(0) if isinstance(p, SCHEDULES) else p
+    point = rate if isinstance(rate, Drop) else presets.dropconnect(rate, scaling, per)
+    inside = place.activation if inference == "moments" else None
+    host = nn.DropWeight(place.layer, point, activation=inside, sampling=sampling, inference=inference)
+    host.schedule = p if isinstance(p, SCHEDULES) else None
+    return host
+
+
+def _shakeout(place: Place, p: Any = 0.5, c: float = 0.1) -> Any:
+    return nn.Shakeout(place.layer, p, c)
+
+
+def _targeted(place: Place, p: Any = 0.5, fraction: float = 0.5) -> Any:
+    return nn.Targeted(place.layer, p, fraction)
+
+
+def _mixout(place: Place, p: Any = 0.5, per: Any = "weight") -> Any:
+    return nn.Mixout(place.layer, p, per)
+
+
+def _sparse_variational(place: Place, threshold: float = 3.0) -> Any:
+    return nn.SparseVariationalDropout(place.layer, threshold)
+
+
+def _fast(place: Place, p: Any = 0.5) -> Any:
+    kind = place.activation
+    if not isinstance(kind, (torch_nn.ReLU, torch_nn.Identity, type(None))):
+        raise InputError(
+            "'fast' knows the moments of activation='relu' and 'identity'; else it goes behind the last hidden layer alone"
+        )
+    return nn.FastDropout(place.layer, p, "relu" if isinstance(kind, torch_nn.ReLU) else None)
+
+
+def _targeted_unit(place: Place, p: Any = 0.5, fraction: float = 0.5) -> Any:
+    if not isinstance(place.layer, torch_nn.Linear):
+        raise InputError(
+            "'targeted-unit' drops a hidden layer's own units, but another method has the weights into them; leave one out"
+        )
+    return nn.Targeted(place.layer, p, fraction, per="unit")
+
+
+def _standout(place: Place, alpha: float = 1.0, beta: float = 0.0) -> Any:
+    assert place.activation is not None
+    return nn.StandoutDropout(place.layer, place.activation, alpha, beta)
+
+
+def _information(place: Place, max_alpha: float = 0.7) -> Any:
+    if not isinstance(place.activation, torch_nn.ReLU):
+        raise InputError("'information' has a price for what a ReLU gives; use it with activation='relu'")
+    noise: Any = torch_nn.utils.skip_init(torch_nn.Linear, place.inputs, place.outputs)
+    bound = 1.0 / math.sqrt(place.inputs)  # as torch.nn.Linear begins, from a generator of our own
+    with torch.no_grad():
+        for part in (noise.weight, noise.bias):
+            part.uniform_(-bound, bound, generator=place.random)
+    return nn.InformationDropout(torch_nn.Sequential(place.layer, place.activation), noise, max_alpha)
+
+
+UNITS: dict[str, Callable[..., Any]] = {
+    "jumpout": _jumpout,
+    "thinned": _thinned,
+    "concrete": _concrete,
+    "variational": _variational,
+}
+# on the weights that take the units of the place
+WEIGHTS: dict[str, Callable[..., Any]] = {
+    "fast": _fast,
+    "dropconnect": _dropconnect,
+    "mixout": _mixout,
+    "shakeout": _shakeout,
+    "targeted": _targeted,
+    "sparse-variational": _sparse_variational,
+}
+# on the layer that gives these units, which an input has not
+OWN: dict[str, Callable[..., Any]] = {
+    "standout": _standout,
+    "targeted-unit": _targeted_unit,
+    "information": _information,
+}
+METHODS = {**UNITS, **WEIGHTS, **OWN}
+
+
+def method(name: str, settings: Mapping[str, Any]) -> Method:
+    """A method by name; :class:`thinned.InputError` for a setting that it has not. The values are checked where it is built."""
+    known = list(inspect.signature(METHODS[name]).parameters)[1:]
+    for setting in settings:
+        if setting not in known:
+            raise unknown(f"setting of {name!r}", setting, known)
+    return Method(name, dict(settings))
+
+
+ACTIVATIONS: dict[str, Callable[[], torch_nn.Module]] = {
+    "identity": torch_nn.Identity,
+    "logistic": torch_nn.Sigmoid,
+    "relu": torch_nn.ReLU,
+    "selu": torch_nn.SELU,
+    "tanh": torch_nn.Tanh,
+}
+
+
+def linears(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> list[torch_nn.Linear]:
+    """Layers whose parameters are ``weights`` [in, out] and ``biases`` [out] themselves, in their memory."""
+    layers = []
+    for w, b in zip(weights, biases, strict=True):
+        layer: Any = torch_nn.Linear(w.shape[0], w.shape[1], device="meta")
+        layer.weight, layer.bias = torch_nn.Parameter(w.t()), torch_nn.Parameter(b)
+        layers.append(layer)
+    return layers
+
+
+def network(
+    layers: Sequence[torch_nn.Linear], activation: str, points: Sequence[Drop | Method | None], seed: int
+) -> torch_nn.Sequential:
+    """The perceptron as a module: ``layer0``, ``act0``, ``layer1`` and so on; what falls at place i is ``drop<i>``.
+
+    Raises :class:`thinned.InputError` where methods cannot stand beside each other.
+    """
+    random = torch.Generator().manual_seed(seed)
+    out = torch_nn.Sequential()
+    act: torch_nn.Module | None = None
+    spread = False  # are the units given as a mean and a variance?
+    for i, layer in enumerate(layers):
+        here = None if _owns(points[i]) else points[i]
+        after = points[i + 1] if i + 1 < len(layers) else None
+        before, act = act, None if i + 1 == len(layers) else ACTIVATIONS[activation]()
+        owner: Any = after if _owns(after) else None
+        fast = isinstance(here, Method) and here.name == "fast"
+        if (spread and here is not None and not fast) or ((spread or fast) and owner is not None):
+            raise InputError(
+                "'fast' gives means and variances, so behind it comes 'fast' or nothing, but got "
+                f"{_shown(owner or here)!r} at place {i + bool(owner)} (0 is the input)"
+            )
+        name, module = f"layer{i}", layer
+        place = Place(layer, None if owner else act, layer.in_features, layer.out_features, random)
+        if isinstance(here, Method) and here.name in WEIGHTS:
+            name, module = f"drop{i}", WEIGHTS[here.name](place, **here.settings)
+        elif here is not None:
+            out.add_module(f"drop{i}", _on_units(here, Place(None, before, 0, layer.in_features, random)))
+        elif spread:
+            module = _fast(place, 0.0)
+        inside = getattr(module, "activation", None) is not None
+        if owner is not None:
+            place = Place(module, act, layer.in_features, layer.out_features, random)
+            name, module = f"drop{i + 1}", OWN[owner.name](place, **owner.settings)
+            inside = owner.name != "targeted-unit"
+        out.add_module(name, module)
+        if act is not None and not inside:
+            out.add_module(f"act{i}", act)
+        spread = spread or fast
+    _link(out)
+    return out
+
+
+def _link(net: torch_nn.Sequential) -> None:
+    """Cut what thinning drops out of the products of the plain layers around it: the same numbers, less work."""
+    modules: list[Any] = list(net)
+    made: dict[Any, Shrinking] = {}
+    for k, host in enumerate(modules):
+        if not isinstance(host, nn.Thinned) or type(modules[k + 1]) is not torch_nn.Linear:
+            continue
+        host.linked = True
+        made.setdefault(modules[k + 1], Shrinking(modules[k + 1])).before = host
+        if k and type(modules[k - 2]) is torch_nn.Linear:  # its activation stands between
+            made.setdefault(modules[k - 2], Shrinking(modules[k - 2])).behind = host
+    for layer, forward in made.items():
+        layer.forward = forward
+
+
+def _owns(value: Drop | Method | None) -> bool:
+    """Is it part of the layer before?"""
+    return isinstance(value, Method) and value.name in OWN
+
+
+def _on_units(value: Drop | Method, place: Place) -> torch_nn.Module:
+    if isinstance(value, Drop):
+        return nn.Dropout(value)
+    if value.name in UNITS:
+        return UNITS[value.name](place, **value.settings)
+    return nn.Dropout(value.name, **value.settings)  # a point whose rate is a schedule
+
+
+def _shown(value: Any) -> str:
+    return value.name or repr(value)

@@ -1,0 +1,201 @@
+"""One perceptron as modules of :mod:`thinned.nn`, by autograd: for methods that are no points. It is the slower of the two.
+
+Weights lie in the memory of a :class:`Population`, so that penalties, optimizers and copies are the same code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch import nn as torch_nn
+
+from .. import nn
+from .._errors import InputError
+from ..algebra.key import Key, stream_of
+from ..algebra.schedule import SCHEDULES
+from ..functional import core
+from ..nn.host import hosts
+from ..nn.learned import InformationDropout, Learned
+from .job import Job
+from .methods import linears, network
+from .network import Population, losses
+from .points import Points
+from .updates import Updates
+
+State = dict[str, np.ndarray]  # what methods hold beside weights and biases, by name
+
+
+class Modular:
+    """One job's network: what :class:`Stacked` is for points."""
+
+    def __init__(self, job: Job, population: Population) -> None:
+        self.job, self.plan, self.population = job, job.plan, population
+        weights, biases = _split(population)
+        layers = linears(weights, biases)
+        self.net = network(layers, self.plan.activation, job.setting.points, job.setting.seed)
+        self.learned = _further(self.net, layers)
+        same = load(self.net, self.learned, job.state, job.anchored)
+        self.flat = torch.cat([torch.zeros(0), *(p.detach().reshape(-1) for p in self.learned.values())])
+        self.gradient = torch.zeros_like(self.flat)
+        self._share(layers)
+        memory = job.memory if same or not self.learned else None
+        self.updates = Updates(self.plan, population, [job.setting], (self.flat, self.gradient), memory)
+        self.costly = [host for _, host in hosts(self.net) if isinstance(host, Learned)]
+        self.key = nn.key(self.net, job.setting.seed)
+        track = job.track
+        self.examples = float(self.plan.rows if track.weight is None else track.weight[track.index].sum().clamp_min(1e-30))
+
+    def _share(self, layers: Sequence[torch_nn.Linear]) -> None:
+        """Put what is learned into one buffer, and every gradient into a buffer's memory."""
+        n = len(layers)
+        for layer, w, b in zip(layers, self.population.gradients[:n], self.population.gradients[n:], strict=True):
+            layer.weight.grad, layer.bias.grad = w[0].t(), b[0, 0]
+        sizes = [p.numel() for p in self.learned.values()]
+        for p, value, slope in zip(self.learned.values(), self.flat.split(sizes), self.gradient.split(sizes), strict=True):
+            p.data = value.view(p.shape)
+            p.grad = slope.view(p.shape)
+
+    def draw(self, places: list[Tensor], first: int) -> None:
+        """Say which rows come, from the epoch's row ``first``; a row's identity is its place among those to train on."""
+        self.ids, self.first = places[0], first
+
+    def losses(self, x: Tensor, y: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Of rows ``start`` to ``stop`` of those to come: the loss's gradient by the last sums, and the loss of each row."""
+        step = self.job.step + (self.first + start) // self.plan.batch_size
+        self.key.at(step, samples=self.ids[start:stop])
+        self.net.train()
+        self.sums, self.spread = settle(self.net(x[0]), self.plan.head)
+        delta, loss = losses(self.sums.detach()[None], y, self.plan.head)
+        self.paid = self._divergence(step)
+        self.price = 0.0 if self.paid is None else self.paid.item()
+        return delta, loss if self.spread is None else loss + self.spread.detach()
+
+    def _divergence(self, step: int) -> Tensor | None:
+        weight = self.plan.divergence
+        weight = weight(step) if isinstance(weight, SCHEDULES) else float(weight)
+        if not weight or not self.costly:
+            return None
+        each = [h.divergence() / (1.0 if isinstance(h, InformationDropout) else self.examples) for h in self.costly]
+        return weight * torch.stack(each).sum()
+
+    def backward(self, delta: Tensor, share: Tensor | float) -> None:
+        """Gradients, from the loss's by the last sums. ``share``: of each row in the mean loss, [1, b] or one number."""
+        self.population.gradient.zero_()
+        self.gradient.zero_()
+        roots, slopes = [self.sums], [delta[0]]
+        if self.spread is not None:
+            roots.append(self.spread)
+            slopes.append(share[0] if isinstance(share, Tensor) else torch.full_like(self.spread, share))
+        if self.paid is not None:
+            roots.append(self.paid)
+            slopes.append(torch.ones(()))
+        torch.autograd.backward(roots, slopes)
+        del self.sums, self.spread, self.paid
+
+    def evaluate(self, x: Tensor) -> Tensor:
+        """Sums of the last layer without noise, [1, b, outputs]."""
+        self.net.eval()
+        return settle(self.net(x[0]), self.plan.head)[0][None]
+
+    def state(self) -> State:
+        return {name: value.detach().numpy().copy() for name, value in held(self.net, self.learned).items()}
+
+
+def settle(outputs: Any, head: str) -> tuple[Tensor, Tensor | None]:
+    """The last sums, and what their variance adds to each row's loss, where the network gives a mean and a variance.
+
+    The squared error's mean has a term for the variance; probabilities are those of sums divided by sqrt(1 + pi var / 8), which
+    for one class is :func:`thinned.functional.sigmoid_mean`.
+    """
+    if isinstance(outputs, Tensor):
+        return outputs, None
+    mean, var = outputs
+    if head == "identity":
+        return mean, 0.5 * var.mean(-1)
+    return mean / (1.0 + math.pi / 8.0 * var).sqrt(), None
+
+
+def _split(population: Population) -> tuple[list[Tensor], list[Tensor]]:
+    n = population.layers
+    return [w[0] for w in population.parts[:n]], [b[0, 0] for b in population.parts[n:]]
+
+
+def _further(net: torch_nn.Module, layers: Sequence[torch_nn.Linear]) -> dict[str, torch_nn.Parameter]:
+    """What is learned beside the weights and biases of ``layers``, by name."""
+    own = {id(p) for layer in layers for p in layer.parameters()}
+    return {name: p for name, p in net.named_parameters() if id(p) not in own}
+
+
+def held(net: torch_nn.Module, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a network holds beside weights and biases: what is learned, and anchors."""
+    return {**learned, **dict(net.named_buffers())}
+
+
+@torch.no_grad()
+def load(net: torch_nn.Module, learned: Mapping[str, Tensor], state: Mapping[str, Any], anchors: bool) -> bool:
+    """Take what was learned, and with ``anchors`` what weights are pulled to; False where it is of another network."""
+    buffers = dict(net.named_buffers()) if anchors else {}
+    wanted = {**learned, **buffers}
+    if any(name not in state or state[name].shape != tuple(value.shape) for name, value in wanted.items()):
+        return False
+    for name, value in wanted.items():
+        value.copy_(torch.from_numpy(np.asarray(state[name])))
+    return True
+
+
+def check(units: Sequence[int], activation: str, points: Points) -> None:
+    """Raise :class:`thinned.InputError` where no network can be made so."""
+    weights = [torch.zeros(sizes) for sizes in pairwise(units)]
+    network(linears(weights, [torch.zeros(o) for o in units[1:]]), activation, points, 0)
+
+
+class Fitted:
+    """A fitted network for prediction, in the dtype of the rows.
+
+    ``step``: the last of training, whose rates it keeps. ``cells``: the most numbers that a row becomes while noise is drawn.
+    Raises :class:`thinned.InputError` where ``state`` is of another ``dropout`` than ``points``.
+    """
+
+    def __init__(
+        self, coefs: Any, intercepts: Any, activation: str, head: str, points: Points, state: State, seed: int, step: int,
+        dtype: Any,
+    ) -> None:  # fmt: skip
+        parts = [[torch.from_numpy(np.asarray(part, dtype)) for part in some] for some in (coefs, intercepts)]
+        layers = linears(*parts)
+        self.net = network(layers, activation, points, seed).to(parts[0][0].dtype)
+        if not load(self.net, _further(self.net, layers), state, True):
+            raise InputError("dropout is another than when this was fitted, and holds values that were not learned; fit again")
+        nn.step(self.net, step)
+        for _, host in hosts(self.net):
+            if getattr(host, "schedule", None) is not None:
+                host.schedule = None  # type: ignore[attr-defined]  # the draws to come are no steps of training
+        self.net.requires_grad_(False).eval()
+        self.head, self.seed = head, seed
+        drawn = [host for _, host in hosts(self.net) if isinstance(host, nn.DropWeight) and host.each]
+        each = [host.weight.numel() for host in drawn if host.sampling == "exact"]
+        self.cells = max([max(w.shape) for w in parts[0]] + each)
+        self.mc = torch_nn.ModuleDict({"mc": self.net})  # for streams of its own
+        self.key = nn.key(self.mc, seed)
+
+    def sums(self, x: Tensor, start: int, samples: Tensor | None) -> Tensor:
+        """The last sums [networks, b, outputs] of rows from ``start`` on: of thinned networks, or of the one without noise."""
+        if samples is None:
+            return settle(self.net(x), self.head)[0][None]
+        with nn.sampling(self.mc):
+            return torch.stack(list(self._drawn(x, torch.arange(start, start + len(x)), samples.tolist())))
+
+    def _drawn(self, x: Tensor, ids: Tensor, samples: Sequence[int]) -> Iterator[Tensor]:
+        for sample in samples:
+            self.key.at(sample, samples=ids)
+            z = self.net(x)
+            if not isinstance(z, Tensor):  # the Gaussian that stands for all masks
+                mean, var = z
+                key = Key(self.seed, stream_of("mc.fast"), step=sample, samples=ids)
+                z = mean + var.clamp_min(0.0).sqrt() * core.normal(tuple(mean.shape), key, mean)
+            yield z
