@@ -11,6 +11,7 @@ import keras
 from .layers.host import Noisy
 from .layers.learned import ConcreteDropout
 from .layers.recurrent import ZoneoutCell
+from .layers.states import DropStateCell
 from .layers.tokens import PatchDropout
 
 DROPS = (
@@ -50,10 +51,11 @@ def layers(model: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.La
 
 def sources(layer: Any) -> list[Source]:
     """What draws in this layer itself, its parts left aside."""
+    if isinstance(layer, Noisy):
+        return [Source(layer.kind, name, float(getattr(layer, name))) for name in ("rate", *layer.others)]  # type: ignore
     if isinstance(layer, OURS):
-        more = [Source("recurrent", "cell_rate", layer.cell_rate)] if hasattr(layer, "cell_rate") else []
-        return [Source("recurrent" if more else "dropout", "rate", float(layer.rate)), *more]
-    if isinstance(layer, ZoneoutCell):
+        return [Source("dropout", "rate", float(layer.rate))]
+    if isinstance(layer, (ZoneoutCell, DropStateCell)):
         return []  # its layer says it
     if hasattr(layer, "recurrent_dropout"):
         if hasattr(layer, "cell"):

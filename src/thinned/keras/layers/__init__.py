@@ -6,8 +6,10 @@ from .elementwise import AlphaDropout, Drop, Dropout, GaussianDropout, UniformDr
 from .learned import ConcreteDropout
 from .recurrent import Zoneout
 from .spatial import DropBlock1D, DropBlock2D, DropBlock3D, LockedDropout, TokenDropout
+from .states import DropState
 from .tokens import PatchDropout, WordDropout
 from .weights import DropConnect
+from .words import EmbeddingDropout
 
 __all__ = [
     "AlphaDropout",
@@ -20,7 +22,9 @@ __all__ = [
     "DropHead",
     "DropHeadAttention",
     "DropPath",
+    "DropState",
     "Dropout",
+    "EmbeddingDropout",
     "GaussianDropout",
     "LockedDropout",
     "PatchDropout",

@@ -93,3 +93,40 @@ class DropHeadAttention(keras.layers.MultiHeadAttention):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "head_rate": self.head_rate}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class DropKeyAttention(keras.layers.MultiHeadAttention):
+    """Keras's MultiHeadAttention some of whose keys are hidden from each query, before the softmax, so that rows still sum to 1.
+
+    ``key_rate`` in [0, 1), settable at any time: one coin for each example, head, query and key. Of the keys that masks allow
+    a query, all stay where all would fall. Everything else, weights and files among it, is Keras's layer:
+    ``DropKeyAttention(8, 64, key_rate=0.1)``; its ``dropout`` drops probabilities after the softmax instead, and both may be
+    set. ``seed`` is that of both kinds of noise. Li, Hu, Nie, Zhang, Sebe, Wang 2023, "DropKey", equation 5.
+    Raises :class:`thinned.InputError`, a ValueError.
+    """
+
+    def __init__(
+        self, num_heads: int, key_dim: int, *args: Any, key_rate: float = 0.1, seed: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(num_heads, key_dim, *args, seed=seed, **kwargs)
+        self.keys = DropKey(key_rate, arguments.seed_of(seed), dtype=self.dtype_policy, name="keys")
+
+    @property
+    def key_rate(self) -> float:
+        """The probability that a key is hidden."""
+        return self.keys.rate
+
+    @key_rate.setter
+    def key_rate(self, rate: float) -> None:
+        self.keys.rate = rate
+
+    def _compute_attention(
+        self, query: Any, key: Any, value: Any, attention_mask: Any = None, training: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        if training:
+            attention_mask = self.keys(ops.shape(query), ops.shape(key), attention_mask)
+        return super()._compute_attention(query, key, value, attention_mask, training, *args, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "key_rate": self.key_rate}
