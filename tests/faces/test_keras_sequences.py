@@ -194,3 +194,44 @@ def test_errors_of_states(number):
     call, text = STATE_ERRORS[number]
     with pytest.raises(ValueError, match=text):
         call()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_keys_fall_inside_attention(masked):
+    """Equal scores and values that name their keys: a query's row is the mean of the keys that it sees, as in torch."""
+    n, p = 1500, 0.4
+    x = np.eye(3, dtype="float32")[None].repeat(n, 0)  # [n, 3 keys, 3]
+    allowed = np.array([[[True, True, False]]]).repeat(n, 0) if masked else None
+    layer = L.DropKeyAttention(1, 3, key_rate=p, seed=0)
+    layer.build((None, 1, 3), x.shape)
+    layer.set_weights([(np.eye(3) if w.ndim > 1 and i > 3 else np.zeros(9)).reshape(w.shape) if w.size == 9 else w * 0 for i, w in enumerate(layer.get_weights())])
+    y = array(layer(x[:, :1], x, attention_mask=allowed, training=True))
+    mask = None if allowed is None else torch.tensor(allowed)[:, None]
+    zeros = torch.zeros(n, 1, 1, 3)
+    theirs = F.drop_attention(zeros, torch.zeros(n, 1, 3, 3), torch.tensor(x)[:, None], mask, p=p, method="keys")
+    assert same_law(y.reshape(n, 3), theirs.reshape(n, 3).numpy()) == (3 if masked else 7)
+    np.testing.assert_allclose(y.sum(-1), 1.0, rtol=1e-5)
+    plain = K.MultiHeadAttention(1, 3)
+    plain.build((None, 1, 3), x.shape)
+    plain.set_weights(layer.get_weights())
+    np.testing.assert_allclose(array(layer(x[:2], x[:2])), array(plain(x[:2], x[:2])), rtol=1e-6)
+    _, scores = layer(x[:2], x[:2], return_attention_scores=True, use_causal_mask=True, training=True)
+    np.testing.assert_allclose(array(scores).sum(-1), 1.0, rtol=1e-5)
+    assert not np.triu(array(scores)[:, 0], 1).any()
+    assert [(s.kind, s.argument, s.rate) for s in tk.find(layer) if s.rate] == [("attention", "rate", p)]
+
+
+def test_keys_fall_in_scores_and_on_maps():
+    scores = array(L.DropKey(0.6, seed=0)(np.zeros((3000, 2), "float32"), training=True))
+    seen = np.bincount(np.isfinite(scores) @ [1, 2], minlength=4)
+    assert stats.chisquare(seen[1:], 3000 * np.array([0.24, 0.24, 0.16 + 0.36])).pvalue > ALPHA
+    assert again(L.DropKey(0.3, seed=1)).rate == 0.3
+    layer = again(L.DropKeyAttention(2, 4, key_rate=0.5, attention_axes=(1, 2), dropout=0.1))
+    x = np.random.default_rng(0).normal(size=(2, 3, 2, 5)).astype("float32")
+    assert array(layer(x, x, training=True)).shape == x.shape
+    h = keras.Input((3, 4))
+    model = keras.Model(h, L.DropKeyAttention(2, 4, key_rate=0.5)(h, h))
+    assert (tk.predict(model, x[:, :, 0, :4], samples=5, outputs="values").std > 0).any()
+    for make in (L.DropKey, lambda rate: L.DropKeyAttention(2, 4, key_rate=rate)):
+        with pytest.raises(ValueError, match=r"rate`. Expected a float value of at least 0 and below 1"):
+            make(1.0)

@@ -51,6 +51,17 @@ def one_of(value: Any, name: str, known: tuple[str, ...]) -> str:
     return str(value)
 
 
+def range_of(value: Any, name: str) -> tuple[float, float]:
+    """(low, high), low not above high."""
+    try:
+        low, high = (float(v) for v in value)
+    except (TypeError, ValueError):
+        low, high = 1.0, 0.0
+    if not low <= high:
+        raise invalid(name, "Expected a range (low, high).", value)
+    return low, high
+
+
 def noise_shape_of(value: Any) -> tuple[int | None, ...] | None:
     """A tuple of sizes and None, as Keras's Dropout takes it."""
     if value is None:

@@ -11,6 +11,7 @@ import keras
 from .layers.host import Noisy
 from .layers.learned import ConcreteDropout
 from .layers.recurrent import ZoneoutCell
+from .layers.residual import ShakeShake
 from .layers.states import DropStateCell
 from .layers.tokens import PatchDropout
 
@@ -22,7 +23,7 @@ DROPS = (
     keras.layers.GaussianDropout,
     keras.layers.AlphaDropout,
 )
-OURS = (Noisy, ConcreteDropout, PatchDropout)
+OURS = (Noisy, ConcreteDropout, PatchDropout, ShakeShake)
 _NAMED = re.compile(r"Drop|Zoneout|StochasticDepth")  # layers of other libraries
 
 
@@ -53,6 +54,8 @@ def sources(layer: Any) -> list[Source]:
     """What draws in this layer itself, its parts left aside."""
     if isinstance(layer, Noisy):
         return [Source(layer.kind, name, float(getattr(layer, name))) for name in ("rate", *layer.others)]  # type: ignore
+    if isinstance(layer, ShakeShake):
+        return [Source("branch", "backward", None)]
     if isinstance(layer, OURS):
         return [Source("dropout", "rate", float(layer.rate))]
     if isinstance(layer, (ZoneoutCell, DropStateCell)):

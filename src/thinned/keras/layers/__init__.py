@@ -1,10 +1,11 @@
 """Layers in Keras's manner: ``rate``, ``seed``, ``noise_shape``, ``data_format``, ``training=``, ``.keras`` files."""
 
-from .attention import DropHead, DropHeadAttention
+from .attention import DropHead, DropHeadAttention, DropKey, DropKeyAttention
 from .branches import DropPath, StochasticDepth
 from .elementwise import AlphaDropout, Drop, Dropout, GaussianDropout, UniformDropout
 from .learned import ConcreteDropout
 from .recurrent import Zoneout
+from .residual import LayerDrop, ShakeDrop, ShakeShake, Swapout
 from .spatial import DropBlock1D, DropBlock2D, DropBlock3D, LockedDropout, TokenDropout
 from .states import DropState
 from .tokens import PatchDropout, WordDropout
@@ -21,14 +22,20 @@ __all__ = [
     "DropConnect",
     "DropHead",
     "DropHeadAttention",
+    "DropKey",
+    "DropKeyAttention",
     "DropPath",
     "DropState",
     "Dropout",
     "EmbeddingDropout",
     "GaussianDropout",
+    "LayerDrop",
     "LockedDropout",
     "PatchDropout",
+    "ShakeDrop",
+    "ShakeShake",
     "StochasticDepth",
+    "Swapout",
     "TokenDropout",
     "UniformDropout",
     "WordDropout",
