@@ -36,6 +36,7 @@ class _Two:
 
     def two(self: Any, inputs: Any) -> tuple[Any, Any]:
         first, second = (floating(x, self) for x in _pair(inputs, self))
+        self.compute_output_shape([tuple(first.shape), tuple(second.shape)])
         return first, second
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -140,7 +141,7 @@ class ShakeDrop(Noisy, keras.layers.Layer):
 class Swapout(_Two, Noisy, keras.layers.Layer):
     """The skip connection falls too, unit by unit: ``Swapout(0.5)([x, branch])`` in the place of ``x + branch``.
 
-    m1 x + m2 F while training, P(m2 = 0) = ``rate`` and P(m1 = 0) = ``skip_rate`` (that of the branch if None), nothing scaled;
+    m1 x + m2 F while training, P(m2 = 0) = ``rate`` and P(m1 = 0) = ``skip_rate`` (None: always ``rate``), nothing scaled;
     (1 - skip_rate) x + (1 - rate) F, the mean, in evaluation; the paper prefers :func:`thinned.keras.predict` of 30 samples.
     Inputs: two of one shape [b, ...]. ``skip_rate=0`` is classic dropout of the branch.
 
@@ -148,16 +149,26 @@ class Swapout(_Two, Noisy, keras.layers.Layer):
     """
 
     kind, others = "branch", ("skip_rate",)
-    skip_rate = moving("skip_rate")
+    _own = moving("skip_rate")
 
     def __init__(self, rate: float = 0.5, skip_rate: float | None = None, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.start(rate, seed)
-        self.skip_rate = rate if skip_rate is None else skip_rate
+        self._own = rate if skip_rate is None else skip_rate
+        self.tied = skip_rate is None
         self.built = True
 
+    @property
+    def skip_rate(self) -> float:
+        """The probability that a unit of the skip connection falls; settable at any time, :attr:`rate` until it is set."""
+        return self.rate if self.tied else float(self._own)
+
+    @skip_rate.setter
+    def skip_rate(self, rate: float) -> None:
+        self._own, self.tied = rate, False
+
     def call(self, inputs: Any, training: bool = False) -> Any:
-        rates = (self.moving_skip_rate.state.value, self.now())
+        rates = (self.now() if self.tied else self.moving_skip_rate.state.value, self.now())
         pairs = list(zip(self.two(inputs), rates, strict=True))
         if not training:
             x, branch = (engine.mean(t, _CLASSIC, rate) for t, rate in pairs)
@@ -166,7 +177,7 @@ class Swapout(_Two, Noisy, keras.layers.Layer):
         return x + branch
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rate": self.rate, "skip_rate": self.skip_rate, "seed": self.seed}
+        return {**super().get_config(), "rate": self.rate, "skip_rate": None if self.tied else self.skip_rate, "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
