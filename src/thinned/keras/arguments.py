@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -89,3 +90,11 @@ def block_of(value: Any, dims: int) -> int | tuple[int, ...]:
     if len(sizes) != dims or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in sizes):
         raise invalid("block_size", f"Expected an integer of at least 1, or {dims} of them.", value)
     return value if isinstance(value, int) else sizes
+
+
+def real_of(value: Any, name: str, *, above: float | None = None) -> float:
+    """A finite number, above ``above`` where that is given."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or (above is not None and not value > above):
+        raise invalid(name, f"Expected a float{'' if above is None else f' above {above:g}'}.", value)
+    return float(value)

@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 
 import keras
 
+from .layers.adaptive import Jumpout, Standout
+from .layers.cutting import Cutout
 from .layers.host import Noisy
 from .layers.learned import ConcreteDropout
 from .layers.recurrent import ZoneoutCell
 from .layers.residual import ShakeShake
 from .layers.states import DropStateCell
 from .layers.tokens import PatchDropout
+from .layers.variational import InformationDropout, VariationalDropout
 
 DROPS = (
     keras.layers.Dropout,
@@ -23,7 +26,6 @@ DROPS = (
     keras.layers.GaussianDropout,
     keras.layers.AlphaDropout,
 )
-OURS = (Noisy, ConcreteDropout, PatchDropout, ShakeShake)
 _NAMED = re.compile(r"Drop|Zoneout|StochasticDepth")  # layers of other libraries
 
 
@@ -33,6 +35,16 @@ class Source(NamedTuple):
     kind: str
     argument: str
     rate: float | None
+
+
+_RATELESS = {
+    ShakeShake: Source("branch", "backward", None),
+    Standout: Source("dropout", "alpha", None),
+    Jumpout: Source("dropout", "sigma", None),
+    InformationDropout: Source("dropout", "max_alpha", None),
+    Cutout: Source("noise", "size", None),  # as GaussianNoise: a change of the data, off in predict
+}
+OURS = (Noisy, ConcreteDropout, VariationalDropout, PatchDropout, *_RATELESS)
 
 
 def layers(model: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.Layer]]:
@@ -54,8 +66,9 @@ def sources(layer: Any) -> list[Source]:
     """What draws in this layer itself, its parts left aside."""
     if isinstance(layer, Noisy):
         return [Source(layer.kind, name, float(getattr(layer, name))) for name in ("rate", *layer.others)]  # type: ignore
-    if isinstance(layer, ShakeShake):
-        return [Source("branch", "backward", None)]
+    for ours, source in _RATELESS.items():
+        if isinstance(layer, ours):
+            return [source]
     if isinstance(layer, OURS):
         return [Source("dropout", "rate", float(layer.rate))]
     if isinstance(layer, (ZoneoutCell, DropStateCell)):

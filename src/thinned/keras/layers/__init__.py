@@ -1,7 +1,10 @@
 """Layers in Keras's manner: ``rate``, ``seed``, ``noise_shape``, ``data_format``, ``training=``, ``.keras`` files."""
 
+from .adaptive import Jumpout, Standout
+from .anchored import Mixout, Shakeout
 from .attention import DropHead, DropHeadAttention, DropKey, DropKeyAttention
 from .branches import DropPath, StochasticDepth
+from .cutting import Cutout, HiddenCut
 from .elementwise import AlphaDropout, Drop, Dropout, GaussianDropout, UniformDropout
 from .learned import ConcreteDropout
 from .recurrent import Zoneout
@@ -9,12 +12,14 @@ from .residual import LayerDrop, ShakeDrop, ShakeShake, Swapout
 from .spatial import DropBlock1D, DropBlock2D, DropBlock3D, LockedDropout, TokenDropout
 from .states import DropState
 from .tokens import PatchDropout, WordDropout
+from .variational import InformationDropout, VariationalDropout
 from .weights import DropConnect
 from .words import EmbeddingDropout
 
 __all__ = [
     "AlphaDropout",
     "ConcreteDropout",
+    "Cutout",
     "Drop",
     "DropBlock1D",
     "DropBlock2D",
@@ -29,15 +34,22 @@ __all__ = [
     "Dropout",
     "EmbeddingDropout",
     "GaussianDropout",
+    "HiddenCut",
+    "InformationDropout",
+    "Jumpout",
     "LayerDrop",
     "LockedDropout",
+    "Mixout",
     "PatchDropout",
     "ShakeDrop",
     "ShakeShake",
+    "Shakeout",
+    "Standout",
     "StochasticDepth",
     "Swapout",
     "TokenDropout",
     "UniformDropout",
+    "VariationalDropout",
     "WordDropout",
     "Zoneout",
 ]

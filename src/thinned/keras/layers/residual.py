@@ -65,9 +65,7 @@ class ShakeShake(_Two, keras.layers.Layer):
     one shape [b, ...]. Gastaldi 2017, "Shake-shake regularization". Raises :class:`thinned.InputError`, a ValueError.
     """
 
-    def __init__(
-        self, backward: Literal["shake", "even", "keep"] = "shake", seed: int | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, backward: Literal["shake", "even", "keep"] = "shake", seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.backward = arguments.one_of(backward, "backward", ("shake", "even", "keep"))
         self.seed = arguments.seed_of(seed)
@@ -177,7 +175,12 @@ class Swapout(_Two, Noisy, keras.layers.Layer):
         return x + branch
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rate": self.rate, "skip_rate": None if self.tied else self.skip_rate, "seed": self.seed}
+        return {
+            **super().get_config(),
+            "rate": self.rate,
+            "skip_rate": None if self.tied else self.skip_rate,
+            "seed": self.seed,
+        }
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
