@@ -217,7 +217,7 @@ def test_information():
     assert len(layer.weights) == 4
     layer.layer.set_weights([np.ones((3, 2)), np.array([9.0, 9.0])])
     y, still = array(layer(x, training=True)), array(layer(x))
-    np.testing.assert_allclose(still, x.sum(1, keepdims=True) + [9, 9], rtol=1e-5)
+    np.testing.assert_allclose(still, x.sum(1, keepdims=True) + np.full(2, 9), rtol=1e-5)
     alpha = 0.001 + 0.6 / (1 + np.exp(-array(layer.noise(x[:1]))[0]))
     for i in range(2):
         assert stats.kstest(np.log(y[:, i] / still[:, i]) / alpha[i], "norm").pvalue > ALPHA
@@ -240,3 +240,27 @@ def test_check_finds_no_mistake_in_these():
     assert kinds["Mixout"] == kinds["DropConnect"] == "weights"
     assert kinds["ShakeShake"] == kinds["Swapout"] == "branch"
     assert (tk.predict(model, np.ones((2, 6), "float32"), samples=5, outputs="values").std > 0).all()
+
+
+AROUND = {
+    "DropConnect": lambda inner: L.DropConnect(inner, 1e-6, scale="inverted"),
+    "Mixout": lambda inner: L.Mixout(inner, 1e-6),
+    "LayerDrop": lambda inner: L.LayerDrop(inner, 1e-6),
+    "Concrete": lambda inner: L.ConcreteDropout(inner, 1e-6),
+    "Information": lambda inner: L.InformationDropout(inner, K.Dense(4, bias_initializer=keras.initializers.Constant(-50))),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_what_is_inside_trains_when_the_model_does(name):
+    """Monte Carlo passes draw in the layer around, and leave batch normalisation within in inference; training moves it."""
+    x = np.random.default_rng(0).normal(5, 3, size=(32, 4)).astype("float32")
+    inner = keras.Sequential([keras.Input((4,)), K.Dense(4, kernel_initializer="identity"), K.BatchNormalization()])
+    model = keras.Sequential([keras.Input((4,)), AROUND[name](inner)])
+    statistics = inner.layers[1].non_trainable_weights
+    before = [array(w).copy() for w in statistics]
+    mean = tk.predict(model, x, samples=3, outputs="values").mean
+    np.testing.assert_allclose(mean, x / np.sqrt(1 + 1e-3), rtol=2e-2)
+    np.testing.assert_array_equal(before[0], array(statistics[0]))
+    model(x, training=True)
+    assert not np.allclose(before[0], array(statistics[0]))

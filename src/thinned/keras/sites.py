@@ -16,7 +16,8 @@ class Site:
 
     ``name``: of the layer, with those around it, joined by "/"; ``layer``: its class. ``kind``: "dropout", "recurrent",
     "attention", "weights", "branch" (of a residual network) or "noise". ``argument``: what says how much, such as "rate" or
-    "recurrent_dropout", and ``rate`` its value (None where the layer has none that can be read). ``ours``: is it a layer of this library?
+    "recurrent_dropout", and ``rate`` its value (None where the layer has none that can be read). ``ours``: is it a layer of
+    this library?
     """
 
     name: str

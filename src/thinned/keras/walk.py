@@ -37,14 +37,14 @@ class Source(NamedTuple):
     rate: float | None
 
 
-_RATELESS = {
+_RATELESS: dict[type, Source] = {
     ShakeShake: Source("branch", "backward", None),
     Standout: Source("dropout", "alpha", None),
     Jumpout: Source("dropout", "sigma", None),
     InformationDropout: Source("dropout", "max_alpha", None),
     Cutout: Source("noise", "size", None),  # as GaussianNoise: a change of the data, off in predict
 }
-OURS = (Noisy, ConcreteDropout, VariationalDropout, PatchDropout, *_RATELESS)
+OURS: tuple[Any, ...] = (Noisy, ConcreteDropout, VariationalDropout, PatchDropout, *_RATELESS)
 
 
 def layers(model: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.Layer]]:
@@ -65,7 +65,7 @@ def layers(model: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.La
 def sources(layer: Any) -> list[Source]:
     """What draws in this layer itself, its parts left aside."""
     if isinstance(layer, Noisy):
-        return [Source(layer.kind, name, float(getattr(layer, name))) for name in ("rate", *layer.others)]  # type: ignore
+        return [Source(layer.kind, name, float(getattr(layer, name))) for name in ("rate", *layer.others)]
     for ours, source in _RATELESS.items():
         if isinstance(layer, ours):
             return [source]

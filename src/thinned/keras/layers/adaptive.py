@@ -21,9 +21,11 @@ class Standout(keras.layers.Wrapper):
     """Each unit is kept with a probability that its own pre-activation decides: ``Standout(Dense(64), "relu")``.
 
     With h what ``layer`` makes: m activation(h) while training, P(m = 1) = sigmoid(alpha h + beta);
-    sigmoid(alpha h + beta) activation(h) in evaluation, the mean. ``layer`` has no activation of its own. ``alpha`` 0 is classic
-    dropout that keeps with sigmoid(beta). No gradient runs through m; the network of the probabilities is tied to the weights,
-    as in the paper's experiments. Ba and Frey 2013, section 3. Raises :class:`thinned.InputError`, a ValueError.
+    sigmoid(alpha h + beta) activation(h) in evaluation, the mean. ``layer`` has no activation of its own. ``alpha`` 0 is
+    classic dropout that keeps with sigmoid(beta). No gradient runs through m; the network of the probabilities is tied to the
+    weights, as in the paper's experiments.
+
+    Ba and Frey 2013, section 3. Raises :class:`thinned.InputError`, a ValueError.
     """
 
     def __init__(
@@ -47,8 +49,6 @@ class Standout(keras.layers.Wrapper):
         self.supports_masking = True
 
     def call(self, inputs: Any, training: bool = False, **kwargs: Any) -> Any:
-        if self.layer._call_has_training_arg:
-            kwargs["training"] = training
         h = self.layer(inputs, **kwargs)
         dtype = engine.wide(h)
         y, keep = self.activation(h), ops.sigmoid(self.alpha * ops.cast(h, dtype) + self.beta)
@@ -69,10 +69,10 @@ class Standout(keras.layers.Wrapper):
 class Jumpout(keras.layers.Layer):
     """Dropout after ReLU whose rate is drawn, small rates most often, and falls on what is active.
 
-    The rate p = min(``least`` + |N(0, ``sigma``^2)|, ``most``) is drawn once a call, and divided by the share of the input above
-    0, up to ``most``; survivors are times (1 - p')^-``power``, p' the divided rate: 0.75 stands between keeping the mean (1) and
-    the variance (0.5). One coin for each element of [b, ...]. ``sigma`` in [0, 1], settable at any time; 0 <= ``least`` <=
-    ``most`` < 1. Evaluation is the input. The share is the batch's own.
+    The rate p = min(``least`` + |N(0, ``sigma``^2)|, ``most``) is drawn once a call, and divided by the share of the input
+    above 0, up to ``most``; survivors are times (1 - p')^-``power``, p' the divided rate: 0.75 stands between keeping the mean
+    (1) and the variance (0.5). One coin for each element of [b, ...]. ``sigma`` in [0, 1], settable at any time; 0 <=
+    ``least`` <= ``most`` < 1. Evaluation is the input. The share is the batch's own.
 
     Wang, Zhou, Bilmes 2019, algorithm 1. Raises :class:`thinned.InputError`, a ValueError.
     """

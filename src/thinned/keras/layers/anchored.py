@@ -74,7 +74,7 @@ class Mixout(Noisy, keras.layers.Wrapper):
             return self.layer(inputs, **kwargs)
         kept = iter(self.pretrained)
         values = [self._mixed(v, next(kept)) if len(v.shape) > 1 else v.value for v in self.layer.trainable_variables]
-        return reweighted(self.layer, values, inputs, training, kwargs)
+        return reweighted(self.layer, values, inputs, kwargs)
 
     def _mixed(self, variable: Any, kept: Any) -> Any:
         u = ops.convert_to_tensor(kept.value)

@@ -115,8 +115,8 @@ class DropState(Noisy, keras.layers.RNN):
 
     - ``"variational"``: m h where it meets the recurrent kernel, one m for all steps and gates. Gal and Ghahramani 2016.
       Keras's own ``recurrent_dropout`` has a mask for each gate, and does nothing at 1.
-    - ``"recurrent"``: c = f c + m i g in an LSTM, h = z h + (1 - z) m n in a GRU: what is remembered never falls. ``per="step"``
-      draws m anew (0.25 in the paper), ``"sequence"`` keeps it (0.5). Semeniuta, Severyn, Barth 2016.
+    - ``"recurrent"``: c = f c + m i g in an LSTM, h = z h + (1 - z) m n in a GRU: what is remembered never falls.
+      ``per="step"`` draws m anew (0.25 in the paper), ``"sequence"`` keeps it (0.5). Semeniuta, Severyn, Barth 2016.
     - ``"rnndrop"``: c = m (f c + i g) in an LSTM, one m for all steps. Moon, Choi, Lee, Song 2015.
 
     ``scale``: ``"inverted"`` divides m by 1 - rate, and evaluation is the plain layer; ``"classic"`` has 1 - rate for m in
@@ -147,7 +147,8 @@ class DropState(Noisy, keras.layers.RNN):
         still(cell)
         self.scale = arguments.one_of(scale or scales[0], "scale", scales)
         self.per = arguments.one_of(per or lasts[0], "per", lasts)
-        super().__init__(DropStateCell(cell, place, self.scale, dtype=cell.dtype_policy), **kwargs)
+        policy = getattr(cell, "dtype_policy", None)
+        super().__init__(DropStateCell(cell, place, self.scale, dtype=policy), **kwargs)
         self.start(rate, seed)
         self.cell.now = self.moving_rate
         self.input_rate = input_rate

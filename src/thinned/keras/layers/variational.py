@@ -22,8 +22,8 @@ _LEAST = 0.001  # of information dropout's alpha, as in the authors' code
 class VariationalDropout(keras.layers.Layer):
     """Gaussian dropout that learns its variance, type A: x (1 + sqrt(alpha) e), e ~ N(0, 1) for each element, while training.
 
-    alpha = sigmoid(``logit``) < 1, one for each ``"unit"`` of the last axis, or one for the ``"layer"`` (``per``). ``rate``: the
-    first alpha / (1 + alpha), in (0, 0.5); :attr:`rate` reads the mean. Evaluation is the input. Input [b, ..., d].
+    alpha = sigmoid(``logit``) < 1, one for each ``"unit"`` of the last axis, or one for the ``"layer"`` (``per``). ``rate``:
+    the first alpha / (1 + alpha), in (0, 0.5); :attr:`rate` reads the mean. Evaluation is the input. Input [b, ..., d].
 
     ``examples``: the number of training examples. The loss that is added is the divergence divided by it, for a mean negative
     log-likelihood: the sum over units of -(log(alpha) / 2 + c1 alpha + c2 alpha^2 + c3 alpha^3), section 3.3. ``examples=None``
@@ -130,11 +130,11 @@ class InformationDropout(keras.layers.Wrapper):
             self.noise.build(input_shape)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        y = self.layer(inputs, **({"training": training} if self.layer._call_has_training_arg else {}))
+        y = self.layer(inputs)
         if not training:
             return y
         dtype = engine.wide(y)
-        raw = self.noise(inputs, **({"training": training} if self.noise._call_has_training_arg else {}))
+        raw = self.noise(inputs)
         if len(raw.shape) != len(y.shape) or tuple(raw.shape)[1:] != tuple(y.shape)[1:]:
             rule = f"Expected a layer whose result is of the activations' shape {tuple(y.shape)}."
             raise arguments.invalid("noise", rule, tuple(raw.shape))

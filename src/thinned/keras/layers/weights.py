@@ -14,15 +14,14 @@ from .. import arguments
 from .host import PACKAGE, Noisy, floating
 
 
-def reweighted(layer: keras.Layer, values: list[Any], inputs: Any, training: bool, more: Mapping[str, Any]) -> Any:
+def reweighted(layer: keras.Layer, values: list[Any], inputs: Any, more: Mapping[str, Any]) -> Any:
     """What ``layer`` makes with ``values`` in the place of its trainable weights; its other state moves on."""
-    others = [v.value for v in layer.non_trainable_variables]
-    given = {name: value for name, value in more.items() if value is not None}
-    if layer._call_has_training_arg:
-        given["training"] = training
-    outputs, moved = layer.stateless_call(values, others, inputs, **given)
-    for variable, value in zip(layer.non_trainable_variables, moved, strict=True):
-        variable.assign(value)
+    others = layer.non_trainable_variables
+    state = [*zip(layer.trainable_variables, values, strict=True), *((v, v.value) for v in others)]
+    with keras.StatelessScope(state_mapping=state) as scope:
+        outputs = layer(inputs, **{name: value for name, value in more.items() if value is not None})
+    for variable in others:
+        variable.assign(scope.get_current_value(variable))
     return outputs
 
 
@@ -76,7 +75,7 @@ class DropConnect(Noisy, keras.layers.Wrapper):
         if self.per == "example":
             return self._each(floating(inputs, self), training)
         values = [self._thinned(v, training) if self._falls(v) else v.value for v in self.layer.trainable_variables]
-        return reweighted(self.layer, values, inputs, training, kwargs)
+        return reweighted(self.layer, values, inputs, kwargs)
 
     def _thinned(self, variable: Any, training: bool) -> Any:
         w = ops.convert_to_tensor(variable.value)
