@@ -264,3 +264,18 @@ def test_what_is_inside_trains_when_the_model_does(name):
     np.testing.assert_array_equal(before[0], array(statistics[0]))
     model(x, training=True)
     assert not np.allclose(before[0], array(statistics[0]))
+
+
+def test_apply_puts_nothing_in_the_place_of_what_computes():
+    """A dropout layer makes room for another; a recurrent layer, a wrapper or a merging layer gets it behind."""
+    x = keras.Input((4, 3))
+    h = L.DropState(K.GRUCell(3), 0.2, return_sequences=True, name="state")(x)
+    h = L.Swapout(0.2, name="swap")([h, L.Mixout(K.Dense(3), name="mix")(L.VariationalDropout(name="learned")(h))])
+    model = keras.Model(x, K.Dense(1)(h))
+    new = tk.apply(model, "state|swap|mix|learned", lambda: L.LockedDropout(0.1))
+    kinds = [s.layer for s in tk.find(new) if s.ours and s.argument == "rate"]
+    assert kinds.count("LockedDropout") == 4
+    assert {"DropState", "Swapout", "Mixout"} < set(kinds)
+    assert "VariationalDropout" not in kinds
+    data = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("float32")
+    np.testing.assert_allclose(array(new(data)), array(model(data)), rtol=1e-5, atol=1e-6)

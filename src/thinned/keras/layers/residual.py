@@ -91,9 +91,9 @@ class ShakeShake(_Two, keras.layers.Layer):
 class ShakeDrop(Noisy, keras.layers.Layer):
     """With probability ``rate`` a residual branch is shaken instead of dropped: ``x + ShakeDrop(0.5)(branch)``.
 
-    F while training with probability 1 - rate, one coin for the batch; else a F, a ~ U(``alpha``) for each example, with
-    gradients that flow with b ~ U(``beta``) instead. (1 - rate + rate E[a]) F, the mean, in evaluation. ``rate`` in [0, 1]
-    grows with depth, to 0.5 in the last block. With ``alpha`` and ``beta`` (0, 0) it is stochastic depth by batch. Input [b, ...].
+    Input F [b, ...]. F while training with probability 1 - rate, one coin for the batch; else a F, a ~ U(``alpha``) for each
+    example, with gradients that flow with b ~ U(``beta``) instead. (1 - rate + rate E[a]) F, the mean, in evaluation. ``rate``
+    in [0, 1] grows with depth, to 0.5 in the last block. With ``alpha`` and ``beta`` (0, 0) it is stochastic depth by batch.
 
     Yamada, Iwamura, Akiba, Kise 2019, equation 4. Raises :class:`thinned.InputError`, a ValueError.
     """
