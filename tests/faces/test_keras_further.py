@@ -32,7 +32,7 @@ def again(layer):
     """The layer made anew of its configuration, after a way through JSON."""
     config = json.loads(json.dumps(layer.get_config()))
     other = type(layer).from_config(copy.deepcopy(config))
-    assert unbuilt(other.get_config()) == unbuilt(config)
+    assert unbuilt(json.loads(json.dumps(other.get_config()))) == unbuilt(config)
     return other
 
 
@@ -240,6 +240,41 @@ def test_check_finds_no_mistake_in_these():
     assert kinds["Mixout"] == kinds["DropConnect"] == "weights"
     assert kinds["ShakeShake"] == kinds["Swapout"] == "branch"
     assert (tk.predict(model, np.ones((2, 6), "float32"), samples=5, outputs="values").std > 0).all()
+
+
+@pytest.mark.parametrize("per", ["weight", "unit"])
+def test_targeted_as_in_torch(per):
+    """Which weights are candidates, on a convolution with equal ones; how they fall; the pruned network in evaluation."""
+    n, p = 80, 0.4
+    torch.manual_seed(1)
+    net = torch.nn.Conv1d(2, 4, 2, bias=False)
+    with torch.no_grad():
+        net.weight[1] = net.weight[0]  # two units of one norm
+        net.weight[2].view(-1)[:3] = 0.01  # three weights of one size, so that no two are the smallest
+    host = nn.Targeted(net, p, 0.5, per=per)
+    layer = again(L.Targeted(K.Conv1D(4, 2, use_bias=False), p, 0.5, per, seed=0))
+    layer.build((None, 2, 2))
+    kernel = net.weight.detach().numpy().transpose(2, 1, 0)
+    layer.set_weights([kernel])
+    x = np.eye(4, dtype="float32").reshape(4, 2, 2)  # [b, t, c]: each example is one weight of each unit
+    ours = np.stack([array(layer(x, training=True)).ravel() for _ in range(n)])
+    np.testing.assert_array_equal(np.unique((ours != 0).mean(0) < 1), [False, True])
+    with torch.no_grad():
+        far = torch.tensor(x.transpose(0, 2, 1))
+        theirs = np.stack([host(far).numpy().transpose(0, 2, 1).ravel() for _ in range(n)])
+        pruned = host.eval()(far).numpy().transpose(0, 2, 1)
+    np.testing.assert_allclose(array(layer(x)), pruned, atol=1e-6)
+    candidates = (pruned == 0).ravel()
+    units = (ours == 0)[:, candidates]
+    if per == "unit":
+        units = (ours == 0).reshape(n, 4, 4).all(1)[:, (pruned == 0).reshape(4, 4).all(0)]
+    assert units.shape[1] == (6 if per == "weight" else 2)
+    assert stats.binomtest(int(units.sum()), units.size, p).pvalue > ALPHA
+    assert stats.binomtest(int((theirs[:, candidates] == 0).any(1).sum()), n, 1 - (1 - p) ** units.shape[1]).pvalue > ALPHA
+    layer.rate = 0.0
+    np.testing.assert_allclose(array(layer(x)).reshape(4, 4), kernel.reshape(4, 4), rtol=1e-6)
+    with pytest.raises(ValueError, match="argument `layer`"):
+        L.Targeted(K.LSTM(2))
 
 
 AROUND = {

@@ -11,6 +11,7 @@ from .recurrent import Zoneout
 from .residual import LayerDrop, ShakeDrop, ShakeShake, Swapout
 from .spatial import DropBlock1D, DropBlock2D, DropBlock3D, LockedDropout, TokenDropout
 from .states import DropState
+from .targeted import Targeted
 from .tokens import PatchDropout, WordDropout
 from .variational import InformationDropout, VariationalDropout
 from .weights import DropConnect
@@ -47,6 +48,7 @@ __all__ = [
     "Standout",
     "StochasticDepth",
     "Swapout",
+    "Targeted",
     "TokenDropout",
     "UniformDropout",
     "VariationalDropout",
