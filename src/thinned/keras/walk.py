@@ -65,7 +65,8 @@ def layers(model: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.La
 def sources(layer: Any) -> list[Source]:
     """What draws in this layer itself, its parts left aside."""
     if isinstance(layer, Noisy):
-        return [Source(layer.kind, name, float(getattr(layer, name))) for name in ("rate", *layer.others)]
+        rates = {name: float(getattr(layer, name)) for name in ("rate", *layer.others)}
+        return [Source(layer.kind, name, rate) for name, rate in rates.items() if rate or name == "rate"]
     for ours, source in _RATELESS.items():
         if isinstance(layer, ours):
             return [source]
