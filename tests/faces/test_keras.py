@@ -63,6 +63,9 @@ TABLE = [
     ("DropPath", {}, (8, 3, 4), 1.0, True),
     ("StochasticDepth", {"per": "batch"}, (8, 3, 4), 0.7, True),
     ("DropHead", {}, (6, 3, 4, 2), 1.0, False),
+    ("DropKey", {}, (6, 3, 4), 1.0, False),
+    ("ShakeDrop", {"alpha": [-1.0, 0.5]}, (8, 3, 4), 0.7 - 0.3 / 4, None),
+    ("HiddenCut", {}, (6, 9, 4), 1.0, True),
 ]
 NAMES = [f"{name}-{'-'.join(more) or 'plain'}" for name, more, *_ in TABLE]
 
@@ -83,7 +86,7 @@ def test_checklist(name, more, shape, gain, whole):
     first, second = array(layer(x, training=True)), array(layer(x, training=True))
     assert first.shape == shape
     assert first.dtype == np.float32
-    assert not np.array_equal(first, second) or name == "StochasticDepth"  # one coin
+    assert not np.array_equal(first, second) or name in ("StochasticDepth", "ShakeDrop")  # one coin
     np.testing.assert_allclose(array(layer(x)), x * np.float32(gain), rtol=1e-6)
 
     config = json.loads(json.dumps(layer.get_config()))

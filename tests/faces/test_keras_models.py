@@ -105,31 +105,50 @@ def everything():
     return keras.Model(ids, L.ConcreteDropout(K.Dense(2, "softmax"), examples=16)(h))
 
 
+def the_rest():
+    """One network with the other layers, on sequences of any length."""
+    ids = keras.Input((None,), dtype="int32")
+    h = L.EmbeddingDropout(K.Embedding(12, 6, mask_zero=True), 0.2)(ids)
+    h = L.DropState(K.LSTMCell(6), 0.2, "recurrent", return_sequences=True)(h)
+    h = L.DropState(K.GRUCell(6), 0.2, input_rate=0.2, return_sequences=True)(h)
+    h = L.Cutout(2)(L.HiddenCut(0.2)(L.DropKeyAttention(2, 3, key_rate=0.2)(h, h)))
+    h = L.Swapout(0.2)([h, L.LayerDrop(K.Dense(6), 0.2)(h)])
+    h = L.ShakeShake()([h, L.ShakeDrop(0.2)(K.Dense(6)(h))])
+    h = L.Shakeout(K.Dense(6), 0.2)(L.Mixout(K.Dense(6), 0.2)(K.GlobalAveragePooling1D()(h)))
+    h = L.VariationalDropout(examples=16)(L.Jumpout(0.1)(L.Standout(L.Targeted(K.Dense(6)))(h)))
+    return keras.Model(ids, K.Dense(2, "softmax")(L.InformationDropout(K.Dense(6, "elu"), K.Dense(6))(h)))
+
+
 LOAD = """
 import sys, numpy as np, keras, thinned.keras
-model = keras.models.load_model(sys.argv[1], safe_mode=True)
-np.save(sys.argv[2], model.predict(np.load(sys.argv[3]), verbose=0))
+ids = np.load(sys.argv[1])
+for name in sys.argv[2:]:
+    np.save(name + ".npy", keras.models.load_model(name, safe_mode=True).predict(ids, verbose=0))
 """
 
 
-def test_one_step_of_everything_and_a_file(tmp_path):
+def test_one_step_of_everything_and_files(tmp_path):
     """Trains, predicts alike twice, and does so from a file in a fresh process."""
     ids = np.random.default_rng(0).integers(0, 12, (16, 8)).astype("int32")
-    model = compiled(everything())
-    before = [array(w).copy() for w in model.trainable_weights]
-    loss = model.fit(ids, ids[:, 0] % 2, epochs=1, batch_size=8, verbose=0).history["loss"][0]
-    assert np.isfinite(loss)
-    moved = [not np.array_equal(a, array(w)) for a, w in zip(before, model.trainable_weights, strict=True)]
-    assert all(moved), [w.path for w, m in zip(model.trainable_weights, moved, strict=True) if not m]
-    y = model.predict(ids, verbose=0)
-    np.testing.assert_array_equal(y, model.predict(ids, verbose=0))
-    model.save(tmp_path / "model.keras")
     np.save(tmp_path / "ids.npy", ids)
-    names = [str(tmp_path / name) for name in ("model.keras", "y.npy", "ids.npy")]
+    wanted = {}
+    for make in (everything, the_rest):
+        model = compiled(make())
+        before = [array(w).copy() for w in model.trainable_weights]
+        loss = model.fit(ids, ids[:, 0] % 2, epochs=1, batch_size=8, verbose=0).history["loss"][0]
+        assert np.isfinite(loss)
+        moved = [not np.array_equal(a, array(w)) for a, w in zip(before, model.trainable_weights, strict=True)]
+        assert all(moved), [w.path for w, m in zip(model.trainable_weights, moved, strict=True) if not m]
+        y = model.predict(ids, verbose=0)
+        np.testing.assert_array_equal(y, model.predict(ids, verbose=0))
+        model.save(tmp_path / f"{make.__name__}.keras")
+        wanted[str(tmp_path / f"{make.__name__}.keras")] = y
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "KERAS_BACKEND": keras.backend.backend()}
-    done = subprocess.run([sys.executable, "-c", LOAD, *names], env=env, timeout=300, capture_output=True, text=True)
+    call = [sys.executable, "-c", LOAD, str(tmp_path / "ids.npy"), *wanted]
+    done = subprocess.run(call, env=env, timeout=300, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    np.testing.assert_allclose(np.load(names[1]), y, rtol=1e-4, atol=1e-6)
+    for name, y in wanted.items():
+        np.testing.assert_allclose(np.load(f"{name}.npy"), y, rtol=1e-4, atol=1e-6)
 
 
 def test_mixed_precision_trains(digits):
@@ -394,7 +413,18 @@ def test_check_of_dead_dropout():
         tk.check(keras.Sequential([K.Dense(2)]), np.ones((2, 2)))
 
 
-OTHERS = "enumerated or all_masks or schedules_reach or (learn_digits and (784 or normalisation))"
+def test_words_states_and_weights_train_of_every_backend():
+    """A compiled step of wrappers, states and branches: everything moves but the pretrained weights."""
+    parts = [L.EmbeddingDropout(K.Embedding(8, 3), 0.2), L.DropState(K.SimpleRNNCell(3), 0.2), L.Mixout(K.Dense(3), 0.2)]
+    model = compiled(keras.Sequential([keras.Input((4,), dtype="int32"), *parts, L.ShakeDrop(0.2), K.Dense(1)]), "mse")
+    ids = np.random.default_rng(0).integers(0, 8, (16, 4)).astype("int32")
+    before = {w.path: array(w).copy() for w in model.weights}
+    model.fit(ids, np.ones(16), batch_size=16, epochs=1, verbose=0)
+    still = [w.path for w in model.weights if np.array_equal(before[w.path], array(w))]
+    assert still == [parts[2].pretrained[0].path]
+
+
+OTHERS = "of_every_backend or enumerated or all_masks or schedules_reach or (learn_digits and (784 or normalisation))"
 
 
 @pytest.mark.parametrize("backend", ["jax", "tensorflow"])

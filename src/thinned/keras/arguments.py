@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -51,6 +52,17 @@ def one_of(value: Any, name: str, known: tuple[str, ...]) -> str:
     return str(value)
 
 
+def range_of(value: Any, name: str) -> tuple[float, float]:
+    """(low, high), low not above high."""
+    try:
+        low, high = (float(v) for v in value)
+    except (TypeError, ValueError):
+        low, high = 1.0, 0.0
+    if not low <= high:
+        raise invalid(name, "Expected a range (low, high).", value)
+    return low, high
+
+
 def noise_shape_of(value: Any) -> tuple[int | None, ...] | None:
     """A tuple of sizes and None, as Keras's Dropout takes it."""
     if value is None:
@@ -78,3 +90,11 @@ def block_of(value: Any, dims: int) -> int | tuple[int, ...]:
     if len(sizes) != dims or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in sizes):
         raise invalid("block_size", f"Expected an integer of at least 1, or {dims} of them.", value)
     return value if isinstance(value, int) else sizes
+
+
+def real_of(value: Any, name: str, *, above: float | None = None) -> float:
+    """A finite number, above ``above`` where that is given."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or (above is not None and not value > above):
+        raise invalid(name, f"Expected a float{'' if above is None else f' above {above:g}'}.", value)
+    return float(value)

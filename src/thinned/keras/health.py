@@ -16,7 +16,10 @@ from ..algebra.per import block_fraction, seed_rate
 from ..checks.finding import Finding, Findings
 from ..engines import keras as engine
 from . import calls, walk
+from .layers.anchored import Shakeout
+from .layers.attention import DropHead
 from .layers.host import PointLayer
+from .layers.learned import ConcreteDropout
 from .sites import check_model
 
 _UNLIKELY = 5.0  # standard errors
@@ -188,7 +191,7 @@ def _on_output(run: _Pass, layers: dict[str, _Call]) -> list[Finding]:
     name = run.makers.get(id(run.log[-1].made))
     while name in layers:
         call = layers[name]
-        if _drops(call.layer):
+        if _drops(call.layer) and not isinstance(call.layer, (ConcreteDropout, Shakeout)):  # these drop what they are given
             return [Finding("L14", f"{name} ({type(call.layer).__name__}) drops the model's output", name)]
         if call.layer.weights or len(call.sources) != 1:
             break
@@ -219,6 +222,8 @@ def _like(call: _Call) -> bool:
 
 
 def _zeroes(layer: Any) -> bool:
+    if isinstance(layer, walk.OURS) and not isinstance(layer, (PointLayer, DropHead)):
+        return False
     return not (_alpha(layer) or _uniform(layer) or "Gaussian" in type(layer).__name__)
 
 

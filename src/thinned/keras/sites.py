@@ -15,8 +15,9 @@ class Site:
     """A place where a model draws.
 
     ``name``: of the layer, with those around it, joined by "/"; ``layer``: its class. ``kind``: "dropout", "recurrent",
-    "attention" or "noise". ``argument``: what says how much, such as "rate" or "recurrent_dropout", and ``rate`` its value
-    (None where the layer has none that can be read). ``ours``: is it a layer of this library?
+    "attention", "weights", "branch" (of a residual network) or "noise". ``argument``: what says how much, such as "rate" or
+    "recurrent_dropout", and ``rate`` its value (None where the layer has none that can be read). ``ours``: is it a layer of
+    this library?
     """
 
     name: str

@@ -12,6 +12,8 @@ from .._errors import InputError, nearest
 from ..algebra.drop import Drop as Point
 from . import arguments, walk
 from .layers.elementwise import Drop, Dropout
+from .layers.residual import ShakeShake, Swapout
+from .layers.variational import VariationalDropout
 from .sites import check_model
 
 Where: TypeAlias = type[keras.Layer] | str | Callable[[str, keras.Layer], bool] | None
@@ -107,6 +109,12 @@ def _computes(layer: keras.Layer) -> bool:
     return hasattr(layer, "kernel") and not hasattr(layer, "recurrent_dropout")
 
 
+def _only_drops(layer: keras.Layer) -> bool:
+    """Does it nothing else, so that another dropout may stand in its place?"""
+    more = layer.weights and not isinstance(layer, VariationalDropout)
+    return bool(walk.sources(layer)) and not more and not isinstance(layer, (keras.layers.Wrapper, ShakeShake, Swapout))
+
+
 def _last(model: keras.Model) -> set[int]:
     """The layers that compute the outputs: those that make them, with activations and reshapes behind left aside."""
     if _sequential(model):
@@ -152,7 +160,7 @@ def _copied(model: keras.Model, meant: set[int], make: Make) -> keras.Model:
     def clone(layer: keras.Layer) -> keras.Layer:
         if _sequential(layer) or _functional(layer):
             return _copied(layer, meant, make)
-        if id(layer) in meant and walk.sources(layer):
+        if id(layer) in meant and _only_drops(layer):
             new = named(layer)
             new.name = layer.name
             return new

@@ -8,10 +8,15 @@ from typing import Any, NamedTuple
 
 import keras
 
+from .layers.adaptive import Jumpout, Standout
+from .layers.cutting import Cutout
 from .layers.host import Noisy
 from .layers.learned import ConcreteDropout
 from .layers.recurrent import ZoneoutCell
+from .layers.residual import ShakeShake
+from .layers.states import DropStateCell
 from .layers.tokens import PatchDropout
+from .layers.variational import InformationDropout, VariationalDropout
 
 DROPS = (
     keras.layers.Dropout,
@@ -21,7 +26,6 @@ DROPS = (
     keras.layers.GaussianDropout,
     keras.layers.AlphaDropout,
 )
-OURS = (Noisy, ConcreteDropout, PatchDropout)
 _NAMED = re.compile(r"Drop|Zoneout|StochasticDepth")  # layers of other libraries
 
 
@@ -31,6 +35,16 @@ class Source(NamedTuple):
     kind: str
     argument: str
     rate: float | None
+
+
+_RATELESS: dict[type, Source] = {
+    ShakeShake: Source("branch", "backward", None),
+    Standout: Source("dropout", "alpha", None),
+    Jumpout: Source("dropout", "sigma", None),
+    InformationDropout: Source("dropout", "max_alpha", None),
+    Cutout: Source("noise", "size", None),  # as GaussianNoise: a change of the data, off in predict
+}
+OURS: tuple[Any, ...] = (Noisy, ConcreteDropout, VariationalDropout, PatchDropout, *_RATELESS)
 
 
 def layers(model: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.Layer]]:
@@ -50,10 +64,15 @@ def layers(model: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.La
 
 def sources(layer: Any) -> list[Source]:
     """What draws in this layer itself, its parts left aside."""
+    if isinstance(layer, Noisy):
+        rates = {name: float(getattr(layer, name)) for name in ("rate", *layer.others)}
+        return [Source(layer.kind, name, rate) for name, rate in rates.items() if rate or name == "rate"]
+    for ours, source in _RATELESS.items():
+        if isinstance(layer, ours):
+            return [source]
     if isinstance(layer, OURS):
-        more = [Source("recurrent", "cell_rate", layer.cell_rate)] if hasattr(layer, "cell_rate") else []
-        return [Source("recurrent" if more else "dropout", "rate", float(layer.rate)), *more]
-    if isinstance(layer, ZoneoutCell):
+        return [Source("dropout", "rate", float(layer.rate))]
+    if isinstance(layer, (ZoneoutCell, DropStateCell)):
         return []  # its layer says it
     if hasattr(layer, "recurrent_dropout"):
         if hasattr(layer, "cell"):

@@ -1,17 +1,26 @@
 """Layers in Keras's manner: ``rate``, ``seed``, ``noise_shape``, ``data_format``, ``training=``, ``.keras`` files."""
 
-from .attention import DropHead, DropHeadAttention
+from .adaptive import Jumpout, Standout
+from .anchored import Mixout, Shakeout
+from .attention import DropHead, DropHeadAttention, DropKey, DropKeyAttention
 from .branches import DropPath, StochasticDepth
+from .cutting import Cutout, HiddenCut
 from .elementwise import AlphaDropout, Drop, Dropout, GaussianDropout, UniformDropout
 from .learned import ConcreteDropout
 from .recurrent import Zoneout
+from .residual import LayerDrop, ShakeDrop, ShakeShake, Swapout
 from .spatial import DropBlock1D, DropBlock2D, DropBlock3D, LockedDropout, TokenDropout
+from .states import DropState
+from .targeted import Targeted
 from .tokens import PatchDropout, WordDropout
+from .variational import InformationDropout, VariationalDropout
 from .weights import DropConnect
+from .words import EmbeddingDropout
 
 __all__ = [
     "AlphaDropout",
     "ConcreteDropout",
+    "Cutout",
     "Drop",
     "DropBlock1D",
     "DropBlock2D",
@@ -19,14 +28,30 @@ __all__ = [
     "DropConnect",
     "DropHead",
     "DropHeadAttention",
+    "DropKey",
+    "DropKeyAttention",
     "DropPath",
+    "DropState",
     "Dropout",
+    "EmbeddingDropout",
     "GaussianDropout",
+    "HiddenCut",
+    "InformationDropout",
+    "Jumpout",
+    "LayerDrop",
     "LockedDropout",
+    "Mixout",
     "PatchDropout",
+    "ShakeDrop",
+    "ShakeShake",
+    "Shakeout",
+    "Standout",
     "StochasticDepth",
+    "Swapout",
+    "Targeted",
     "TokenDropout",
     "UniformDropout",
+    "VariationalDropout",
     "WordDropout",
     "Zoneout",
 ]

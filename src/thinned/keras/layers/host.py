@@ -20,9 +20,14 @@ LAST = {"b c *": "b * c"}  # a point's layout under channels_last
 
 
 class Noisy:
-    """A ``rate`` and a ``seed``, beside a keras layer. ``below_one``: rate 1 is refused."""
+    """A ``rate`` and a ``seed``, beside a keras layer.
+
+    ``below_one``: rate 1 is refused. ``kind``: what :func:`thinned.keras.find` calls it. ``others``: names of further rates.
+    """
 
     below_one = False
+    kind = "dropout"
+    others: tuple[str, ...] = ()
 
     def start(self, rate: float, seed: int | None) -> None:
         """To be called after the layer's own ``__init__``."""
@@ -45,6 +50,24 @@ class Noisy:
     def now(self) -> Any:
         """The rate as a tensor."""
         return self.moving_rate.state.value
+
+
+def moving(name: str) -> Any:
+    """A rate beside ``rate``: settable at any time, and compiled steps read ``self.moving_<name>``."""
+    now, state = f"_{name}_now", f"moving_{name}"
+
+    def get(self: Any) -> float:
+        rate: float = getattr(self, now)
+        return rate
+
+    def put(self: Any, rate: float) -> None:
+        setattr(self, now, arguments.rate_of(rate, name))
+        if hasattr(self, state):
+            getattr(self, state).state.assign(get(self))
+        else:
+            setattr(self, state, Rate(get(self)))
+
+    return property(get, put, doc=f"The {name.replace('_', ' ')}, in [0, 1]; settable at any time.")
 
 
 def floating(x: Any, layer: keras.Layer) -> Any:

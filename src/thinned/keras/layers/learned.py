@@ -70,8 +70,6 @@ class ConcreteDropout(keras.layers.Wrapper):
         if self.examples is not None:
             self.add_loss(self.divergence() / self.examples)
         x = self._noisy(floating(inputs, self)) if training else inputs
-        if self.layer._call_has_training_arg:
-            kwargs["training"] = training
         return self.layer(x, **kwargs)
 
     def _noisy(self, x: Any) -> Any:

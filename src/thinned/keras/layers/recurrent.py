@@ -11,9 +11,16 @@ from ...engines import keras as engine
 from ...presets import dropout
 from .. import arguments
 from ..state import Rate
-from .host import PACKAGE, Noisy
+from .host import PACKAGE, Noisy, moving
 
 _POINT = dropout(0.5, "classic")
+
+
+def still(cell: Any) -> None:
+    """Refuse a cell that drops by itself."""
+    if getattr(cell, "dropout", 0.0) or getattr(cell, "recurrent_dropout", 0.0):
+        rule = "Expected a cell without dropout of its own; put LockedDropout before the layer."
+        raise arguments.invalid("cell", rule, f"{type(cell).__name__}(dropout={cell.dropout}, ...)")
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -71,22 +78,22 @@ class Zoneout(Noisy, keras.layers.RNN):
     ``return_sequences``. Input [b, t, d]. Raises :class:`thinned.InputError`, a ValueError.
     """
 
+    kind, others = "recurrent", ("cell_rate",)
+    cell_rate = moving("cell_rate")
+
     def __init__(
         self, cell: keras.Layer, rate: float = 0.1, cell_rate: float | None = None, seed: int | None = None, **kwargs: Any
     ) -> None:
         if isinstance(cell, ZoneoutCell):
             cell = cell.cell
-        if getattr(cell, "dropout", 0.0) or getattr(cell, "recurrent_dropout", 0.0):
-            rule = "Expected a cell without dropout of its own; put LockedDropout before the layer."
-            raise arguments.invalid("cell", rule, f"{type(cell).__name__}(dropout={cell.dropout}, ...)")
+        still(cell)
         super().__init__(ZoneoutCell(cell), **kwargs)
         self.start(rate, seed)
-        second = arguments.rate_of(rate if cell_rate is None else cell_rate, "cell_rate")
-        self.cell_rate = second
+        self.cell_rate = rate if cell_rate is None else cell_rate
         count = len(self.cell.sizes)
         if count > 2:
             raise arguments.invalid("cell", "Expected a cell of one or two states.", f"{type(cell).__name__}({count} states)")
-        self.cell.rates = (self.moving_rate, *([Rate(second)] if count == 2 else []))
+        self.cell.rates = (self.moving_rate, *([self.moving_cell_rate] if count == 2 else []))
 
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         super().build((*sequences_shape[:-1], sequences_shape[-1] + sum(self.cell.sizes)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
@@ -12,6 +12,17 @@ from ... import presets
 from ...engines import keras as engine
 from .. import arguments
 from .host import PACKAGE, Noisy, floating
+
+
+def reweighted(layer: keras.Layer, values: list[Any], inputs: Any, more: Mapping[str, Any]) -> Any:
+    """What ``layer`` makes with ``values`` in the place of its trainable weights; its other state moves on."""
+    others = layer.non_trainable_variables
+    state = [*zip(layer.trainable_variables, values, strict=True), *((v, v.value) for v in others)]
+    with keras.StatelessScope(state_mapping=state) as scope:
+        outputs = layer(inputs, **{name: value for name, value in more.items() if value is not None})
+    for variable in others:
+        variable.assign(scope.get_current_value(variable))
+    return outputs
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -26,6 +37,8 @@ class DropConnect(Noisy, keras.layers.Wrapper):
     Input and output are the layer's; for ``"example"`` [b, ..., in], and the axes between share an example's mask (memory:
     b x in x out). The layer's activity regularizer is not seen. Raises :class:`thinned.InputError`, a ValueError.
     """
+
+    kind = "weights"
 
     def __init__(
         self,
@@ -61,16 +74,8 @@ class DropConnect(Noisy, keras.layers.Wrapper):
     def call(self, inputs: Any, training: bool = False, **kwargs: Any) -> Any:
         if self.per == "example":
             return self._each(floating(inputs, self), training)
-        layer = self.layer
-        trainable = [self._thinned(v, training) if self._falls(v) else v.value for v in layer.trainable_variables]
-        others = [v.value for v in layer.non_trainable_variables]
-        given = {name: value for name, value in kwargs.items() if value is not None}
-        if layer._call_has_training_arg:
-            given["training"] = training
-        outputs, moved = layer.stateless_call(trainable, others, inputs, **given)
-        for variable, value in zip(layer.non_trainable_variables, moved, strict=True):
-            variable.assign(value)
-        return outputs
+        values = [self._thinned(v, training) if self._falls(v) else v.value for v in self.layer.trainable_variables]
+        return reweighted(self.layer, values, inputs, kwargs)
 
     def _thinned(self, variable: Any, training: bool) -> Any:
         w = ops.convert_to_tensor(variable.value)
