@@ -162,11 +162,11 @@ ACTIVATIONS: dict[str, Callable[[], torch_nn.Module]] = {
 
 
 def linears(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> list[torch_nn.Linear]:
-    """Layers whose parameters are ``weights`` [in, out] and ``biases`` [out] themselves, in their memory."""
+    """Layers whose parameters are ``weights`` [out, in] and ``biases`` [out] themselves, in their memory."""
     layers = []
     for w, b in zip(weights, biases, strict=True):
-        layer: Any = torch_nn.Linear(w.shape[0], w.shape[1], device="meta")
-        layer.weight, layer.bias = torch_nn.Parameter(w.t()), torch_nn.Parameter(b)
+        layer: Any = torch_nn.Linear(w.shape[1], w.shape[0], device="meta")
+        layer.weight, layer.bias = torch_nn.Parameter(w), torch_nn.Parameter(b)
         layers.append(layer)
     return layers
 

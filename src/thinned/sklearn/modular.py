@@ -55,7 +55,7 @@ class Modular:
         """Put what is learned into one buffer, and every gradient into a buffer's memory."""
         n = len(layers)
         for layer, w, b in zip(layers, self.population.gradients[:n], self.population.gradients[n:], strict=True):
-            layer.weight.grad, layer.bias.grad = w[0].t(), b[0, 0]
+            layer.weight.grad, layer.bias.grad = w[0], b[0, 0]
         sizes = [p.numel() for p in self.learned.values()]
         for p, value, slope in zip(self.learned.values(), self.flat.split(sizes), self.gradient.split(sizes), strict=True):
             p.data = value.view(p.shape)
@@ -151,7 +151,7 @@ def load(net: torch_nn.Module, learned: Mapping[str, Tensor], state: Mapping[str
 
 def check(units: Sequence[int], activation: str, points: Points) -> None:
     """Raise :class:`thinned.InputError` where no network can be made so."""
-    weights = [torch.zeros(sizes) for sizes in pairwise(units)]
+    weights = [torch.zeros(o, i) for i, o in pairwise(units)]
     network(linears(weights, [torch.zeros(o) for o in units[1:]]), activation, points, 0)
 
 
@@ -167,7 +167,7 @@ class Fitted:
         dtype: Any,
     ) -> None:  # fmt: skip
         parts = [[torch.from_numpy(np.asarray(part, dtype)) for part in some] for some in (coefs, intercepts)]
-        layers = linears(*parts)
+        layers = linears([w.t() for w in parts[0]], parts[1])
         self.net = network(layers, activation, points, seed).to(parts[0][0].dtype)
         if not load(self.net, _further(self.net, layers), state, True):
             raise InputError("dropout is another than when this was fitted, and holds values that were not learned; fit again")

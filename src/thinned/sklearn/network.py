@@ -5,6 +5,7 @@ Written without autograd: at the batch sizes of scikit-learn its bookkeeping wou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -83,12 +84,15 @@ def losses(z: Tensor, y: Tensor, name: str) -> tuple[Tensor, Tensor]:
 
 
 class Population:
-    """``m`` networks with ``units`` from input to output; weights [m, in, out] and biases [m, 1, out] of one flat buffer."""
+    """``m`` networks with ``units`` from input to output; weights [m, out, in] and biases [m, 1, out] of one flat buffer.
+
+    What a unit weighs lies together, so that leaving units out of the first and largest layer leaves out whole stretches.
+    """
 
     def __init__(self, units: Sequence[int], m: int, activation: str) -> None:
         self.units, self.m, self.activation = tuple(units), m, activation
         pairs = list(zip(self.units[:-1], self.units[1:], strict=True))
-        self.shapes = [(m, i, o) for i, o in pairs] + [(m, 1, o) for _, o in pairs]
+        self.shapes = [(m, o, i) for i, o in pairs] + [(m, 1, o) for _, o in pairs]
         self.layers = len(pairs)
         self.flat, self.gradient = self.buffer(), self.buffer()
         self.parts, self.gradients = self.views(self.flat), self.views(self.gradient)
@@ -96,11 +100,11 @@ class Population:
         self.maps: Sequence[Map] = ()
 
     def buffer(self) -> Tensor:
-        return torch.zeros(sum(m * i * o for m, i, o in self.shapes))
+        return torch.zeros(sum(map(math.prod, self.shapes)))
 
     def views(self, flat: Tensor) -> list[Tensor]:
         """A buffer as its weights, then its biases."""
-        cuts = flat.split([m * i * o for m, i, o in self.shapes])
+        cuts = flat.split([math.prod(shape) for shape in self.shapes])
         return [part.view(shape) for part, shape in zip(cuts, self.shapes, strict=True)]
 
     @property
@@ -129,10 +133,10 @@ class Population:
     def _between(self, i: int, before: Map, after: Map) -> tuple[Tensor, Tensor]:
         """Layer ``i``'s weights and biases, of the units that stay."""
         w, b = self.parts[i], self.parts[self.layers + i]
-        if isinstance(before, Kept):
-            w = w.index_select(1, before.index)
         if isinstance(after, Kept):
-            w, b = w.index_select(2, after.index), b.index_select(2, after.index)
+            w, b = w.index_select(1, after.index), b.index_select(2, after.index)
+        if isinstance(before, Kept):
+            w = w.index_select(2, before.index)
         return w, b
 
     def backward(self, delta: Tensor) -> None:
@@ -144,7 +148,7 @@ class Population:
             self._learn(i, h, delta, self.maps[i], self.maps[i + 1])
             if i:
                 noise, active = self.maps[i], self.saved[i - 1][2]
-                delta = product(delta, w.transpose(1, 2))
+                delta = product(delta, w)
                 if noise is not None:
                     delta.mul_(noise.gain if isinstance(noise, Kept) else noise[0])
                 delta = slope(delta, active, self.activation)
@@ -153,25 +157,24 @@ class Population:
     def _learn(self, i: int, h: Tensor, delta: Tensor, before: Map, after: Map) -> None:
         """Write down the gradients of layer ``i``'s weights and biases."""
         weight, bias = self.gradients[i], self.gradients[self.layers + i]
-        rows, columns = (noise.index if isinstance(noise, Kept) else None for noise in (before, after))
-        if rows is None and columns is None:
+        given, made = (noise.index if isinstance(noise, Kept) else None for noise in (before, after))
+        if made is None:
+            torch.sum(delta, 1, keepdim=True, out=bias)
+        else:
+            bias.view(-1).index_copy_(0, made, delta[0].sum(0))
+        if given is None and made is None:
             if self.m == 1:
-                torch.mm(h[0].t(), delta[0], out=weight[0])
+                torch.mm(delta[0].t(), h[0], out=weight[0])
             else:
-                torch.bmm(h.transpose(1, 2), delta, out=weight)
-            torch.sum(delta, 1, keepdim=True, out=bias)
+                torch.bmm(delta.transpose(1, 2), h, out=weight)
             return
-        g = torch.mm(h[0].t(), delta[0])
-        if columns is None:
-            assert rows is not None
-            weight[0].index_copy_(0, rows, g)
-            torch.sum(delta, 1, keepdim=True, out=bias)
-            return
-        if rows is None:
-            weight[0].scatter_(1, columns.expand(len(g), -1), g)
-        else:  # a fifth of index_put_'s time
-            weight.view(-1).scatter_(0, (rows[:, None] * weight.shape[2] + columns).view(-1), g.view(-1))
-        bias.view(-1).index_copy_(0, columns, delta[0].sum(0))
+        g = torch.mm(delta[0].t(), h[0])
+        if given is not None and made is not None:  # a fifth of index_put_'s time
+            weight.view(-1).scatter_(0, (made[:, None] * weight.shape[2] + given).view(-1), g.view(-1))
+        elif given is not None:
+            weight[0].scatter_(1, given.expand(len(g), -1), g)
+        elif made is not None:
+            weight[0].index_copy_(0, made, g)
 
     def evaluate(self, x: Tensor, points: Sequence[Sequence[Drop | None]]) -> Tensor:
         """Sums of the last layer without noise; ``points``: of each network."""
@@ -182,7 +185,7 @@ class Population:
 
 
 def _sums(h: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    return torch.addmm(b[0], h[0], w[0])[None] if len(w) == 1 else torch.baddbmm(b, h, w)
+    return torch.addmm(b[0], h[0], w[0].t())[None] if len(w) == 1 else torch.baddbmm(b, h, w.transpose(1, 2))
 
 
 def _mapped(h: Tensor, noise: Map) -> Tensor:

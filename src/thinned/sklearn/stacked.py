@@ -25,7 +25,7 @@ def stacked(jobs: list[Job]) -> Population:
     """The weights of some jobs as one population."""
     population = Population(jobs[0].plan.units, len(jobs), jobs[0].plan.activation)
     for m, job in enumerate(jobs):
-        arrays = [*job.coefs, *(b[None] for b in job.intercepts)]
+        arrays = [*(w.T for w in job.coefs), *(b[None] for b in job.intercepts)]
         for part, array in zip(population.parts, arrays, strict=True):
             part[m] = torch.from_numpy(array)
     return population
@@ -121,7 +121,7 @@ class Fitted:
         self.points, self.seed = _plain(points), seed
         self.units = [len(w) for w in coefs] + [coefs[-1].shape[1]]
         self.population = Population(self.units, 1, activation)
-        parts = [*coefs, *(b[None] for b in intercepts)]
+        parts = [*(w.T for w in coefs), *(b[None] for b in intercepts)]
         self.population.parts = [torch.from_numpy(np.asarray(part, dtype))[None] for part in parts]
         self.signed = signed(self.points)
 

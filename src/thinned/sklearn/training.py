@@ -109,6 +109,7 @@ class _Pass:
                 track.random.shuffle(drawn)
                 self.orders[id(track)] = self.orders[id(track)][torch.from_numpy(drawn)]
         places = [self.orders[id(track)] for track in self.tracks]
+        come = [track.index[order] for track, order in zip(self.tracks, places, strict=True)]
         cuts = [(a, min(a + plan.batch_size, plan.rows)) for a in range(0, plan.rows, plan.batch_size)]
         ahead = max(1, _AHEAD // (m * plan.batch_size * max(plan.units)))
         total = torch.zeros(m)
@@ -117,9 +118,9 @@ class _Pass:
             if i % ahead == 0:
                 start, stop = a, cuts[min(i + ahead, len(cuts)) - 1][1]
                 self.net.draw([order[start:stop] for order in places], start)
-            chosen = [track.index[order[a:b]] for track, order in zip(self.tracks, places, strict=True)]
+            chosen = [index[a:b] for index in come]
             x = self._each([track.rows.take(index) for track, index in zip(self.tracks, chosen, strict=True)])
-            y = self._each([track.y[index] for track, index in zip(self.tracks, chosen, strict=True)])
+            y = self._each([track.y.index_select(0, index) for track, index in zip(self.tracks, chosen, strict=True)])
             delta, loss = self.net.losses(x, y, a - start, b - start)
             weight: Tensor | float = float(b - a)
             if plan.weighted:
@@ -190,8 +191,9 @@ class _Pass:
 
     def _copy(self, m: int) -> Learned:
         population = self.net.population
-        parts = [part[m].numpy().copy() for part in population.parts]
-        return parts[: population.layers], [b[0] for b in parts[population.layers :]], self.net.state()
+        parts = [part[m].numpy() for part in population.parts]
+        weights, biases = parts[: population.layers], parts[population.layers :]
+        return [w.T.copy() for w in weights], [b[0].copy() for b in biases], self.net.state()
 
     def _write(self, which: Sequence[int]) -> None:
         for m in which:

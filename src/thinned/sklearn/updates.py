@@ -84,7 +84,7 @@ class Updates:
         self.steps += 1
         if self.longest is not None:
             for w in self.population.weights[:-1]:
-                w.mul_((self.longest / w.square().sum(1, keepdim=True).sqrt_().clamp_min(1e-12)).clamp_max(1.0))
+                w.mul_((self.longest / w.square().sum(2, keepdim=True).sqrt_().clamp_min(1e-12)).clamp_max(1.0))
 
     def _penalise(self, total: Tensor | float) -> None:
         """The gradients of (alpha / 2 * sum W^2 + l1 * sum |W|) / total."""
@@ -104,12 +104,13 @@ class Updates:
     def penalty(self) -> Tensor | float:
         """alpha / 2 * sum W^2 + l1 * sum |W| of every network: [m]."""
         out: Tensor | float = 0.0
-        # a network alone has its weights in one piece
-        for w in [self.weights[0].view(1, 1, -1)] if self.population.m == 1 else self.population.weights:
-            if self.alpha is not None:
-                out = out + 0.5 * self.alpha.view(-1) * torch.linalg.vector_norm(w, dim=(1, 2)).square()
-            if self.l1 is not None:
-                out = out + self.l1.view(-1) * torch.linalg.vector_norm(w, 1, dim=(1, 2))
+        one = self.population.m == 1
+        if self.alpha is not None:
+            w = self.weights[0]  # of a network alone they are one piece
+            square = w.dot(w) if one else sum(w.square().sum((1, 2)) for w in self.population.weights)
+            out = out + 0.5 * self.alpha.view(-1) * square
+        if self.l1 is not None:
+            out = out + self.l1.view(-1) * sum(w.abs().sum((1, 2)) for w in self.population.weights)
         return out
 
 
