@@ -16,6 +16,7 @@ TOGETHER = {
 }  # fmt: skip
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items):
     for item in items:
         for start, group in TOGETHER.items():

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -21,6 +19,8 @@ import thinned
 from thinned.checks.finding import Finding, Findings
 from thinned.checks.live import norms, outputs, record, same_masks_on_ranks
 from thinned.checks.rules import RULES
+
+from ..processes import ranks
 
 
 @pytest.fixture(autouse=True)
@@ -401,17 +401,8 @@ def test_printed():
 
 
 def test_masks_on_two_ranks(tmp_path):
-    script, arguments = str(Path(__file__).with_name("live_ranks.py")), ["2", str(tmp_path / "store"), str(tmp_path / "told")]
-    started = [
-        subprocess.Popen([sys.executable, script, str(rank), *arguments], stderr=subprocess.PIPE, text=True) for rank in (0, 1)
-    ]
-    try:
-        ended = [(process.communicate(timeout=240)[1], process.returncode) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
-    assert all(code == 0 for _, code in ended), ended
+    script, arguments = Path(__file__).with_name("live_ranks.py"), ["2", str(tmp_path / "store"), str(tmp_path / "told")]
+    ranks(script, [[str(rank), *arguments] for rank in (0, 1)], tmp_path)
     for rank in (0, 1):
         told = json.loads((tmp_path / f"told.{rank}").read_text())
         codes = {name: [f[:2] for f in found] for name, found in told.items()}

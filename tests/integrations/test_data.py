@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,8 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDa
 
 import thinned
 from thinned.integrations.data import Indexed
+
+from ..processes import ranks
 
 SCRIPT = Path(__file__).with_name("accelerate_ranks.py")
 
@@ -89,23 +89,11 @@ def test_what_cannot_be_indexed():
     assert list(Indexed("ab")) == [(0, "a"), (1, "b")]  # plain iteration ends
 
 
-def processes(ranks, folder):
+def processes(count, folder):
     """What each rank recorded."""
-    store, out = folder / f"store{ranks}", folder / f"out{ranks}"
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(rank), str(ranks), str(store), str(out)], stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(ranks)
-    ]
-    try:
-        ended = [(process.communicate(timeout=240)[1], process.returncode) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
-    assert all(code == 0 for _, code in ended), ended
-    return [torch.load(f"{out}.{rank}", weights_only=True) for rank in range(ranks)]
+    store, out = folder / f"store{count}", folder / f"out{count}"
+    ranks(SCRIPT, [[str(rank), str(count), str(store), str(out)] for rank in range(count)], folder)
+    return [torch.load(f"{out}.{rank}", weights_only=True) for rank in range(count)]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="accelerate is not installed")

@@ -6,8 +6,6 @@ import contextlib
 import copy
 import io
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ from thinned import InputError, nn, presets
 from thinned import functional as F
 from thinned.algebra import Key
 
+from ..processes import ranks
 from .ranks import BATCH, batch, net
 
 CHECKPOINTS = [
@@ -212,22 +211,10 @@ def test_autocast_keeps_the_mask():
     assert torch.equal(*masks)
 
 
-@pytest.mark.parametrize("ranks", [2])  # 4 pass too, and take twice the time
-def test_ranks_share_one_mask(ranks, tmp_path):
+def test_ranks_share_one_mask(tmp_path):
     """DDP and FSDP on gloo: each rank draws its examples' part of the mask of the whole batch."""
-    arguments = [str(ranks), str(tmp_path / "store"), str(tmp_path / "seen.pt")]
-    script = str(Path(__file__).with_name("ranks.py"))
-    started = [
-        subprocess.Popen([sys.executable, script, str(rank), *arguments], stderr=subprocess.PIPE, text=True)
-        for rank in range(ranks)
-    ]
-    try:
-        ended = [(process.communicate(timeout=240)[1], process.returncode) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
-    assert all(code == 0 for _, code in ended), ended
+    arguments = ["2", str(tmp_path / "store"), str(tmp_path / "seen.pt")]
+    ranks(Path(__file__).with_name("ranks.py"), [[str(rank), *arguments] for rank in (0, 1)], tmp_path)
     seen = torch.load(tmp_path / "seen.pt", weights_only=True)
     model, (x, ids) = net(), batch()
     key = thinned.key(model, 3)
@@ -237,7 +224,7 @@ def test_ranks_share_one_mask(ranks, tmp_path):
     for wrap, (together, grad) in seen.items():
         torch.testing.assert_close(together, y.detach(), msg=wrap)
         assert torch.equal(together == 0, y == 0)
-        torch.testing.assert_close(grad * ranks, model[0].weight.grad, msg=wrap)  # both average over ranks
+        torch.testing.assert_close(grad * 2, model[0].weight.grad, msg=wrap)  # both average over ranks
 
 
 def test_order_and_micro_batches():
