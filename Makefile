@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
 .PHONY: study test clean
+# bytecode is written at the first import, and by none at installation: tests start some hundred processes
+export PYTHONDONTWRITEBYTECODE :=
 
 study: $(VENV)/.study
 	$(BIN)/thinned study --out $(OUT) $(if $(wildcard $(OUT)/study.json),--resume)
@@ -14,7 +16,7 @@ test: $(VENV)/.test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
+	OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # torch first, alone and by its exact version: see constraints.txt
 $(VENV)/.torch: constraints.txt
