@@ -31,11 +31,6 @@ ACTIVATIONS = ("identity", "logistic", "relu", "selu", "tanh")
 HEADS = ("identity", "logistic", "softmax")
 
 
-def product(x: Tensor, w: Tensor) -> Tensor:
-    """A batched product; of one pair as a plain one, which is faster."""
-    return torch.mm(x[0], w[0])[None] if len(w) == 1 else torch.bmm(x, w)
-
-
 def activate(z: Tensor, name: str) -> Tensor:
     """The activation, in the memory of ``z``."""
     match name:
@@ -87,6 +82,7 @@ class Population:
     """``m`` networks with ``units`` from input to output; weights [m, out, in] and biases [m, 1, out] of one flat buffer.
 
     What a unit weighs lies together, so that leaving units out of the first and largest layer leaves out whole stretches.
+    A network alone is computed without the axis of networks: plain products are faster than batched ones.
     """
 
     def __init__(self, units: Sequence[int], m: int, activation: str) -> None:
@@ -95,7 +91,13 @@ class Population:
         self.shapes = [(m, o, i) for i, o in pairs] + [(m, 1, o) for _, o in pairs]
         self.layers = len(pairs)
         self.flat, self.gradient = self.buffer(), self.buffer()
-        self.parts, self.gradients = self.views(self.flat), self.views(self.gradient)
+        self.gradients = self.views(self.gradient)
+        self.hold(self.views(self.flat))
+
+    def hold(self, parts: list[Tensor]) -> None:
+        """Compute with these weights and biases."""
+        self.parts = parts
+        self.inner, self.slopes = ([p[0] if self.m == 1 else p for p in some] for some in (parts, self.gradients))
         self.saved: list[tuple[Tensor, Tensor, Tensor]] = []  # of each layer: inputs, weights, what the activation gave
         self.maps: Sequence[Map] = ()
 
@@ -113,9 +115,12 @@ class Population:
 
     def forward(self, x: Tensor, maps: Sequence[Map], signed: bool) -> Tensor:
         """Sums of the last layer [m, b, outputs] from inputs [m or 1, b, features], with the noise of every place."""
+        if self.m == 1:
+            x, maps = x[0], [_alone(noise) for noise in maps]
+        else:
+            x = x.expand(self.m, *x.shape[1:])
         h = _mapped(x, maps[0])
-        h = h.expand(self.m, *h.shape[1:])
-        self.saved = []
+        self.saved, self.maps = [], (*maps, None)
         for i, (before, after) in enumerate(pairwise(maps)):
             w, b = self._between(i, before, after)
             active = activate(_sums(h, w, b), self.activation)
@@ -127,20 +132,22 @@ class Population:
             h = out
         w, b = self._between(self.layers - 1, maps[-1], None)
         self.saved.append((h, w, h))
-        self.maps = (*maps, None)
-        return _sums(h, w, b)
+        z = _sums(h, w, b)
+        return z[None] if self.m == 1 else z
 
     def _between(self, i: int, before: Map, after: Map) -> tuple[Tensor, Tensor]:
         """Layer ``i``'s weights and biases, of the units that stay."""
-        w, b = self.parts[i], self.parts[self.layers + i]
+        w, b = self.inner[i], self.inner[self.layers + i]
         if isinstance(after, Kept):
-            w, b = w.index_select(1, after.index), b.index_select(2, after.index)
+            w, b = w.index_select(-2, after.index), b.index_select(-1, after.index)
         if isinstance(before, Kept):
-            w = w.index_select(2, before.index)
+            w = w.index_select(-1, before.index)
         return w, b
 
     def backward(self, delta: Tensor) -> None:
         """Gradients of the parts, from the loss's gradient by the last sums."""
+        if self.m == 1:
+            delta = delta[0]
         if any(isinstance(noise, Kept) for noise in self.maps):
             self.gradient.zero_()
         for i in range(self.layers - 1, -1, -1):
@@ -148,7 +155,7 @@ class Population:
             self._learn(i, h, delta, self.maps[i], self.maps[i + 1])
             if i:
                 noise, active = self.maps[i], self.saved[i - 1][2]
-                delta = product(delta, w)
+                delta = torch.mm(delta, w) if self.m == 1 else torch.bmm(delta, w)
                 if noise is not None:
                     delta.mul_(noise.gain if isinstance(noise, Kept) else noise[0])
                 delta = slope(delta, active, self.activation)
@@ -156,36 +163,44 @@ class Population:
 
     def _learn(self, i: int, h: Tensor, delta: Tensor, before: Map, after: Map) -> None:
         """Write down the gradients of layer ``i``'s weights and biases."""
-        weight, bias = self.gradients[i], self.gradients[self.layers + i]
+        weight, bias = self.slopes[i], self.slopes[self.layers + i]
         given, made = (noise.index if isinstance(noise, Kept) else None for noise in (before, after))
         if made is None:
-            torch.sum(delta, 1, keepdim=True, out=bias)
+            torch.sum(delta, -2, keepdim=True, out=bias)
         else:
-            bias.view(-1).index_copy_(0, made, delta[0].sum(0))
+            bias[0].index_copy_(0, made, delta.sum(0))
         if given is None and made is None:
-            if self.m == 1:
-                torch.mm(delta[0].t(), h[0], out=weight[0])
-            else:
-                torch.bmm(delta.transpose(1, 2), h, out=weight)
+            torch.mm(delta.t(), h, out=weight) if self.m == 1 else torch.bmm(delta.mT, h, out=weight)
             return
-        g = torch.mm(delta[0].t(), h[0])
+        g = torch.mm(delta.t(), h)
         if given is not None and made is not None:  # a fifth of index_put_'s time
-            weight.view(-1).scatter_(0, (made[:, None] * weight.shape[2] + given).view(-1), g.view(-1))
+            weight.view(-1).scatter_(0, (made[:, None] * weight.shape[1] + given).view(-1), g.view(-1))
         elif given is not None:
-            weight[0].scatter_(1, given.expand(len(g), -1), g)
+            weight.scatter_(1, given.expand(len(g), -1), g)
         elif made is not None:
-            weight[0].index_copy_(0, made, g)
+            weight.index_copy_(0, made, g)
 
     def evaluate(self, x: Tensor, points: Sequence[Sequence[Drop | None]]) -> Tensor:
         """Sums of the last layer without noise; ``points``: of each network."""
-        h = _mean(x, [p[0] for p in points]).expand(self.m, *x.shape[1:])
-        for i in range(self.layers - 1):
-            h = _mean(activate(_sums(h, *self._between(i, None, None)), self.activation), [p[i + 1] for p in points])
-        return _sums(h, *self._between(self.layers - 1, None, None))
+        h = x[0] if self.m == 1 else x.expand(self.m, *x.shape[1:])
+        for i in range(self.layers):
+            h = _mean(h, [p[i] for p in points])
+            h = _sums(h, *self._between(i, None, None))
+            if i < self.layers - 1:
+                h = activate(h, self.activation)
+        return h[None] if self.m == 1 else h
 
 
 def _sums(h: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    return torch.addmm(b[0], h[0], w[0].t())[None] if len(w) == 1 else torch.baddbmm(b, h, w.transpose(1, 2))
+    return torch.addmm(b, h, w.t()) if h.dim() == 2 else torch.baddbmm(b, h, w.mT)
+
+
+def _alone(noise: Map) -> Map:
+    """The noise of the one network that there is."""
+    if not isinstance(noise, tuple):
+        return noise
+    a, b = noise
+    return a[0], None if b is None else b[0]
 
 
 def _mapped(h: Tensor, noise: Map) -> Tensor:
@@ -202,4 +217,4 @@ def _mean(h: Tensor, each: Sequence[Drop | None]) -> Tensor:
     if all(pair == (1.0, 0.0) for pair in law):
         return h
     gain, shift = torch.tensor(law, dtype=h.dtype).t()
-    return h * gain.view(-1, 1, 1) + shift.view(-1, 1, 1)
+    return h * gain.view(-1, 1, 1) + shift.view(-1, 1, 1) if h.dim() == 3 else h * gain + shift

@@ -122,7 +122,7 @@ class Fitted:
         self.units = [len(w) for w in coefs] + [coefs[-1].shape[1]]
         self.population = Population(self.units, 1, activation)
         parts = [*(w.T for w in coefs), *(b[None] for b in intercepts)]
-        self.population.parts = [torch.from_numpy(np.asarray(part, dtype))[None] for part in parts]
+        self.population.hold([torch.from_numpy(np.asarray(part, dtype))[None] for part in parts])
         self.signed = signed(self.points)
 
     def sums(self, x: Tensor, start: int, samples: Tensor | None) -> Tensor:

@@ -24,7 +24,7 @@ from .stacked import Stacked, stacked
 
 _AHEAD = 1 << 20  # cells drawn at once for one place
 _ROWS = 1 << 22  # numbers in one evaluation
-_SMALL = 5e7  # multiplications of a step below which threads wait for each other longer than they work
+_SMALL = 1e7  # multiplications of a step below which threads wait for each other longer than they work
 
 
 def train(jobs: Sequence[Job], verbose: bool = False) -> int:
