@@ -30,9 +30,8 @@ class DropoutSearchCV(BaseSearchCV):
     batched pass, each as if it were alone. They may differ in ``dropout``, ``input_dropout``, ``alpha``, ``l1``,
     ``max_norm``, ``learning_rate_init``, ``class_weight`` and ``random_state``; candidates that differ in another
     parameter are trained in passes of their own, and so is each network whose dropout is a schedule or a method that is no
-    point. Results are those of ``GridSearchCV`` with the same estimator up to
-    rounding, except where ``random_state`` is None: then one seed is drawn for the whole search, so that candidates are
-    compared on the same weights, batches and masks.
+    point. Results are those of ``GridSearchCV`` with the same estimator up to rounding, except where ``random_state`` is
+    None: then one seed is drawn for the whole search, so that candidates are compared on the same weights, batches and masks.
 
     Parameters and attributes (``cv_results_``, ``best_params_``, ``best_score_``, ``best_estimator_`` and so on) are
     those of ``GridSearchCV``; there is no ``n_jobs``. ``fit`` takes ``sample_weight`` and ``groups`` as it does.
