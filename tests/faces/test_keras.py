@@ -18,13 +18,10 @@ from thinned.algebra import Bernoulli, Classic, Drop, moments  # noqa: E402
 from thinned.algebra.per import block_fraction, seed_rate  # noqa: E402
 from thinned.keras import layers as L  # noqa: E402
 
+from .keras_help import ALPHA, array  # noqa: E402
+
 # Keras on torch converts arrays in a way that NumPy 2.4 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-ALPHA = 1e-3 / 40  # of each test; there are fewer than 40
-
-
-def array(t):
-    return np.asarray(keras.ops.convert_to_numpy(t))
 
 
 def gradient(f, x):

@@ -17,16 +17,14 @@ from thinned.algebra.per import Block  # noqa: E402
 from thinned.engines import keras as engine  # noqa: E402
 from thinned.keras import layers as L  # noqa: E402
 
+from .keras_help import array  # noqa: E402
+
 # Keras on torch converts arrays in a way that NumPy 2.4 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 K = keras.layers
 POINTS = {name: row for name, row in presets.CATALOG.items() if callable(row.fn)}
 ALPHA = 1e-3 / (3 * len(POINTS))
 MANY = 6000
-
-
-def array(t):
-    return np.asarray(keras.ops.convert_to_numpy(t))
 
 
 def drawn(point, axes):

@@ -23,14 +23,12 @@ from thinned import InputError, presets  # noqa: E402
 from thinned.algebra import Linear  # noqa: E402
 from thinned.keras import layers as L  # noqa: E402
 
+from .keras_help import array  # noqa: E402
+
 # Keras on torch converts arrays in a way that NumPy 2.4 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 K = keras.layers
 ROOT = Path(__file__).parent.parent.parent
-
-
-def array(t):
-    return np.asarray(keras.ops.convert_to_numpy(t))
 
 
 @pytest.fixture(scope="module")

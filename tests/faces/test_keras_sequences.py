@@ -17,23 +17,11 @@ from thinned import functional as F  # noqa: E402
 from thinned import nn  # noqa: E402
 from thinned.keras import layers as L  # noqa: E402
 
+from .keras_help import ALPHA, array, same_law, unbuilt  # noqa: E402
+
 # Keras on torch converts arrays in a way that NumPy 2.4 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 K = keras.layers
-ALPHA = 1e-3 / 40  # of each test; there are fewer than 40
-
-
-def array(t):
-    return np.asarray(keras.ops.convert_to_numpy(t))
-
-
-def same_law(ours, theirs):
-    """Of rows that take few values: the same ones, as often."""
-    rows, which = np.unique(np.concatenate((ours, theirs)).round(4), axis=0, return_inverse=True)
-    counts = np.stack([np.bincount(w, minlength=len(rows)) for w in np.split(which.ravel(), 2)])
-    assert (counts.min(0) > 0).all()
-    assert stats.chi2_contingency(counts).pvalue > ALPHA
-    return len(rows)
 
 
 def again(layer):
@@ -42,13 +30,6 @@ def again(layer):
     other = type(layer).from_config(copy.deepcopy(config))
     assert unbuilt(other.get_config()) == unbuilt(config)
     return other
-
-
-def unbuilt(config):
-    """Without the shapes that inner layers were built for: a copy is not built."""
-    if not isinstance(config, dict):
-        return config
-    return {name: unbuilt(value) for name, value in config.items() if name != "build_config"}
 
 
 def test_enumerated_words_of_every_backend():

@@ -23,8 +23,8 @@ from ..algebra.drop import Drop
 from ..algebra.schedule import SCHEDULES
 from . import modular, stacked
 from .job import Job, Plan, Rows, Setting, Track
-from .methods import Method
-from .network import ACTIVATIONS, head
+from .methods import ACTIVATIONS, modules
+from .network import head
 from .points import Points, points
 from .training import threads, train
 
@@ -208,15 +208,15 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
             warnings.warn(f"batch_size {size} is more than the {n} rows there are to train on; it is clipped", stacklevel=4)
             size = n
         each = self._points()
-        modules = any(isinstance(place, Method) for place in each)
-        if modules:
+        by_modules = modules(each)
+        if by_modules:
             modular.check(units, self.activation, each)
         plan = Plan(
             units, self.activation, self._head(), self.solver, size, 1 if incremental else self.max_iter,
             bool(self.shuffle), bool(self.early_stopping), float(self.tol), float(self.n_iter_no_change),
             float(self.momentum) if self.solver == "sgd" else 0.0, bool(self.nesterovs_momentum), float(self.beta_1),
             float(self.beta_2), float(self.epsilon), n, 0 if held is None else len(held), weight is not None,
-            modules, self.divergence,
+            by_modules, self.divergence,
         )  # fmt: skip
         setting = Setting(
             each, float(self.learning_rate_init), float(self.alpha), float(self.l1),
@@ -339,7 +339,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
             modular.Fitted(
                 *network, self.out_activation_, each, self.dropout_state_, self._seed, max(self._step - 1, 0), X.dtype
             )
-            if any(isinstance(place, Method) for place in each)
+            if modules(each)
             else stacked.Fitted(*network, each, self._seed, X.dtype)
         )
         widest = fitted.cells if samples is not None and isinstance(fitted, modular.Fitted) else self._widest()

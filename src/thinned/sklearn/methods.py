@@ -143,6 +143,11 @@ OWN: dict[str, Callable[..., Any]] = {
 METHODS = {**UNITS, **WEIGHTS, **OWN}
 
 
+def modules(places: Sequence[Drop | Method | None]) -> bool:
+    """Is any of them a method, so that the network is one of modules?"""
+    return any(isinstance(place, Method) for place in places)
+
+
 def method(name: str, settings: Mapping[str, Any]) -> Method:
     """A method by name; :class:`thinned.InputError` for a setting that it has not. The values are checked where it is built."""
     known = list(inspect.signature(METHODS[name]).parameters)[1:]

@@ -27,7 +27,6 @@ class Kept:
 
 
 Map = tuple[Tensor, Tensor | None] | Kept | None  # a and b of a x + b
-ACTIVATIONS = ("identity", "logistic", "relu", "selu", "tanh")
 HEADS = ("identity", "logistic", "softmax")
 
 

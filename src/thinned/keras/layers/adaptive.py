@@ -10,8 +10,7 @@ from keras import ops
 
 from ...engines import keras as engine
 from .. import arguments
-from ..state import seeds
-from .host import PACKAGE, floating, moving
+from .host import PACKAGE, floating, moving, seeded
 
 _TINY = 1.2e-38  # the smallest normal float32
 
@@ -44,8 +43,7 @@ class Standout(keras.layers.Wrapper):
         super().__init__(layer, **kwargs)
         self.activation = keras.activations.get(activation)
         self.alpha, self.beta = arguments.real_of(alpha, "alpha"), arguments.real_of(beta, "beta")
-        self.seed = arguments.seed_of(seed)
-        self.seed_generator = seeds(self.seed)
+        seeded(self, seed)
         self.supports_masking = True
 
     def call(self, inputs: Any, training: bool = False, **kwargs: Any) -> Any:
@@ -95,8 +93,7 @@ class Jumpout(keras.layers.Layer):
         if self.least > self.most:
             raise arguments.invalid("least", f"Expected at most `most`, which is {self.most}.", least)
         self.power = arguments.real_of(power, "power")
-        self.seed = arguments.seed_of(seed)
-        self.seed_generator = seeds(self.seed)
+        seeded(self, seed)
         self.supports_masking = True
         self.built = True
 

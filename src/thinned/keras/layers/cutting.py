@@ -8,8 +8,7 @@ import keras
 from keras import ops
 
 from .. import arguments
-from ..state import seeds
-from .host import PACKAGE, Noisy, floating
+from .host import PACKAGE, Noisy, floating, seeded
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -31,8 +30,7 @@ class Cutout(keras.layers.Layer):
         super().__init__(**kwargs)
         self.size, self.holes = arguments.whole_of(size, "size", 1), arguments.whole_of(holes, "holes", 1)
         self.data_format = arguments.data_format_of(data_format)
-        self.seed = arguments.seed_of(seed)
-        self.seed_generator = seeds(self.seed)
+        seeded(self, seed)
         self.input_spec = keras.layers.InputSpec(min_ndim=3, max_ndim=5)
         self.supports_masking = True
         self.built = True

@@ -19,6 +19,12 @@ PACKAGE = "thinned"
 LAST = {"b c *": "b * c"}  # a point's layout under channels_last
 
 
+def seeded(layer: Any, seed: int | None) -> None:
+    """Give a layer its ``seed`` and the generator of its draws."""
+    layer.seed = arguments.seed_of(seed)
+    layer.seed_generator = seeds(layer.seed)
+
+
 class Noisy:
     """A ``rate`` and a ``seed``, beside a keras layer.
 
@@ -32,8 +38,7 @@ class Noisy:
     def start(self, rate: float, seed: int | None) -> None:
         """To be called after the layer's own ``__init__``."""
         self._rate_now = arguments.rate_of(rate, below_one=self.below_one)
-        self.seed = arguments.seed_of(seed)
-        self.seed_generator = seeds(self.seed)
+        seeded(self, seed)
         self.moving_rate = Rate(self._rate_now)
         self.supports_masking = True
 

@@ -10,8 +10,7 @@ from keras import ops
 
 from ...engines import keras as engine
 from .. import arguments
-from ..state import seeds
-from .host import PACKAGE, floating
+from .host import PACKAGE, floating, seeded
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -51,8 +50,7 @@ class ConcreteDropout(keras.layers.Wrapper):
         self.temperature, self.length = float(temperature), float(length)
         self.per = arguments.one_of(per, "per", ("element", "channel"))
         self.data_format = arguments.data_format_of(data_format)
-        self.seed = arguments.seed_of(seed)
-        self.seed_generator = seeds(self.seed)
+        seeded(self, seed)
         self.supports_masking = True
 
     def build(self, input_shape: Any = None) -> None:

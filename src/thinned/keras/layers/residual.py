@@ -12,8 +12,7 @@ from ..._errors import InputError
 from ...engines import keras as engine
 from ...presets import dropout
 from .. import arguments
-from ..state import seeds
-from .host import PACKAGE, Noisy, floating, moving
+from .host import PACKAGE, Noisy, floating, moving, seeded
 
 _CLASSIC = dropout(0.5, "classic")
 
@@ -68,8 +67,7 @@ class ShakeShake(_Two, keras.layers.Layer):
     def __init__(self, backward: Literal["shake", "even", "keep"] = "shake", seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.backward = arguments.one_of(backward, "backward", ("shake", "even", "keep"))
-        self.seed = arguments.seed_of(seed)
-        self.seed_generator = seeds(self.seed)
+        seeded(self, seed)
         self.supports_masking = True
         self.built = True
 

@@ -11,8 +11,7 @@ from ..._errors import InputError
 from ...engines import keras as engine
 from ...presets import dropout
 from .. import arguments
-from ..state import seeds
-from .host import PACKAGE, Noisy
+from .host import PACKAGE, Noisy, seeded
 
 _POINT = dropout(0.5)
 
@@ -69,8 +68,7 @@ class PatchDropout(keras.layers.Layer):
         super().__init__(**kwargs)
         self.rate = arguments.rate_of(rate, below_one=True)
         self.prefix = arguments.whole_of(prefix, "prefix", 0)
-        self.seed = arguments.seed_of(seed)
-        self.seed_generator = seeds(self.seed)
+        seeded(self, seed)
         self.input_spec = keras.layers.InputSpec(ndim=3)
         self.built = True
 

@@ -11,8 +11,7 @@ from keras import ops
 from ..._errors import InputError
 from ...engines import keras as engine
 from .. import arguments
-from ..state import seeds
-from .host import PACKAGE, floating
+from .host import PACKAGE, floating, seeded
 
 _KINGMA = (1.16145124, -1.50204118, 0.58629921)
 _LEAST = 0.001  # of information dropout's alpha, as in the authors' code
@@ -46,8 +45,7 @@ class VariationalDropout(keras.layers.Layer):
             raise arguments.invalid("rate", "Expected a float value above 0 and below 0.5.", rate)
         self.examples = None if examples is None else arguments.whole_of(examples, "examples", 1)
         self.per = arguments.one_of(per, "per", ("unit", "layer"))
-        self.seed = arguments.seed_of(seed)
-        self.seed_generator = seeds(self.seed)
+        seeded(self, seed)
         self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:
@@ -120,8 +118,7 @@ class InformationDropout(keras.layers.Wrapper):
         self.noise = noise
         self.max_alpha = arguments.real_of(max_alpha, "max_alpha", above=0.0)
         self.beta = arguments.real_of(beta, "beta")
-        self.seed = arguments.seed_of(seed)
-        self.seed_generator = seeds(self.seed)
+        seeded(self, seed)
         self.supports_masking = True
 
     def build(self, input_shape: Any = None) -> None:
