@@ -61,20 +61,28 @@ class Modular:
             p.data = value.view(p.shape)
             p.grad = slope.view(p.shape)
 
-    def draw(self, places: list[Tensor], first: int) -> None:
-        """Say which rows come, from the epoch's row ``first``; a row's identity is its place among those to train on."""
-        self.ids, self.first = places[0], first
+    def draw(self, places: list[Tensor], first: int) -> list[tuple[int, Tensor]]:
+        """Each batch's step and rows, from the epoch's row ``first`` on; a row's name is its place among the training rows."""
+        size = self.plan.batch_size
+        return list(enumerate(places[0].split(size), self.job.step + first // size))
 
-    def losses(self, x: Tensor, y: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Of rows ``start`` to ``stop`` of those to come: the loss's gradient by the last sums, and the loss of each row."""
-        step = self.job.step + (self.first + start) // self.plan.batch_size
-        self.key.at(step, samples=self.ids[start:stop])
+    def learn(self, x: Tensor, y: Tensor, share: Tensor, drawn: Any) -> Tensor:
+        """Write down a batch's gradients, and return its loss; ``share``: of each row in it, ``drawn``: of :meth:`draw`."""
+        step, ids = drawn
+        self.key.at(step, samples=ids)
         self.net.train()
-        self.sums, self.spread = settle(self.net(x[0]), self.plan.head)
-        delta, loss = losses(self.sums.detach()[None], y, self.plan.head)
-        self.paid = self._divergence(step)
-        self.price = 0.0 if self.paid is None else self.paid.item()
-        return delta, loss if self.spread is None else loss + self.spread.detach()
+        sums, spread = settle(self.net(x), self.plan.head)
+        loss, delta = losses(sums.detach(), y, share, self.plan.head)
+        roots, slopes = [sums], [delta]
+        for cost in (None if spread is None else spread @ share[:, 0], self._divergence(step)):
+            if cost is not None:
+                loss = loss + cost.detach()
+                roots.append(cost)
+                slopes.append(torch.ones(()))
+        self.population.gradient.zero_()
+        self.gradient.zero_()
+        torch.autograd.backward(roots, slopes)
+        return loss
 
     def _divergence(self, step: int) -> Tensor | None:
         weight = self.plan.divergence
@@ -84,24 +92,10 @@ class Modular:
         each = [h.divergence() / (1.0 if isinstance(h, InformationDropout) else self.examples) for h in self.costly]
         return weight * torch.stack(each).sum()
 
-    def backward(self, delta: Tensor, share: Tensor | float) -> None:
-        """Gradients, from the loss's by the last sums. ``share``: of each row in the mean loss, [1, b] or one number."""
-        self.population.gradient.zero_()
-        self.gradient.zero_()
-        roots, slopes = [self.sums], [delta[0]]
-        if self.spread is not None:
-            roots.append(self.spread)
-            slopes.append(share[0] if isinstance(share, Tensor) else torch.full_like(self.spread, share))
-        if self.paid is not None:
-            roots.append(self.paid)
-            slopes.append(torch.ones(()))
-        torch.autograd.backward(roots, slopes)
-        del self.sums, self.spread, self.paid
-
     def evaluate(self, x: Tensor) -> Tensor:
-        """Sums of the last layer without noise, [1, b, outputs]."""
+        """Sums of the last layer without noise."""
         self.net.eval()
-        return settle(self.net(x[0]), self.plan.head)[0][None]
+        return settle(self.net(x), self.plan.head)[0]
 
     def state(self) -> State:
         return {name: value.detach().numpy().copy() for name, value in held(self.net, self.learned).items()}

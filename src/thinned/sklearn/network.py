@@ -66,22 +66,24 @@ def head(z: Tensor, name: str) -> Tensor:
     return z.softmax(-1) if name == "softmax" else z.sigmoid() if name == "logistic" else z
 
 
-def losses(z: Tensor, y: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    """Of sums and targets [m, b, outputs]: the loss's gradient [m, b, outputs], and the loss of each row [m, b]."""
+def losses(z: Tensor, y: Tensor, share: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """Of sums and targets [..., b, outputs] and each row's share in the loss [..., b, 1]: the loss [...], and its gradient."""
     if name == "softmax":
         log = z.log_softmax(-1)
-        return log.exp().sub_(y), -(log * y).sum(-1)
+        return -(log * y * share).sum((-2, -1)), log.exp().sub_(y).mul_(share)
     if name == "logistic":
-        return z.sigmoid().sub_(y), (F.softplus(z) - y * z).sum(-1)
-    delta = z - y
-    return delta, 0.5 * delta.square().mean(-1)
+        return ((F.softplus(z) - y * z) * share).sum((-2, -1)), z.sigmoid().sub_(y).mul_(share)
+    off = z - y
+    delta = off * share
+    return off.mul_(delta).sum((-2, -1)).mul_(0.5 / z.shape[-1]), delta
 
 
 class Population:
     """``m`` networks with ``units`` from input to output; weights [m, out, in] and biases [m, 1, out] of one flat buffer.
 
     What a unit weighs lies together, so that leaving units out of the first and largest layer leaves out whole stretches.
-    A network alone is computed without the axis of networks: plain products are faster than batched ones.
+    Rows and sums are [m, b, units], or [1, b, units] where all networks have the same; of a network alone they are [b, units],
+    for plain products are faster than batched ones.
     """
 
     def __init__(self, units: Sequence[int], m: int, activation: str) -> None:
@@ -97,6 +99,7 @@ class Population:
         """Compute with these weights and biases."""
         self.parts = parts
         self.inner, self.slopes = ([p[0] if self.m == 1 else p for p in some] for some in (parts, self.gradients))
+        self.turned = [w.mT for w in self.inner[: self.layers]]
         self.saved: list[tuple[Tensor, Tensor, Tensor]] = []  # of each layer: inputs, weights, what the activation gave
         self.maps: Sequence[Map] = ()
 
@@ -113,40 +116,39 @@ class Population:
         return self.parts[: self.layers]
 
     def forward(self, x: Tensor, maps: Sequence[Map], signed: bool) -> Tensor:
-        """Sums of the last layer [m, b, outputs] from inputs [m or 1, b, features], with the noise of every place."""
-        if self.m == 1:
-            x, maps = x[0], [_alone(noise) for noise in maps]
-        else:
-            x = x.expand(self.m, *x.shape[1:])
-        h = _mapped(x, maps[0])
+        """Sums of the last layer from inputs, with the noise of every place; ``signed``: may it be below 0?"""
+        h = _mapped(self._wide(x), maps[0])
         self.saved, self.maps = [], (*maps, None)
-        for i, (before, after) in enumerate(pairwise(maps)):
-            w, b = self._between(i, before, after)
-            active = activate(_sums(h, w, b), self.activation)
-            if isinstance(after, tuple) and after[1] is None and self.activation == "relu" and not signed:
-                out = active.mul_(after[0])  # 0 where it fell, and so is its slope
-            else:
-                out = active * after.gain if isinstance(after, Kept) else _mapped(active, after)
+        for i, (before, after) in enumerate(pairwise(self.maps)):
+            w, turned, b = self._between(i, before, after)
+            z = _sums(h, turned, b)
+            if i == self.layers - 1:
+                break
+            active = activate(z, self.activation)
             self.saved.append((h, w, active))
-            h = out
-        w, b = self._between(self.layers - 1, maps[-1], None)
-        self.saved.append((h, w, h))
-        z = _sums(h, w, b)
-        return z[None] if self.m == 1 else z
+            if isinstance(after, tuple) and after[1] is None and self.activation == "relu" and not signed:
+                h = active.mul_(after[0])  # 0 where it fell, and so is its slope
+            else:
+                h = active * after.gain if isinstance(after, Kept) else _mapped(active, after)
+        self.saved.append((h, w, z))
+        return z
 
-    def _between(self, i: int, before: Map, after: Map) -> tuple[Tensor, Tensor]:
-        """Layer ``i``'s weights and biases, of the units that stay."""
+    def _wide(self, x: Tensor) -> Tensor:
+        return x if self.m == 1 else x.expand(self.m, *x.shape[1:])
+
+    def _between(self, i: int, before: Map, after: Map) -> tuple[Tensor, Tensor, Tensor]:
+        """Layer ``i``'s weights, the same transposed, and its biases, of the units that stay."""
         w, b = self.inner[i], self.inner[self.layers + i]
+        if not (isinstance(before, Kept) or isinstance(after, Kept)):
+            return w, self.turned[i], b
         if isinstance(after, Kept):
             w, b = w.index_select(-2, after.index), b.index_select(-1, after.index)
         if isinstance(before, Kept):
             w = w.index_select(-1, before.index)
-        return w, b
+        return w, w.mT, b
 
     def backward(self, delta: Tensor) -> None:
         """Gradients of the parts, from the loss's gradient by the last sums."""
-        if self.m == 1:
-            delta = delta[0]
         if any(isinstance(noise, Kept) for noise in self.maps):
             self.gradient.zero_()
         for i in range(self.layers - 1, -1, -1):
@@ -181,25 +183,16 @@ class Population:
 
     def evaluate(self, x: Tensor, points: Sequence[Sequence[Drop | None]]) -> Tensor:
         """Sums of the last layer without noise; ``points``: of each network."""
-        h = x[0] if self.m == 1 else x.expand(self.m, *x.shape[1:])
+        h = self._wide(x)
         for i in range(self.layers):
-            h = _mean(h, [p[i] for p in points])
-            h = _sums(h, *self._between(i, None, None))
+            h = _sums(_mean(h, [p[i] for p in points]), self.turned[i], self.inner[self.layers + i])
             if i < self.layers - 1:
                 h = activate(h, self.activation)
-        return h[None] if self.m == 1 else h
+        return h
 
 
-def _sums(h: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    return torch.addmm(b, h, w.t()) if h.dim() == 2 else torch.baddbmm(b, h, w.mT)
-
-
-def _alone(noise: Map) -> Map:
-    """The noise of the one network that there is."""
-    if not isinstance(noise, tuple):
-        return noise
-    a, b = noise
-    return a[0], None if b is None else b[0]
+def _sums(h: Tensor, turned: Tensor, b: Tensor) -> Tensor:
+    return torch.addmm(b, h, turned) if h.dim() == 2 else torch.baddbmm(b, h, turned)
 
 
 def _mapped(h: Tensor, noise: Map) -> Tensor:

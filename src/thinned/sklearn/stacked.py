@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +15,6 @@ from .methods import Method
 from .network import Kept, Map, Population, losses
 from .points import Points, by_batch, factors, factors_by_batch, signed, stream
 from .updates import Updates
-
-Drawn = Callable[[int, int], Map]  # of some rows, drawn ahead: the noise from one row to another
 
 
 def stacked(jobs: list[Job]) -> Population:
@@ -34,15 +30,12 @@ def stacked(jobs: list[Job]) -> Population:
 class Stacked:
     """A population in training. ``on``: on which track each job runs."""
 
-    price = 0.0  # points add nothing to the loss
-
     def __init__(self, jobs: list[Job], on: list[int], population: Population) -> None:
         self.jobs, self.on, self.plan, self.population = jobs, on, jobs[0].plan, population
         self.points = [_plain(job.setting.points) for job in jobs]
         memory = jobs[0].memory if len(jobs) == 1 else None
         self.updates = Updates(self.plan, population, [job.setting for job in jobs], None, memory)
         self.signed = any(signed(points) for points in self.points)
-        self.draws: list[Drawn] = []
 
     def without(self, stay: list[int], jobs: list[Job], on: list[int]) -> Stacked:
         """The population of the networks ``stay``, which are ``jobs``."""
@@ -55,33 +48,31 @@ class Stacked:
                 right.copy_(left[stay])
         return new
 
-    def draw(self, places: list[Tensor], first: int) -> None:
-        """Draw for the rows to come, from the epoch's row ``first``; a row's identity is its place among those to train on."""
-        rows = len(places[0])
-        steps = self.jobs[0].step + torch.arange(first, first + rows) // self.plan.batch_size
-        self.draws = []
+    def draw(self, places: list[Tensor], first: int) -> list[tuple[Map, ...]]:
+        """The noise of each batch, from the epoch's row ``first`` on; a row's name is its place among the training rows."""
+        rows, size = len(places[0]), self.plan.batch_size
+        steps = self.jobs[0].step + torch.arange(first, first + rows) // size
         seen: dict[tuple[int, int], int] = {}
         runs = list(zip(self.jobs, self.on, strict=True))
         same = [seen.setdefault((job.setting.seed, on), m) for m, (job, on) in enumerate(runs)]
+        noise: list[list[Map]] = []
         for place, width in enumerate(self.plan.units[:-1]):
             keys = [Key(job.setting.seed, stream(place), step=steps, samples=places[on]) for job, on in runs]
             each = [points[place] for points in self.points]
             if len(each) == 1 and each[0] is not None and by_batch(each[0]):
-                self.draws.append(_Thin(factors_by_batch(each[0], keys[0], steps.unique(), width), self.plan.batch_size))
+                noise.append([_kept(row) for row in factors_by_batch(each[0], keys[0], steps.unique(), width)])
             else:
-                self.draws.append(partial(_rows, factors(each, keys, rows, width, same)))
+                noise.append(_batches(factors(each, keys, rows, width, same), rows, size))
+        return list(zip(*noise, strict=True))
 
-    def losses(self, x: Tensor, y: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Of rows ``start`` to ``stop`` of those drawn for: the loss's gradient by the last sums, and the loss of each row."""
-        noise = [drawn(start, stop) for drawn in self.draws]
-        return losses(self.population.forward(x, noise, self.signed), y, self.plan.head)
-
-    def backward(self, delta: Tensor, share: Tensor | float) -> None:
-        """Gradients, from the loss's by the last sums."""
+    def learn(self, x: Tensor, y: Tensor, share: Tensor, drawn: Any) -> Tensor:
+        """Write down a batch's gradients, and return its loss; ``share``: of each row in it, ``drawn``: of :meth:`draw`."""
+        loss, delta = losses(self.population.forward(x, drawn, self.signed), y, share, self.plan.head)
         self.population.backward(delta)
+        return loss
 
     def evaluate(self, x: Tensor) -> Tensor:
-        """Sums of the last layer without noise, [m, b, outputs]."""
+        """Sums of the last layer without noise."""
         return self.population.evaluate(x, self.points)
 
     def state(self) -> dict[str, np.ndarray]:
@@ -94,24 +85,19 @@ def _plain(points: Points) -> tuple[Drop | None, ...]:
     return tuple(point for point in points if not isinstance(point, Method))
 
 
-def _rows(drawn: tuple[Tensor, Tensor | None] | None, start: int, stop: int) -> Map:
-    """The noise of rows ``start`` to ``stop``, where each has its own."""
+def _batches(drawn: tuple[Tensor, Tensor | None] | None, rows: int, size: int) -> list[Map]:
+    """The noise of each batch, from the epoch's row ``first`` on; a row's name is its place among the training rows."""
     if drawn is None:
-        return None
-    a, b = drawn
-    return a[:, start:stop], None if b is None else b[:, start:stop]
+        return [None] * -(-rows // size)
+    a, b = (None if part is None else (part[0] if len(part) == 1 else part).split(size, -2) for part in drawn)
+    assert a is not None
+    return list(zip(a, [None] * len(a) if b is None else b, strict=True))
 
 
-class _Thin:
-    """The noise of rows, where those of a batch share it."""
-
-    def __init__(self, factors: Tensor, batch_size: int) -> None:
-        self.factors, self.batch_size = factors, batch_size
-
-    def __call__(self, start: int, stop: int) -> Map:
-        row = self.factors[start // self.batch_size]
-        index = row.nonzero()[:, 0]
-        return Kept(index, row[index])
+def _kept(row: Tensor) -> Kept:
+    """The noise of a batch whose rows share it."""
+    index = row.nonzero()[:, 0]
+    return Kept(index, row[index])
 
 
 class Fitted:
@@ -127,13 +113,12 @@ class Fitted:
 
     def sums(self, x: Tensor, start: int, samples: Tensor | None) -> Tensor:
         """The last sums [networks, b, outputs] of rows from ``start`` on: of thinned networks, or of the one without noise."""
-        x = x[None]
         if samples is None:
-            return self.population.evaluate(x, [self.points])
-        rows = x.shape[1]
+            return self.population.evaluate(x, [self.points])[None]
+        rows = len(x)
         ids, steps = torch.arange(start, start + rows).repeat(len(samples)), samples.repeat_interleave(rows)
         keys = [Key(self.seed, stream(i, True), step=steps, samples=ids) for i in range(len(self.points))]
         maps = [factors([p], [key], len(ids), w) for p, key, w in zip(self.points, keys, self.units, strict=False)]
-        typed = [n and (n[0].to(x.dtype), n[1] if n[1] is None else n[1].to(x.dtype)) for n in maps]
-        sums = self.population.forward(x.repeat(1, len(samples), 1), typed, self.signed)
+        typed = [n and (n[0][0].to(x.dtype), n[1] if n[1] is None else n[1][0].to(x.dtype)) for n in maps]
+        sums = self.population.forward(x.repeat(len(samples), 1), typed, self.signed)
         return sums.view(len(samples), rows, -1)

@@ -6,7 +6,7 @@ So a network without dropout is the one that scikit-learn would have trained, up
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from itertools import groupby
@@ -105,47 +105,54 @@ class _Pass:
         plan, m = self.plan, len(self.jobs)
         if plan.shuffle:
             for track in self.tracks:
-                drawn = np.arange(plan.rows)  # sklearn.utils.shuffle without its checks
-                track.random.shuffle(drawn)
-                self.orders[id(track)] = self.orders[id(track)][torch.from_numpy(drawn)]
-        places = [self.orders[id(track)] for track in self.tracks]
-        come = [track.index[order] for track, order in zip(self.tracks, places, strict=True)]
-        cuts = [(a, min(a + plan.batch_size, plan.rows)) for a in range(0, plan.rows, plan.batch_size)]
-        ahead = max(1, _AHEAD // (m * plan.batch_size * max(plan.units)))
-        total = torch.zeros(m)
-        start = 0
-        for i, (a, b) in enumerate(cuts):
-            if i % ahead == 0:
-                start, stop = a, cuts[min(i + ahead, len(cuts)) - 1][1]
-                self.net.draw([order[start:stop] for order in places], start)
-            chosen = [index[a:b] for index in come]
-            x = self._each([track.rows.take(index) for track, index in zip(self.tracks, chosen, strict=True)])
-            y = self._each([track.y.index_select(0, index) for track, index in zip(self.tracks, chosen, strict=True)])
-            delta, loss = self.net.losses(x, y, a - start, b - start)
-            weight: Tensor | float = float(b - a)
-            if plan.weighted:
-                w = self._each([track.weight[index] for track, index in zip(self.tracks, chosen, strict=True)])  # type: ignore[index]
-                weight = w.sum(1).clamp_min(torch.finfo(w.dtype).tiny).expand(m)
-                rows = w / weight[: len(w), None]
-                delta.mul_(rows[..., None])
-                share: Tensor | float = rows
-                mean = (loss * w).sum(1) / weight
-            else:
-                share = 1.0 / weight
-                delta.mul_(share)
-                mean = loss.mean(1)
-            total += (mean + self.net.price + self.net.updates.penalty() / weight) * (b - a)
-            self.net.backward(delta, share)
-            self.net.updates.step(weight)
-        for job, value in zip(self.jobs, (total / plan.rows).tolist(), strict=True):
+                order = np.arange(plan.rows)  # sklearn.utils.shuffle without its checks
+                track.random.shuffle(order)
+                self.orders[id(track)] = self.orders[id(track)][torch.from_numpy(order)]
+        orders = [self.orders[id(track)] for track in self.tracks]
+        ahead = plan.batch_size * max(1, _AHEAD // (m * plan.batch_size * max(plan.units)))
+        seen: list[tuple[Tensor, Tensor, float | Tensor, int]] = []
+        for start in range(0, plan.rows, ahead):
+            places = [order[start : start + ahead] for order in orders]
+            for (x, y, share, weight), drawn in zip(self._batches(places), self.net.draw(places, start), strict=True):
+                loss = self.net.learn(x, y, share, drawn)
+                seen.append((loss, self.net.updates.penalty(), weight, x.shape[-2]))
+                self.net.updates.step(weight)
+        for job, value in zip(self.jobs, self._mean(*zip(*seen, strict=True)), strict=True):
             job.epochs += 1
-            job.step += len(cuts)
+            job.step += len(seen)
             job.loss_curve.append(value)
         if self.verbose:
             print(f"Iteration {self.jobs[0].epochs}, loss = {self.jobs[0].loss_curve[-1]:.8f}")
 
+    def _batches(self, places: list[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor, float | Tensor]]:
+        """Rows and targets of each batch, each row's share in its mean loss, and what its rows weigh together."""
+        size = self.plan.batch_size
+        chosen = [track.index[place] for track, place in zip(self.tracks, places, strict=True)]
+        x = self._each([track.rows.take(index) for track, index in zip(self.tracks, chosen, strict=True)]).split(size, -2)
+        y = self._each([track.y.index_select(0, index) for track, index in zip(self.tracks, chosen, strict=True)]).split(
+            size, -2
+        )
+        if not self.plan.weighted:
+            even = {n: torch.full((n, 1), 1.0 / n) for n in {part.shape[-2] for part in x}}
+            for rows, targets in zip(x, y, strict=True):
+                n = rows.shape[-2]
+                yield rows, targets, even[n], float(n)
+            return
+        w = self._each([track.weight[index, None] for track, index in zip(self.tracks, chosen, strict=True)])  # type: ignore[index]
+        for rows, targets, part in zip(x, y, w.split(size, -2), strict=True):
+            weight = part.sum((-2, -1), keepdim=True).clamp_min(torch.finfo(part.dtype).tiny)
+            yield rows, targets, part / weight, weight if weight.dim() == 3 else weight.item()
+
+    def _mean(self, losses: Any, penalties: Any, weights: Any, rows: Any) -> Any:
+        """The mean loss of an epoch for each network; of each batch: loss, penalty, what its rows weigh, how many they are."""
+        weight = torch.stack([torch.as_tensor(w).view(-1) for w in weights])
+        each = torch.stack(losses).view(len(rows), -1) + torch.stack(penalties) / weight
+        return (torch.tensor(rows, dtype=each.dtype) @ each / self.plan.rows).tolist()
+
     def _each(self, parts: list[Tensor]) -> Tensor:
-        """One tensor a track as one a network, [m, ...], or [1, ...] where there is but one track."""
+        """One tensor a track as one a network, [m, ...], or [1, ...] where they share a track; without axis for one network."""
+        if len(self.jobs) == 1:
+            return parts[0]
         return parts[0][None] if len(parts) == 1 else torch.stack(parts)[self.index]
 
     def _judge(self) -> None:
@@ -177,7 +184,7 @@ class _Pass:
         for start in range(0, self.plan.validation, size):
             x = self._each([track.rows.take(_held(track)[start : start + size]) for track in self.tracks])
             out.append(head(self.net.evaluate(x), self.plan.head))
-        found = torch.cat(out, 1)
+        found = torch.cat(out, -2).view(len(self.jobs), self.plan.validation, -1)
         return [self.tracks[on].scorer(outputs) for on, outputs in zip(self.on, found.numpy(), strict=True)]
 
     def _leave(self) -> None:
