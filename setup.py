@@ -62,7 +62,7 @@ GCC = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contr
 native = Extension(
     "thinned.engines.torch._native",
     SOURCES,
-    depends=["csrc/philox.h", "csrc/kernels.h", "csrc/kernels.inl", "csrc/halves.inl", "csrc/walk.h"],
+    depends=["csrc/philox.h", "csrc/kernels.h", "csrc/kernels.inl", "csrc/perceptron.inl", "csrc/halves.inl", "csrc/walk.h"],
     define_macros=[("TORCH_TARGET_VERSION", "0x020a000000000000"), ("Py_LIMITED_API", "0x030A0000")],
     extra_compile_args=["/O2", "/std:c++17"] if sys.platform == "win32" else GCC,
     py_limited_api=True,

@@ -1,5 +1,6 @@
 // The one file that knows torch, through its stable ABI, and Python. The schemas are defined in Python (engines/torch/ops.py).
 #include <Python.h>
+#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -7,7 +8,9 @@
 
 #include <atomic>
 #include <cstring>
+#include <numeric>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "walk.h"
@@ -279,8 +282,161 @@ PyObject* small_factor(PyObject*, PyObject* const* arguments, Py_ssize_t count) 
   Py_RETURN_NONE;
 }
 
+// A matrix as torch takes it.
+class Handle {
+ public:
+  explicit Handle(const thinned::Matrix& m) {
+    const int64_t sizes[] = {m.rows, m.columns}, steps[] = {m.down, m.along};
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_create_tensor_from_blob(m.data, 2, sizes, steps, 0, aoti_torch_dtype_float32(),
+                                                                    aoti_torch_device_type_cpu(), 0, &handle));
+  }
+  ~Handle() { aoti_torch_delete_tensor_object(handle); }
+  Handle(const Handle&) = delete;
+  Handle& operator=(const Handle&) = delete;
+  AtenTensorHandle handle;
+};
+
+void product(const thinned::Matrix& out, const thinned::Matrix& a, const thinned::Matrix& b) {
+  const Handle to(out), left(a), right(b);
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_mm_out(to.handle, left.handle, right.handle));
+}
+
+// perceptron(plan, rows, loss, scratch, x, step, y, step, share, step, map, step, map, step ...): losses and gradients of m
+// networks on a batch of float32 rows, from addresses. plan, int64: m, layers, activation, head; the addresses of all weights and
+// biases and of their gradients; of a sparse input's starts, columns and values, or 0; the units of the input and of each layer.
+// Weights lie layer by layer, in each [m, out, in], then biases, [m, out]; with a sparse input the first are [m, in, out], and x
+// are the numbers of rows. A step leads from one network to the next, and is 0 where they share; a map is 0 where nothing is
+// multiplied. loss: float32 [m]. scratch: m * rows * (units out, units in
+// but of a sparse input, and 3 times those between) floats.
+PyObject* perceptron(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+  constexpr int64_t MOST = thinned::Perceptron::MOST, BEFORE = 10;
+  int64_t v[BEFORE + 2 * MOST];
+  if (count < BEFORE + 2 || count > BEFORE + 2 * MOST) {
+    PyErr_SetString(PyExc_TypeError, "perceptron takes 10 integers, and 2 for each of at most 64 layers");
+    return nullptr;
+  }
+  for (int i = 0; i < count; ++i) v[i] = PyLong_AsLongLong(arguments[i]);
+  if (PyErr_Occurred()) return nullptr;
+  const int64_t* plan = reinterpret_cast<const int64_t*>(v[0]);
+  const int64_t m = plan[0], layers = plan[1], rows = v[1], *units = plan + 9;
+  if (layers * 2 != count - BEFORE) {
+    PyErr_SetString(PyExc_TypeError, "perceptron takes a map and its step for each layer");
+    return nullptr;
+  }
+  const auto at = [](int64_t address, int64_t offset) { return reinterpret_cast<float*>(address) + offset; };
+  std::vector<thinned::Perceptron> networks(size_t(m), thinned::Perceptron{});
+  float* scratch = at(v[3], 0);
+  for (int64_t j = 0; j < m; ++j) {
+    thinned::Perceptron& p = networks[size_t(j)];
+    p.product = product;
+    p.layers = layers, p.rows = rows, p.activation = int(plan[2]), p.head = int(plan[3]), p.units = units;
+    p.x = plan[6] ? nullptr : at(v[4], j * v[5]);
+    p.which = plan[6] ? reinterpret_cast<const int64_t*>(v[4]) + j * v[5] : nullptr;
+    p.starts = reinterpret_cast<const int64_t*>(plan[6]), p.columns = reinterpret_cast<const int32_t*>(plan[7]);
+    p.values = at(plan[8], 0);
+    p.y = at(v[6], j * v[7]), p.share = at(v[8], j * v[9]);
+    int64_t offset = 0;
+    const auto take = [&](int64_t n) { return scratch += n, scratch - n; };
+    for (int64_t l = 0; l < layers; ++l) {
+      const int64_t size = units[l] * units[l + 1];
+      p.weight[l] = at(plan[4], offset + j * size), p.weight_slope[l] = at(plan[5], offset + j * size);
+      offset += m * size;
+      p.map[l] = v[BEFORE + 2 * l] ? at(v[BEFORE + 2 * l], j * v[BEFORE + 2 * l + 1]) : nullptr;
+      if (l || !p.which) p.masked[l] = take(rows * units[l]);
+      if (l) p.active[l] = take(rows * units[l]), p.delta[l] = take(rows * units[l]);
+    }
+    p.delta[layers] = take(rows * units[layers]);
+    for (int64_t l = 0; l < layers; ++l) {
+      p.bias[l] = at(plan[4], offset + j * units[l + 1]), p.bias_slope[l] = at(plan[5], offset + j * units[l + 1]);
+      offset += m * units[l + 1];
+    }
+  }
+  // So many parts of each network that threads have equally much to do.
+  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t parts = m >= 8 * threads ? 1 : std::min(threads / std::gcd(m, threads), std::max<int64_t>(1, rows / 8));
+  std::vector<double> losses(size_t(m * parts));
+  std::string failure;
+  PyThreadState* state = PyEval_SaveThread();
+  try {
+    torch::stable::parallel_for(0, m * parts, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t part = i % parts;
+        losses[size_t(i)] = kernels->rows(networks[size_t(i / parts)], rows * part / parts, rows * (part + 1) / parts);
+      }
+    });
+    torch::stable::parallel_for(0, m * parts, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) kernels->units(networks[size_t(i / parts)], i % parts, parts);
+    });
+  } catch (const std::exception& error) {
+    failure = error.what();
+  }
+  PyEval_RestoreThread(state);
+  if (!failure.empty()) {
+    PyErr_SetString(PyExc_RuntimeError, failure.c_str());
+    return nullptr;
+  }
+  for (int64_t j = 0; j < m; ++j) {
+    double sum = 0;
+    for (int64_t i = 0; i < parts; ++i) sum += losses[size_t(j * parts + i)];
+    *at(v[2], j) = float(sum);
+  }
+  Py_RETURN_NONE;
+}
+
+// adam(plan, first, second, rates, decays, squares, beta_1, beta_2, epsilon): a step on the weights of perceptron's plan, from
+// addresses: of the moments, laid as the weights are; of float64 [m], each network's rate, what of a weight is added to its
+// gradient, and, to be written, the sum of the squares of its weights before the step. Biases are in neither of the last two.
+PyObject* adam(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
+  if (count != 9) {
+    PyErr_SetString(PyExc_TypeError, "adam takes 6 integers and 3 floats");
+    return nullptr;
+  }
+  int64_t v[6];
+  double shared[3];
+  for (int i = 0; i < 6; ++i) v[i] = PyLong_AsLongLong(arguments[i]);
+  for (int i = 0; i < 3; ++i) shared[i] = PyFloat_AsDouble(arguments[6 + i]);
+  if (PyErr_Occurred()) return nullptr;
+  const int64_t* plan = reinterpret_cast<const int64_t*>(v[0]);
+  const int64_t m = plan[0], layers = plan[1], *units = plan + 9;
+  const double *rates = reinterpret_cast<double*>(v[3]), *decays = reinterpret_cast<double*>(v[4]);
+  struct Piece {
+    int64_t start, n, network;
+    bool bias;
+    double squares;
+  };
+  constexpr int64_t MOST = 4096;  // small enough that threads have equally much to do
+  std::vector<Piece> pieces;
+  int64_t start = 0;
+  for (int bias = 0; bias < 2; ++bias)
+    for (int64_t l = 0; l < layers; ++l)
+      for (int64_t j = 0; j < m; ++j) {
+        const int64_t end = start + units[l + 1] * (bias ? 1 : units[l]);
+        for (; start < end; start += pieces.back().n)
+          pieces.push_back({start, std::min(MOST, end - start), j, bool(bias), 0.0});
+      }
+  const auto at = [&](int64_t address, int64_t offset) { return reinterpret_cast<float*>(address) + offset; };
+  PyThreadState* state = PyEval_SaveThread();
+  torch::stable::parallel_for(0, int64_t(pieces.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      Piece& p = pieces[size_t(i)];
+      const thinned::Adam numbers = {float(rates[p.network]), p.bias ? 0.0f : float(decays[p.network]),
+                                     float(shared[0]), float(1.0 - shared[0]), float(shared[1]), float(1.0 - shared[1]),
+                                     float(shared[2])};
+      p.squares = kernels->adam(at(plan[4], p.start), at(plan[5], p.start), at(v[1], p.start), at(v[2], p.start), p.n, numbers);
+    }
+  });
+  PyEval_RestoreThread(state);
+  double* squares = reinterpret_cast<double*>(v[5]);
+  std::fill(squares, squares + m, 0.0);
+  for (const Piece& p : pieces)
+    if (!p.bias) squares[p.network] += p.squares;
+  Py_RETURN_NONE;
+}
+
 PyMethodDef METHODS[] = {
     {"factor", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(small_factor)), METH_FASTCALL, nullptr},
+    {"perceptron", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(perceptron)), METH_FASTCALL, nullptr},
+    {"adam", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(adam)), METH_FASTCALL, nullptr},
     {nullptr, nullptr, 0, nullptr}};
 PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "_native", nullptr, -1, METHODS, nullptr, nullptr, nullptr, nullptr};
 

@@ -274,6 +274,8 @@ static void stream(int type, const void* x, const void* r, void* y, int64_t n, u
   }
 }
 
+#include "perceptron.inl"
+
 static constexpr Kernels table(const char* name) {
-  return {name, fell, words, scattered, normal, stream, select, constant, scale};
+  return {name, fell, words, scattered, normal, stream, select, constant, scale, rows, units, adam};
 }

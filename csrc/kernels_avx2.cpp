@@ -1,4 +1,6 @@
 // AVX2 with FMA and F16C: four Philox blocks in a register, one 64-bit lane each, four registers in flight.
+#include <type_traits>
+
 #include "kernels.h"
 
 #ifdef THINNED_X86
@@ -21,6 +23,7 @@ namespace avx2 {
 
 constexpr int GROUPS = 2;
 constexpr int64_t STEP = 32;
+constexpr int WIDE = 8;  // floats in a register
 
 // Halves of G * STEP cells, in order: out[g][0] holds those of blocks 0 and 1 of group g, out[g][1] of blocks 2 and 3.
 template <int G>

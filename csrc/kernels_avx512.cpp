@@ -1,4 +1,6 @@
 // AVX-512 (F, BW, VL, DQ): eight Philox blocks in a register, one 64-bit lane each, four registers in flight.
+#include <type_traits>
+
 #include "kernels.h"
 
 #ifdef THINNED_X86
@@ -21,6 +23,7 @@ namespace avx512 {
 
 constexpr int GROUPS = 4;
 constexpr int64_t STEP = 64;
+constexpr int WIDE = 16;  // floats in a register
 
 // Halves of G * STEP cells, in order: out[g][0] holds those of blocks 0 to 3 of group g, out[g][1] of blocks 4 to 7.
 template <int G>

@@ -1,4 +1,6 @@
 // Any machine.
+#include <type_traits>
+
 #include "kernels.h"
 
 #include "philox.h"
@@ -10,6 +12,7 @@ namespace portable {
 
 constexpr int GROUPS = 1;
 constexpr int64_t STEP = 8;
+constexpr int WIDE = 4;  // floats in a register
 
 static inline void halves_run(uint16_t* out, uint64_t block, const Lane& lane) {
   const Words c = {{uint32_t(block), uint32_t(lane.sample), uint32_t(lane.sample >> 32), lane.step}};

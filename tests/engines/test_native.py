@@ -34,29 +34,6 @@ POINTS = {
 RANK3 = ("time", "time-first")
 
 
-def instruction_sets() -> list[str]:
-    if ops.missing:
-        return []
-    found = []
-    for name in native.INSTRUCTIONS:
-        try:
-            native.use(name)
-        except RuntimeError:
-            continue
-        found.append(name)
-    native.use(None)
-    return found
-
-
-@pytest.fixture(params=instruction_sets() or ["none"])
-def instructions(request):
-    if request.param == "none":
-        pytest.skip(ops.missing)
-    native.use(request.param)
-    yield request.param
-    native.use(None)
-
-
 def shapes(name):
     if name in RANK3:
         return [(5, 7, 33), (1, 3, 2), (4, 130, 1)]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from functools import cached_property
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from numpy.random import RandomState
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from .points import Points
@@ -51,6 +53,17 @@ class Setting:
     seed: int  # of the masks
 
 
+_FULL = 1 / 3  # of the numbers that are not 0: above, dense products are faster
+
+
+class Entries(NamedTuple):
+    """What is not 0 in rows: row i has the ``columns`` (int32) and ``values`` (float32) from ``starts[i]`` (int64) on."""
+
+    starts: Tensor
+    columns: Tensor
+    values: Tensor
+
+
 class Rows:
     """Examples, dense or sparse; a sparse batch becomes dense when it is taken."""
 
@@ -65,6 +78,21 @@ class Rows:
         if self.sparse:
             return torch.from_numpy(self.x[index.numpy()].toarray())
         return torch.index_select(self.x, 0, index)
+
+    @cached_property
+    def entries(self) -> Entries | None:
+        """What is not 0; None for dense examples where that is most."""
+        if not self.sparse:
+            some = self.x[:: max(1, self.n // 1000)]
+            if some.count_nonzero().item() > _FULL * some.numel():
+                return None
+        x = self.x if self.sparse else csr_matrix(self.x.numpy())
+        return Entries(
+            *(
+                torch.from_numpy(part.astype(kind, copy=False))
+                for part, kind in zip((x.indptr, x.indices, x.data), (np.int64, np.int32, np.float32), strict=True)
+            )
+        )
 
 
 def _float32(x: Any) -> Any:
@@ -96,7 +124,7 @@ Learned: TypeAlias = tuple[list[np.ndarray], list[np.ndarray], dict[str, np.ndar
 class Memory:
     """What an optimizer keeps between calls: of weights and biases, and of what methods learn beside them."""
 
-    moments: list[np.ndarray]
+    moments: list[list[np.ndarray]]
     steps: int
     further: list[np.ndarray] = field(default_factory=list)
 

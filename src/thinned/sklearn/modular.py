@@ -34,6 +34,8 @@ State = dict[str, np.ndarray]  # what methods hold beside weights and biases, by
 class Modular:
     """One job's network: what :class:`Stacked` is for points."""
 
+    entries = None  # it takes dense rows
+
     def __init__(self, job: Job, population: Population) -> None:
         self.job, self.plan, self.population = job, job.plan, population
         weights, biases = _split(population)

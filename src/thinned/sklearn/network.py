@@ -81,13 +81,14 @@ def losses(z: Tensor, y: Tensor, share: Tensor, name: str) -> tuple[Tensor, Tens
 class Population:
     """``m`` networks with ``units`` from input to output; weights [m, out, in] and biases [m, 1, out] of one flat buffer.
 
-    What a unit weighs lies together, so that leaving units out of the first and largest layer leaves out whole stretches.
+    What a unit weighs lies together, so that leaving units out of the first and largest layer leaves out whole stretches;
+    with ``inward``, what an input weighs lies together in the first layer, as sparse inputs want it.
     Rows and sums are [m, b, units], or [1, b, units] where all networks have the same; of a network alone they are [b, units],
     for plain products are faster than batched ones.
     """
 
-    def __init__(self, units: Sequence[int], m: int, activation: str) -> None:
-        self.units, self.m, self.activation = tuple(units), m, activation
+    def __init__(self, units: Sequence[int], m: int, activation: str, inward: bool = False) -> None:
+        self.units, self.m, self.activation, self.inward = tuple(units), m, activation, inward
         pairs = list(zip(self.units[:-1], self.units[1:], strict=True))
         self.shapes = [(m, o, i) for i, o in pairs] + [(m, 1, o) for _, o in pairs]
         self.layers = len(pairs)
@@ -109,7 +110,11 @@ class Population:
     def views(self, flat: Tensor) -> list[Tensor]:
         """A buffer as its weights, then its biases."""
         cuts = flat.split([math.prod(shape) for shape in self.shapes])
-        return [part.view(shape) for part, shape in zip(cuts, self.shapes, strict=True)]
+        parts = [part.view(shape) for part, shape in zip(cuts, self.shapes, strict=True)]
+        if self.inward:
+            m, out, inputs = self.shapes[0]
+            parts[0] = cuts[0].view(m, inputs, out).mT
+        return parts
 
     @property
     def weights(self) -> list[Tensor]:

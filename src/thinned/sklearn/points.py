@@ -114,8 +114,7 @@ def factors(
     if not any(each):
         return None
     a = torch.ones(len(each), rows, width)
-    shifts = any(_shifts(point) for point in each)
-    b = torch.zeros_like(a) if shifts else None
+    b = torch.zeros_like(a) if any(shifts(point) for point in each) else None
     first: dict[tuple[Drop, int], int] = {}
     for m, point in enumerate(each):
         if point is None:
@@ -127,7 +126,7 @@ def factors(
                 b[m] = b[same]
             continue
         _draw(a[m], point, keys[m])
-        if b is not None and _shifts(point):
+        if b is not None and shifts(point):
             _draw(b[m], point, keys[m])
             a[m] -= b[m]
     return a, b
@@ -149,7 +148,7 @@ def _batches(x: Tensor, point: Drop, key: Key, steps: Tensor) -> Tensor:
 
 def by_batch(point: Drop | None) -> bool:
     """Do all rows of a batch share its coins, and does what falls become 0?"""
-    return point is not None and point.per == "*" and not _shifts(point)
+    return point is not None and point.per == "*" and not shifts(point)
 
 
 def factors_by_batch(point: Drop, key: Key, steps: Tensor, width: int) -> Tensor:
@@ -162,7 +161,8 @@ def signed(each: Sequence[Drop | None]) -> bool:
     return any(point is not None and plan(point, (1, 1)).law != "bernoulli" for point in each)
 
 
-def _shifts(point: Drop | None) -> bool:
+def shifts(point: Drop | None) -> bool:
+    """Does a point add something, to units or where they fall?"""
     if point is None:
         return False
     planned = plan(point, (1, 1))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..algebra.drop import Drop
 from ..algebra.key import Key
+from .fused import Gradients, entries, known, scales
 from .job import Job
 from .methods import Method
 from .network import Kept, Map, Population, losses
@@ -19,7 +20,7 @@ from .updates import Updates
 
 def stacked(jobs: list[Job]) -> Population:
     """The weights of some jobs as one population."""
-    population = Population(jobs[0].plan.units, len(jobs), jobs[0].plan.activation)
+    population = Population(jobs[0].plan.units, len(jobs), jobs[0].plan.activation, entries(jobs) is not None)
     for m, job in enumerate(jobs):
         arrays = [*(w.T for w in job.coefs), *(b[None] for b in job.intercepts)]
         for part, array in zip(population.parts, arrays, strict=True):
@@ -36,11 +37,13 @@ class Stacked:
         memory = jobs[0].memory if len(jobs) == 1 else None
         self.updates = Updates(self.plan, population, [job.setting for job in jobs], None, memory)
         self.signed = any(signed(points) for points in self.points)
+        self.entries = entries(jobs) if population.inward else None
+        self.gradients = Gradients(population, self.plan.head, self.plan.batch_size, self.entries) if known(self.plan) else None
 
     def without(self, stay: list[int], jobs: list[Job], on: list[int]) -> Stacked:
         """The population of the networks ``stay``, which are ``jobs``."""
         before, old = self.population, self.updates
-        new = Stacked(jobs, on, Population(before.units, len(stay), before.activation))
+        new = Stacked(jobs, on, Population(before.units, len(stay), before.activation, before.inward))
         new.updates.steps = old.steps
         buffers = [(before.flat, new.population.flat), *zip(old.moments, new.updates.moments, strict=True)]
         for source, target in buffers:
@@ -66,7 +69,12 @@ class Stacked:
         return list(zip(*noise, strict=True))
 
     def learn(self, x: Tensor, y: Tensor, share: Tensor, drawn: Any) -> Tensor:
-        """Write down a batch's gradients, and return its loss; ``share``: of each row in it, ``drawn``: of :meth:`draw`."""
+        """Write down a batch's gradients, and return its loss; ``share``: of each row in it, ``drawn``: of :meth:`draw`.
+
+        ``x``: rows, or with ``entries`` their numbers.
+        """
+        if self.gradients is not None and scales(drawn):
+            return self.gradients(x, y, share, drawn)
         loss, delta = losses(self.population.forward(x, drawn, self.signed), y, share, self.plan.head)
         self.population.backward(delta)
         return loss

@@ -115,8 +115,7 @@ class _Pass:
             places = [order[start : start + ahead] for order in orders]
             for (x, y, share, weight), drawn in zip(self._batches(places), self.net.draw(places, start), strict=True):
                 loss = self.net.learn(x, y, share, drawn)
-                seen.append((loss, self.net.updates.penalty(), weight, x.shape[-2]))
-                self.net.updates.step(weight)
+                seen.append((loss, self.net.updates.step(weight), weight, x.shape[-2]))
         for job, value in zip(self.jobs, self._mean(*zip(*seen, strict=True)), strict=True):
             job.epochs += 1
             job.step += len(seen)
@@ -125,10 +124,11 @@ class _Pass:
             print(f"Iteration {self.jobs[0].epochs}, loss = {self.jobs[0].loss_curve[-1]:.8f}")
 
     def _batches(self, places: list[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor, float | Tensor]]:
-        """Rows and targets of each batch, each row's share in its mean loss, and what its rows weigh together."""
+        """Of each batch: rows (or their numbers), targets, each row's share in its loss, and what its rows weigh together."""
         size = self.plan.batch_size
         chosen = [track.index[place] for track, place in zip(self.tracks, places, strict=True)]
-        x = self._each([track.rows.take(index) for track, index in zip(self.tracks, chosen, strict=True)]).split(size, -2)
+        take = (lambda rows, index: rows.take(index)) if self.net.entries is None else (lambda rows, index: index[:, None])
+        x = self._each([take(track.rows, index) for track, index in zip(self.tracks, chosen, strict=True)]).split(size, -2)
         y = self._each([track.y.index_select(0, index) for track, index in zip(self.tracks, chosen, strict=True)]).split(
             size, -2
         )

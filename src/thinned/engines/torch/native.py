@@ -9,19 +9,21 @@ from typing import Any
 import torch
 
 INSTRUCTIONS = ("portable", "avx2", "avx512")
-factor: Callable[..., None] | None = None  # see csrc/bind.cpp
+factor: Callable[..., None] | None = None  # see csrc/bind.cpp, as for the next two
+perceptron: Callable[..., None] | None = None
+adam: Callable[..., None] | None = None
 
 
 def load() -> str:
     """Load the kernels; the reason where that cannot be done, else nothing."""
-    global factor
+    global factor, perceptron, adam
     try:
         built: Any = importlib.import_module("._native", __package__)
     except ModuleNotFoundError:
         return "the native kernels were not built: install torch and a C++17 compiler, then reinstall thinned"
     except ImportError as error:  # built for another torch or another machine
         return f"the native kernels cannot be loaded ({error}); reinstall thinned"
-    factor = built.factor
+    factor, perceptron, adam = built.factor, built.perceptron, built.adam
     return ""
 
 
