@@ -105,15 +105,21 @@ def _fits(name: str) -> bool:
 
 
 def factors(
-    each: Sequence[Drop | None], keys: Sequence[Key], rows: int, width: int, before: Sequence[int] = ()
+    each: Sequence[Drop | None],
+    keys: Sequence[Key],
+    rows: int,
+    width: int,
+    before: Sequence[int] = (),
+    room: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None] | None:
     """The maps a x + b at one place of m networks: a and b, each [m, rows, width]; b is None where it is 0 everywhere.
 
     Networks with one point and one key share a draw; ``before`` says for each which network has the same key first.
+    ``room``: memory for a, [m, rows or more, width].
     """
     if not any(each):
         return None
-    a = torch.ones(len(each), rows, width)
+    a = torch.ones(len(each), rows, width) if room is None else room[:, :rows].fill_(1.0)
     b = torch.zeros_like(a) if any(shifts(point) for point in each) else None
     first: dict[tuple[Drop, int], int] = {}
     for m, point in enumerate(each):

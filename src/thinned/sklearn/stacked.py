@@ -37,6 +37,7 @@ class Stacked:
         memory = jobs[0].memory if len(jobs) == 1 else None
         self.updates = Updates(self.plan, population, [job.setting for job in jobs], None, memory)
         self.signed = any(signed(points) for points in self.points)
+        self.rooms: dict[int, Tensor] = {}
         self.entries = entries(jobs) if population.inward else None
         self.gradients = Gradients(population, self.plan.head, self.plan.batch_size, self.entries) if known(self.plan) else None
 
@@ -65,8 +66,16 @@ class Stacked:
             if len(each) == 1 and each[0] is not None and by_batch(each[0]):
                 noise.append([_kept(row) for row in factors_by_batch(each[0], keys[0], steps.unique(), width)])
             else:
-                noise.append(_batches(factors(each, keys, rows, width, same), rows, size))
+                noise.append(
+                    _batches(factors(each, keys, rows, width, same, self._room(place, rows) if any(each) else None), rows, size)
+                )
         return list(zip(*noise, strict=True))
+
+    def _room(self, place: int, rows: int) -> Tensor:
+        """Memory for the noise of a place, the same in each epoch: new memory costs as much as the draw."""
+        if place not in self.rooms or self.rooms[place].shape[1] < rows:
+            self.rooms[place] = torch.empty(len(self.jobs), rows, self.plan.units[place])
+        return self.rooms[place]
 
     def learn(self, x: Tensor, y: Tensor, share: Tensor, drawn: Any) -> Tensor:
         """Write down a batch's gradients, and return its loss; ``share``: of each row in it, ``drawn``: of :meth:`draw`.

@@ -22,7 +22,7 @@ from .modular import Modular
 from .network import head
 from .stacked import Stacked, stacked
 
-_AHEAD = 1 << 20  # cells drawn at once for one place
+_AHEAD = 1 << 22  # cells drawn at once for one place
 _ROWS = 1 << 22  # numbers in one evaluation
 _SMALL = 1e7  # multiplications of a step below which threads wait for each other longer than they work
 
