@@ -14,7 +14,6 @@ import argparse
 import gzip
 import json
 import math
-import os
 import statistics
 import time
 import warnings
@@ -33,7 +32,6 @@ from common import keep
 from thinned import presets
 from thinned.sklearn import DropoutClassifier, DropoutSearchCV
 
-os.environ["PYTHONWARNINGS"] = "ignore:Stochastic Optimizer"  # of the search's processes
 BASE = ("MLPClassifier, float32", "MLPClassifier, float64")
 ARMS = {
     "DropoutClassifier, dropout 0": {"dropout": 0.0},
@@ -127,7 +125,9 @@ def searches():
         "GridSearchCV": lambda: GridSearchCV(net, grid, cv=3),
         "GridSearchCV, two processes": lambda: GridSearchCV(net, grid, cv=3, n_jobs=2),
     }
-    arms["GridSearchCV, two processes"]().fit(x[:200], y[:200])  # the processes stay
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        arms["GridSearchCV, two processes"]().fit(x[:200], y[:200])  # the processes stay
     print("\na search of 12 candidates in 3 folds on digits, (128,) units, 30 epochs")
     out, found = {}, {}
     for arm, make in arms.items():

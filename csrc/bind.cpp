@@ -325,7 +325,6 @@ PyObject* perceptron(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   }
   const auto at = [](int64_t address, int64_t offset) { return reinterpret_cast<float*>(address) + offset; };
   std::vector<thinned::Perceptron> networks(size_t(m), thinned::Perceptron{});
-  float* scratch = at(v[3], 0);
   for (int64_t j = 0; j < m; ++j) {
     thinned::Perceptron& p = networks[size_t(j)];
     p.product = product;
@@ -336,37 +335,58 @@ PyObject* perceptron(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
     p.values = at(plan[8], 0);
     p.y = at(v[6], j * v[7]), p.share = at(v[8], j * v[9]);
     int64_t offset = 0;
-    const auto take = [&](int64_t n) { return scratch += n, scratch - n; };
     for (int64_t l = 0; l < layers; ++l) {
       const int64_t size = units[l] * units[l + 1];
       p.weight[l] = at(plan[4], offset + j * size), p.weight_slope[l] = at(plan[5], offset + j * size);
       offset += m * size;
       p.map[l] = v[BEFORE + 2 * l] ? at(v[BEFORE + 2 * l], j * v[BEFORE + 2 * l + 1]) : nullptr;
-      if (l || !p.which) p.masked[l] = take(rows * units[l]);
-      if (l) p.active[l] = take(rows * units[l]), p.delta[l] = take(rows * units[l]);
     }
-    p.delta[layers] = take(rows * units[layers]);
     for (int64_t l = 0; l < layers; ++l) {
       p.bias[l] = at(plan[4], offset + j * units[l + 1]), p.bias_slope[l] = at(plan[5], offset + j * units[l + 1]);
       offset += m * units[l + 1];
     }
   }
+  // A network's own memory, from one place of scratch on; returns where it ends.
+  const auto lay = [&](thinned::Perceptron& p, float* to) {
+    const auto take = [&](int64_t n) { return to += n, to - n; };
+    for (int64_t l = 0; l < layers; ++l) {
+      if (l || !p.which) p.masked[l] = take(rows * units[l]);
+      if (l) p.active[l] = take(rows * units[l]), p.delta[l] = take(rows * units[l]);
+    }
+    p.delta[layers] = take(rows * units[layers]);
+    return to;
+  };
   // So many parts of each network that threads have equally much to do.
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t parts = m >= 8 * threads ? 1 : std::min(threads / std::gcd(m, threads), std::max<int64_t>(1, rows / 8));
   std::vector<double> losses(size_t(m * parts));
+  const int64_t size = lay(networks[0], at(v[3], 0)) - at(v[3], 0);
+  for (int64_t j = 1; j < m; ++j) lay(networks[size_t(j)], at(v[3], j * size));
   std::string failure;
   PyThreadState* state = PyEval_SaveThread();
   try {
-    torch::stable::parallel_for(0, m * parts, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t part = i % parts;
-        losses[size_t(i)] = kernels->rows(networks[size_t(i / parts)], rows * part / parts, rows * (part + 1) / parts);
-      }
-    });
-    torch::stable::parallel_for(0, m * parts, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) kernels->units(networks[size_t(i / parts)], i % parts, parts);
-    });
+    if (parts == 1) {  // network by network, each thread in memory that stays in its cache
+      std::atomic<int64_t> taken{0};
+      torch::stable::parallel_for(0, m, 1, [&](int64_t begin, int64_t end) {
+        float* mine = at(v[3], taken++ * size);
+        for (int64_t j = begin; j < end; ++j) {
+          thinned::Perceptron& p = networks[size_t(j)];
+          lay(p, mine);
+          losses[size_t(j)] = kernels->rows(p, 0, rows);
+          kernels->units(p, 0, 1);
+        }
+      });
+    } else {
+      torch::stable::parallel_for(0, m * parts, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t part = i % parts;
+          losses[size_t(i)] = kernels->rows(networks[size_t(i / parts)], rows * part / parts, rows * (part + 1) / parts);
+        }
+      });
+      torch::stable::parallel_for(0, m * parts, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) kernels->units(networks[size_t(i / parts)], i % parts, parts);
+      });
+    }
   } catch (const std::exception& error) {
     failure = error.what();
   }

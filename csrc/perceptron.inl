@@ -104,25 +104,26 @@ struct Entries {
   float value(int64_t k) const { return map ? values[k] * map[columns[k]] : values[k]; }
 };
 
-// Columns [from, to) in blocks, so narrow that a block of the weights stays in the cache: f with how many columns, and the first.
+// Columns [from, to) in blocks, so narrow that a block of the weights stays in the cache: f with how many registers, and the first.
+constexpr int BLOCK = 64;
 template <typename F>
 static inline void blocks(int64_t from, int64_t to, F f) {
-  for (; from + 64 <= to; from += 64) f(std::integral_constant<int, 64 / WIDE>(), from);
+  for (; from + BLOCK <= to; from += BLOCK) f(std::integral_constant<int, BLOCK / WIDE>(), from);
   for (; from + WIDE <= to; from += WIDE) f(std::integral_constant<int, 1>(), from);
   for (; from < to; ++from) f(std::integral_constant<int, 0>(), from);
 }
 
 template <int N>
-static inline void gather_row(const float* __restrict weight, int64_t out, const Entries& e, float* __restrict to) {
+static inline void gather_row(const float* __restrict weight, int64_t step, const Entries& e, float* __restrict to) {
   if constexpr (N == 0) {
     float sum = 0;
-    for (int64_t k = 0; k < e.n; ++k) sum += e.value(k) * weight[e.columns[k] * out];
+    for (int64_t k = 0; k < e.n; ++k) sum += e.value(k) * weight[e.columns[k] * step];
     *to = sum;
   } else {
     Wide sums[N] = {};
     for (int64_t k = 0; k < e.n; ++k) {
       const float v = e.value(k);
-      const float* from = weight + e.columns[k] * out;
+      const float* from = weight + e.columns[k] * step;
 #pragma GCC unroll 16
       for (int i = 0; i < N; ++i) sums[i] += v * wide(from + WIDE * i);
     }
@@ -132,16 +133,16 @@ static inline void gather_row(const float* __restrict weight, int64_t out, const
 }
 
 template <int N>
-static inline void scatter_row(float* __restrict slopes, int64_t out, const Entries& e, const float* __restrict delta) {
+static inline void scatter_row(float* __restrict slopes, int64_t step, const Entries& e, const float* __restrict delta) {
   if constexpr (N == 0) {
-    for (int64_t k = 0; k < e.n; ++k) slopes[e.columns[k] * out] += e.value(k) * *delta;
+    for (int64_t k = 0; k < e.n; ++k) slopes[e.columns[k] * step] += e.value(k) * *delta;
   } else {
     Wide d[N];
 #pragma GCC unroll 16
     for (int i = 0; i < N; ++i) d[i] = wide(delta + WIDE * i);
     for (int64_t k = 0; k < e.n; ++k) {
       const float v = e.value(k);
-      float* to = slopes + e.columns[k] * out;
+      float* to = slopes + e.columns[k] * step;
 #pragma GCC unroll 16
       for (int i = 0; i < N; ++i) put(to + WIDE * i, wide(to + WIDE * i) + v * d[i]);
     }
@@ -230,10 +231,10 @@ static void units(const Perceptron& p, int64_t part, int64_t parts) {
 // Kingma and Ba 2015, in the form at the end of their section 2.
 static double adam(float* __restrict w, const float* __restrict gradient, float* __restrict first, float* __restrict second,
                    int64_t n, const Adam& a) {
-  constexpr int64_t LANES = 16, BLOCK = 4096;
+  constexpr int64_t LANES = 16, SOME = 4096;
   double total = 0;
-  for (int64_t start = 0; start < n; start += BLOCK) {
-    const int64_t end = n - start < BLOCK ? n : start + BLOCK;
+  for (int64_t start = 0; start < n; start += SOME) {
+    const int64_t end = n - start < SOME ? n : start + SOME;
     float squares[LANES] = {};
     int64_t i = start;
     const auto step = [&](int64_t k) {

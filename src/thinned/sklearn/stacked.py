@@ -66,9 +66,8 @@ class Stacked:
             if len(each) == 1 and each[0] is not None and by_batch(each[0]):
                 noise.append([_kept(row) for row in factors_by_batch(each[0], keys[0], steps.unique(), width)])
             else:
-                noise.append(
-                    _batches(factors(each, keys, rows, width, same, self._room(place, rows) if any(each) else None), rows, size)
-                )
+                room = self._room(place, rows) if any(each) else None
+                noise.append(_batches(factors(each, keys, rows, width, same, room), rows, size))
         return list(zip(*noise, strict=True))
 
     def _room(self, place: int, rows: int) -> Tensor:
@@ -103,7 +102,7 @@ def _plain(points: Points) -> tuple[Drop | None, ...]:
 
 
 def _batches(drawn: tuple[Tensor, Tensor | None] | None, rows: int, size: int) -> list[Map]:
-    """The noise of each batch, from the epoch's row ``first`` on; a row's name is its place among the training rows."""
+    """The noise of each batch, where each row has its own."""
     if drawn is None:
         return [None] * -(-rows // size)
     a, b = (None if part is None else (part[0] if len(part) == 1 else part).split(size, -2) for part in drawn)

@@ -56,9 +56,7 @@ class Updates:
             for buffer, arrays in zip(self.moments, memory.moments, strict=True):
                 for view, array in zip(population.views(buffer), arrays, strict=True):
                     view.copy_(torch.from_numpy(array))
-            for buffer, array in zip(
-                self.further, memory.further, strict=False
-            ):  # of a network that learned more: what is left
+            for buffer, array in zip(self.further, memory.further, strict=False):  # after a network that learned more: nothing
                 buffer.copy_(torch.from_numpy(array))
 
     def memory(self) -> Memory:
