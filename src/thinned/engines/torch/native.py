@@ -19,11 +19,11 @@ def load() -> str:
     global factor, perceptron, adam
     try:
         built: Any = importlib.import_module("._native", __package__)
+        factor, perceptron, adam = built.factor, built.perceptron, built.adam
     except ModuleNotFoundError:
         return "the native kernels were not built: install torch and a C++17 compiler, then reinstall thinned"
-    except ImportError as error:  # built for another torch or another machine
+    except (ImportError, AttributeError) as error:  # built for another torch, another machine or another version
         return f"the native kernels cannot be loaded ({error}); reinstall thinned"
-    factor, perceptron, adam = built.factor, built.perceptron, built.adam
     return ""
 
 
