@@ -302,12 +302,12 @@ void product(const thinned::Matrix& out, const thinned::Matrix& a, const thinned
 }
 
 // perceptron(plan, rows, loss, scratch, x, step, y, step, share, step, map, step, map, step ...): losses and gradients of m
-// networks on a batch of float32 rows, from addresses. plan, int64: m, layers, activation, head; the addresses of all weights and
-// biases and of their gradients; of a sparse input's starts, columns and values, or 0; the units of the input and of each layer.
-// Weights lie layer by layer, in each [m, out, in], then biases, [m, out]; with a sparse input the first are [m, in, out], and x
-// are the numbers of rows. A step leads from one network to the next, and is 0 where they share; a map is 0 where nothing is
-// multiplied. loss: float32 [m]. scratch: m * rows * (units out, units in
-// but of a sparse input, and 3 times those between) floats.
+// networks on a batch of float32 rows, from addresses.
+// plan, int64: m, layers, activation, head; the addresses of all weights and biases and of their gradients; of a sparse input's
+// starts, columns and values, or 0; the units of the input and of each layer. Weights lie layer by layer, in each [m, out, in],
+// then biases, [m, out]; with a sparse input the first are [m, in, out], and x are the numbers of rows.
+// step: from one network to the next; 0 where they share. map: 0 where nothing is multiplied. loss: float32 [m].
+// scratch: floats, m * rows * (units out, those in but of a sparse input, and 3 times those between).
 PyObject* perceptron(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   constexpr int64_t MOST = thinned::Perceptron::MOST, BEFORE = 10;
   int64_t v[BEFORE + 2 * MOST];

@@ -104,7 +104,7 @@ struct Entries {
   float value(int64_t k) const { return map ? values[k] * map[columns[k]] : values[k]; }
 };
 
-// Columns [from, to) in blocks, so narrow that a block of the weights stays in the cache: f with how many registers, and the first.
+// Columns [from, to) in blocks, so narrow that a block of weights stays in the cache: f of how many registers, and the first.
 constexpr int BLOCK = 64;
 template <typename F>
 static inline void blocks(int64_t from, int64_t to, F f) {
