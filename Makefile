@@ -28,9 +28,10 @@ $(VENV)/.study: $(VENV)/.torch pyproject.toml
 	$(PIP) --editable ".[study]"
 	touch $@
 
-$(VENV)/.test: $(VENV)/.study
+# all of .study too, and the kernels are compiled once
+$(VENV)/.test: $(VENV)/.torch pyproject.toml
 	$(PIP) --editable ".[test]"
-	touch $@
+	touch $(VENV)/.study $@
 
 clean:
 	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
