@@ -361,7 +361,6 @@ PyObject* perceptron(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   const int64_t parts = m >= 8 * threads ? 1 : std::min(threads / std::gcd(m, threads), std::max<int64_t>(1, rows / 8));
   std::vector<double> losses(size_t(m * parts));
   const int64_t size = lay(networks[0], at(v[3], 0)) - at(v[3], 0);
-  for (int64_t j = 1; j < m; ++j) lay(networks[size_t(j)], at(v[3], j * size));
   std::string failure;
   PyThreadState* state = PyEval_SaveThread();
   try {
@@ -377,6 +376,7 @@ PyObject* perceptron(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
         }
       });
     } else {
+      for (int64_t j = 1; j < m; ++j) lay(networks[size_t(j)], at(v[3], j * size));
       torch::stable::parallel_for(0, m * parts, 1, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
           const int64_t part = i % parts;

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..algebra.drop import Drop
 from ..engines.torch import native
 from .job import Entries, Job, Plan
-from .network import HEADS, Kept, Map, Population
+from .network import Kept, Map, Population
 from .points import by_batch, shifts
 
 _NUMBERS = {"identity": 0, "logistic": 1, "softmax": 2, "relu": 3, "tanh": 4}  # of activations and heads, in csrc/kernels.h
@@ -46,7 +46,8 @@ class Gradients:
 
 def known(plan: Plan) -> bool:
     """Are there native gradients for such networks?"""
-    return plan.activation in _NUMBERS and plan.head in HEADS and len(plan.units) <= _LAYERS and native.perceptron is not None
+    kinds = {plan.activation, plan.head}
+    return kinds <= _NUMBERS.keys() and len(plan.units) <= _LAYERS and native.perceptron is not None
 
 
 def entries(jobs: Sequence[Job]) -> Entries | None:

@@ -27,7 +27,6 @@ class Kept:
 
 
 Map = tuple[Tensor, Tensor | None] | Kept | None  # a and b of a x + b
-HEADS = ("identity", "logistic", "softmax")
 
 
 def activate(z: Tensor, name: str) -> Tensor:

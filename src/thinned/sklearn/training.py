@@ -6,7 +6,7 @@ So a network without dropout is the one that scikit-learn would have trained, up
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from itertools import groupby
@@ -126,20 +126,22 @@ class _Pass:
     def _batches(self, places: list[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor, float | Tensor]]:
         """Of each batch: rows (or their numbers), targets, each row's share in its loss, and what its rows weigh together."""
         size = self.plan.batch_size
-        chosen = [track.index[place] for track, place in zip(self.tracks, places, strict=True)]
-        take = (lambda rows, index: rows.take(index)) if self.net.entries is None else (lambda rows, index: index[:, None])
-        x = self._each([take(track.rows, index) for track, index in zip(self.tracks, chosen, strict=True)]).split(size, -2)
-        y = self._each([track.y.index_select(0, index) for track, index in zip(self.tracks, chosen, strict=True)]).split(
-            size, -2
-        )
+        chosen = [(track, track.index[place]) for track, place in zip(self.tracks, places, strict=True)]
+
+        def split(get: Callable[[Track, Tensor], Tensor]) -> tuple[Tensor, ...]:
+            return self._each([get(track, index) for track, index in chosen]).split(size, -2)
+
+        numbered = self.net.entries is not None
+        x = split(lambda track, index: index[:, None] if numbered else track.rows.take(index))
+        y = split(lambda track, index: track.y.index_select(0, index))
         if not self.plan.weighted:
             even = {n: torch.full((n, 1), 1.0 / n) for n in {part.shape[-2] for part in x}}
             for rows, targets in zip(x, y, strict=True):
                 n = rows.shape[-2]
                 yield rows, targets, even[n], float(n)
             return
-        w = self._each([track.weight[index, None] for track, index in zip(self.tracks, chosen, strict=True)])  # type: ignore[index]
-        for rows, targets, part in zip(x, y, w.split(size, -2), strict=True):
+        weights = split(lambda track, index: track.weight[index, None])  # type: ignore[index]
+        for rows, targets, part in zip(x, y, weights, strict=True):
             weight = part.sum((-2, -1), keepdim=True).clamp_min(torch.finfo(part.dtype).tiny)
             yield rows, targets, part / weight, weight if weight.dim() == 3 else weight.item()
 

@@ -88,8 +88,9 @@ class Updates:
         """
         plan, population = self.plan, self.population
         pairs = list(zip(population.gradients, population.weights, strict=False))
-        lengths = 0.0 if self.l1 is None else self.l1.view(-1) * sum(w.abs().sum((1, 2)) for _, w in pairs)
+        lengths: Tensor | float = 0.0
         if self.l1 is not None:
+            lengths = self.l1.view(-1) * sum(w.abs().sum((1, 2)) for _, w in pairs)
             for g, w in pairs:
                 g.addcmul_(w.sign(), self.l1 / total)
         shares = self.alpha / (total if isinstance(total, float) else total.view(-1))
