@@ -1,4 +1,6 @@
-"""The Keras face is collected where Keras is installed, on KERAS_BACKEND or the first backend that is there."""
+"""The Keras face is collected where Keras is installed, on KERAS_BACKEND or the first backend that
+is there.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ BACKENDS = {"torch": "torch", "jax": "jax", "tensorflow": "tensorflow"}
 if importlib.util.find_spec("keras") is None:
     collect_ignore_glob = ["src/thinned/keras/*", "src/thinned/engines/keras.py"]
 elif "KERAS_BACKEND" not in os.environ:
-    os.environ["KERAS_BACKEND"] = next(name for name, package in BACKENDS.items() if importlib.util.find_spec(package))
+    os.environ["KERAS_BACKEND"] = next(
+        name for name, package in BACKENDS.items() if importlib.util.find_spec(package)
+    )
 
 if importlib.util.find_spec("skorch") is None:
     collect_ignore = ["src/thinned/integrations/skorch.py"]

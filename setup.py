@@ -1,7 +1,8 @@
-"""Build the native kernels where that can be done; without a compiler or torch's headers, install without them.
+"""Build the native kernels where that can be done; without a compiler or torch's headers, install
+without them.
 
-The kernels are bound through torch's stable ABI, so only headers are needed: those of the torch that is installed in the
-environment, looked for there because an isolated build cannot import it.
+The kernels are bound through torch's stable ABI, so only headers are needed: those of the torch
+that is installed in the environment, looked for there because an isolated build cannot import it.
 """
 
 import os
@@ -13,7 +14,12 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-SOURCES = ["csrc/bind.cpp", "csrc/kernels_portable.cpp", "csrc/kernels_avx2.cpp", "csrc/kernels_avx512.cpp"]
+SOURCES = [
+    "csrc/bind.cpp",
+    "csrc/kernels_portable.cpp",
+    "csrc/kernels_avx2.cpp",
+    "csrc/kernels_avx512.cpp",
+]
 REMEDY = (
     "thinned: built without its native kernels ({why}); dropout will run in plain torch operations, which are slower. "
     "To get them, install torch and a C++17 compiler first, then: pip install --force-reinstall --no-deps thinned"
@@ -21,7 +27,9 @@ REMEDY = (
 
 
 def torch_home() -> Path | None:
-    """The installed torch, of this interpreter or of the environment that an isolated build works for."""
+    """The installed torch, of this interpreter or of the environment that an isolated build works
+    for.
+    """
     for path in [*sys.path, *(sysconfig.get_path(name) for name in ("purelib", "platlib"))]:
         home = Path(path or ".") / "torch"
         if (home / "include" / "torch" / "csrc" / "stable" / "library.h").is_file():
@@ -51,19 +59,43 @@ class BuildNative(build_ext):
         try:
             super().build_extension(ext)
         except Exception as error:  # noqa: BLE001 - any failure of any compiler: the pure package works
-            print(REMEDY.format(why=f"{type(error).__name__}: the compiler failed"), file=sys.stderr)
+            print(
+                REMEDY.format(why=f"{type(error).__name__}: the compiler failed"), file=sys.stderr
+            )
 
     def copy_extensions_to_source(self) -> None:
-        self.extensions = [e for e in self.extensions if (Path(self.build_lib) / self.get_ext_filename(e.name)).exists()]
+        self.extensions = [
+            e
+            for e in self.extensions
+            if (Path(self.build_lib) / self.get_ext_filename(e.name)).exists()
+        ]
         super().copy_extensions_to_source()
 
 
-GCC = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-g0", "-w"]
+GCC = [
+    "-O3",
+    "-std=c++17",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=off",
+    "-g0",
+    "-w",
+]
 native = Extension(
     "thinned.engines.torch._native",
     SOURCES,
-    depends=["csrc/philox.h", "csrc/kernels.h", "csrc/kernels.inl", "csrc/perceptron.inl", "csrc/halves.inl", "csrc/walk.h"],
-    define_macros=[("TORCH_TARGET_VERSION", "0x020a000000000000"), ("Py_LIMITED_API", "0x030A0000")],
+    depends=[
+        "csrc/philox.h",
+        "csrc/kernels.h",
+        "csrc/kernels.inl",
+        "csrc/perceptron.inl",
+        "csrc/halves.inl",
+        "csrc/walk.h",
+    ],
+    define_macros=[
+        ("TORCH_TARGET_VERSION", "0x020a000000000000"),
+        ("Py_LIMITED_API", "0x030A0000"),
+    ],
     extra_compile_args=["/O2", "/std:c++17"] if sys.platform == "win32" else GCC,
     py_limited_api=True,
 )

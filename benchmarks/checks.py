@@ -1,7 +1,8 @@
 """``thinned check``: precision and recall over the corpus, and the time of a tree of 100,000 lines.
 
-``--tree FOLDER`` times that folder instead of a tree made of copies of the corpus. Beside it stands what Python's own parser
-takes for the same files, which no checker of the source can go below. Exit status 1 where a target is missed.
+``--tree FOLDER`` times that folder instead of a tree made of copies of the corpus. Beside it stands
+what Python's own parser takes for the same files, which no checker of the source can go below. Exit
+status 1 where a target is missed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ LINES, SECONDS, SHARE = 100_000, 10.0, 0.98
 
 
 def scores() -> dict[str, dict[str, int]]:
-    """By rule: programs that break it and are told of (hit), are not (missed), and tells where it is not broken (false)."""
+    """By rule: programs that break it and are told of (hit), are not (missed), and tells where it
+    is not broken (false).
+    """
     counts: dict[str, Counter[str]] = {code: Counter(hit=0, missed=0, false=0) for code in STATIC}
     for program in programs():
         found = Counter(one.code for one in check_source(program.text, program.name))
@@ -46,7 +49,9 @@ def shares(counts: list[dict[str, int]]) -> tuple[float, float]:
 
 
 def tree(folder: Path, lines: int) -> None:
-    """Files of about 400 lines, each of whole programs of the corpus under names of their own, ``lines`` lines together."""
+    """Files of about 400 lines, each of whole programs of the corpus under names of their own,
+    ``lines`` lines together.
+    """
     texts = [p.text for p in programs() if p.path.suffix == ".py"]
     at, made, number = 0, 0, 0
     while made < lines:
@@ -100,7 +105,9 @@ def main() -> None:
     precision, recall = shares(list(counts.values()))
     everything = programs()
     wrong = sum(bool(p.expected) for p in everything)
-    print(f"{len(everything)} programs, {wrong} wrong: precision {precision:.3f}, recall {recall:.3f} (target {SHARE})")
+    print(
+        f"{len(everything)} programs, {wrong} wrong: precision {precision:.3f}, recall {recall:.3f} (target {SHARE})"
+    )
     with tempfile.TemporaryDirectory() as made:
         if folder is None:
             tree(Path(made), LINES)

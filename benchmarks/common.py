@@ -36,12 +36,18 @@ def keep(name: str, result: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     command = "python " + " ".join(["benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]])
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"command": command, "machine": machine(), **result}, indent=1) + "\n")
+    path.write_text(
+        json.dumps({"command": command, "machine": machine(), **result}, indent=1) + "\n"
+    )
     print(f"written: benchmarks/results/{path.name}")
 
 
-def turns(runs: Mapping[str, Callable[[], Any]], budget: float = 0.5, least: int = 9) -> dict[str, float]:
-    """The median of each in microseconds, measured in turns: what slows the machine slows all. ``budget``: seconds for each."""
+def turns(
+    runs: Mapping[str, Callable[[], Any]], budget: float = 0.5, least: int = 9
+) -> dict[str, float]:
+    """The median of each in microseconds, measured in turns: what slows the machine slows all.
+    ``budget``: seconds for each.
+    """
     calls = {}
     for name, run in runs.items():
         run(), run()

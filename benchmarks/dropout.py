@@ -1,6 +1,8 @@
-"""What dropout costs on this CPU: beside torch's, beside ReLU, beside a copy. Medians of one run, all in one process.
+"""What dropout costs on this CPU: beside torch's, beside ReLU, beside a copy. Medians of one run,
+all in one process.
 
-python benchmarks/dropout.py [--peers]     (--peers: TensorFlow and JAX too, where they are installed)
+python benchmarks/dropout.py [--peers]     (--peers: TensorFlow and JAX too, where they are
+installed)
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ def median(run: Callable[[], Any], budget: float = 0.5) -> float:
     return sorted(times)[len(times) // 2]
 
 
-def both_ways(f: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, grad: torch.Tensor) -> Callable[[], None]:
+def both_ways(
+    f: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, grad: torch.Tensor
+) -> Callable[[], None]:
     leaf = x.clone().requires_grad_()
 
     def run() -> None:
@@ -55,7 +59,9 @@ def check() -> None:
     for shape in SHAPES[:4]:
         x, key = torch.randn(shape), Key(1, samples=torch.arange(shape[0]))
         ours = F.drop(x, thinned.presets.dropout(0.1), key=key)
-        if not torch.equal(ours, F.drop(x, thinned.presets.dropout(0.1), key=key, impl="reference")):
+        if not torch.equal(
+            ours, F.drop(x, thinned.presets.dropout(0.1), key=key, impl="reference")
+        ):
             raise SystemExit("the native kernel does not draw the reference's mask; no figures")
 
 
@@ -95,8 +101,21 @@ def into_a_buffer() -> dict[str, float]:
     """16M elements into memory that is there already."""
     x = torch.randn(4096, 4096)
     y = torch.zeros_like(x)
-    noise = (ops.numbers(1 << 31, 2.0, 0.0, 0.0, 0.0), torch.tensor([3]), None, [0, 1], 0, 0, 0, 0, 0)
-    result = {"copy_": median(lambda: y.copy_(x)), "ours": median(lambda: ops.map_into(y, x, *noise, False))}
+    noise = (
+        ops.numbers(1 << 31, 2.0, 0.0, 0.0, 0.0),
+        torch.tensor([3]),
+        None,
+        [0, 1],
+        0,
+        0,
+        0,
+        0,
+        0,
+    )
+    result = {
+        "copy_": median(lambda: y.copy_(x)),
+        "ours": median(lambda: ops.map_into(y, x, *noise, False)),
+    }
     print(f"into a buffer: {result['copy_'] / result['ours']:.0%} of copy_'s bandwidth")
     return result
 
@@ -111,7 +130,9 @@ def compiled() -> list[dict[str, Any]]:
             net = torch.compile(torch.nn.Sequential(torch.nn.ReLU(), layer), fullgraph=True)
             times[name] = median(both_ways(net, x, grad))
         rows.append({"shape": list(shape), **times})
-        print(f"compiled ReLU + dropout {shape[0]} x {shape[1]}: {times['torch'] / times['ours']:.2f} x compiled torch")
+        print(
+            f"compiled ReLU + dropout {shape[0]} x {shape[1]}: {times['torch'] / times['ours']:.2f} x compiled torch"
+        )
     return rows
 
 
@@ -146,16 +167,26 @@ class Block(torch.nn.Module):
         return x + self.drops[1](self.down(self.drops[2](torch.relu(self.up(self.norms[1](x))))))
 
 
-def networks(make: Callable[[float], torch.nn.Module]) -> dict[str, tuple[torch.nn.Module, torch.Tensor]]:
+def networks(
+    make: Callable[[float], torch.nn.Module],
+) -> dict[str, tuple[torch.nn.Module, torch.Tensor]]:
     torch.manual_seed(0)
     mlp: list[torch.nn.Module] = []
     for width in (784, *[1024] * 11):
         mlp += [torch.nn.Linear(width, 1024), torch.nn.ReLU(), make(0.5)]
     cnn = []
     for a, b in ((3, 32), (32, 64), (64, 64)):
-        cnn += [torch.nn.Conv2d(a, b, 3, padding=1), torch.nn.ReLU(), make(0.2), torch.nn.MaxPool2d(2)]
+        cnn += [
+            torch.nn.Conv2d(a, b, 3, padding=1),
+            torch.nn.ReLU(),
+            make(0.2),
+            torch.nn.MaxPool2d(2),
+        ]
     return {
-        "MLP of 12 layers, batch 128": (torch.nn.Sequential(*mlp, torch.nn.Linear(1024, 10)), torch.randn(128, 784)),
+        "MLP of 12 layers, batch 128": (
+            torch.nn.Sequential(*mlp, torch.nn.Linear(1024, 10)),
+            torch.randn(128, 784),
+        ),
         "CNN of 3 layers, batch 32": (
             torch.nn.Sequential(*cnn, torch.nn.Flatten(), torch.nn.Linear(64 * 16, 10)),
             torch.randn(32, 3, 32, 32),
@@ -212,25 +243,39 @@ def steps() -> list[dict[str, Any]]:
 
 
 def peers() -> list[dict[str, Any]]:
-    """TensorFlow's and JAX's dropout in their own compiled form, 4M elements, beside ours and torch's."""
+    """TensorFlow's and JAX's dropout in their own compiled form, 4M elements, beside ours and
+    torch's.
+    """
     shape = (2048, 2048)
     x = torch.randn(shape)
-    rows = [{"name": "thinned", "time": median(lambda: F.dropout(x))}, {"name": "torch", "time": median(lambda: TF.dropout(x))}]
+    rows = [
+        {"name": "thinned", "time": median(lambda: F.dropout(x))},
+        {"name": "torch", "time": median(lambda: TF.dropout(x))},
+    ]
     try:
         import tensorflow as tf
 
         t = tf.constant(x.numpy())
         run = tf.function(lambda v: tf.nn.dropout(v, 0.5))
-        rows.append({"name": f"tensorflow {tf.__version__}", "time": median(lambda: run(t).numpy())})
+        rows.append(
+            {"name": f"tensorflow {tf.__version__}", "time": median(lambda: run(t).numpy())}
+        )
     except ImportError as error:
         print(f"left out: {error}")
     try:
         import jax
 
         j = jax.numpy.asarray(x.numpy())
-        drop = jax.jit(lambda key, v: jax.numpy.where(jax.random.bernoulli(key, 0.5, v.shape), v / 0.5, 0.0))
+        drop = jax.jit(
+            lambda key, v: jax.numpy.where(jax.random.bernoulli(key, 0.5, v.shape), v / 0.5, 0.0)
+        )
         key = jax.random.PRNGKey(0)
-        rows.append({"name": f"jax {jax.__version__}", "time": median(lambda: drop(key, j).block_until_ready())})
+        rows.append(
+            {
+                "name": f"jax {jax.__version__}",
+                "time": median(lambda: drop(key, j).block_until_ready()),
+            }
+        )
     except ImportError as error:
         print(f"left out: {error}")
     for row in rows:
@@ -243,7 +288,12 @@ def main() -> None:
         raise SystemExit(ops.missing)
     torch.set_num_threads(2)
     check()
-    result: dict[str, Any] = {"unit": "microseconds", "threads": 2, "instructions": native.running(), "eager": table()}
+    result: dict[str, Any] = {
+        "unit": "microseconds",
+        "threads": 2,
+        "instructions": native.running(),
+        "eager": table(),
+    }
     result["into a buffer"] = into_a_buffer()
     result["compiled"] = compiled()
     x = torch.randn(1024, 1024)

@@ -1,4 +1,6 @@
-"""What ``import thinned`` costs over bare Python with NumPy: medians of fresh processes, taken in turns."""
+"""What ``import thinned`` costs over bare Python with NumPy: medians of fresh processes, taken in
+turns.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,11 @@ from statistics import median
 
 from common import keep
 
-CODES = {"numpy": "import numpy", "numpy, thinned": "import numpy, thinned", "torch": "import torch"}
+CODES = {
+    "numpy": "import numpy",
+    "numpy, thinned": "import numpy, thinned",
+    "torch": "import torch",
+}
 
 
 def main():

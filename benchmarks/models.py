@@ -1,7 +1,9 @@
-"""Architectures that the rules have never seen: does ``find`` see every draw, is everything undone, is nothing alarmed falsely?
+"""Architectures that the rules have never seen: does ``find`` see every draw, is everything undone,
+is nothing alarmed falsely?
 
-``python benchmarks/models.py timm`` takes the smallest architecture of each family of timm, ``python benchmarks/models.py hf``
-small random models of Hugging Face's transformers; no weights are fetched. For each:
+``python benchmarks/models.py timm`` takes the smallest architecture of each family of timm,
+``python benchmarks/models.py hf`` small random models of Hugging Face's transformers; no weights
+are fetched. For each:
 
 * draws: the calls that ``find`` saw in training against the operators that torch itself tags as drawing, as its dispatcher
   runs them; a recurrent network draws once between two layers, so its calls are counted by layers.
@@ -11,9 +13,11 @@ small random models of Hugging Face's transformers; no weights are fetched. For 
   model has no hidden activation, after ``insert`` behind all layers with weights.
 * cost: ``find`` over one forward pass in training, the best of up to five timings of each, taken in turn.
 
-Images are the smallest that a model takes, for time; ``--cost`` measures the cost alone, with images as they are meant.
+Images are the smallest that a model takes, for time; ``--cost`` measures the cost alone, with
+images as they are meant.
 
-A model that does not build, or takes longer than ``--limit`` seconds, is listed with the reason and counts for nothing.
+A model that does not build, or takes longer than ``--limit`` seconds, is listed with the reason and
+counts for nothing.
 """
 
 from __future__ import annotations
@@ -52,7 +56,11 @@ class Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags:
             names = [a.name for a in func._schema.arguments]
-            given = {"dropout_p": 0.0 if "dropout_p" in names else 1.0} | dict(zip(names, args, strict=False)) | (kwargs or {})
+            given = (
+                {"dropout_p": 0.0 if "dropout_p" in names else 1.0}
+                | dict(zip(names, args, strict=False))
+                | (kwargs or {})
+            )
             self.count += given["dropout_p"] != 0  # attention carries the tag without dropout too
         return func(*args, **(kwargs or {}))
 
@@ -80,7 +88,9 @@ def timm_models(
     import timm
 
     def smallest(names: list[str]) -> str:
-        return min(names, key=lambda n: next((i for i, s in enumerate(SMALL) if s in n), len(SMALL)))
+        return min(
+            names, key=lambda n: next((i for i, s in enumerate(SMALL) if s in n), len(SMALL))
+        )
 
     for family in timm.list_modules():
         names = timm.list_models(module=family)
@@ -98,7 +108,12 @@ def timm_models(
             channels, *size = model.pretrained_cfg.get("input_size", (3, 224, 224))
             for sides in (*(((96, 96), (128, 128)) if small else ()), size):
                 x = torch.randn(2, channels, *sides)
-                with torch.no_grad(), contextlib.suppress(AssertionError, RuntimeError, ValueError, IndexError, TypeError):
+                with (
+                    torch.no_grad(),
+                    contextlib.suppress(
+                        AssertionError, RuntimeError, ValueError, IndexError, TypeError
+                    ),
+                ):
                     model.eval()(x)
                     return model.train(), (x,), {}
             raise RuntimeError(f"takes no images of {size}")
@@ -106,21 +121,38 @@ def timm_models(
         yield family, make
 
 
-def huggingface_models() -> Iterator[tuple[str, Callable[[], tuple[torch.nn.Module, tuple[Any, ...], dict[str, Any]]]]]:
+def huggingface_models() -> Iterator[
+    tuple[str, Callable[[], tuple[torch.nn.Module, tuple[Any, ...], dict[str, Any]]]]
+]:
     import transformers as tr
 
-    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 100}
+    small = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "vocab_size": 100,
+    }
     wide = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
             "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "vocab_size": 100, "pad_token_id": 0, "bos_token_id": 1,
             "eos_token_id": 2, "decoder_start_token_id": 1, "encoder_layerdrop": 0.3, "decoder_layerdrop": 0.3}  # fmt: skip
     ids = torch.randint(3, 100, (2, 16), generator=torch.Generator().manual_seed(0))
     text, both = {"input_ids": ids}, {"input_ids": ids, "decoder_input_ids": ids}
     pixels = {"pixel_values": torch.randn(2, 3, 32, 32)}
-    image = {"image_size": 32, "patch_size": 8, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    image = {
+        "image_size": 32,
+        "patch_size": 8,
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+    }
     speech = {"conv_dim": (32, 32), "conv_stride": (5, 2), "conv_kernel": (10, 3), "num_feat_extract_layers": 2,
               "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2, "layerdrop": 0.3}  # fmt: skip
     language = small | {"num_key_value_heads": 2, "attention_dropout": 0.1}
-    embedded = small | {"embedding_size": 16, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    embedded = small | {
+        "embedding_size": 16,
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+    }
     neo = {
         "hidden_size": 32,
         "num_layers": 2,
@@ -147,16 +179,45 @@ def huggingface_models() -> Iterator[tuple[str, Callable[[], tuple[torch.nn.Modu
         "roberta": ("Roberta", small | {"max_position_embeddings": 64}, text),
         "albert": ("Albert", embedded, text),
         "electra": ("Electra", embedded, text),
-        "distilbert": ("DistilBert", {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "vocab_size": 100}, text),
-        "deberta-v2": ("DebertaV2", small | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}, text),
+        "distilbert": (
+            "DistilBert",
+            {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "vocab_size": 100},
+            text,
+        ),
+        "deberta-v2": (
+            "DebertaV2",
+            small | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+            text,
+        ),
         "gpt2": ("GPT2", {"n_embd": 32, "n_layer": 2, "n_head": 2, "vocab_size": 100}, text),
         "gpt-neo": ("GPTNeo", neo, text),
         "gpt-neox": ("GPTNeoX", small | {"attention_dropout": 0.1, "hidden_dropout": 0.1}, text),
-        "opt": ("OPT", small | {"ffn_dim": 64, "word_embed_proj_dim": 32, "layerdrop": 0.3, "attention_dropout": 0.1}, text),
+        "opt": (
+            "OPT",
+            small
+            | {
+                "ffn_dim": 64,
+                "word_embed_proj_dim": 32,
+                "layerdrop": 0.3,
+                "attention_dropout": 0.1,
+            },
+            text,
+        ),
         "llama": ("Llama", small | {"attention_dropout": 0.1}, text),
         "mistral": ("Mistral", language, text),
         "qwen2": ("Qwen2", language, text),
-        "t5": ("T5", {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2, "vocab_size": 100}, both),
+        "t5": (
+            "T5",
+            {
+                "d_model": 32,
+                "d_kv": 16,
+                "d_ff": 64,
+                "num_layers": 2,
+                "num_heads": 2,
+                "vocab_size": 100,
+            },
+            both,
+        ),
         "bart": ("Bart", wide, both),
         "mbart": ("MBart", wide, both),
         "pegasus": ("Pegasus", wide, both),
@@ -167,14 +228,28 @@ def huggingface_models() -> Iterator[tuple[str, Callable[[], tuple[torch.nn.Modu
         "convnext": ("ConvNext", convnext, pixels),
         "wav2vec2": ("Wav2Vec2", small | speech, {"input_values": torch.randn(2, 2000)}),
         "hubert": ("Hubert", small | speech, {"input_values": torch.randn(2, 2000)}),
-        "xlnet": ("XLNet", {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64, "vocab_size": 100}, text),
+        "xlnet": (
+            "XLNet",
+            {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64, "vocab_size": 100},
+            text,
+        ),
         "mpnet": ("MPNet", small, text),
-        "mamba": ("Mamba", {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 100, "state_size": 4}, text),
-        "longformer": ("Longformer", small | {"attention_window": 8, "max_position_embeddings": 64}, text),
+        "mamba": (
+            "Mamba",
+            {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 100, "state_size": 4},
+            text,
+        ),
+        "longformer": (
+            "Longformer",
+            small | {"attention_window": 8, "max_position_embeddings": 64},
+            text,
+        ),
     }
     for name, (prefix, config, inputs) in table.items():
 
-        def make(prefix: str = prefix, config: dict[str, Any] = config, inputs: dict[str, Any] = inputs) -> Any:
+        def make(
+            prefix: str = prefix, config: dict[str, Any] = config, inputs: dict[str, Any] = inputs
+        ) -> Any:
             settings = getattr(tr, f"{prefix}Config")(**config)
             return getattr(tr, f"{prefix}Model")(settings), (), inputs
 
@@ -191,7 +266,11 @@ def equal(a: Any, b: Any) -> bool:
 
 
 def weighted(_: str, module: torch.nn.Module) -> bool:
-    return module is not None and not list(module.children()) and any(p.dim() > 1 for p in module.parameters(recurse=False))
+    return (
+        module is not None
+        and not list(module.children())
+        and any(p.dim() > 1 for p in module.parameters(recurse=False))
+    )
 
 
 def examine(make: Callable[[], Any], policy: str, cost_alone: bool = False) -> dict[str, Any]:
@@ -232,7 +311,9 @@ def examine(make: Callable[[], Any], policy: str, cost_alone: bool = False) -> d
         }
     with Counter() as counter:
         run(1, True)
-    calls = sum(s.calls * layers_between(model, s) for s in sites if s.in_train and s.kind != "python")
+    calls = sum(
+        s.calls * layers_between(model, s) for s in sites if s.in_train and s.kind != "python"
+    )
     before, trained = run(1, False), run(1, True)
     quiet = equal(before, run(2, False))
     says = any(s.in_eval for s in sites)
@@ -240,13 +321,21 @@ def examine(make: Callable[[], Any], policy: str, cost_alone: bool = False) -> d
     state = {n: t.clone() for n, t in model.state_dict().items()}
     try:
         edits, by = thinned.apply(model, policy, *inputs, rate=0.1, **named), policy
-    except thinned.InputError:  # the policy means nothing there, or a functional dropout is there already
+    except (
+        thinned.InputError
+    ):  # the policy means nothing there, or a functional dropout is there already
         edits, by = thinned.insert(model, 0.1, after=weighted), "insert"
     same_names = list(model.state_dict()) == list(state)
-    drew = not len(edits) or not equal(trained, run(1, True)) or len(found(1)) > len(sites)  # a head of zeros hides it
+    drew = (
+        not len(edits) or not equal(trained, run(1, True)) or len(found(1)) > len(sites)
+    )  # a head of zeros hides it
     edits.undo()
     after = model.state_dict()
-    undone = same_names and list(after) == list(state) and all(torch.equal(after[n], state[n]) for n in state)
+    undone = (
+        same_names
+        and list(after) == list(state)
+        and all(torch.equal(after[n], state[n]) for n in state)
+    )
     undone = undone and equal(before, run(1, False)) and equal(trained, run(1, True))
 
     stripped = thinned.strip(model, *inputs, **named)
@@ -261,7 +350,11 @@ def examine(make: Callable[[], Any], policy: str, cost_alone: bool = False) -> d
 
 def layers_between(model: torch.nn.Module, site: thinned.surgery.Site) -> int:
     module = model.get_submodule(site.name)
-    return module.num_layers - 1 if site.kind == "recurrent" and isinstance(module, torch.nn.RNNBase) else 1
+    return (
+        module.num_layers - 1
+        if site.kind == "recurrent" and isinstance(module, torch.nn.RNNBase)
+        else 1
+    )
 
 
 def main() -> None:
@@ -269,14 +362,20 @@ def main() -> None:
     parser.add_argument("library", choices=("timm", "hf"))
     parser.add_argument("--only", default="*", help="families, as a pattern")
     parser.add_argument("--limit", type=int, default=90, help="seconds for one model")
-    parser.add_argument("--cost", action="store_true", help="the cost of find alone, with images as they are meant")
-    parser.add_argument("--policy", default="hidden", help="the automatic policy that is applied and undone")
+    parser.add_argument(
+        "--cost", action="store_true", help="the cost of find alone, with images as they are meant"
+    )
+    parser.add_argument(
+        "--policy", default="hidden", help="the automatic policy that is applied and undone"
+    )
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     with contextlib.suppress(ImportError):
         import torchvision_cpu  # noqa: F401
     rows, skipped = {}, {}
-    for name, make in timm_models(not given.cost) if given.library == "timm" else huggingface_models():
+    for name, make in (
+        timm_models(not given.cost) if given.library == "timm" else huggingface_models()
+    ):
         if not fnmatch.fnmatch(name, given.only):
             continue
         try:
@@ -304,7 +403,10 @@ def main() -> None:
     }  # fmt: skip
     print(summary)
     if given.only == "*":
-        keep(f"models-{given.library}" + "-cost" * given.cost, {"summary": summary, "models": rows, "not counted": skipped})
+        keep(
+            f"models-{given.library}" + "-cost" * given.cost,
+            {"summary": summary, "models": rows, "not counted": skipped},
+        )
 
 
 if __name__ == "__main__":

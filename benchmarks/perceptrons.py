@@ -1,11 +1,13 @@
-"""Fit time and accuracy of ``DropoutClassifier`` against scikit-learn's ``MLPClassifier``: digits, 10,000 rows of MNIST, texts.
+"""Fit time and accuracy of ``DropoutClassifier`` against scikit-learn's ``MLPClassifier``: digits,
+10,000 rows of MNIST, texts.
 
-One architecture, batch size, number of epochs, solver and learning rate for all; each seed has its own split (of the texts
-there is one), and weights that all share. Pixels are scaled to [0, 1]; texts are sparse TF-IDF of words. ``MLPClassifier``
-trains in the type of its rows, so it gets them in float32 and in float64, which is what scikit-learn's loaders, scalers and
-vectorizers give; there is a ratio to each. Fits are timed in turns within one process, with the threads that each library
-takes. The speed-ups of an arm are printed only if its accuracy is no lower than scikit-learn's by more than two standard
-errors of the paired differences.
+One architecture, batch size, number of epochs, solver and learning rate for all; each seed has its
+own split (of the texts there is one), and weights that all share. Pixels are scaled to [0, 1];
+texts are sparse TF-IDF of words. ``MLPClassifier`` trains in the type of its rows, so it gets them
+in float32 and in float64, which is what scikit-learn's loaders, scalers and vectorizers give; there
+is a ratio to each. Fits are timed in turns within one process, with the threads that each library
+takes. The speed-ups of an arm are printed only if its accuracy is no lower than scikit-learn's by
+more than two standard errors of the paired differences.
 """
 
 from __future__ import annotations
@@ -66,7 +68,10 @@ def clinc(folder, _):
     with gzip.open(Path(folder) / "data_full.json.gz", "rt") as file:
         splits = json.load(file)
     words = TfidfVectorizer()
-    x, rest = words.fit_transform([text for text, _ in splits["train"]]), words.transform([text for text, _ in splits["test"]])
+    x, rest = (
+        words.fit_transform([text for text, _ in splits["train"]]),
+        words.transform([text for text, _ in splits["test"]]),
+    )
     y, classes = (np.array([intent for _, intent in splits[split]]) for split in ("train", "test"))
     return x, y, rest, classes
 
@@ -74,13 +79,22 @@ def clinc(folder, _):
 def compare(name, make, widths, epochs, batch, seeds):
     """Print and return what every arm took and reached."""
     seen = {arm: [] for arm in (*BASE, *ARMS)}
-    common = {"hidden_layer_sizes": widths, "max_iter": epochs, "batch_size": batch, "n_iter_no_change": epochs}
+    common = {
+        "hidden_layer_sizes": widths,
+        "max_iter": epochs,
+        "batch_size": batch,
+        "n_iter_no_change": epochs,
+    }
     for seed in range(seeds):
         x, y, rest, classes = make(seed)
         for arm, record in seen.items():
             kind = np.float64 if arm.endswith("64") else np.float32
             options = {**common, "random_state": seed}
-            net = MLPClassifier(**options) if arm in BASE else DropoutClassifier(**options, **ARMS[arm])
+            net = (
+                MLPClassifier(**options)
+                if arm in BASE
+                else DropoutClassifier(**options, **ARMS[arm])
+            )
             rows = x.astype(kind) if issparse(x) else np.ascontiguousarray(x, kind)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
@@ -99,10 +113,15 @@ def compare(name, make, widths, epochs, batch, seeds):
         error = statistics.stdev(gain) / math.sqrt(seeds) if seeds > 1 else math.inf
         mean, ahead = statistics.mean(scores[arm]), statistics.mean(gain)
         fair = arm in BASE or ahead >= -2 * error
-        ratios = {kind: seconds[base] / seconds[arm] for kind, base in zip(("float32", "float64"), BASE, strict=True)}
+        ratios = {
+            kind: seconds[base] / seconds[arm]
+            for kind, base in zip(("float32", "float64"), BASE, strict=True)
+        }
         each = ", ".join(f"{ratio:.2f} x {kind}" for kind, ratio in ratios.items())
         told = each if fair else "its accuracy is lower: no speed-up is printed"
-        print(f"  {arm:47} {seconds[arm]:7.2f} s  accuracy {mean:.4f} ({ahead:+.4f} +- {error:.4f})  {told}")
+        print(
+            f"  {arm:47} {seconds[arm]:7.2f} s  accuracy {mean:.4f} ({ahead:+.4f} +- {error:.4f})  {told}"
+        )
         out[arm] = {
             "seconds": round(seconds[arm], 3),
             "accuracy": round(mean, 5),
@@ -115,7 +134,9 @@ def compare(name, make, widths, epochs, batch, seeds):
 
 
 def searches():
-    """Print and return what a search over 12 candidates and 3 folds takes, batched, and one fit after the other."""
+    """Print and return what a search over 12 candidates and 3 folds takes, batched, and one fit
+    after the other.
+    """
     x, y, _, _ = digits(0)
     x = x.astype(np.float32)
     net = DropoutClassifier((128,), max_iter=30, n_iter_no_change=30, random_state=0)
@@ -139,25 +160,44 @@ def searches():
                 found[arm] = make().fit(x, y)
             seconds.append(time.perf_counter() - began)
         out[arm] = round(statistics.median(seconds), 3)
-        print(f"  {arm:47} {out[arm]:7.2f} s  {out[arm] / out['DropoutSearchCV']:.2f} x  best {found[arm].best_params_}")
-    many, one = (found[arm].cv_results_["mean_test_score"] for arm in ("DropoutSearchCV", "GridSearchCV"))
+        print(
+            f"  {arm:47} {out[arm]:7.2f} s  {out[arm] / out['DropoutSearchCV']:.2f} x  best {found[arm].best_params_}"
+        )
+    many, one = (
+        found[arm].cv_results_["mean_test_score"] for arm in ("DropoutSearchCV", "GridSearchCV")
+    )
     out["largest_difference_of_a_score"] = float(np.abs(many - one).max())
     return out
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mnist", help="a folder with MNIST as IDX files; without it, digits alone")
-    parser.add_argument("--clinc", help="a folder with CLINC150's data_full.json.gz; without it, no texts")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--mnist", help="a folder with MNIST as IDX files; without it, digits alone"
+    )
+    parser.add_argument(
+        "--clinc", help="a folder with CLINC150's data_full.json.gz; without it, no texts"
+    )
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, nargs=3, default=(60, 20, 10), help="on digits, MNIST and texts")
+    parser.add_argument(
+        "--epochs", type=int, nargs=3, default=(60, 20, 10), help="on digits, MNIST and texts"
+    )
     parser.add_argument("--dry", action="store_true", help="keep no result")
     a = parser.parse_args()
-    found = {"searches": searches(), "digits": compare("digits", digits, (256, 256), a.epochs[0], 64, a.seeds)}
+    found = {
+        "searches": searches(),
+        "digits": compare("digits", digits, (256, 256), a.epochs[0], 64, a.seeds),
+    }
     if a.mnist:
-        found["mnist"] = compare("MNIST", partial(mnist, a.mnist), (256, 256), a.epochs[1], 200, a.seeds)
+        found["mnist"] = compare(
+            "MNIST", partial(mnist, a.mnist), (256, 256), a.epochs[1], 200, a.seeds
+        )
     if a.clinc:
-        found["clinc150"] = compare("CLINC150", partial(clinc, a.clinc), (256, 256), a.epochs[2], 200, a.seeds)
+        found["clinc150"] = compare(
+            "CLINC150", partial(clinc, a.clinc), (256, 256), a.epochs[2], 200, a.seeds
+        )
     if not a.dry:
         keep("perceptrons", found)
 

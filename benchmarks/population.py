@@ -1,10 +1,11 @@
-"""Networks trained per minute: a population against a plain loop over torch models with ``torch.nn.Dropout``.
+"""Networks trained per minute: a population against a plain loop over torch models with
+``torch.nn.Dropout``.
 
-The same data (digits), split, architecture, optimizer, learning rates, epochs and batch size; the plain loop is what a
-careful user writes: tensors in memory, one shuffled index an epoch, no data loader, no evaluation but the last. The
-population also evaluates training and validation rows in every epoch and keeps its curves. Each side runs as one process
-with the machine's threads, and as one process of one thread per core. The speed-up is printed only if the final test
-errors agree.
+The same data (digits), split, architecture, optimizer, learning rates, epochs and batch size; the
+plain loop is what a careful user writes: tensors in memory, one shuffled index an epoch, no data
+loader, no evaluation but the last. The population also evaluates training and validation rows in
+every epoch and keeps its curves. Each side runs as one process with the machine's threads, and as
+one process of one thread per core. The speed-up is printed only if the final test errors agree.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ def plain(split, rates, epochs):
             nn.Linear(WIDTH, 10),
         )
         optimizer = torch.optim.Adam(model.parameters(), lr=LR, fused=True)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * math.ceil(len(y) / BATCH))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+            optimizer, epochs * math.ceil(len(y) / BATCH)
+        )
         criterion = nn.CrossEntropyLoss()
         for _ in range(epochs):
             for rows in torch.randperm(len(y)).split(BATCH):
@@ -62,7 +65,13 @@ def population(split, rates, epochs):
     """All at once."""
     optimizer = Optimizer("adam", LR, decay="cosine")
     recipes = [
-        Recipe(drops=(None, dropout(p), dropout(p)), optimizer=optimizer, epochs=epochs, batch_size=BATCH) for p in rates
+        Recipe(
+            drops=(None, dropout(p), dropout(p)),
+            optimizer=optimizer,
+            epochs=epochs,
+            batch_size=BATCH,
+        )
+        for p in rates
     ]
     return [t.scores["test"].metric for t in fit_population(split, recipes)]
 
@@ -83,15 +92,33 @@ def timed(side, threads, count, epochs):
 
 def spread(side, processes, count, epochs):
     """Networks a minute of several processes at once, one thread each."""
-    command = [sys.executable, __file__, "--one", side, "--count", str(count), "--epochs", str(epochs)]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+    command = [
+        sys.executable,
+        __file__,
+        "--one",
+        side,
+        "--count",
+        str(count),
+        "--epochs",
+        str(epochs),
+    ]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)
+    ]
     return sum(float(p.communicate()[0]) for p in running)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--epochs", type=int, default=45)
-    parser.add_argument("--plain-count", type=int, default=16, help="networks of the plain loop; it is linear in them")
+    parser.add_argument(
+        "--plain-count",
+        type=int,
+        default=16,
+        help="networks of the plain loop; it is linear in them",
+    )
     parser.add_argument("--one", choices=SIDES)
     parser.add_argument("--count", type=int)
     a = parser.parse_args()
@@ -105,13 +132,19 @@ def main():
         speed, errors = timed(side, cores, count, a.epochs)
         whole[side] = (speed, errors)
         rows.append((side, f"1 process, {cores} threads", speed))
-        rows.append((side, f"{cores} processes, 1 thread each", spread(side, cores, count, a.epochs)))
+        rows.append(
+            (side, f"{cores} processes, 1 thread each", spread(side, cores, count, a.epochs))
+        )
     shared = [whole["population"][1][i] for i in range(0, len(RATES), len(RATES) // a.plain_count)]
     mean = [sum(e) / len(e) for e in (whole["plain"][1], shared)]
-    error = math.sqrt(2 * mean[0] * (1 - mean[0]) / 360)  # of one network's error on 360 test rows, twice
+    error = math.sqrt(
+        2 * mean[0] * (1 - mean[0]) / 360
+    )  # of one network's error on 360 test rows, twice
     for side, how, speed in rows:
         print(f"{side:11} {how:28} {speed:8.0f} networks a minute")
-    print(f"mean test error of the {a.plain_count} rates that both trained: plain {mean[0]:.4f}, population {mean[1]:.4f}")
+    print(
+        f"mean test error of the {a.plain_count} rates that both trained: plain {mean[0]:.4f}, population {mean[1]:.4f}"
+    )
     if abs(mean[0] - mean[1]) > 2 * error:
         sys.exit("the errors differ by more than two standard errors: no speed-up is printed")
     threads, processes = rows[2][2] / rows[0][2], rows[3][2] / rows[1][2]
@@ -122,7 +155,10 @@ def main():
             "rows": [{"side": s, "how": h, "networks_per_minute": round(v)} for s, h, v in rows],
             "epochs": a.epochs,
             "test_error": {"plain": mean[0], "population": mean[1]},
-            "speedup": {"one process": round(threads, 2), f"{cores} processes": round(processes, 2)},
+            "speedup": {
+                "one process": round(threads, 2),
+                f"{cores} processes": round(processes, 2),
+            },
         },
     )
 

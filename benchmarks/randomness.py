@@ -1,6 +1,8 @@
-"""Mask bits through dieharder: samples, cells and steps in the order in which training uses them, at p = 1/2.
+"""Mask bits through dieharder: samples, cells and steps in the order in which training uses them,
+at p = 1/2.
 
-    python benchmarks/randomness.py [TEST ...]     (dieharder's test numbers; default: its whole set, about an hour)
+    python benchmarks/randomness.py [TEST ...]     (dieharder's test numbers; default: its whole
+    set, about an hour)
 
 Needs ``dieharder`` on the path. Prints its table and keeps the p values.
 """
@@ -68,7 +70,9 @@ def run(test: list[str]) -> tuple[list[dict[str, object]], int]:
     for line in process.stdout:  # type: ignore[union-attr]
         parts = [p.strip() for p in line.decode().strip().split(",")]
         if len(parts) == 4:
-            rows.append({"test": parts[0], "ntuple": parts[1], "p": float(parts[2]), "assessment": parts[3]})
+            rows.append(
+                {"test": parts[0], "ntuple": parts[1], "p": float(parts[2]), "assessment": parts[3]}
+            )
             print(*parts, flush=True)
     process.wait()
     return rows, taken
@@ -82,7 +86,10 @@ def main() -> None:
         found, bits = run(test)
         rows += found
         taken += bits
-        keep("randomness", {"bits": taken, "failed": sum(r["assessment"] == "FAILED" for r in rows), "rows": rows})
+        keep(
+            "randomness",
+            {"bits": taken, "failed": sum(r["assessment"] == "FAILED" for r in rows), "rows": rows},
+        )
 
 
 if __name__ == "__main__":

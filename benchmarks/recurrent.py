@@ -1,4 +1,5 @@
-"""What dropout in an LSTM costs on this CPU: a training step (forward and backward) beside plain nn.LSTM's, in one process.
+"""What dropout in an LSTM costs on this CPU: a training step (forward and backward) beside plain
+nn.LSTM's, in one process.
 
 python benchmarks/recurrent.py [--smoke]     (--smoke: tiny sizes, and nothing is written)
 """
@@ -42,7 +43,9 @@ def plain() -> torch.nn.LSTM:
 
 
 class Published(torch.nn.Module):
-    """Locked dropout and weight-drop as AWD-LSTM's code does them: the weight is set anew before each call."""
+    """Locked dropout and weight-drop as AWD-LSTM's code does them: the weight is set anew before
+    each call.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,8 +74,13 @@ def check() -> None:
     thinned.key_of(model).at(0)
     lock = lambda t, p, n: F.drop(t, Drop(Bernoulli(p), "b d", "t b d"), key=core.further(whose, n))  # noqa: E731
     twin = plain()
-    twin.weight_hh_l0.data = F.weight_drop(net.weight_hh_l0, AWD["weights"], key=core.further(whose, 1)).detach()
-    pairs = [(loop(x)[0], net(x)[0]), (model(x)[0], lock(twin(lock(x, AWD["inputs"], 0))[0], AWD["outputs"], 7))]
+    twin.weight_hh_l0.data = F.weight_drop(
+        net.weight_hh_l0, AWD["weights"], key=core.further(whose, 1)
+    ).detach()
+    pairs = [
+        (loop(x)[0], net(x)[0]),
+        (model(x)[0], lock(twin(lock(x, AWD["inputs"], 0))[0], AWD["outputs"], 7)),
+    ]
     if not all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in pairs):
         raise SystemExit("a network does not compute what torch's does; no figures")
 
@@ -89,15 +97,22 @@ def step(net: torch.nn.Module, x: Tensor, grad: Tensor) -> Callable[[], None]:
 def main() -> None:
     torch.set_num_threads(2)
     check()
-    x, grad = torch.randn(STEPS, BATCH, HIDDEN, requires_grad=True), torch.randn(STEPS, BATCH, HIDDEN)
+    x, grad = (
+        torch.randn(STEPS, BATCH, HIDDEN, requires_grad=True),
+        torch.randn(STEPS, BATCH, HIDDEN),
+    )
     nets: dict[str, torch.nn.Module] = {"nn.LSTM": plain()}
     nets |= {name: nn.DropState(plain(), **rates) for name, rates in KINDS.items()}
     nets["AWD-LSTM's code"] = Published()
     runs = {name: step(net, x, grad) for name, net in nets.items()}
     medians = turns(runs, 0.0 if SMOKE else 4.0)
-    rows = [{"network": n, "step": t, "times plain": t / medians["nn.LSTM"]} for n, t in medians.items()]
+    rows = [
+        {"network": n, "step": t, "times plain": t / medians["nn.LSTM"]} for n, t in medians.items()
+    ]
     for row in rows:
-        print(f"{row['network']}: {row['step'] / 1000:.2f} ms a step, {row['times plain']:.2f} x nn.LSTM")
+        print(
+            f"{row['network']}: {row['step'] / 1000:.2f} ms a step, {row['times plain']:.2f} x nn.LSTM"
+        )
     sizes = {"steps": STEPS, "batch": BATCH, "hidden": HIDDEN}
     if not SMOKE:
         keep("recurrent", {"unit": "microseconds", "threads": 2, **sizes, "training step": rows})

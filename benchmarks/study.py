@@ -1,4 +1,6 @@
-"""The default study from start to report: wall time, peak memory of all its processes, networks trained."""
+"""The default study from start to report: wall time, peak memory of all its processes, networks
+trained.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,10 @@ def main():
 
         networks = len({(r["chunk"], str(r["recipe"])) for r in load(Path(folder) / "out").records})
     print(f"{networks} networks, {seconds:.1f} s, peak {peak / 2**20:.0f} MiB")
-    keep("study", {"networks": networks, "seconds": round(seconds, 1), "peak_mib": round(peak / 2**20)})
+    keep(
+        "study",
+        {"networks": networks, "seconds": round(seconds, 1), "peak_mib": round(peak / 2**20)},
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""What thinning saves: a training step of an MLP 784-2048-2048-10 beside no dropout, torch's dropout and ours; medians in
-turns. With --accuracy also what it costs in quality: test errors of a smaller one beside elementwise dropout.
+"""What thinning saves: a training step of an MLP 784-2048-2048-10 beside no dropout, torch's
+dropout and ours; medians in turns. With --accuracy also what it costs in quality: test errors of a
+smaller one beside elementwise dropout.
 
-python benchmarks/thinning.py [--accuracy [FOLDER]] [--seeds N] [--epochs N]
-    FOLDER: IDX files of MNIST or the like, of which 10,000 rows train; without one scikit-learn's digits
+python benchmarks/thinning.py [--accuracy [FOLDER]] [--seeds N] [--epochs N] FOLDER: IDX files of
+    MNIST or the like, of which 10,000 rows train; without one scikit-learn's digits
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def networks(widths: tuple[int, ...], p: float) -> dict[str, torch.nn.Sequential
 
 
 def check(p: float) -> None:
-    """No speed is printed unless results and gradients are those of the dense products under the same, multiplied mask."""
+    """No speed is printed unless results and gradients are those of the dense products under the
+    same, multiplied mask.
+    """
     cut = networks(WIDTHS, p)["thinned.thin"].double()
     x, target = torch.randn(64, WIDTHS[0], dtype=torch.float64), torch.randint(WIDTHS[-1], (64,))
     key = thinned.key(cut, seed=7)
@@ -59,18 +62,24 @@ def check(p: float) -> None:
     key.at(3)
     layers = [layer for layer in cut if isinstance(layer, torch.nn.Linear)]
     h = x
-    for linear, place in zip(layers, [layer for layer in cut if isinstance(layer, nn.Thinned)], strict=False):
+    for linear, place in zip(
+        layers, [layer for layer in cut if isinstance(layer, nn.Thinned)], strict=False
+    ):
         ones = torch.ones(1, linear.out_features, dtype=torch.float64)
         mask = thinned.functional.thin_units(ones, p, key=place.whose())
         h = (h @ linear.weight.T + linear.bias).relu() * mask
     dense = h @ layers[-1].weight.T + layers[-1].bias
-    right = torch.autograd.grad(torch.nn.functional.cross_entropy(dense, target), list(cut.parameters()))
+    right = torch.autograd.grad(
+        torch.nn.functional.cross_entropy(dense, target), list(cut.parameters())
+    )
     pairs = [(y, dense), *zip(seen, right, strict=True)]
     if not all(torch.allclose(a, b, 1e-10, 1e-12) for a, b in pairs) or not (seen[2] == 0).any():
         raise SystemExit("thinned products are not the masked dense ones; no figures")
 
 
-def stepping(net: torch.nn.Sequential, x: torch.Tensor, target: torch.Tensor, optimize: bool) -> Callable[[], None]:
+def stepping(
+    net: torch.nn.Sequential, x: torch.Tensor, target: torch.Tensor, optimize: bool
+) -> Callable[[], None]:
     optimizer = torch.optim.SGD(net.parameters(), 1e-4, momentum=0.9, fused=True)
 
     def step() -> None:
@@ -89,10 +98,14 @@ def speed(budget: float) -> list[dict[str, Any]]:
         for batch in BATCHES:
             x, target = torch.randn(batch, WIDTHS[0]), torch.randint(WIDTHS[-1], (batch,))
             for optimize in (False, True):
-                runs = {n: stepping(net, x, target, optimize) for n, net in networks(WIDTHS, p).items()}
+                runs = {
+                    n: stepping(net, x, target, optimize) for n, net in networks(WIDTHS, p).items()
+                }
                 times = turns(runs, budget)
                 rows.append({"p": p, "batch": batch, "optimizer": optimize, **times})
-                ratios = ", ".join(f"{n} {t / times['none']:.2f}" for n, t in times.items() if n != "none")
+                ratios = ", ".join(
+                    f"{n} {t / times['none']:.2f}" for n, t in times.items() if n != "none"
+                )
                 what = "with fused SGD" if optimize else "forward and backward"
                 print(
                     f"p {p}, batch {batch}, {what}: {times['none'] / 1000:.1f} ms without dropout; of that: {ratios}",
@@ -115,12 +128,16 @@ def rows_of(folder: str | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     from thinned.studies.data import read_idx
 
     files = {part: sorted(Path(folder).glob(f"{part}-*idx*")) for part in ("train", "t10k")}
-    (xs, ys), (xt, yt) = ([torch.from_numpy(read_idx(f).copy()) for f in files[part]] for part in ("train", "t10k"))
+    (xs, ys), (xt, yt) = (
+        [torch.from_numpy(read_idx(f).copy()) for f in files[part]] for part in ("train", "t10k")
+    )
     flat = [t.flatten(1).float() / 255 for t in (xs[:10_000], xt)]
     return flat[0], ys[:10_000].long(), flat[1], yt.long()
 
 
-def error(net: torch.nn.Sequential, data: tuple[torch.Tensor, ...], seed: int, epochs: int) -> float:
+def error(
+    net: torch.nn.Sequential, data: tuple[torch.Tensor, ...], seed: int, epochs: int
+) -> float:
     """The test error in percent after training."""
     x, y, xt, yt = data
     net = copy.deepcopy(net).train()
@@ -153,7 +170,11 @@ def accuracy(folder: str | None, seeds: int, epochs: int) -> dict[str, list[floa
     result = {}
     for name, net in arms.items():
         errors = result[name] = [error(net, data, seed, epochs) for seed in range(seeds)]
-        print(f"{name:<24} mean {sum(errors) / seeds:.2f} %  of " + ", ".join(f"{e:.2f}" for e in errors), flush=True)
+        print(
+            f"{name:<24} mean {sum(errors) / seeds:.2f} %  of "
+            + ", ".join(f"{e:.2f}" for e in errors),
+            flush=True,
+        )
     return result
 
 
@@ -162,15 +183,24 @@ def main() -> None:
     parser.add_argument("--accuracy", nargs="?", const="", metavar="FOLDER")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=25)
-    parser.add_argument("--budget", type=float, default=4.0, help="seconds for each network and setting")
+    parser.add_argument(
+        "--budget", type=float, default=4.0, help="seconds for each network and setting"
+    )
     given = parser.parse_args()
     if ops.missing:
         raise SystemExit(ops.missing)
     torch.set_num_threads(2)
-    result: dict[str, Any] = {"unit": "microseconds", "threads": 2, "instructions": native.running(), "widths": WIDTHS}
+    result: dict[str, Any] = {
+        "unit": "microseconds",
+        "threads": 2,
+        "instructions": native.running(),
+        "widths": WIDTHS,
+    }
     result["steps"] = speed(given.budget)
     if given.accuracy is not None:
-        result["test errors in percent"] = accuracy(given.accuracy or None, given.seeds, given.epochs)
+        result["test errors in percent"] = accuracy(
+            given.accuracy or None, given.seeds, given.epochs
+        )
     keep("thinning", result)
 
 

@@ -1,9 +1,10 @@
 """What ``thinned.watch`` costs a training loop, at its default budget.
 
-``python benchmarks/watch.py``: a small MLP, CNN and transformer train on the CPU, watched and unwatched in alternating order,
-from one seed. First the parity: after all steps the weights, the optimizer's state and torch's generator are equal bit by bit,
-else nothing is reported. Then the time of a run, per step, the median over the pairs; the overhead is the median of the pairs'
-ratios. The aim is 3 % of a step.
+``python benchmarks/watch.py``: a small MLP, CNN and transformer train on the CPU, watched and
+unwatched in alternating order, from one seed. First the parity: after all steps the weights, the
+optimizer's state and torch's generator are equal bit by bit, else nothing is reported. Then the
+time of a run, per step, the median over the pairs; the overhead is the median of the pairs' ratios.
+The aim is 3 % of a step.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ class Tokens(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         layer = nn.TransformerEncoderLayer(128, 4, 256, 0.1, batch_first=True)
-        self.words, self.encoder, self.last = nn.Embedding(200, 128), nn.TransformerEncoder(layer, 2), nn.Linear(128, 10)
+        self.words, self.encoder, self.last = (
+            nn.Embedding(200, 128),
+            nn.TransformerEncoder(layer, 2),
+            nn.Linear(128, 10),
+        )
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.last(self.encoder(self.words(ids)).mean(1))  # [b, 10]
@@ -39,7 +44,13 @@ class Tokens(nn.Module):
 
 def mlp() -> nn.Module:
     return nn.Sequential(
-        nn.Linear(256, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, 10)
+        nn.Linear(256, 512),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(512, 512),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(512, 10),
     )
 
 
@@ -54,7 +65,10 @@ def cnn() -> nn.Module:
 MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[torch.Generator], Tensor]]] = {
     "MLP 256-512-512-10, batch 128": (mlp, lambda g: torch.randn(128, 256, generator=g)),
     "CNN 3-32-64, 32 x 32, batch 32": (cnn, lambda g: torch.randn(32, 3, 32, 32, generator=g)),
-    "transformer 2 x 128, 32 tokens, batch 32": (Tokens, lambda g: torch.randint(0, 200, (32, 32), generator=g)),
+    "transformer 2 x 128, 32 tokens, batch 32": (
+        Tokens,
+        lambda g: torch.randint(0, 200, (32, 32), generator=g),
+    ),
 }
 
 
@@ -63,7 +77,9 @@ def run(name: str, steps: int, watched: bool) -> tuple[float, list[Tensor], Any]
     build, batch = MODELS[name]
     torch.manual_seed(0)
     model, made = build(), torch.Generator().manual_seed(1)
-    batches = [(batch(made), torch.randint(0, 10, (len(batch(made)),), generator=made)) for _ in range(4)]
+    batches = [
+        (batch(made), torch.randint(0, 10, (len(batch(made)),), generator=made)) for _ in range(4)
+    ]
     opt = torch.optim.Adam(model.parameters(), 1e-3)
     watch = thinned.watch(model, loss=F.cross_entropy) if watched else None
     start = time.perf_counter()
@@ -111,19 +127,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=20.0, help="of one run")
     parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--quick", action="store_true", help="a smoke run, whose figures say nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke run, whose figures say nothing"
+    )
     given = parser.parse_args()
     rows = {}
     for name in MODELS:
         run(name, 3, False)
         step = run(name, 5, False)[0] / 5
-        steps, pairs = (12, 2) if given.quick else (max(100, int(given.seconds / step)), given.pairs)
+        steps, pairs = (
+            (12, 2) if given.quick else (max(100, int(given.seconds / step)), given.pairs)
+        )
         rows[name] = row = measure(name, steps, pairs)
         print(f"{name}: {row['step, ms']} ms a step, watched {row['watched, ms']}, overhead {row['overhead']:+.1%} "
               f"(the watch says {row['as the watch says']:.1%}, {row['samples']:g} samples in {steps} steps); "
               "weights, optimizer, gradients and generator are equal bit by bit")  # fmt: skip
     worst = max(row["overhead"] for row in rows.values())
-    print(f"largest overhead {worst:+.1%}, aim {AIM:.0%}" + ("; a smoke run, no figures" if given.quick else ""))
+    print(
+        f"largest overhead {worst:+.1%}, aim {AIM:.0%}"
+        + ("; a smoke run, no figures" if given.quick else "")
+    )
     if not given.quick:
         keep("watch", {"aim": AIM, "models": rows})
 

@@ -1,4 +1,5 @@
-"""Dropout rates of a Keras model by Optuna, or by KerasTuner: ``python keras_optuna.py [optuna|tuner] [trials]``.
+"""Dropout rates of a Keras model by Optuna, or by KerasTuner: ``python keras_optuna.py
+[optuna|tuner] [trials]``.
 
 Needs scikit-learn for its digits, and ``pip install optuna`` or ``pip install keras-tuner``.
 """
@@ -29,7 +30,9 @@ def model(hidden: float, last: float, scale: str) -> keras.Model:
 
 def data() -> list:
     x, y = load_digits(return_X_y=True)
-    return train_test_split((x / 16).astype("float32"), y, test_size=0.3, stratify=y, random_state=0)
+    return train_test_split(
+        (x / 16).astype("float32"), y, test_size=0.3, stratify=y, random_state=0
+    )
 
 
 def by_optuna(trials: int, epochs: int = 3) -> dict:
@@ -59,8 +62,12 @@ def by_tuner(trials: int, epochs: int = 3) -> dict:
         return model(*rates, hp.Choice("scale", ["inverted", "classic"]))
 
     with tempfile.TemporaryDirectory() as folder:
-        tuner = keras_tuner.RandomSearch(build, "val_loss", max_trials=trials, seed=0, directory=folder)
-        tuner.search(x, y, epochs=epochs, batch_size=64, validation_data=(x_held, y_held), verbose=0)
+        tuner = keras_tuner.RandomSearch(
+            build, "val_loss", max_trials=trials, seed=0, directory=folder
+        )
+        tuner.search(
+            x, y, epochs=epochs, batch_size=64, validation_data=(x_held, y_held), verbose=0
+        )
         return tuner.get_best_hyperparameters()[0].values
 
 

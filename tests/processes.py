@@ -9,7 +9,8 @@ from pathlib import Path
 
 
 def ranks(script: Path, arguments: list[list[str]], folder: Path, seconds: float = 120.0) -> None:
-    """Run ``script`` once for each list of arguments, at once. A rank that fails ends all, and its errors are shown.
+    """Run ``script`` once for each list of arguments, at once. A rank that fails ends all, and its
+    errors are shown.
 
     Where none fails and some do not end in time, the errors of all are.
     """
@@ -17,10 +18,18 @@ def ranks(script: Path, arguments: list[list[str]], folder: Path, seconds: float
     started = []
     for more, path in zip(arguments, errors, strict=True):
         with path.open("wb") as stream:
-            started.append(subprocess.Popen([sys.executable, "-X", "faulthandler", str(script), *more], stderr=stream))
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "-X", "faulthandler", str(script), *more], stderr=stream
+                )
+            )
     deadline = time.monotonic() + seconds
     try:
-        while any(p.poll() is None for p in started) and not any(p.poll() for p in started) and time.monotonic() < deadline:
+        while (
+            any(p.poll() is None for p in started)
+            and not any(p.poll() for p in started)
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.05)
         codes = [p.poll() for p in started]
         for p in started:
@@ -31,5 +40,9 @@ def ranks(script: Path, arguments: list[list[str]], folder: Path, seconds: float
         for p in started:
             p.kill()
             p.wait()
-    told = {i: path.read_text(errors="replace")[-4000:] for i, path in enumerate(errors) if codes[i] != 0}
+    told = {
+        i: path.read_text(errors="replace")[-4000:]
+        for i, path in enumerate(errors)
+        if codes[i] != 0
+    }
     assert all(code == 0 for code in codes), (codes, told)

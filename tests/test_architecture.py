@@ -31,7 +31,17 @@ MAY = {
 # Third-party packages, each beside the rooms that may import it.
 PACKAGES = {
     "numpy": {"engines.numpy", "functional", "keras", "train", "studies", "testing", "sklearn"},
-    "torch": {"engines.torch", "functional", "nn", "surgery", "checks", "train", "studies", "testing", "sklearn"}
+    "torch": {
+        "engines.torch",
+        "functional",
+        "nn",
+        "surgery",
+        "checks",
+        "train",
+        "studies",
+        "testing",
+        "sklearn",
+    }
     | {"integrations"},
     "triton": {"engines.torch"},
     "sklearn": {"studies", "sklearn"},
@@ -80,13 +90,19 @@ def imports(path: Path):
         elif node.level:
             base = here[: len(here) - node.level]
             stem = [*base, *(node.module.split(".") if node.module else [])]
-            inside = [".".join([*stem, alias.name]) for alias in node.names]  # a name may be a module of its own
+            inside = [
+                ".".join([*stem, alias.name]) for alias in node.names
+            ]  # a name may be a module of its own
             names = [n if is_module(n) else ".".join(stem) for n in inside]
         else:
             names = [node.module or ""]
         for name in names:
             own = name.split(".")[0] == "thinned"
-            yield node.lineno, name.removeprefix("thinned").lstrip(".") if own else None, name.split(".")[0]
+            yield (
+                node.lineno,
+                name.removeprefix("thinned").lstrip(".") if own else None,
+                name.split(".")[0],
+            )
 
 
 FILES = sorted(ROOT.rglob("*.py"))
@@ -103,7 +119,9 @@ def test_import_directions(path):
             allowed = there.startswith("_") or there in ("", here) or there in MAY[here]
             assert allowed, f"{path.name}:{line}: {here} may not import {there}"
         elif package not in STDLIB:
-            assert here in PACKAGES.get(package, ()), f"{path.name}:{line}: {here} may not import {package}"
+            assert here in PACKAGES.get(package, ()), (
+                f"{path.name}:{line}: {here} may not import {package}"
+            )
 
 
 def test_every_room_is_in_the_plan():
@@ -116,4 +134,6 @@ def test_studies_report_reads_plain_records():
     for name in ("report.py", "figures.py", "stats.py"):
         for line, ours, package in imports(ROOT / "studies" / name):
             assert package != "torch", f"{name}:{line} imports torch"
-            assert ours is None or room(ours) in ("studies", "") or ours.startswith("_"), f"{name}:{line} imports {ours}"
+            assert ours is None or room(ours) in ("studies", "") or ours.startswith("_"), (
+                f"{name}:{line} imports {ours}"
+            )

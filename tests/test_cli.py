@@ -1,4 +1,6 @@
-"""The command line as a user meets it: help, one clear sentence for bad input, exit status 2, no traceback."""
+"""The command line as a user meets it: help, one clear sentence for bad input, exit status 2, no
+traceback.
+"""
 
 from __future__ import annotations
 
@@ -78,15 +80,33 @@ def test_bad_input(capsys, monkeypatch, tmp_path, arguments, message):
     assert code == 2, text
     assert re.search(message, text), text
     assert "Traceback" not in err + out
-    assert not (tmp_path / "thinned-study").exists() or not list((tmp_path / "thinned-study" / "runs").glob("*"))
+    assert not (tmp_path / "thinned-study").exists() or not list(
+        (tmp_path / "thinned-study" / "runs").glob("*")
+    )
 
 
 def test_study_from_the_shell(tmp_path, capsys, monkeypatch):
-    """The whole way in a process of its own: table, verdict, files; then --report-only, which says the same."""
-    arguments = [sys.executable, "-m", "thinned", "study", "--quick", "--arms", "dropout", "--rows", "120", "--epochs", "2"]
+    """The whole way in a process of its own: table, verdict, files; then --report-only, which says
+    the same.
+    """
+    arguments = [
+        sys.executable,
+        "-m",
+        "thinned",
+        "study",
+        "--quick",
+        "--arms",
+        "dropout",
+        "--rows",
+        "120",
+        "--epochs",
+        "2",
+    ]
     arguments += ["--folds", "2", "--jobs", "1", "--out", str(tmp_path / "o")]
     environment = os.environ | {"COLUMNS": "140"}
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=200, env=environment, check=False)
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, timeout=200, env=environment, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "no regularizer" in done.stdout
     assert "difference (95 %)" in done.stdout
@@ -99,7 +119,9 @@ def test_study_from_the_shell(tmp_path, capsys, monkeypatch):
     }
     (tmp_path / "o" / "report.html").unlink()
     monkeypatch.setenv("COLUMNS", "140")
-    code, out, err = call(capsys, monkeypatch, "study", "--report-only", "--out", str(tmp_path / "o"))
+    code, out, err = call(
+        capsys, monkeypatch, "study", "--report-only", "--out", str(tmp_path / "o")
+    )
     assert code == 0, err
     assert out == done.stdout
     assert (tmp_path / "o" / "report.html").exists()
@@ -108,7 +130,14 @@ def test_study_from_the_shell(tmp_path, capsys, monkeypatch):
 def test_missing_extra_is_one_sentence(tmp_path):
     """With rich hidden, the command says what to install."""
     code = "import sys; sys.modules['rich'] = None; sys.argv = ['thinned', 'study']; from thinned.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        check=False,
+    )
     assert done.returncode == 2
     assert "pip install 'thinned[study]'" in done.stderr
     assert "Traceback" not in done.stderr
@@ -120,7 +149,13 @@ def test_python_api(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(150, 6))
     result = thinned.study(
-        (x, (x[:, 0] > 0).astype(int)), level="quick", arms=["dropout"], folds=2, epochs=2, jobs=1, out=tmp_path / "o"
+        (x, (x[:, 0] > 0).astype(int)),
+        level="quick",
+        arms=["dropout"],
+        folds=2,
+        epochs=2,
+        jobs=1,
+        out=tmp_path / "o",
     )
     assert result.report.exists()
     assert str(result).startswith(result.verdict.headline)
@@ -163,8 +198,22 @@ def test_python_api_takes_numpy_numbers_and_columns(tmp_path):
     import pandas as pd
 
     table = pd.DataFrame({0: np.linspace(0, 1, 80), 1: np.arange(80) % 2})
-    numbers = {"folds": np.int64(2), "epochs": np.int8(1), "seed": np.int32(3), "lr": np.float32(0.01), "rows": np.int64(60)}
-    result = thinned.study(table, target=1, level="quick", arms=["dropout"], jobs=np.int64(1), out=tmp_path / "o", **numbers)
+    numbers = {
+        "folds": np.int64(2),
+        "epochs": np.int8(1),
+        "seed": np.int32(3),
+        "lr": np.float32(0.01),
+        "rows": np.int64(60),
+    }
+    result = thinned.study(
+        table,
+        target=1,
+        level="quick",
+        arms=["dropout"],
+        jobs=np.int64(1),
+        out=tmp_path / "o",
+        **numbers,
+    )
     assert result.analysis.header["settings"]["seed"] == 3
 
 

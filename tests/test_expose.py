@@ -1,4 +1,6 @@
-"""``expose`` and ``strip``: functional dropout is a layer like any other, and training without rates is deterministic."""
+"""``expose`` and ``strip``: functional dropout is a layer like any other, and training without
+rates is deterministic.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ class Block(torch.nn.Module):
         h = h + F.dropout(x, p=0.4, training=self.training)
         h = attend(self, self.layer(h), 0.3)
         q = h[:, None]
-        return scale * F.scaled_dot_product_attention(q, q, q, dropout_p=0.2 if self.training else 0.0)[:, 0]
+        return (
+            scale
+            * F.scaled_dot_product_attention(q, q, q, dropout_p=0.2 if self.training else 0.0)[:, 0]
+        )
 
 
 class Leaky(torch.nn.Module):
@@ -207,7 +212,11 @@ def test_what_is_out_of_reach_is_said():
         def forward(self, x):
             return F.dropout(super().forward(x), 0.5, self.training)
 
-    for net, note in ((Mask(), "draws a mask by hand"), (Again(), "run again by a checkpoint"), (Chain(), "code of a Chain")):
+    for net, note in (
+        (Mask(), "draws a mask by hand"),
+        (Again(), "run again by a checkpoint"),
+        (Chain(), "code of a Chain"),
+    ):
         edits = thinned.expose(net, X)
         assert len(edits) == 0
         assert len(edits.notes) == 1
@@ -226,7 +235,11 @@ class Stack(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.config, self.layers, self.jitter_noise = self.Config(), torch.nn.ModuleList([Block(), Block(), Block()]), 0.1
+        self.config, self.layers, self.jitter_noise = (
+            self.Config(),
+            torch.nn.ModuleList([Block(), Block(), Block()]),
+            0.1,
+        )
 
     def forward(self, x):
         for layer in self.layers:

@@ -42,7 +42,9 @@ class Everything(torch.nn.Module):
         h = F.dropout(h, 0.1)  # no training=
         h = h + self.path(self.recurrent(h)[0])
         h = self.attend(h, h, h, need_weights=False)[0]
-        h = F.scaled_dot_product_attention(h[:, None], h[:, None], h[:, None], dropout_p=0.15)[:, 0]  # nor here
+        h = F.scaled_dot_product_attention(h[:, None], h[:, None], h[:, None], dropout_p=0.15)[
+            :, 0
+        ]  # nor here
         if random.random() < 2:
             h = h + 0.01 * torch.rand_like(h)
         return self.last(self.norm(h.mean(1)))
@@ -126,9 +128,15 @@ MODELS = {
         torch.nn.TransformerEncoderLayer(**LAYER), 2, enable_nested_tensor=False
     ),
     "decoder": lambda: torch.nn.Transformer(16, 2, 1, 1, 32, batch_first=True),
-    "mlp": lambda: torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.Dropout(0.5), torch.nn.AlphaDropout(0.1)),
-    "ours": lambda: torch.nn.Sequential(nn.Dropout(0.5), nn.DropWeight(torch.nn.Linear(16, 8)), nn.GaussianDropout(0.2)),
-    "none": lambda: torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.Dropout(0.0), torch.nn.Dropout1d(0.0)),
+    "mlp": lambda: torch.nn.Sequential(
+        torch.nn.Linear(16, 8), torch.nn.Dropout(0.5), torch.nn.AlphaDropout(0.1)
+    ),
+    "ours": lambda: torch.nn.Sequential(
+        nn.Dropout(0.5), nn.DropWeight(torch.nn.Linear(16, 8)), nn.GaussianDropout(0.2)
+    ),
+    "none": lambda: torch.nn.Sequential(
+        torch.nn.Linear(16, 8), torch.nn.Dropout(0.0), torch.nn.Dropout1d(0.0)
+    ),
 }
 
 
@@ -220,11 +228,15 @@ class Source(torch.nn.Module):
         x = self.drop(x) * torch.bernoulli(torch.full_like(x, 0.5)) + torch.randn_like(x)
         if self.training and random.random() < 0.5:
             return x
-        x = torch.nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=self.p if self.training else 0.0)
+        x = torch.nn.functional.scaled_dot_product_attention(
+            x, x, x, dropout_p=self.p if self.training else 0.0
+        )
         return self.more(helper(x, 0.7, self.training))
 
     def more(self, x):
-        return x * x.new_empty(3).bernoulli_(0.5) + F.scaled_dot_product_attention(x, x, x, None, 0.6)
+        return x * x.new_empty(3).bernoulli_(0.5) + F.scaled_dot_product_attention(
+            x, x, x, None, 0.6
+        )
 
     def unused(self, x):
         return F.dropout(x, 0.9)
@@ -253,4 +265,6 @@ def test_without_inputs_source_is_read():
     assert len(found) == len(expected)
     assert set(found) == set(expected)
     assert [s.name for s in thinned.find(Source()) if not s.where] == ["drop"]
-    assert {s.where for s in thinned.find(torch.nn.Sequential(Source()))} == {s.where for s in thinned.find(Source())}
+    assert {s.where for s in thinned.find(torch.nn.Sequential(Source()))} == {
+        s.where for s in thinned.find(Source())
+    }

@@ -14,13 +14,20 @@ from thinned import functional as F
 from thinned.algebra import Key
 
 NAMES = ["dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"]
-INPUTS = {"dropout1d": (2, 3, 4), "dropout2d": (2, 3, 4, 5), "dropout3d": (2, 3, 4, 5, 6), "feature_alpha_dropout": (2, 3, 4)}
+INPUTS = {
+    "dropout1d": (2, 3, 4),
+    "dropout2d": (2, 3, 4, 5),
+    "dropout3d": (2, 3, 4, 5, 6),
+    "feature_alpha_dropout": (2, 3, 4),
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_signature_is_torchs(name):
     ours, theirs = (inspect.signature(getattr(m, name)).parameters for m in (F, TF))
-    assert [(p.name, p.default) for p in ours.values()] == [(p.name, p.default) for p in theirs.values()]
+    assert [(p.name, p.default) for p in ours.values()] == [
+        (p.name, p.default) for p in theirs.values()
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,7 +87,10 @@ def test_unbatched(name, shape):
 
 
 def test_ranks_as_torch_reads_them():
-    with pytest.raises(RuntimeError, match=r"dropout1d: expected an input of shape \[n, c, l\] or \[c, l\], but got \[3\]"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"dropout1d: expected an input of shape \[n, c, l\] or \[c, l\], but got \[3\]",
+    ):
         F.dropout1d(torch.ones(3))
     with pytest.raises(RuntimeError, match="dropout2d: expected"):
         F.dropout2d(torch.ones(3))
@@ -124,7 +134,9 @@ def test_checkpointing_sees_the_same_mask():
 
 @pytest.mark.parametrize("impl", ["reference", None])
 def test_infinity_times_zero_is_nan_as_in_torch(impl):
-    """y = a x with a = 0 where dropped; only p = 1, where nothing of x is wanted, gives zeros whatever x holds."""
+    """y = a x with a = 0 where dropped; only p = 1, where nothing of x is wanted, gives zeros
+    whatever x holds.
+    """
     x = torch.full((1000,), math.inf)
     y = F.drop(x, presets.dropout(0.5), key=Key(0), impl=impl)
     kept = F.mask(presets.dropout(0.5), (1000,), Key(0))
@@ -136,7 +148,9 @@ def test_infinity_times_zero_is_nan_as_in_torch(impl):
 def test_complex_and_integers():
     y = F.dropout(torch.full((100,), 1 + 2j), 0.5)
     assert {complex(v) for v in y.tolist()} == {0j, 2 + 4j}
-    with pytest.raises(InputError, match=r"needs a floating-point tensor, but got torch.int64; write x.float\(\)"):
+    with pytest.raises(
+        InputError, match=r"needs a floating-point tensor, but got torch.int64; write x.float\(\)"
+    ):
         F.dropout(torch.arange(3))
     assert F.dropout(torch.arange(3), training=False).tolist() == [0, 1, 2]
 
@@ -150,7 +164,9 @@ def test_scalars_and_empty():
 def test_bad_mode_and_samples():
     with pytest.raises(InputError, match="unknown mode 'train'; known: mean, off, sample"):
         F.drop(torch.ones(3), presets.dropout(), mode="train")
-    with pytest.raises(InputError, match="samples has to name each of the 3 examples on axis 0, but got 2 ids"):
+    with pytest.raises(
+        InputError, match="samples has to name each of the 3 examples on axis 0, but got 2 ids"
+    ):
         F.drop(torch.ones(3, 4), presets.dropout(), key=Key(0, samples=torch.arange(2)))
 
 
@@ -165,4 +181,6 @@ def test_autocast_and_compile_free_function_transforms():
     """vmap over examples with a fixed key gives what a loop gives."""
     x = torch.randn(5, 8)
     drawn = torch.func.vmap(lambda row: F.drop(row, presets.dropout(0.5), key=Key(2)))(x)
-    assert torch.equal(drawn, torch.stack([F.drop(row, presets.dropout(0.5), key=Key(2)) for row in x]))
+    assert torch.equal(
+        drawn, torch.stack([F.drop(row, presets.dropout(0.5), key=Key(2)) for row in x])
+    )

@@ -20,17 +20,26 @@ def parts(x, p):
 
 PAIRS = {
     "add": (lambda x, r, w, p: F.dropout_add(x, r, p, key=KEY), lambda x, r, w, p: r + parts(x, p)),
-    "add-broadcast": (lambda x, r, w, p: F.dropout_add(x, w, p, key=KEY), lambda x, r, w, p: w + parts(x, p)),
+    "add-broadcast": (
+        lambda x, r, w, p: F.dropout_add(x, w, p, key=KEY),
+        lambda x, r, w, p: w + parts(x, p),
+    ),
     "norm": (
         lambda x, r, w, p: F.dropout_add_layer_norm(x, r, w, w + 1, p, key=KEY),
         lambda x, r, w, p: TF.layer_norm(r + parts(x, p), w.shape, w, w + 1),
     ),
-    "relu": (lambda x, r, w, p: F.bias_act_dropout(x, w, "relu", p, key=KEY), lambda x, r, w, p: parts(torch.relu(x + w), p)),
+    "relu": (
+        lambda x, r, w, p: F.bias_act_dropout(x, w, "relu", p, key=KEY),
+        lambda x, r, w, p: parts(torch.relu(x + w), p),
+    ),
     "relu-plain": (
         lambda x, r, w, p: F.bias_act_dropout(x, None, "relu", p, key=KEY),
         lambda x, r, w, p: parts(torch.relu(x), p),
     ),
-    "gelu": (lambda x, r, w, p: F.bias_act_dropout(x, w, "gelu", p, key=KEY), lambda x, r, w, p: parts(TF.gelu(x + w), p)),
+    "gelu": (
+        lambda x, r, w, p: F.bias_act_dropout(x, w, "gelu", p, key=KEY),
+        lambda x, r, w, p: parts(TF.gelu(x + w), p),
+    ),
 }
 
 
@@ -39,14 +48,26 @@ PAIRS = {
 def test_fused_equals_its_parts(name, p):
     fused, plain = PAIRS[name]
     generator = torch.Generator().manual_seed(0)
-    x, r, w = (torch.randn(s, generator=generator, requires_grad=True) for s in ((6, 5, 16), (6, 5, 16), (16,)))
+    x, r, w = (
+        torch.randn(s, generator=generator, requires_grad=True)
+        for s in ((6, 5, 16), (6, 5, 16), (16,))
+    )
     results = []
     for f in (fused, plain):
         y = f(x, r, w, p)
-        results.append((y, *torch.autograd.grad((y * torch.linspace(-1, 1, 16)).sum(), (x, r, w), allow_unused=True)))
+        results.append(
+            (
+                y,
+                *torch.autograd.grad(
+                    (y * torch.linspace(-1, 1, 16)).sum(), (x, r, w), allow_unused=True
+                ),
+            )
+        )
     for ours, theirs in zip(*results, strict=True):
         zero = torch.zeros(())
-        torch.testing.assert_close(zero if ours is None else ours, zero if theirs is None else theirs, check_device=False)
+        torch.testing.assert_close(
+            zero if ours is None else ours, zero if theirs is None else theirs, check_device=False
+        )
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -55,7 +76,10 @@ def test_evaluation(name):
     run = {
         "add": lambda: (F.dropout_add(x, x, 0.5, False), x + x),
         "add-broadcast": lambda: (F.dropout_add(x, w, 0.5, False), x + w),
-        "norm": lambda: (F.dropout_add_layer_norm(x, x, w, w, 0.5, False), TF.layer_norm(2 * x, (16,), w, w)),
+        "norm": lambda: (
+            F.dropout_add_layer_norm(x, x, w, w, 0.5, False),
+            TF.layer_norm(2 * x, (16,), w, w),
+        ),
         "relu": lambda: (F.bias_act_dropout(x, w, "relu", 0.5, False), torch.relu(x + w)),
         "relu-plain": lambda: (F.bias_act_dropout(x, None, "relu", 0.5, False), torch.relu(x)),
         "gelu": lambda: (F.bias_act_dropout(x, w, "gelu", 0.5, False), TF.gelu(x + w)),

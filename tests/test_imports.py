@@ -10,7 +10,9 @@ import pytest
 
 def loaded(code: str) -> set[str]:
     script = f"{code}\nimport sys; print(*(m for m in sys.modules))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    )
     return set(done.stdout.split())
 
 

@@ -1,4 +1,6 @@
-"""``insert``: dropout in any model by hooks that keep every name, seen by all that looks for dropout, and taken out exactly."""
+"""``insert``: dropout in any model by hooks that keep every name, seen by all that looks for
+dropout, and taken out exactly.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,11 @@ def test_compiled_scheduled_and_chosen_by_depth():
         y = run(x)
         key.at(step)
         torch.testing.assert_close(y, net(x))
-    chosen = thinned.insert(model(), lambda name, module: nn.Dropout(0.1) if "." in name else None, after=torch.nn.Linear)
+    chosen = thinned.insert(
+        model(),
+        lambda name, module: nn.Dropout(0.1) if "." in name else None,
+        after=torch.nn.Linear,
+    )
     assert [e.path for e in chosen.edits] == ["2.0"]
 
 
@@ -82,7 +88,9 @@ def test_after_a_sequential_is_after_its_last_module():
 
 
 def test_tuples_and_several_arguments():
-    net = torch.nn.ModuleDict({"rnn": torch.nn.GRU(6, 4), "attend": torch.nn.MultiheadAttention(4, 2)})
+    net = torch.nn.ModuleDict(
+        {"rnn": torch.nn.GRU(6, 4), "attend": torch.nn.MultiheadAttention(4, 2)}
+    )
     thinned.insert(net, 0.5, after=torch.nn.GRU)
     thinned.insert(net, 0.5, before=torch.nn.MultiheadAttention)
     y, h = net["rnn"](torch.randn(5, 3, 6))

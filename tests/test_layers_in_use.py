@@ -1,4 +1,6 @@
-"""Layers as models use them: in torch's transformers, sliced, moved, copied within contexts, beside what torch rewrites."""
+"""Layers as models use them: in torch's transformers, sliced, moved, copied within contexts, beside
+what torch rewrites.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,11 @@ X = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
 def encoder(layers=1):
     torch.manual_seed(0)
     layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.5)
-    return torch.nn.TransformerEncoder(layer, layers, enable_nested_tensor=False) if layers > 1 else layer
+    return (
+        torch.nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        if layers > 1
+        else layer
+    )
 
 
 @pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
@@ -94,10 +100,13 @@ def test_lora_of_a_layer_in_evaluation_is_quiet():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(
-    "build", [nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.DropBlock2d, nn.AlphaDropout, nn.GaussianDropout]
+    "build",
+    [nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.DropBlock2d, nn.AlphaDropout, nn.GaussianDropout],
 )
 def test_schedules_stand_in_torchs_names_and_move_compiled_layers(build):
-    layer = build(Linear(0.0, 0.5, 10), 2) if build is nn.DropBlock2d else build(Linear(0.0, 0.5, 10))
+    layer = (
+        build(Linear(0.0, 0.5, 10), 2) if build is nn.DropBlock2d else build(Linear(0.0, 0.5, 10))
+    )
     shape = {nn.Dropout1d: (4, 3, 8), nn.Dropout3d: (4, 3, 4, 4, 4)}.get(build, (4, 3, 8, 8))
     x, model = torch.rand(shape) + 1, torch.nn.Sequential(layer)
     key, run = thinned.key(model), torch.compile(model, backend="aot_eager", fullgraph=True)
@@ -111,7 +120,9 @@ def test_schedules_stand_in_torchs_names_and_move_compiled_layers(build):
 
 def test_variances_far_from_zero_do_not_cancel():
     mean = torch.tensor([10.0, 100.0, 1000.0])
-    torch.testing.assert_close(F.rectified_moments(mean, torch.full((3,), 0.01))[1], torch.full((3,), 0.01))
+    torch.testing.assert_close(
+        F.rectified_moments(mean, torch.full((3,), 0.01))[1], torch.full((3,), 0.01)
+    )
 
 
 def test_names_that_look_alike_keep_their_own_anchors():
@@ -133,7 +144,9 @@ def test_a_padding_row_counted_from_the_end_never_falls():
 
 
 def test_frozen_noise_beside_a_layer_that_draws_nothing():
-    model = torch.nn.Sequential(nn.Dropout(0.5), nn.FastDropout(torch.nn.Linear(8, 3), Linear(0.1, 0.5, 10)))
+    model = torch.nn.Sequential(
+        nn.Dropout(0.5), nn.FastDropout(torch.nn.Linear(8, 3), Linear(0.1, 0.5, 10))
+    )
     with thinned.frozen(model):
         assert torch.equal(model(X)[0], model(X)[0])
     thinned.step(model, 10)
@@ -166,7 +179,10 @@ def keyed_by_example():
 
 def tied():
     model = torch.nn.Sequential(
-        torch.nn.Linear(4, 4), nn.Dropout("dropout", p=0.5, scaling="classic"), torch.nn.ReLU(), torch.nn.Linear(4, 4)
+        torch.nn.Linear(4, 4),
+        nn.Dropout("dropout", p=0.5, scaling="classic"),
+        torch.nn.ReLU(),
+        torch.nn.Linear(4, 4),
     )
     model[3].weight = model[0].weight
     thinned.rescale(model)
@@ -178,8 +194,14 @@ def tied():
         (lambda: nn.DropWeight(pruned()), "something rewrites this layer's weight"),
         (keyed_by_example, "a schedule needs one step for the whole batch"),
         (tied, r"3.weight is also 0.weight"),
-        (lambda: nn.StandoutDropout(torch.nn.Linear(2, 2), "relu"), "activation has to be a function, such as torch.relu"),
-        (lambda: nn.StandoutDropout(torch.nn.Linear(2, 2), alpha=Linear(0, 1, 2)), "alpha has to be a number"),
+        (
+            lambda: nn.StandoutDropout(torch.nn.Linear(2, 2), "relu"),
+            "activation has to be a function, such as torch.relu",
+        ),
+        (
+            lambda: nn.StandoutDropout(torch.nn.Linear(2, 2), alpha=Linear(0, 1, 2)),
+            "alpha has to be a number",
+        ),
     ],
 )
 def test_refused(build, message):

@@ -1,4 +1,6 @@
-"""``apply``: the places of automatic policies against lists written by hand, rules, files, and that undoing is exact."""
+"""``apply``: the places of automatic policies against lists written by hand, rules, files, and that
+undoing is exact.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +33,22 @@ def mlp():
 
 def cnn():
     return T.Sequential(
-        T.Conv2d(1, 4, 3), T.ReLU(), T.MaxPool2d(2), T.Flatten(), T.Linear(36, 8), T.ReLU(), T.Dropout(0.3), T.Linear(8, 3)
+        T.Conv2d(1, 4, 3),
+        T.ReLU(),
+        T.MaxPool2d(2),
+        T.Flatten(),
+        T.Linear(36, 8),
+        T.ReLU(),
+        T.Dropout(0.3),
+        T.Linear(8, 3),
     )
 
 
 def pooled():
     """Dropout behind pooling and flattening."""
-    return T.Sequential(T.Conv2d(1, 4, 3), T.ReLU(), T.MaxPool2d(2), T.Dropout(0.1), T.Flatten(), T.Linear(36, 3))
+    return T.Sequential(
+        T.Conv2d(1, 4, 3), T.ReLU(), T.MaxPool2d(2), T.Dropout(0.1), T.Flatten(), T.Linear(36, 3)
+    )
 
 
 def normed():
@@ -69,7 +80,11 @@ class Block(T.Module):
 class Residual(T.Module):
     def __init__(self):
         super().__init__()
-        self.stem, self.blocks, self.head = T.Conv2d(1, 4, 3), T.Sequential(*(Block() for _ in range(4))), T.Linear(4, 3)
+        self.stem, self.blocks, self.head = (
+            T.Conv2d(1, 4, 3),
+            T.Sequential(*(Block() for _ in range(4))),
+            T.Linear(4, 3),
+        )
 
     def forward(self, x):
         return self.head(self.blocks(self.stem(x)).mean((2, 3)))
@@ -80,7 +95,11 @@ class Loop(T.Module):
 
     def __init__(self, outside=False):
         super().__init__()
-        self.stem, self.fs, self.out = T.Linear(6, 8), T.ModuleList(T.Linear(8, 8) for _ in range(4)), T.Linear(8, 2)
+        self.stem, self.fs, self.out = (
+            T.Linear(6, 8),
+            T.ModuleList(T.Linear(8, 8) for _ in range(4)),
+            T.Linear(8, 2),
+        )
         self.outside = outside
 
     def forward(self, x):
@@ -107,7 +126,9 @@ class Vision(T.Module):
     def __init__(self):
         super().__init__()
         self.patches, self.out = T.Conv2d(1, 8, 4, stride=4), T.Linear(8, 3)
-        self.blocks = T.ModuleList(T.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True) for _ in range(2))
+        self.blocks = T.ModuleList(
+            T.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True) for _ in range(2)
+        )
 
     def forward(self, x):
         x = self.patches(x).flatten(2).transpose(1, 2)
@@ -119,7 +140,11 @@ class Vision(T.Module):
 class Language(T.Module):
     def __init__(self, first=True):
         super().__init__()
-        self.words, self.core, self.out = T.Embedding(20, 8), T.LSTM(8, 8, 2, batch_first=first), T.Linear(8, 20)
+        self.words, self.core, self.out = (
+            T.Embedding(20, 8),
+            T.LSTM(8, 8, 2, batch_first=first),
+            T.Linear(8, 20),
+        )
 
     def forward(self, i):
         return self.out(self.core(self.words(i))[0])
@@ -133,7 +158,9 @@ class GCNConv(T.Module):
         self.lin = T.Linear(a, b)
 
     def forward(self, x, edges):
-        return torch.zeros(x.shape[0], self.lin.out_features).index_add(0, edges[1], self.lin(x)[edges[0]])
+        return torch.zeros(x.shape[0], self.lin.out_features).index_add(
+            0, edges[1], self.lin(x)[edges[0]]
+        )
 
 
 class Graph(T.Module):
@@ -153,7 +180,12 @@ class Functional(T.Module):
 
     def __init__(self):
         super().__init__()
-        self.a, self.b, self.c, self.gate = T.Linear(6, 8), T.Linear(8, 8), T.Linear(8, 3), T.Linear(8, 8)
+        self.a, self.b, self.c, self.gate = (
+            T.Linear(6, 8),
+            T.Linear(8, 8),
+            T.Linear(8, 3),
+            T.Linear(8, 8),
+        )
 
     def forward(self, x):
         h = F.relu(self.a(x))
@@ -166,7 +198,12 @@ class Shared(T.Module):
 
     def __init__(self):
         super().__init__()
-        self.first, self.again, self.act, self.out = T.Linear(6, 8), T.Linear(8, 8), T.ReLU(), T.Linear(8, 3)
+        self.first, self.again, self.act, self.out = (
+            T.Linear(6, 8),
+            T.Linear(8, 8),
+            T.ReLU(),
+            T.Linear(8, 3),
+        )
 
     def forward(self, x):
         h = self.act(self.first(x))
@@ -265,7 +302,10 @@ def state(model):
         [(n, id(m), type(m), m.training) for n, m in model.named_modules()],
         [(n, id(p)) for n, p in model.named_parameters()],
         list(model.state_dict()),
-        [(list(m._forward_hooks.values()), list(m._forward_pre_hooks.values())) for m in model.modules()],
+        [
+            (list(m._forward_hooks.values()), list(m._forward_pre_hooks.values()))
+            for m in model.modules()
+        ],
         [(m._forward_hooks_with_kwargs, m._forward_pre_hooks_with_kwargs) for m in model.modules()],
         [m.__dict__.get("forward") for m in model.modules()],
         rates(model),
@@ -317,11 +357,17 @@ def test_depth_is_equation_4(rate):
 
 
 def test_notes_say_what_was_left_out_and_why():
-    assert any("nothing after name 4" in n and "Li et al. 2019" in n for n in thinned.apply(normed(), "hidden", IMAGE).notes)
+    assert any(
+        "nothing after name 4" in n and "Li et al. 2019" in n
+        for n in thinned.apply(normed(), "hidden", IMAGE).notes
+    )
     assert any("one place for 4 sums" in n for n in thinned.apply(Loop(True), "depth", X).notes)
     assert not any("one place" in n for n in thinned.apply(Loop(), "depth", X).notes)
     again = T.Sequential(*[Block()] * 3)
-    assert any("bn2 is one place for 3 sums" in n for n in thinned.apply(again, "depth", IMAGE[:, [0] * 4]).notes)
+    assert any(
+        "bn2 is one place for 3 sums" in n
+        for n in thinned.apply(again, "depth", IMAGE[:, [0] * 4]).notes
+    )
     assert any("DropWeight" in n for n in thinned.apply(Language(), "paper", WORDS).notes)
     shifted = thinned.apply(normed(), Policy((Rule("insert after", "4", 0.5),)), IMAGE).notes
     assert any("batch normalisation" in n for n in shifted)
@@ -436,7 +482,11 @@ def test_wheres_of_a_rule():
 
 def test_a_rate_for_all_places():
     net = mlp()
-    thinned.apply(net, Policy((Rule("insert after", T.ReLU, 0.5), Rule("insert after", T.GELU, 0.1))), rate=0.25)
+    thinned.apply(
+        net,
+        Policy((Rule("insert after", T.ReLU, 0.5), Rule("insert after", T.GELU, 0.1))),
+        rate=0.25,
+    )
     assert rates(net) == {"1.dropout_after": 0.25, "3.dropout_after": 0.25}
 
 
@@ -465,14 +515,24 @@ def test_a_studys_policy_applies(tmp_path):
     assert len(thinned.apply(net, path, X)) == 0
     edits.undo()
     assert state(net) == before
-    with pytest.raises(InputError, match=r"2 hidden activations, and this model has 1: name 1; give rules"):
+    with pytest.raises(
+        InputError, match=r"2 hidden activations, and this model has 1: name 1; give rules"
+    ):
         thinned.apply(mlp()[:3], path, X)
     with pytest.raises(InputError, match="pass its inputs"):
         thinned.apply(mlp(), path)
 
 
 def test_a_studys_policy_takes_the_layers_that_are_there(tmp_path):
-    net = T.Sequential(T.Linear(6, 8), T.ReLU(), T.Dropout(0.1), T.Linear(8, 8), T.ReLU(), T.Dropout(0.1), T.Linear(8, 2))
+    net = T.Sequential(
+        T.Linear(6, 8),
+        T.ReLU(),
+        T.Dropout(0.1),
+        T.Linear(8, 8),
+        T.ReLU(),
+        T.Dropout(0.1),
+        T.Linear(8, 2),
+    )
     policy = Policy.from_json(STUDY)
     thinned.apply(net, policy, X)
     assert rates(net) == {"0.dropout_before": 0.2, "2": 0.3, "5": 0.4}
@@ -482,7 +542,12 @@ def test_a_studys_policy_takes_the_layers_that_are_there(tmp_path):
 
 def test_a_studys_weights_of_hidden_layers():
     data = STUDY | {
-        "sites": [{"where": "weights of hidden layers", "drop": {"law": {"bernoulli": {"p": 0.4}}, "name": "dropconnect"}}]
+        "sites": [
+            {
+                "where": "weights of hidden layers",
+                "drop": {"law": {"bernoulli": {"p": 0.4}}, "name": "dropconnect"},
+            }
+        ]
     }
     net = mlp()
     before = state(net)
@@ -596,7 +661,11 @@ def test_ranks():
         net = T.parallel.DistributedDataParallel(mlp())
         before = state(net)
         edits = thinned.apply(net, "paper", X)
-        assert rates(net) == {"dropout_before": 0.2, "module.1.dropout_after": 0.5, "module.3.dropout_after": 0.5}
+        assert rates(net) == {
+            "dropout_before": 0.2,
+            "module.1.dropout_after": 0.5,
+            "module.3.dropout_after": 0.5,
+        }
         net(X).sum().backward()
         assert len(thinned.apply(net, "paper", X)) == 0
         edits.undo()
@@ -622,7 +691,13 @@ class Record:
     logits: torch.Tensor
 
 
-SHAPES = [lambda y: {"out": {"logits": y}, "none": None}, Record, lambda y: [y, 3], lambda y: (y, (y, y)), lambda y: y]
+SHAPES = [
+    lambda y: {"out": {"logits": y}, "none": None},
+    Record,
+    lambda y: [y, 3],
+    lambda y: (y, (y, y)),
+    lambda y: y,
+]
 
 
 @pytest.mark.parametrize("result", SHAPES)
@@ -649,11 +724,17 @@ def test_a_model_without_results():
 class Packed(T.Module):
     def __init__(self, first):
         super().__init__()
-        self.words, self.core, self.out = T.Embedding(20, 8), T.LSTM(8, 8, 1, batch_first=first), T.Linear(8, 20)
+        self.words, self.core, self.out = (
+            T.Embedding(20, 8),
+            T.LSTM(8, 8, 1, batch_first=first),
+            T.Linear(8, 20),
+        )
 
     def forward(self, i):
         lengths = torch.tensor([2, 5, 4])
-        x = torch.nn.utils.rnn.pack_padded_sequence(self.words(i), lengths, True, enforce_sorted=False)
+        x = torch.nn.utils.rnn.pack_padded_sequence(
+            self.words(i), lengths, True, enforce_sorted=False
+        )
         packed = self.core(x)[0]
         self.seen = torch.nn.utils.rnn.pad_packed_sequence(packed, batch_first=True)
         return self.out(self.seen[0])
@@ -777,7 +858,11 @@ def test_models_that_cannot_be_read():
     with pytest.raises(InputError, match="scripted"):
         thinned.apply(scripted(), "hidden", X)
     lazy = T.Sequential(T.LazyLinear(3), T.LazyBatchNorm1d(), T.ReLU(), T.LazyLinear(2))
-    for attempt in (lambda: thinned.apply(lazy, "hidden", X), lambda: thinned.find(lazy, X), lambda: thinned.strip(lazy, X)):
+    for attempt in (
+        lambda: thinned.apply(lazy, "hidden", X),
+        lambda: thinned.find(lazy, X),
+        lambda: thinned.strip(lazy, X),
+    ):
         with pytest.raises(InputError, match=r"0.weight is lazy"):
             attempt()
     assert isinstance(lazy[0], T.LazyLinear)
@@ -789,7 +874,10 @@ def test_models_that_cannot_be_read():
         (lambda: Rule("drop", "x", 0.5), "unknown thing to do 'drop'"),
         (lambda: Rule("insert after", None, 0.5), "needs a where"),
         (lambda: Rule("insert after", 3, 0.5), "where has to be a name, a class or a function"),
-        (lambda: Rule("insert after", "x", 2.0), "the rate to insert after has to be between 0 and 1"),
+        (
+            lambda: Rule("insert after", "x", 2.0),
+            "the rate to insert after has to be between 0 and 1",
+        ),
         (lambda: Rule("insert after", "x", 0.5, "dropuot"), "dropout"),
         (lambda: Rule("insert after", "x", 0.5, 7), "a preset's name or a Drop"),
         (lambda: Rule("set rate", "x"), "needs a rate"),
@@ -803,17 +891,40 @@ def test_models_that_cannot_be_read():
         (lambda: Policy.from_json({"format": 2, "rules": []}), "format 2"),
         (lambda: Policy.from_json({"rules": []}), "a policy lacks 'format'"),
         (lambda: Policy.from_json({"format": 1, "rules": {}}), "have to be lists"),
-        (lambda: Policy.from_json({"format": 1, "rules": [], "rate": 1}), "unknown part of a policy 'rate'"),
-        (lambda: Policy.from_json({"format": 1, "rules": [{"do": "replace"}]}), "rule 1: a rule lacks 'where'"),
-        (lambda: Policy.from_json({"format": 1, "rules": [{"do": "replace", "where": 3}]}), "rule 1: where has to be"),
-        (lambda: Policy.from_json({"format": 1, "rules": [{"do": "replace", "where": {}}]}), "rule 1: where has to be one of"),
+        (
+            lambda: Policy.from_json({"format": 1, "rules": [], "rate": 1}),
+            "unknown part of a policy 'rate'",
+        ),
+        (
+            lambda: Policy.from_json({"format": 1, "rules": [{"do": "replace"}]}),
+            "rule 1: a rule lacks 'where'",
+        ),
+        (
+            lambda: Policy.from_json({"format": 1, "rules": [{"do": "replace", "where": 3}]}),
+            "rule 1: where has to be",
+        ),
+        (
+            lambda: Policy.from_json({"format": 1, "rules": [{"do": "replace", "where": {}}]}),
+            "rule 1: where has to be one of",
+        ),
         (
             lambda: Policy.from_json(
-                {"format": 1, "rules": [{"do": "insert after", "where": {"call": "relu", "module": "", "number": -1}}]}
+                {
+                    "format": 1,
+                    "rules": [
+                        {
+                            "do": "insert after",
+                            "where": {"call": "relu", "module": "", "number": -1},
+                        }
+                    ],
+                }
             ),
             "rule 1: number and operand",
         ),
-        (lambda: Policy.from_json({"sites": [{"where": "input"}]}), "a site of a study's policy lacks 'drop'"),
+        (
+            lambda: Policy.from_json({"sites": [{"where": "input"}]}),
+            "a site of a study's policy lacks 'drop'",
+        ),
     ],
 )
 def test_records_that_mean_nothing(make, message):
@@ -840,7 +951,9 @@ class Ending(T.Module):
 
 
 def test_a_branch_that_ends_with_dropout_has_its_rate_set():
-    """One layer at an end and no second one behind it; drop path, which is another thing, comes beside it."""
+    """One layer at an end and no second one behind it; drop path, which is another thing, comes
+    beside it.
+    """
 
     def net():
         torch.manual_seed(0)
@@ -854,10 +967,15 @@ def test_a_branch_that_ends_with_dropout_has_its_rate_set():
     assert rules(net()) == [Rule("set rate", At("name", f"{i}.branch.3"), 0.1) for i in (1, 2)]
     model = net()
     edits = thinned.apply(model, "depth", x, rate=0.2)
-    assert [line.split(":")[0] for line in str(edits).splitlines()[:2]] == ["after 1.branch", "after 2.branch"]
+    assert [line.split(":")[0] for line in str(edits).splitlines()[:2]] == [
+        "after 1.branch",
+        "after 2.branch",
+    ]
     assert model[1].branch[3].p == 0.3
     model = net()
     model[1].branch[3] = model[2].branch[3] = T.Dropout(0.3)  # one layer that ends both
     assert [rule.do for rule in rules(model)] == ["set rate"] * 2
-    model.append(model[1].branch[3])  # and stands elsewhere too, so its rate is not the branches' own
+    model.append(
+        model[1].branch[3]
+    )  # and stands elsewhere too, so its rate is not the branches' own
     assert [rule.do for rule in rules(model)] == ["insert after"] * 2

@@ -1,4 +1,6 @@
-"""``set_rate`` and ``strip``: any layer's rate by what it is called, all checked first, and undone exactly."""
+"""``set_rate`` and ``strip``: any layer's rate by what it is called, all checked first, and undone
+exactly.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +110,10 @@ def test_a_compiled_model_follows_without_compiling_anew():
     ("settings", "message"),
     [
         ((1.5,), "between 0 and 1, but got 1.5"),
-        ((0.5, "head.9"), r"'head.9' names no layer with a rate of this model; did you mean 'head.\d'"),
+        (
+            (0.5, "head.9"),
+            r"'head.9' names no layer with a rate of this model; did you mean 'head.\d'",
+        ),
         ((0.5, torch.nn.Conv2d), "names no layer with a rate of this model; there are enc.1"),
         ((0.5, "("), "neither a name nor a regular expression"),
         ((lambda n, m: 2.0 if n == "rnn" else 0.5,), "the rate of rnn has to be between 0 and 1"),
@@ -125,7 +130,9 @@ def test_refused_before_anything_is_changed(settings, message):
 
 
 def test_a_layer_that_refuses_its_rate_leaves_all_as_it_was():
-    net = torch.nn.Sequential(nn.Dropout(0.5), nn.FastDropout(torch.nn.Linear(2, 2), 0.2), nn.ConcreteDropout(2, 0.3))
+    net = torch.nn.Sequential(
+        nn.Dropout(0.5), nn.FastDropout(torch.nn.Linear(2, 2), 0.2), nn.ConcreteDropout(2, 0.3)
+    )
     with pytest.raises(InputError, match="below 1"):
         thinned.set_rate(net, 1.0)
     assert [m.p for m in net] == [0.5, 0.2, pytest.approx(0.3)]

@@ -14,14 +14,20 @@ COUNTS = {"README.md": 7, "docs/checks-live.md": 1, "docs/integrations.md": 7, "
 BLOCKS = {
     f"{page} block {number + 1}": block
     for page in COUNTS
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S))
+    for number, block in enumerate(
+        re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
+    )
 }
 EXTRAS = ("lightning", "transformers", "keras", "accelerate", "skorch", "timm", "torchvision")
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_block(name, tmp_path, monkeypatch):
-    needs = [package for package in EXTRAS if re.search(rf"^import (\w+, )*{package}\b", BLOCKS[name], re.M)]
+    needs = [
+        package
+        for package in EXTRAS
+        if re.search(rf"^import (\w+, )*{package}\b", BLOCKS[name], re.M)
+    ]
     if "keras" in needs:
         monkeypatch.setenv("KERAS_BACKEND", "torch")
     for package in needs:
@@ -54,4 +60,6 @@ def test_there_are_blocks_and_links_lead_somewhere():
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     for page in pages:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-            assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
+            assert target.startswith("https://") or (page.parent / target).exists(), (
+                f"{page.name}: {target}"
+            )

@@ -1,4 +1,6 @@
-"""Classic and inverted scaling are one method: a rescaled model trains and evaluates to what it did, and undo is exact."""
+"""Classic and inverted scaling are one method: a rescaled model trains and evaluates to what it
+did, and undo is exact.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,11 @@ class Residual(torch.nn.Module):
         return self.b(self.a(h))
 
 
-CASES = [(mlp, (40, 6), "inverted"), (lambda: mlp("inverted"), (40, 6), "classic"), (cnn, (5, 2, 8, 8), "inverted")]
+CASES = [
+    (mlp, (40, 6), "inverted"),
+    (lambda: mlp("inverted"), (40, 6), "classic"),
+    (cnn, (5, 2, 8, 8), "inverted"),
+]
 CASES += [(lambda: Residual().double(), (40, 6), "inverted")]
 
 
@@ -68,7 +74,9 @@ def test_the_function_stays_in_training_and_evaluation(build, shape, to):
 
 
 def test_weights_times_q_at_test_is_what_inverted_means():
-    """Srivastava's rule by hand: a classic network's weights times 1 - p, and no dropout, is the rescaled model in eval."""
+    """Srivastava's rule by hand: a classic network's weights times 1 - p, and no dropout, is the
+    rescaled model in eval.
+    """
     model, x = mlp(), torch.randn(9, 6, dtype=torch.float64)
     first, second = model[1].weight.detach().clone(), model[4].weight.detach().clone()
     thinned.rescale(model)
@@ -76,14 +84,20 @@ def test_weights_times_q_at_test_is_what_inverted_means():
     torch.testing.assert_close(model[4].weight, 0.5 * second)
     assert "dropout: classic -> inverted" not in repr(model)
     hidden = torch.relu(x @ (0.8 * first).T + model[1].bias)
-    torch.testing.assert_close(model.eval()(x), (hidden @ (0.5 * second).T + model[4].bias).softmax(1))
+    torch.testing.assert_close(
+        model.eval()(x), (hidden @ (0.5 * second).T + model[4].bias).softmax(1)
+    )
 
 
 def test_trajectories_agree_at_the_rates_that_the_scaling_asks_for():
-    """SGD with momentum on classic at eta is SGD on inverted at q^2 eta on the weights after the dropout, step by step."""
+    """SGD with momentum on classic at eta is SGD on inverted at q^2 eta on the weights after the
+    dropout, step by step.
+    """
     q = 0.5
     torch.manual_seed(0)
-    classic = torch.nn.Sequential(nn.Dropout("dropout", p=1 - q, scaling="classic"), torch.nn.Linear(6, 2)).double()
+    classic = torch.nn.Sequential(
+        nn.Dropout("dropout", p=1 - q, scaling="classic"), torch.nn.Linear(6, 2)
+    ).double()
     inverted = copy.deepcopy(classic)
     thinned.rescale(inverted)
     x, y = torch.randn(20, 6).double(), torch.randn(20, 2).double()
@@ -105,7 +119,10 @@ def test_a_model_that_cannot_be_traced_names_what_follows():
     class Loops(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.drop, self.out = nn.Dropout("dropout", p=0.5, scaling="classic"), torch.nn.Linear(4, 2)
+            self.drop, self.out = (
+                nn.Dropout("dropout", p=0.5, scaling="classic"),
+                torch.nn.Linear(4, 2),
+            )
 
         def forward(self, x):
             return self.out(self.drop(x)) if x.sum() > 0 else self.out(self.drop(-x))
@@ -128,15 +145,35 @@ CLASSIC = {"p": 0.5, "scaling": "classic"}
 @pytest.mark.parametrize(
     ("model", "settings", "message"),
     [
-        (lambda: sequence(torch.nn.Linear(2, 2), nn.Dropout("dropout", **CLASSIC)), {}, "reaches the end of the model"),
-        (lambda: sequence(nn.Dropout("dropout", **CLASSIC), torch.nn.Sigmoid(), torch.nn.Linear(2, 2)), {}, "does not scale"),
         (
-            lambda: sequence(nn.Dropout("dropout", p=1.0, scaling="classic"), torch.nn.Linear(2, 2)),
+            lambda: sequence(torch.nn.Linear(2, 2), nn.Dropout("dropout", **CLASSIC)),
+            {},
+            "reaches the end of the model",
+        ),
+        (
+            lambda: sequence(
+                nn.Dropout("dropout", **CLASSIC), torch.nn.Sigmoid(), torch.nn.Linear(2, 2)
+            ),
+            {},
+            "does not scale",
+        ),
+        (
+            lambda: sequence(
+                nn.Dropout("dropout", p=1.0, scaling="classic"), torch.nn.Linear(2, 2)
+            ),
             {},
             r"drops everything",
         ),
-        (lambda: sequence(torch.nn.Dropout(0.5), torch.nn.Linear(2, 2)), {"to": "classic"}, "call thinned.replace"),
-        (lambda: sequence(nn.Dropout(Linear(0.1, 0.5, 9)), torch.nn.Linear(2, 2)), {"to": "classic"}, "has a schedule"),
+        (
+            lambda: sequence(torch.nn.Dropout(0.5), torch.nn.Linear(2, 2)),
+            {"to": "classic"},
+            "call thinned.replace",
+        ),
+        (
+            lambda: sequence(nn.Dropout(Linear(0.1, 0.5, 9)), torch.nn.Linear(2, 2)),
+            {"to": "classic"},
+            "has a schedule",
+        ),
         (mlp, {"to": "test"}, "unknown scaling 'test'"),
         (mlp, {"following": {"0": "1"}}, "lacks '3'"),
         (mlp, {"following": {"0": "2", "3": "4"}}, "names '2' after '0', which is no linear"),
@@ -145,7 +182,10 @@ CLASSIC = {"p": 0.5, "scaling": "classic"}
 )
 def test_refused_before_anything_is_changed(model, settings, message):
     model = model()
-    state, points = copy.deepcopy(model.state_dict()), [m.point for m in model if isinstance(m, nn.Dropout)]
+    state, points = (
+        copy.deepcopy(model.state_dict()),
+        [m.point for m in model if isinstance(m, nn.Dropout)],
+    )
     with pytest.raises(InputError, match=message):
         thinned.rescale(model, **settings)
     assert all(torch.equal(t, state[n]) for n, t in model.state_dict().items())
@@ -154,13 +194,23 @@ def test_refused_before_anything_is_changed(model, settings, message):
 
 @pytest.mark.parametrize(
     "between",
-    [lambda h: h + 1, lambda h: torch.add(input=h, other=1.0), lambda h: h * h, lambda h: 1 / h, torch.tanh, lambda h: h.exp()],
+    [
+        lambda h: h + 1,
+        lambda h: torch.add(input=h, other=1.0),
+        lambda h: h * h,
+        lambda h: 1 / h,
+        torch.tanh,
+        lambda h: h.exp(),
+    ],
 )
 def test_what_does_not_scale_is_seen(between):
     class Between(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.drop, self.out = nn.Dropout("dropout", p=0.5, scaling="classic"), torch.nn.Linear(4, 2)
+            self.drop, self.out = (
+                nn.Dropout("dropout", p=0.5, scaling="classic"),
+                torch.nn.Linear(4, 2),
+            )
 
         def forward(self, x):
             return self.out(between(self.drop(x)))
@@ -170,5 +220,7 @@ def test_what_does_not_scale_is_seen(between):
 
 
 def test_what_has_no_mean_to_correct_stays():
-    model = sequence(nn.Dropout(presets.gaussian(0.5)), torch.nn.Linear(2, 2), nn.DropBlock2d(0.1, 3))
+    model = sequence(
+        nn.Dropout(presets.gaussian(0.5)), torch.nn.Linear(2, 2), nn.DropBlock2d(0.1, 3)
+    )
     assert repr(thinned.rescale(model, "classic")) == "nothing changed"

@@ -38,7 +38,10 @@ class Mixed(T.Module):
 
     def __init__(self):
         super().__init__()
-        self.attend, self.body = T.MultiheadAttention(16, 2, 0.3), T.Sequential(T.Linear(16, 16), T.Dropout(1.0))
+        self.attend, self.body = (
+            T.MultiheadAttention(16, 2, 0.3),
+            T.Sequential(T.Linear(16, 16), T.Dropout(1.0)),
+        )
 
     def forward(self, x):
         x = self.body(x + torch.rand_like(x))
@@ -87,7 +90,9 @@ def test_the_page_is_whole_and_harmless(name, tmp_path):
         "html", "head", "meta", "title", "style", "body", "h1", "p", "dl", "div", "dt", "dd", "table", "thead", "tbody", "tr",
         "th", "td", "b", "i", "u", "br", "span", "footer",
     }  # fmt: skip
-    assert not any(a.startswith("on") or a in ("src", "href") for _, attrs in read.tags for a in attrs)
+    assert not any(
+        a.startswith("on") or a in ("src", "href") for _, attrs in read.tags for a in attrs
+    )
     assert not re.search(r"https?:|//|url\(|@import|<script", page.replace("<!doctype", ""))
     assert "\x00" not in page
     assert "\x1b" not in page
@@ -129,7 +134,11 @@ def test_it_says_what_was_found():
     assert "no rate" in page
     assert '<dd class="bad">2</dd>' in page  # torch.rand and F.dropout draw in evaluation
     svg = {e.text for e in ElementTree.fromstring(_svg(sites)).iter() if e.text}
-    assert {"0.5, dropout, draws in evaluation too", "0.3, attention", "no rate, noise, draws in evaluation too"} <= svg
+    assert {
+        "0.5, dropout, draws in evaluation too",
+        "0.3, attention",
+        "no rate, noise, draws in evaluation too",
+    } <= svg
     read = thinned.find(Mixed()).to_html()
     assert "without inputs nothing is measured" in read
     assert "computed behind" not in read

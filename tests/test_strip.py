@@ -22,7 +22,13 @@ class Config:
     """As libraries hold one: rates, and other things with such names."""
 
     def __init__(self):
-        self.mask_time_prob, self.layerdrop, self.hidden_dropout, self.drop_note, self.hidden = 0.3, 0.5, 0.1, "a word", 16
+        self.mask_time_prob, self.layerdrop, self.hidden_dropout, self.drop_note, self.hidden = (
+            0.3,
+            0.5,
+            0.1,
+            "a word",
+            16,
+        )
 
 
 class Block(T.Module):
@@ -39,11 +45,17 @@ class Block(T.Module):
 
 
 class Speech(T.Module):
-    """Every kind of draw that a rate governs: layers, functions, attention, whole layers by Python, masks in time."""
+    """Every kind of draw that a rate governs: layers, functions, attention, whole layers by Python,
+    masks in time.
+    """
 
     def __init__(self):
         super().__init__()
-        self.config, self.blocks, self.norm = Config(), T.ModuleList(Block() for _ in range(2)), T.BatchNorm1d(5)
+        self.config, self.blocks, self.norm = (
+            Config(),
+            T.ModuleList(Block() for _ in range(2)),
+            T.BatchNorm1d(5),
+        )
 
     def forward(self, x, scale=1.0):
         if self.training and self.config.mask_time_prob > 0:
@@ -75,9 +87,15 @@ def test_every_draw_that_a_rate_governs_stops():
     assert all(torch.equal(state[n], v) for n, v in net.state_dict().items())
     assert net.state_dict().keys() == state.keys()
     assert edits.notes == ()
-    assert vars(net.config) == held | {"mask_time_prob": 0.0, "layerdrop": 0.0, "hidden_dropout": 0.0}
+    assert vars(net.config) == held | {
+        "mask_time_prob": 0.0,
+        "layerdrop": 0.0,
+        "hidden_dropout": 0.0,
+    }
     assert [m.training for m in net.modules() if "Drop" not in type(m).__name__] == [
-        on for m, on in zip(Speech().modules(), modes, strict=True) if "Drop" not in type(m).__name__
+        on
+        for m, on in zip(Speech().modules(), modes, strict=True)
+        if "Drop" not in type(m).__name__
     ]
     a, b, c = (r["hidden"] for r in passes(net, X))
     torch.testing.assert_close(a, b)
@@ -104,7 +122,9 @@ def test_stripped_training_is_the_pass_without_rates():
     "make",
     [
         lambda: T.LSTM(16, 8, 2, dropout=0.5),
-        lambda: T.TransformerEncoder(T.TransformerEncoderLayer(16, 2, 32, 0.2, batch_first=True), 2),
+        lambda: T.TransformerEncoder(
+            T.TransformerEncoderLayer(16, 2, 32, 0.2, batch_first=True), 2
+        ),
         lambda: thinned.nn.Dropout("gaussian", p=0.3),
         lambda: thinned.nn.DropWeight(T.Linear(16, 4), 0.3),
         lambda: T.Sequential(T.Dropout1d(0.5), T.AlphaDropout(0.2)),
@@ -180,11 +200,16 @@ def numpys(x):
     return x * float(numpy.random.rand())
 
 
-@pytest.mark.parametrize("pack", [lambda y: y, Record, lambda y: Output(hidden=y), lambda y: {"a": [None, y]}])
+@pytest.mark.parametrize(
+    "pack", [lambda y: y, Record, lambda y: Output(hidden=y), lambda y: {"a": [None, y]}]
+)
 @pytest.mark.parametrize(
     ("how", "note"),
     [
-        (lambda x: x * torch.bernoulli(torch.full_like(x, 0.5)), r"torch.bernoulli at .*test_strip.py:\d+ still draws"),
+        (
+            lambda x: x * torch.bernoulli(torch.full_like(x, 0.5)),
+            r"torch.bernoulli at .*test_strip.py:\d+ still draws",
+        ),
         (lambda x: x + torch.randn_like(x), r"torch.randn_like at .*test_strip.py:\d+ still draws"),
         (lambda x: x * random.random(), r"random.random at .*test_strip.py:\d+ still draws"),
         (numpys, "Noise at .* still draws"),

@@ -14,7 +14,10 @@ def model():
     torch.manual_seed(0)
     shared = torch.nn.Dropout(0.3)
     return torch.nn.Sequential(
-        torch.nn.Linear(4, 8), shared, torch.nn.Sequential(torch.nn.Dropout2d(0.2), torch.nn.AlphaDropout(0.1, True)), shared
+        torch.nn.Linear(4, 8),
+        shared,
+        torch.nn.Sequential(torch.nn.Dropout2d(0.2), torch.nn.AlphaDropout(0.1, True)),
+        shared,
     )
 
 
@@ -36,7 +39,9 @@ def test_replace_and_undo():
 
 
 class Path(torch.nn.Module):
-    """As other libraries write it. ``coins``: of what shape; ``scaled``: by the probability of keeping."""
+    """As other libraries write it. ``coins``: of what shape; ``scaled``: by the probability of
+    keeping.
+    """
 
     def __init__(self, drop_prob, coins=(-1, 1), scaled=True, always=False):
         super().__init__()
@@ -45,7 +50,9 @@ class Path(torch.nn.Module):
     def forward(self, x):
         if not (self.training or self.always) or self.drop_prob == 0:
             return x
-        coins = torch.empty([len(x) if n < 0 else n for n in self.coins]).bernoulli_(1 - self.drop_prob)
+        coins = torch.empty([len(x) if n < 0 else n for n in self.coins]).bernoulli_(
+            1 - self.drop_prob
+        )
         return x * (coins / (1 - self.drop_prob) if self.scaled else coins)
 
 
@@ -68,7 +75,11 @@ def test_paths_of_other_libraries_become_ours():
     assert len(thinned.replace(net)) == 3
     assert torch.equal(torch.get_rng_state(), state)
     rows, batch, bare = net[:3].train()
-    assert [(m.p, m.training) for m in (rows, batch, bare)] == [(0.2, True), (0.3, True), (0.0, True)]
+    assert [(m.p, m.training) for m in (rows, batch, bare)] == [
+        (0.2, True),
+        (0.3, True),
+        (0.0, True),
+    ]
     assert not any(m.training for m in net[3:])
     bare.p = 0.5
     x = torch.ones(4000, 3)
@@ -76,7 +87,9 @@ def test_paths_of_other_libraries_become_ours():
         y = layer(x)
         assert torch.equal(y, y[:, :1].expand_as(x))
         torch.testing.assert_close(y.unique(), torch.tensor([0.0, gain]))
-        assert abs((y[:, 0] == 0).double().mean() - rate) < 5 * (rate * (1 - rate) / 4000) ** 0.5  # alpha 6e-7
+        assert (
+            abs((y[:, 0] == 0).double().mean() - rate) < 5 * (rate * (1 - rate) / 4000) ** 0.5
+        )  # alpha 6e-7
     seen = torch.stack([batch(x[:5]) for _ in range(60)])
     assert torch.equal(seen, seen[:, :1, :1].expand_as(seen))
     torch.testing.assert_close(seen.unique(), torch.tensor([0.0, 1 / 0.7]))
@@ -93,13 +106,17 @@ def test_layers_with_hooks_and_subclasses_stay():
 
 
 def test_loss_curves_agree_with_torchs():
-    """The same law: mean losses over seeds within their spread (a z test on 16 seeds each, alpha 1e-4, fixed seeds)."""
+    """The same law: mean losses over seeds within their spread (a z test on 16 seeds each, alpha
+    1e-4, fixed seeds).
+    """
     x = torch.randn(64, 10, generator=torch.Generator().manual_seed(1))
     y = x[:, :3].sum(1).sin()
 
     def final(seed, ours):
         torch.manual_seed(seed)
-        net = torch.nn.Sequential(torch.nn.Linear(10, 64), torch.nn.ReLU(), torch.nn.Dropout(0.5), torch.nn.Linear(64, 1))
+        net = torch.nn.Sequential(
+            torch.nn.Linear(10, 64), torch.nn.ReLU(), torch.nn.Dropout(0.5), torch.nn.Linear(64, 1)
+        )
         if ours:
             thinned.replace(net)
         optimizer = torch.optim.SGD(net.parameters(), 0.05)

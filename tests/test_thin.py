@@ -1,4 +1,6 @@
-"""Thinning: the cut products equal the masked dense ones in results and gradients, and the surgery leaves no trace."""
+"""Thinning: the cut products equal the masked dense ones in results and gradients, and the surgery
+leaves no trace.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def cnn():
 def first_only():
     """Dropout with nothing before it that could shrink."""
     torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.LayerNorm(9), torch.nn.Dropout(0.4), torch.nn.Linear(9, 4)).double()
+    return torch.nn.Sequential(
+        torch.nn.LayerNorm(9), torch.nn.Dropout(0.4), torch.nn.Linear(9, 4)
+    ).double()
 
 
 def tied():
@@ -49,7 +53,12 @@ def tied():
     torch.manual_seed(0)
     drop = torch.nn.Dropout(0.5)
     return torch.nn.Sequential(
-        torch.nn.Linear(9, 6), drop, torch.nn.Linear(6, 8), torch.nn.ReLU(), drop, torch.nn.Linear(8, 2)
+        torch.nn.Linear(9, 6),
+        drop,
+        torch.nn.Linear(6, 8),
+        torch.nn.ReLU(),
+        drop,
+        torch.nn.Linear(8, 2),
     ).double()
 
 
@@ -59,7 +68,11 @@ class Written(torch.nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.up, self.drop, self.down = torch.nn.Linear(8, 12), nn.Dropout(0.5), torch.nn.Linear(12, 8)
+        self.up, self.drop, self.down = (
+            torch.nn.Linear(8, 12),
+            nn.Dropout(0.5),
+            torch.nn.Linear(12, 8),
+        )
         self.norm = torch.nn.LayerNorm(8)
         self.double()
 
@@ -90,7 +103,9 @@ def unlinked(model):
 
 
 def thin_only(model, groups=1):
-    """Thin, and silence the other dropout of a transformer, which both twins would have to draw alike."""
+    """Thin, and silence the other dropout of a transformer, which both twins would have to draw
+    alike.
+    """
     edits = thinned.thin(model, groups)
     for module in model.modules():
         if type(module) is torch.nn.Dropout:
@@ -119,7 +134,9 @@ def test_cut_products_equal_masked_dense_ones(name, groups):
     torch.testing.assert_close(inputs[0].grad, inputs[1].grad, rtol=1e-12, atol=1e-12)
     fell = 0
     for (which, seen), right in zip(model.named_parameters(), dense.parameters(), strict=True):
-        torch.testing.assert_close(seen.grad, right.grad, rtol=1e-11, atol=1e-12, msg=lambda m, n=which: f"{n}: {m}")
+        torch.testing.assert_close(
+            seen.grad, right.grad, rtol=1e-11, atol=1e-12, msg=lambda m, n=which: f"{n}: {m}"
+        )
         fell += int(((right.grad == 0) & (seen.grad == 0)).sum())
     assert fell or groups > 1  # a unit that any group keeps has a gradient
 
@@ -152,11 +169,15 @@ def test_against_a_mask_written_out():
 
 
 def test_every_pattern_is_as_likely_and_the_mean_is_exact():
-    """Over all 10 patterns of 3 in 5 units the mean of what follows is the evaluation; draws are uniform over them."""
+    """Over all 10 patterns of 3 in 5 units the mean of what follows is the evaluation; draws are
+    uniform over them.
+    """
     w1, w2 = torch.randn(5, 9, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
     every = [torch.tensor(c) for c in itertools.combinations(range(5), 3)]
     mean = sum(
-        functional.thinned_linear(functional.thinned_linear(X, w1, None, None, kept).relu() * (5 / 3), w2, None, kept)
+        functional.thinned_linear(
+            functional.thinned_linear(X, w1, None, None, kept).relu() * (5 / 3), w2, None, kept
+        )
         for kept in every
     ) / len(every)
     torch.testing.assert_close(mean, (X @ w1.T).relu() @ w2.T, rtol=1e-12, atol=1e-12)
@@ -164,12 +185,16 @@ def test_every_pattern_is_as_likely_and_the_mean_is_exact():
     drawn = thinning.patterns(5, 0.4, groups=20_000)
     counts = torch.unique(drawn, dim=0, return_counts=True)[1].double()
     assert len(counts) == 10
-    assert float(((counts - 2000) ** 2 / 2000).sum()) < 27.88  # chi-square of 9 degrees of freedom, alpha = 0.001
+    assert (
+        float(((counts - 2000) ** 2 / 2000).sum()) < 27.88
+    )  # chi-square of 9 degrees of freedom, alpha = 0.001
 
 
 def test_gradcheck():
     rows, columns = torch.tensor([0, 2]), torch.tensor([[1, 3, 4], [0, 1, 2]])
-    args = [torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in ((4, 2, 3), (5, 6), (5,))]
+    args = [
+        torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in ((4, 2, 3), (5, 6), (5,))
+    ]
 
     def run(x, w, b):
         return functional.thinned_linear(x, w, b, columns, rows)
@@ -212,7 +237,9 @@ def test_rates_zero_and_one(build, x):
     y.sum().backward()
     assert not x.grad.any()
     assert not any(
-        p.grad is not None and p.grad.any() for n, p in model.named_parameters() if not n.startswith(f"{len(model) - 1}.")
+        p.grad is not None and p.grad.any()
+        for n, p in model.named_parameters()
+        if not n.startswith(f"{len(model) - 1}.")
     )
     bad = torch.full_like(x, float("inf"))
     assert model[2 if len(model) > 3 else 1](bad).eq(0).all()
@@ -220,7 +247,11 @@ def test_rates_zero_and_one(build, x):
 
 def test_undo_names_and_optimizers():
     model = mlp()
-    parameters, state, text = dict(model.named_parameters()), copy.deepcopy(model.state_dict()), repr(model)
+    parameters, state, text = (
+        dict(model.named_parameters()),
+        copy.deepcopy(model.state_dict()),
+        repr(model),
+    )
     modules = list(model.modules())
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=0.01)
     edits = thinned.thin(model)
@@ -234,7 +265,9 @@ def test_undo_names_and_optimizers():
     optimizer.step()
     fell = model[3].weight.grad == 0
     assert fell.any()
-    assert torch.all(model[3].weight[fell] != before[fell])  # decay moves what fell, as the docstring says
+    assert torch.all(
+        model[3].weight[fell] != before[fell]
+    )  # decay moves what fell, as the docstring says
     model.load_state_dict(state)
     torch.testing.assert_close(model.eval()(X), mlp().eval()(X), rtol=0, atol=0)
     edits.undo()
@@ -252,7 +285,9 @@ def test_keys_and_modes():
     first = model(X)
     order = torch.randperm(7)
     key.at(1, samples=order)
-    torch.testing.assert_close(model(X[order]), first[order])  # the pattern is the batch's, in any order
+    torch.testing.assert_close(
+        model(X[order]), first[order]
+    )  # the pattern is the batch's, in any order
     key.at(1, samples=torch.arange(4))
     torch.testing.assert_close(model(X[:4]), first[:4])
     key.at(2)
@@ -314,7 +349,9 @@ def test_autocast_copies_and_checkpointing():
         y = model(x)
     assert y.dtype is torch.bfloat16
     y.float().sum().backward()
-    assert all(p.grad.dtype is torch.float32 and p.grad.isfinite().all() for p in model.parameters())
+    assert all(
+        p.grad.dtype is torch.float32 and p.grad.isfinite().all() for p in model.parameters()
+    )
     assert (model[3].weight.grad == 0).any()
     key = thinned.key(model, seed=2)
     key.at(1)
@@ -329,7 +366,11 @@ def test_autocast_copies_and_checkpointing():
         model.zero_grad()
         key.at(1)
         given = x.clone().requires_grad_()
-        y = model(given) if reentrant is None else torch.utils.checkpoint.checkpoint(model, given, use_reentrant=reentrant)
+        y = (
+            model(given)
+            if reentrant is None
+            else torch.utils.checkpoint.checkpoint(model, given, use_reentrant=reentrant)
+        )
         y.square().sum().backward()
         grads.append([p.grad.clone() for p in model.parameters()])
     torch.testing.assert_close(grads[1], grads[0])
@@ -345,11 +386,18 @@ def test_transformer_in_evaluation_takes_its_fused_path_and_samples_on_request()
         with thinned.sampling(model):
             assert not torch.equal(model(x), model(x))
     stack = torch.nn.TransformerEncoder(encoder(), 2)
-    assert sum(isinstance(e.after, nn.Thinned) for e in thinned.thin(stack).edits if hasattr(e, "name")) == 2
+    assert (
+        sum(
+            isinstance(e.after, nn.Thinned) for e in thinned.thin(stack).edits if hasattr(e, "name")
+        )
+        == 2
+    )
 
 
 def test_schedules_points_and_what_stays():
-    model = torch.nn.Sequential(torch.nn.Linear(9, 10), nn.Dropout(Linear(0.0, 0.6, 10)), torch.nn.Linear(10, 2))
+    model = torch.nn.Sequential(
+        torch.nn.Linear(9, 10), nn.Dropout(Linear(0.0, 0.6, 10)), torch.nn.Linear(10, 2)
+    )
     thinned.thin(model)
     thinned.step(model, 10)
     assert model[1].p == pytest.approx(0.6)
@@ -357,18 +405,27 @@ def test_schedules_points_and_what_stays():
     assert int((model[2].weight.grad[0] != 0).sum()) == 4
     mixed = torch.nn.Sequential(*mlp(), torch.nn.Dropout(0.2))
     edits = thinned.thin(mixed)
-    assert edits.notes == ("8: left as it is: nothing stands behind it; its result leaves the module",)
+    assert edits.notes == (
+        "8: left as it is: nothing stands behind it; its result leaves the module",
+    )
     assert "8: left as it is" in repr(edits)
     again = thinned.thin(mixed)
     assert (len(again), again.notes) == (0, edits.notes)
     sites = thinned.find(mixed, X)
-    assert [(s.name, s.function, s.measured) for s in sites[:2]] == [("2", "Thinned", 7 / 13), ("5", "Thinned", 3 / 11)]
+    assert [(s.name, s.function, s.measured) for s in sites[:2]] == [
+        ("2", "Thinned", 7 / 13),
+        ("5", "Thinned", 3 / 11),
+    ]
 
 
 class Twice(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.one, self.drop, self.two = torch.nn.Linear(4, 4), torch.nn.Dropout(0.5), torch.nn.Linear(4, 4)
+        self.one, self.drop, self.two = (
+            torch.nn.Linear(4, 4),
+            torch.nn.Dropout(0.5),
+            torch.nn.Linear(4, 4),
+        )
 
     def forward(self, x):
         return self.two(self.drop(self.two(x)))
@@ -394,27 +451,54 @@ SEQUENTIAL = torch.nn.Sequential
 L, D = torch.nn.Linear(4, 4), torch.nn.Dropout(0.5)
 REFUSED = [
     (lambda: SEQUENTIAL(L), "has no dropout layer"),
-    (lambda: SEQUENTIAL(L, torch.nn.Dropout(0.5), torch.nn.Sigmoid(), torch.nn.Linear(4, 4)), r"1: .*Sigmoid.* is not 0 at 0"),
+    (
+        lambda: SEQUENTIAL(L, torch.nn.Dropout(0.5), torch.nn.Sigmoid(), torch.nn.Linear(4, 4)),
+        r"1: .*Sigmoid.* is not 0 at 0",
+    ),
     (
         lambda: SEQUENTIAL(L, torch.nn.Dropout(0.5), torch.nn.LayerNorm(4), torch.nn.Linear(4, 4)),
         "LayerNorm.* stands behind it",
     ),
-    (lambda: SEQUENTIAL(L, torch.nn.Dropout(0.5), torch.nn.Softmax(-1), torch.nn.Linear(4, 4)), "Softmax.* stands behind it"),
-    (lambda: SEQUENTIAL(L, torch.nn.Dropout(0.5)), "its result leaves the module"),
-    (lambda: SEQUENTIAL(L, torch.nn.Dropout(0.5), L), "2 is called in several places|0 is called in several places"),
-    (lambda: SEQUENTIAL(L, nn.Dropout("gaussian", p=0.5), torch.nn.Linear(4, 4)), "no dropout of single units"),
-    (lambda: SEQUENTIAL(L, torch.nn.AlphaDropout(0.5), torch.nn.Linear(4, 4)), "AlphaDropout is no dropout that thinning"),
-    (lambda: SEQUENTIAL(L, nn.Dropout(presets.dropout(0.5, "classic")), torch.nn.Linear(4, 4)), "rescale"),
     (
-        lambda: SEQUENTIAL(torch.nn.Conv2d(3, 4, 3), torch.nn.Dropout(0.5), torch.nn.Conv2d(4, 4, 3)),
+        lambda: SEQUENTIAL(L, torch.nn.Dropout(0.5), torch.nn.Softmax(-1), torch.nn.Linear(4, 4)),
+        "Softmax.* stands behind it",
+    ),
+    (lambda: SEQUENTIAL(L, torch.nn.Dropout(0.5)), "its result leaves the module"),
+    (
+        lambda: SEQUENTIAL(L, torch.nn.Dropout(0.5), L),
+        "2 is called in several places|0 is called in several places",
+    ),
+    (
+        lambda: SEQUENTIAL(L, nn.Dropout("gaussian", p=0.5), torch.nn.Linear(4, 4)),
+        "no dropout of single units",
+    ),
+    (
+        lambda: SEQUENTIAL(L, torch.nn.AlphaDropout(0.5), torch.nn.Linear(4, 4)),
+        "AlphaDropout is no dropout that thinning",
+    ),
+    (
+        lambda: SEQUENTIAL(L, nn.Dropout(presets.dropout(0.5, "classic")), torch.nn.Linear(4, 4)),
+        "rescale",
+    ),
+    (
+        lambda: SEQUENTIAL(
+            torch.nn.Conv2d(3, 4, 3), torch.nn.Dropout(0.5), torch.nn.Conv2d(4, 4, 3)
+        ),
         "channels fall by Dropout2d",
     ),
     (
-        lambda: SEQUENTIAL(torch.nn.Conv2d(3, 4, 3), torch.nn.Dropout2d(0.5), torch.nn.Conv2d(4, 4, 3, groups=2)),
+        lambda: SEQUENTIAL(
+            torch.nn.Conv2d(3, 4, 3), torch.nn.Dropout2d(0.5), torch.nn.Conv2d(4, 4, 3, groups=2)
+        ),
         "Conv2d.* stands behind",
     ),
     (
-        lambda: SEQUENTIAL(torch.nn.BatchNorm2d(3), torch.nn.Dropout2d(), torch.nn.Flatten(), torch.nn.Linear(12, 4)),
+        lambda: SEQUENTIAL(
+            torch.nn.BatchNorm2d(3),
+            torch.nn.Dropout2d(),
+            torch.nn.Flatten(),
+            torch.nn.Linear(12, 4),
+        ),
         "is not seen",
     ),
     (Twice, "two is called in several places"),
@@ -450,6 +534,8 @@ def test_refusals_of_numbers_and_of_models_changed_since():
         model(X)
     model = mlp()
     thinned.thin(model)
-    model[0] = torch.nn.Linear(9, 13).double()  # nothing before it shrinks any more, and what is behind still may
+    model[0] = torch.nn.Linear(
+        9, 13
+    ).double()  # nothing before it shrinks any more, and what is behind still may
     model(X).sum().backward()
     assert (model[3].weight.grad == 0).any()

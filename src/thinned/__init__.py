@@ -1,6 +1,7 @@
 """Every dropout in one algebra, the same mask everywhere, chosen by measuring.
 
-Importing this imports neither torch nor anything else that is heavy: names are resolved when first used.
+Importing this imports neither torch nor anything else that is heavy: names are resolved when first
+used.
 """
 
 from __future__ import annotations
@@ -18,7 +19,20 @@ if TYPE_CHECKING:
     from .nn import ModelKey, Tape, frozen, key, key_of, off, recording, replaying, sampling, step
     from .presets import CATALOG
     from .studies import study
-    from .surgery import At, Policy, Rule, apply, expose, find, insert, replace, rescale, set_rate, strip, thin
+    from .surgery import (
+        At,
+        Policy,
+        Rule,
+        apply,
+        expose,
+        find,
+        insert,
+        replace,
+        rescale,
+        set_rate,
+        strip,
+        thin,
+    )
 
 __version__ = "0.1.0"
 

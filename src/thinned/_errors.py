@@ -13,8 +13,11 @@ class InputError(ValueError):
     """The caller's input breaks a stated rule; the message says which, and the remedy."""
 
 
-def probability(value: object, what: str = "dropout probability", *, below_one: bool = False) -> float:
-    """Return ``value`` as a float in [0, 1] (in [0, 1) with ``below_one``), or raise :class:`InputError`.
+def probability(
+    value: object, what: str = "dropout probability", *, below_one: bool = False
+) -> float:
+    """Return ``value`` as a float in [0, 1] (in [0, 1) with ``below_one``), or raise
+    :class:`InputError`.
 
     The text begins as PyTorch's does, so code that matches on it keeps working.
     """
@@ -53,7 +56,9 @@ def unknown(what: str, name: object, known: Iterable[str]) -> InputError:
 
 
 def whole(value: Any, what: str, least: int, most: int | None = None) -> int:
-    """``value`` as an int, or :class:`thinned.InputError` where it is not a whole number from ``least`` to ``most``."""
+    """``value`` as an int, or :class:`thinned.InputError` where it is not a whole number from
+    ``least`` to ``most``.
+    """
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise InputError(f"{what} has to be a whole number, but got {value!r}")
     if value < least:

@@ -23,9 +23,18 @@ from thinned.algebra import (
 )
 
 rates = st.floats(0, 1)
-laws = st.one_of(rates.map(Bernoulli), st.floats(0, 0.999).map(Gaussian), st.floats(0, 5).map(Uniform))
-plain = st.builds(Drop, laws, st.sampled_from(["b *", "*", "b", ""]), scale=st.sampled_from([Inverted(), Classic()]))
-alphas = st.builds(Drop, rates.map(Bernoulli), fill=st.floats(-3, 3).map(Constant), scale=st.just(MomentMatch()))
+laws = st.one_of(
+    rates.map(Bernoulli), st.floats(0, 0.999).map(Gaussian), st.floats(0, 5).map(Uniform)
+)
+plain = st.builds(
+    Drop,
+    laws,
+    st.sampled_from(["b *", "*", "b", ""]),
+    scale=st.sampled_from([Inverted(), Classic()]),
+)
+alphas = st.builds(
+    Drop, rates.map(Bernoulli), fill=st.floats(-3, 3).map(Constant), scale=st.just(MomentMatch())
+)
 sizes = st.one_of(st.integers(1, 9), st.tuples(st.integers(1, 9), st.integers(1, 9)))
 blocks = st.builds(
     lambda p, size, per: Drop(Bernoulli(p), Block("*", size, per), "b c *", scale=Realised()),
@@ -65,7 +74,8 @@ def test_bad_rate(p):
 
 def test_percent_is_understood():
     with pytest.raises(
-        ValueError, match=r"dropout probability has to be between 0 and 1, but got 50 \(for 50 percent write 0\.5\)"
+        ValueError,
+        match=r"dropout probability has to be between 0 and 1, but got 50 \(for 50 percent write 0\.5\)",
     ):
         presets.dropout(50)
 
@@ -75,7 +85,10 @@ def test_percent_is_understood():
     [
         (lambda: Gaussian(1.0), "at least 0 and below 1, but got 1"),
         (lambda: Uniform(-1), "beta has to be at least 0"),
-        (lambda: Drop(Bernoulli(0.5), per="c"), "names the axis 'c', which the layout 'b \\*' does not have"),
+        (
+            lambda: Drop(Bernoulli(0.5), per="c"),
+            "names the axis 'c', which the layout 'b \\*' does not have",
+        ),
         (lambda: Drop(Bernoulli(0.5), of="b b"), "distinct axis names"),
         (lambda: Drop(Bernoulli(0.5), of="b 2c"), "distinct axis names"),
         (lambda: Drop(Gaussian(0.5), fill=Constant(1.0)), "a fill needs a law that drops"),
@@ -84,11 +97,23 @@ def test_percent_is_understood():
         (lambda: Block("*", 0), "block size has to be a whole number of at least 1"),
         (lambda: Block("*", 2.5), "block size"),
         (lambda: Drop.from_json({}), "a dropout needs a law"),
-        (lambda: Drop.from_json({"law": {"bernouli": {"p": 1}}}), "unknown law 'bernouli'; did you mean 'bernoulli'"),
+        (
+            lambda: Drop.from_json({"law": {"bernouli": {"p": 1}}}),
+            "unknown law 'bernouli'; did you mean 'bernoulli'",
+        ),
         (lambda: Drop.from_json({"law": {"bernoulli": {"q": 1}}}), "cannot take"),
-        (lambda: Drop.from_json({"law": {"bernoulli": {"p": 1}}, "rate": 2}), "unknown part of a dropout 'rate'"),
-        (lambda: presets.make("dropblok"), "unknown dropout method 'dropblok'; did you mean 'dropblock'"),
-        (lambda: presets.dropout(0.5, "klassic"), "unknown scaling 'klassic'; did you mean 'classic'"),
+        (
+            lambda: Drop.from_json({"law": {"bernoulli": {"p": 1}}, "rate": 2}),
+            "unknown part of a dropout 'rate'",
+        ),
+        (
+            lambda: presets.make("dropblok"),
+            "unknown dropout method 'dropblok'; did you mean 'dropblock'",
+        ),
+        (
+            lambda: presets.dropout(0.5, "klassic"),
+            "unknown scaling 'klassic'; did you mean 'classic'",
+        ),
     ],
 )
 def test_refused(build, message):
@@ -97,7 +122,11 @@ def test_refused(build, message):
 
 
 def test_defaults():
-    assert Drop(Bernoulli(0.5)) == Drop(Bernoulli(0.5), "b *", "b *", Zero(), Inverted()) == presets.dropout()
+    assert (
+        Drop(Bernoulli(0.5))
+        == Drop(Bernoulli(0.5), "b *", "b *", Zero(), Inverted())
+        == presets.dropout()
+    )
     assert presets.dropout(0.5).at(0.2) == presets.dropout(0.2)
     assert presets.uout(0.5).at(0.2) == presets.uout(0.2)
 
@@ -106,7 +135,12 @@ def test_defaults():
     ("build", "message"),
     [
         (lambda: Drop(Bernoulli(0.5), fill=Constant(3.0)), "Constant fill needs the scale Classic"),
-        (lambda: Drop(Bernoulli(0.3), per=Block("*", 3, per="b c"), of="b c *", scale=Realised()), "seeds of its own along"),
+        (
+            lambda: Drop(
+                Bernoulli(0.3), per=Block("*", 3, per="b c"), of="b c *", scale=Realised()
+            ),
+            "seeds of its own along",
+        ),
         (lambda: moments(Drop(Bernoulli(0.5), scale=Realised())), "it depends on what else fell"),
     ],
 )

@@ -1,4 +1,6 @@
-"""Philox against Random123's published answers, and the counter's layout against the definition in plain integers."""
+"""Philox against Random123's published answers, and the counter's layout against the definition in
+plain integers.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,21 @@ from thinned.engines.torch import philox as torch_engine
 
 # Random123 1.14, kat_vectors, philox4x32 with 10 rounds: counter, key, output.
 KNOWN = [
-    ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
-    ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
-    ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
+    (
+        "00000000 00000000 00000000 00000000",
+        "00000000 00000000",
+        "6627e8d5 e169c58d bc57ac4c 9b00dbd8",
+    ),
+    (
+        "ffffffff ffffffff ffffffff ffffffff",
+        "ffffffff ffffffff",
+        "408f276d 41c83b0e a20bc7c6 6d5451fd",
+    ),
+    (
+        "243f6a88 85a308d3 13198a2e 03707344",
+        "a4093822 299f31d0",
+        "d16cfe09 94fdcceb 5001e420 24126ea1",
+    ),
 ]
 
 
@@ -47,10 +61,15 @@ def test_words_follow_the_definition(key, cells):
     ids = range(5) if key.samples is None else key.samples
 
     def half(block, cell, sample):
-        four = philox((block, sample & 0xFFFFFFFF, sample >> 32, key.step), derive(key.seed, key.stream, key.call))
+        four = philox(
+            (block, sample & 0xFFFFFFFF, sample >> 32, key.step),
+            derive(key.seed, key.stream, key.call),
+        )
         return four[cell % 8 // 2] >> 16 * (cell % 2) & 0xFFFF
 
-    expected = [[half(c // 8, c, i) << 16 | half(c // 8 + 2**31, c, i) for c in range(cells)] for i in ids]
+    expected = [
+        [half(c // 8, c, i) << 16 | half(c // 8 + 2**31, c, i) for c in range(cells)] for i in ids
+    ]
     assert numpy_engine.words(key, 5, cells).tolist() == expected
     assert torch_engine.words(key, 5, cells).tolist() == expected
 
@@ -69,12 +88,16 @@ def test_words_of_nothing():
 
 def test_stream_is_stable():
     # BLAKE2b-64 of b"layer1", little-endian; a change here breaks every stored experiment.
-    assert stream_of("layer1") == int.from_bytes(__import__("hashlib").blake2b(b"layer1", digest_size=8).digest(), "little")
+    assert stream_of("layer1") == int.from_bytes(
+        __import__("hashlib").blake2b(b"layer1", digest_size=8).digest(), "little"
+    )
     assert stream_of("layer1") == stream_of("layer1") != stream_of("layer2")
 
 
 def test_derived_keys_differ():
-    keys = {derive(seed, stream, call) for seed in range(8) for stream in range(8) for call in range(8)}
+    keys = {
+        derive(seed, stream, call) for seed in range(8) for stream in range(8) for call in range(8)
+    }
     assert len(keys) == 512
 
 
@@ -85,7 +108,8 @@ def test_bad_key(argument, value):
 
 
 def test_bits_are_balanced_and_uncorrelated():
-    """4 million words of neighbouring samples, cells and steps: every bit is fair, and neighbours agree half the time.
+    """4 million words of neighbouring samples, cells and steps: every bit is fair, and neighbours
+    agree half the time.
 
     Alpha 1e-6 for each of 32 + 3 z tests.
     """
@@ -95,6 +119,9 @@ def test_bits_are_balanced_and_uncorrelated():
     limit = 4.9 * 0.5 / np.sqrt(draws.size)
     assert np.abs(share - 0.5).max() < limit
     for axis in range(3):
-        left, right = np.take(draws, range(draws.shape[axis] - 1), axis), np.take(draws, range(1, draws.shape[axis]), axis)
+        left, right = (
+            np.take(draws, range(draws.shape[axis] - 1), axis),
+            np.take(draws, range(1, draws.shape[axis]), axis),
+        )
         agree = np.unpackbits((left ^ right).view(np.uint8)).mean()
         assert abs(agree - 0.5) < 4.9 * 0.5 / np.sqrt(left.size * 32)

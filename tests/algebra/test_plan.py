@@ -20,7 +20,9 @@ def test_threshold_and_scale_are_exactly_unbiased(p):
     limit = threshold(p)
     assert (limit == 0) == (p == 0)
     assert (limit == WORDS) == (p == 1)
-    nearest = 0.5 if 1 / WORDS <= p <= 1 - 1 / WORDS else 1.0  # rates beyond the first and last threshold take these
+    nearest = (
+        0.5 if 1 / WORDS <= p <= 1 - 1 / WORDS else 1.0
+    )  # rates beyond the first and last threshold take these
     assert abs(limit / WORDS - p) <= nearest / WORDS
     if 0 < p < 1:
         gain = plan(presets.dropout(p), (3, 4)).gain
@@ -51,7 +53,12 @@ def test_layout_of_wrong_rank():
 
 def test_plan_of_a_time_first_layout():
     planned = plan(Drop(Bernoulli(0.5), per="b d", of="t b d"), (7, 3, 5))
-    assert (planned.cells_shape, planned.sample_axis, planned.samples, planned.cells) == ((1, 3, 5), 1, 3, 5)
+    assert (planned.cells_shape, planned.sample_axis, planned.samples, planned.cells) == (
+        (1, 3, 5),
+        1,
+        3,
+        5,
+    )
 
 
 def test_covering_by_counting():
@@ -64,16 +71,22 @@ def test_covering_by_counting():
             assert covering(size, n) == counts
 
 
-@pytest.mark.parametrize(("shape", "block", "expected"), [((14, 14), 7, 0.093), ((7, 7), 3, 0.095), ((7, 7), 7, 0.1)])
+@pytest.mark.parametrize(
+    ("shape", "block", "expected"), [((14, 14), 7, 0.093), ((7, 7), 3, 0.095), ((7, 7), 7, 0.1)]
+)
 def test_dropblock_fractions_of_the_paper(shape, block, expected):
     """The table of realised rates for a nominal 0.1."""
     extent = (block, block)
     assert round(block_fraction(seed_rate(0.1, extent, shape), extent, shape), 3) == expected
 
 
-@pytest.mark.parametrize(("shape", "extent"), [((4,), (2,)), ((3, 2), (2, 2)), ((2, 3), (1, 2)), ((3, 3), (3, 3))])
+@pytest.mark.parametrize(
+    ("shape", "extent"), [((4,), (2,)), ((3, 2), (2, 2)), ((2, 3), (1, 2)), ((3, 3), (3, 3))]
+)
 def test_block_fraction_by_enumeration(shape, extent):
-    """Every pattern of seeds, weighted by its probability, dilated by the engine's own rule written out."""
+    """Every pattern of seeds, weighted by its probability, dilated by the engine's own rule written
+    out.
+    """
     gamma = 0.3
     seeds = [range(n - e + 1) for n, e in zip(shape, extent, strict=True)]
     places = list(itertools.product(*seeds))
@@ -87,7 +100,9 @@ def test_block_fraction_by_enumeration(shape, extent):
 
 
 def test_blocks_are_whole():
-    """Each fallen place is covered by a whole fallen block, in a map that is not square, with an even block."""
+    """Each fallen place is covered by a whole fallen block, in a map that is not square, with an
+    even block.
+    """
     drop = presets.dropblock(0.3, (4, 3))
     planned = plan(drop, (5, 2, 9, 7))
     kept = engine.kept(planned, Key(3))
@@ -124,12 +139,21 @@ def test_realised_scale_of_nothing_is_not_nan():
 
 @pytest.mark.parametrize("block", [8, (7, 8), (3, 3, 3)])
 def test_block_that_does_not_fit(block):
-    with pytest.raises(InputError, match=r"larger than the map of 7 x 7|has 3 numbers, but the map has 2 axes"):
+    with pytest.raises(
+        InputError, match=r"larger than the map of 7 x 7|has 3 numbers, but the map has 2 axes"
+    ):
         plan(presets.dropblock(0.1, block), (2, 3, 7, 7))
 
 
 @pytest.mark.parametrize(
-    "drop", [presets.dropout(0.3), presets.dropout(0.3, "classic"), presets.alpha(0.2), presets.dropconnect(0.4)], ids=str
+    "drop",
+    [
+        presets.dropout(0.3),
+        presets.dropout(0.3, "classic"),
+        presets.alpha(0.2),
+        presets.dropconnect(0.4),
+    ],
+    ids=str,
 )
 def test_moments_by_enumeration(drop):
     """Both outcomes of one coin, weighted."""
@@ -139,7 +163,9 @@ def test_moments_by_enumeration(drop):
         outcomes = [(1 - p, gain * x + shift), (p, dropped)]
         mean = sum(w * y for w, y in outcomes)
         assert math.isclose(moments(drop).mean(x), mean, abs_tol=1e-12)
-        assert math.isclose(moments(drop).var(x), sum(w * (y - mean) ** 2 for w, y in outcomes), abs_tol=1e-12)
+        assert math.isclose(
+            moments(drop).var(x), sum(w * (y - mean) ** 2 for w, y in outcomes), abs_tol=1e-12
+        )
 
 
 def test_continuous_moments():

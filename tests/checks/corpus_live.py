@@ -1,6 +1,8 @@
-"""Small models, half of them wrong in exactly one named way and half right and alike, for the live checks.
+"""Small models, half of them wrong in exactly one named way and half right and alike, for the live
+checks.
 
-The wrong ones are modelled on mistakes that were reported; ``link`` says where. The code is our own.
+The wrong ones are modelled on mistakes that were reported; ``link`` says where. The code is our
+own.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from thinned import nn as tnn
 
 @dataclass(frozen=True)
 class Case:
-    """``build`` returns the model and its inputs; ``options`` go to ``check``; ``expect`` are the codes of what is wrong."""
+    """``build`` returns the model and its inputs; ``options`` go to ``check``; ``expect`` are the
+    codes of what is wrong.
+    """
 
     name: str
     build: Callable[[], tuple[nn.Module, tuple[Any, ...]]]
@@ -57,7 +61,9 @@ def sequences(n: int = 8, time: int = 6, width: int = 16) -> torch.Tensor:
 class Calls(nn.Module):
     """Two linear layers and a function between them, which gets the model and the hidden units."""
 
-    def __init__(self, between: Callable[..., Any], p: float = 0.5, width: int = 16, **attributes: Any) -> None:
+    def __init__(
+        self, between: Callable[..., Any], p: float = 0.5, width: int = 16, **attributes: Any
+    ) -> None:
         super().__init__()
         self.first, self.last = nn.Linear(width, 32), nn.Linear(32, 4)
         self.p, self.between = p, between
@@ -192,7 +198,19 @@ def multi_head_function_always_training():
         def forward(self, x):
             x, m = x.transpose(0, 1), self.mha
             return F.multi_head_attention_forward(
-                x, x, x, 16, 2, m.in_proj_weight, m.in_proj_bias, None, None, False, 0.2, m.out_proj.weight, m.out_proj.bias
+                x,
+                x,
+                x,
+                16,
+                2,
+                m.in_proj_weight,
+                m.in_proj_bias,
+                None,
+                None,
+                False,
+                0.2,
+                m.out_proj.weight,
+                m.out_proj.bias,
             )[0]
 
     return Heads(), (sequences(),)
@@ -290,13 +308,17 @@ def blocks(valid: bool) -> Callable[..., Any]:
 @case("L20", link="huggingface/pytorch-image-models/issues/1046")
 def blocks_seeded_beyond_the_border():
     layer = DropLayer(blocks(False), drop_prob=0.1, block=7)
-    return nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), layer, nn.Flatten(), nn.Linear(8 * 144, 4)), (images(),)
+    return nn.Sequential(
+        nn.Conv2d(4, 8, 3, padding=1), layer, nn.Flatten(), nn.Linear(8 * 144, 4)
+    ), (images(),)
 
 
 @case()
 def blocks_of_ours():
     layer = tnn.DropBlock2d(0.1, 5)
-    return nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), layer, nn.Flatten(), nn.Linear(8 * 144, 4)), (images(),)
+    return nn.Sequential(
+        nn.Conv2d(4, 8, 3, padding=1), layer, nn.Flatten(), nn.Linear(8 * 144, 4)
+    ), (images(),)
 
 
 @case("L20", link="huggingface/pytorch-image-models/issues/1046")
@@ -309,46 +331,68 @@ def threshold_of_a_normal_as_if_uniform():
 
 @case()
 def threshold_of_a_uniform():
-    return mlp(DropLayer(lambda m, x: x * (torch.rand_like(x) > m.p) / (1 - m.p) if m.training else x, p=0.1)), (rows(),)
+    return mlp(
+        DropLayer(
+            lambda m, x: x * (torch.rand_like(x) > m.p) / (1 - m.p) if m.training else x, p=0.1
+        )
+    ), (rows(),)
 
 
 @case()
 def channels_of_torch():
-    return nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Dropout2d(0.2), nn.Flatten(), nn.Linear(800, 4)), (images(),)
+    return nn.Sequential(
+        nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Dropout2d(0.2), nn.Flatten(), nn.Linear(800, 4)
+    ), (images(),)
 
 
 @case("L5", link="https://arxiv.org/abs/1801.05134")
 def dropout_directly_before_norm():
-    return nn.Sequential(nn.Linear(16, 32), nn.Dropout(0.5), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 4)), (rows(64),)
+    return nn.Sequential(
+        nn.Linear(16, 32), nn.Dropout(0.5), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 4)
+    ), (rows(64),)
 
 
 @case()
 def dropout_after_the_last_norm():
-    return nn.Sequential(nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 4)), (rows(64),)
+    return nn.Sequential(
+        nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 4)
+    ), (rows(64),)
 
 
 @case("L5", link="https://arxiv.org/abs/1801.05134")
 def dropout_convolution_norm():
     net = nn.Sequential(
-        nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Dropout2d(0.5), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(512, 4)
+        nn.Conv2d(4, 8, 3),
+        nn.ReLU(),
+        nn.Dropout2d(0.5),
+        nn.Conv2d(8, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.Flatten(),
+        nn.Linear(512, 4),
     )
     return net, (images(32),)
 
 
 @case()
 def dropout_before_layer_norm():
-    return nn.Sequential(nn.Linear(16, 32), nn.Dropout(0.5), nn.LayerNorm(32), nn.ReLU(), nn.Linear(32, 4)), (rows(),)
+    return nn.Sequential(
+        nn.Linear(16, 32), nn.Dropout(0.5), nn.LayerNorm(32), nn.ReLU(), nn.Linear(32, 4)
+    ), (rows(),)
 
 
 @case("L6", link="lightning-uq-box/lightning-uq-box/pull/173", purpose="monte carlo")
 def everything_in_training_to_sample():
-    model = nn.Sequential(nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 4))
+    model = nn.Sequential(
+        nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 4)
+    )
     return model.train(), (rows(64),)
 
 
 @case(purpose="monte carlo")
 def dropout_alone_in_training_to_sample():
-    model = nn.Sequential(nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 4)).eval()
+    model = nn.Sequential(
+        nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 4)
+    ).eval()
     model[3].train()
     return model, (rows(64),)
 
@@ -358,11 +402,17 @@ def norm_that_always_trains():
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
-            self.first, self.norm, self.last = nn.Linear(16, 32), nn.BatchNorm1d(32), nn.Linear(32, 4)
+            self.first, self.norm, self.last = (
+                nn.Linear(16, 32),
+                nn.BatchNorm1d(32),
+                nn.Linear(32, 4),
+            )
 
         def forward(self, x):
             n = self.norm
-            h = F.batch_norm(self.first(x), n.running_mean, n.running_var, n.weight, n.bias, training=True)
+            h = F.batch_norm(
+                self.first(x), n.running_mean, n.running_var, n.weight, n.bias, training=True
+            )
             return self.last(F.dropout(F.relu(h), 0.2, self.training))
 
     return Net(), (rows(64),)
@@ -370,7 +420,14 @@ def norm_that_always_trains():
 
 @case()
 def norm_that_follows_the_mode():
-    net = nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2), nn.Linear(800, 4))
+    net = nn.Sequential(
+        nn.Conv2d(4, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(800, 4),
+    )
     return net, (images(16),)
 
 
@@ -381,7 +438,9 @@ class Segments(nn.Module):
         self.segment = nn.Sequential(nn.Linear(32, 32), nn.Tanh(), drop, nn.Linear(32, 32))
 
     def forward(self, x):
-        return self.leave(torch.tanh(checkpoint(self.segment, torch.tanh(self.enter(x)), **self.how)))
+        return self.leave(
+            torch.tanh(checkpoint(self.segment, torch.tanh(self.enter(x)), **self.how))
+        )
 
 
 @case("L8", link="allenai/OLMo-core/pull/828")
@@ -420,19 +479,25 @@ def checkpoint_of_attention_without_the_generator():
             self.attend = Attention(lambda m: 0.2 if m.training else 0.0)
 
         def forward(self, x):
-            return checkpoint(self.attend, self.enter(x), use_reentrant=False, preserve_rng_state=False)
+            return checkpoint(
+                self.attend, self.enter(x), use_reentrant=False, preserve_rng_state=False
+            )
 
     return Net(), (sequences(),)
 
 
 @case("L10", link="pytorch/pytorch/issues/69801")
 def channel_dropout_on_a_sequence():
-    return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Dropout2d(0.2), nn.Linear(32, 4)), (sequences(),)
+    return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Dropout2d(0.2), nn.Linear(32, 4)), (
+        sequences(),
+    )
 
 
 @case()
 def locked_dropout_on_a_sequence():
-    return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), tnn.Dropout("locked", p=0.2), nn.Linear(32, 4)), (sequences(),)
+    return nn.Sequential(
+        nn.Linear(16, 32), nn.ReLU(), tnn.Dropout("locked", p=0.2), nn.Linear(32, 4)
+    ), (sequences(),)
 
 
 @case("L10", link="pytorch/pytorch/issues/77081")
@@ -465,7 +530,10 @@ def channel_function_on_transposed_maps():
 class Recurrent(nn.Module):
     def __init__(self, layers: int, dropout: float, kind: type = nn.LSTM) -> None:
         super().__init__()
-        self.rnn, self.last = kind(16, 12, layers, dropout=dropout, batch_first=True), nn.Linear(12, 4)
+        self.rnn, self.last = (
+            kind(16, 12, layers, dropout=dropout, batch_first=True),
+            nn.Linear(12, 4),
+        )
 
     def forward(self, x):
         return self.last(self.rnn(x)[0][:, -1])
@@ -525,7 +593,9 @@ def dropped_weights_used_once():
 
 @case()
 def dropped_weights_of_ours():
-    return nn.Sequential(tnn.DropWeight(nn.Linear(16, 32), p=0.3), nn.ReLU(), nn.Linear(32, 4)), (rows(),)
+    return nn.Sequential(tnn.DropWeight(nn.Linear(16, 32), p=0.3), nn.ReLU(), nn.Linear(32, 4)), (
+        rows(),
+    )
 
 
 @case()
@@ -533,7 +603,10 @@ def averaged_weights_moved_in_forward():
     class Teacher(nn.Module):
         def __init__(self):
             super().__init__()
-            self.student, self.teacher = mlp(nn.Dropout(0.1)), mlp(nn.Dropout(0.1)).requires_grad_(False)
+            self.student, self.teacher = (
+                mlp(nn.Dropout(0.1)),
+                mlp(nn.Dropout(0.1)).requires_grad_(False),
+            )
 
         def forward(self, x):
             with torch.no_grad():
@@ -585,10 +658,16 @@ def rectifier_behind_dropout_in_a_regression():
 
 @case(purpose="regression")
 def linear_behind_dropout_in_a_regression():
-    return nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 1)), (rows(256),)
+    return nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 1)), (
+        rows(256),
+    )
 
 
-@case("L29", link="https://github.com/dsgoficial/pytorch_segmentation_models_trainer/pull/199", purpose="monte carlo")
+@case(
+    "L29",
+    link="https://github.com/dsgoficial/pytorch_segmentation_models_trainer/pull/199",
+    purpose="monte carlo",
+)
 def nothing_to_draw():
     return mlp(nn.Dropout(0.0)), (rows(),)
 
@@ -609,7 +688,9 @@ def evaluation_scaled_once_more():
 
 @case("L17", link="https://cs231n.github.io/neural-networks-2/")
 def layer_scaled_twice():
-    return mlp(DropLayer(lambda m, x: F.dropout(x, m.p) if m.training else x * (1 - m.p), p=0.3)), (rows(),)
+    return mlp(DropLayer(lambda m, x: F.dropout(x, m.p) if m.training else x * (1 - m.p), p=0.3)), (
+        rows(),
+    )
 
 
 @case()
@@ -705,7 +786,10 @@ def frozen_part_left_in_evaluation():
     return model, (rows(),)
 
 
-@case("L21", link="https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.alpha_dropout.html")
+@case(
+    "L21",
+    link="https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.alpha_dropout.html",
+)
 def alpha_dropout_without_training():
     class Net(nn.Module):
         def __init__(self):
@@ -750,7 +834,11 @@ def low_rank_branch_that_starts_at_zero():
     class LowRank(nn.Module):
         def __init__(self):
             super().__init__()
-            self.base, self.down, self.up = nn.Linear(16, 8), nn.Linear(16, 4, bias=False), nn.Linear(4, 8, bias=False)
+            self.base, self.down, self.up = (
+                nn.Linear(16, 8),
+                nn.Linear(16, 4, bias=False),
+                nn.Linear(4, 8, bias=False),
+            )
             self.drop = nn.Dropout(0.2)
             nn.init.zeros_(self.up.weight)
 
@@ -767,7 +855,9 @@ def plain_dropout_on_selu():
 
 @case()
 def alpha_dropout_on_selu():
-    return nn.Sequential(nn.Linear(16, 32), nn.SELU(), nn.AlphaDropout(0.1), nn.Linear(32, 4)), (rows(),)
+    return nn.Sequential(nn.Linear(16, 32), nn.SELU(), nn.AlphaDropout(0.1), nn.Linear(32, 4)), (
+        rows(),
+    )
 
 
 @case("L22", link="https://arxiv.org/abs/1706.02515")
@@ -777,7 +867,9 @@ def alpha_dropout_on_relu():
 
 @case()
 def alpha_dropout_of_ours_on_selu():
-    return nn.Sequential(nn.Linear(16, 32), nn.SELU(), tnn.AlphaDropout(0.1), nn.Linear(32, 4)), (rows(),)
+    return nn.Sequential(nn.Linear(16, 32), nn.SELU(), tnn.AlphaDropout(0.1), nn.Linear(32, 4)), (
+        rows(),
+    )
 
 
 class Skipping(nn.Module):
@@ -943,7 +1035,11 @@ def residual_network_with_stochastic_depth():
         def __init__(self):
             super().__init__()
             self.one, self.two = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
-            self.n1, self.n2, self.path = nn.BatchNorm2d(8), nn.BatchNorm2d(8), tnn.Dropout("drop-path", p=0.05)
+            self.n1, self.n2, self.path = (
+                nn.BatchNorm2d(8),
+                nn.BatchNorm2d(8),
+                tnn.Dropout("drop-path", p=0.05),
+            )
 
         def forward(self, x):
             return F.relu(x + self.path(self.n2(self.two(F.relu(self.n1(self.one(x)))))))
@@ -979,8 +1075,15 @@ def locked_and_plain():
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
-            self.words, self.rnn = nn.Embedding(50, 16), nn.LSTM(16, 12, 2, dropout=0.2, batch_first=True)
-            self.lock, self.drop, self.last = tnn.Dropout("locked", p=0.2), nn.Dropout(0.3), nn.Linear(12, 5)
+            self.words, self.rnn = (
+                nn.Embedding(50, 16),
+                nn.LSTM(16, 12, 2, dropout=0.2, batch_first=True),
+            )
+            self.lock, self.drop, self.last = (
+                tnn.Dropout("locked", p=0.2),
+                nn.Dropout(0.3),
+                nn.Linear(12, 5),
+            )
 
         def forward(self, ids):
             return self.last(self.drop(self.rnn(self.lock(self.words(ids)))[0]))
@@ -1008,11 +1111,17 @@ def zoneout_by_hand():
 
 @case()
 def inplace_layers():
-    return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 32), nn.Dropout(0.3, inplace=True), nn.Linear(32, 4)), (
-        rows(),
-    )
+    return nn.Sequential(
+        nn.Linear(16, 32),
+        nn.ReLU(),
+        nn.Linear(32, 32),
+        nn.Dropout(0.3, inplace=True),
+        nn.Linear(32, 4),
+    ), (rows(),)
 
 
 @case()
 def layers_whose_backward_raises():
-    return nn.Sequential(nn.Linear(16, 32), nn.ReLU(inplace=True), nn.Dropout(0.3, inplace=True), nn.Linear(32, 4)), (rows(),)
+    return nn.Sequential(
+        nn.Linear(16, 32), nn.ReLU(inplace=True), nn.Dropout(0.3, inplace=True), nn.Linear(32, 4)
+    ), (rows(),)

@@ -1,4 +1,6 @@
-"""One rank of the test of masks on ranks: ``python live_ranks.py RANK RANKS STORE OUT``. Writes what this rank was told."""
+"""One rank of the test of masks on ranks: ``python live_ranks.py RANK RANKS STORE OUT``. Writes
+what this rank was told.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from thinned.checks.live import same_masks_on_ranks
 
 def plain() -> torch.nn.Module:
     torch.manual_seed(0)  # the parameters of all ranks are equal
-    return torch.nn.Sequential(torch.nn.Linear(12, 64), torch.nn.ReLU(), torch.nn.Dropout(0.5), torch.nn.Linear(64, 4))
+    return torch.nn.Sequential(
+        torch.nn.Linear(12, 64), torch.nn.ReLU(), torch.nn.Dropout(0.5), torch.nn.Linear(64, 4)
+    )
 
 
 class Noisy(torch.nn.Module):
@@ -45,8 +49,12 @@ def main(rank: int, ranks: int, store: str, out: str) -> None:
         before = {n: t.clone() for n, t in model.state_dict().items()}
         at = torch.get_rng_state()
         found = same_masks_on_ranks(model, x)
-        same = all(torch.equal(before[n], t) for n, t in model.state_dict().items()) and torch.equal(at, torch.get_rng_state())
-        told[name] = [[f.code, f.site, f.message] for f in found] + ([] if same else [["moved", "", ""]])
+        same = all(
+            torch.equal(before[n], t) for n, t in model.state_dict().items()
+        ) and torch.equal(at, torch.get_rng_state())
+        told[name] = [[f.code, f.site, f.message] for f in found] + (
+            [] if same else [["moved", "", ""]]
+        )
 
     ask("one seed on all ranks", plain())
     model = plain()

@@ -1,4 +1,6 @@
-"""The corpus of wrong and right programs: what each is, and what it says of itself in its first lines."""
+"""The corpus of wrong and right programs: what each is, and what it says of itself in its first
+lines.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ FOLDER = Path(__file__).parent / "corpus" / "static"
 
 @dataclass(frozen=True)
 class Program:
-    """``expected``: the rules that it breaks; none in a right one. ``source``: where its like was met."""
+    """``expected``: the rules that it breaks; none in a right one. ``source``: where its like was
+    met.
+    """
 
     path: Path
     text: str

@@ -1,4 +1,6 @@
-"""``thinned check`` as a user meets it: exit status, formats, --fix and --diff, the table of rules, the pre-commit hook."""
+"""``thinned check`` as a user meets it: exit status, formats, --fix and --diff, the table of rules,
+the pre-commit hook.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,13 @@ def test_something_found_is_one(folder):
 
 @pytest.mark.parametrize(
     ("program", "severity", "status"),
-    [(NOTE, "note", 1), (NOTE, "warning", 0), (NOTE, "error", 0), (WRONG, "error", 1), (WRONG, "note", 1)],
+    [
+        (NOTE, "note", 1),
+        (NOTE, "warning", 0),
+        (NOTE, "error", 0),
+        (WRONG, "error", 1),
+        (WRONG, "note", 1),
+    ],
 )
 def test_severity_decides_the_status(folder, program, severity, status):
     Path("net.py").write_text(program)
@@ -156,9 +164,12 @@ def test_diff_writes_nothing_and_can_be_applied(folder):
 # Formats
 
 FOUND = Findings(
-    (one for p in programs() for one in check_source(p.text, f"a b/{p.name}")), [("x.py", "is not Python: 50% {line}")]
+    (one for p in programs() for one in check_source(p.text, f"a b/{p.name}")),
+    [("x.py", "is not Python: 50% {line}")],
 )
-LIVE = Findings([Finding("L12", "net.0 changes its weight", site="net.0", evidence=(("moved", 0.25),))])
+LIVE = Findings(
+    [Finding("L12", "net.0 changes its weight", site="net.0", evidence=(("moved", 0.25),))]
+)
 
 
 def test_json():
@@ -167,7 +178,12 @@ def test_json():
     assert made["unchecked"] == [{"what": "x.py", "why": "is not Python: 50% {line}"}]
     assert len(made["findings"]) == len(FOUND)
     for row, one in zip(made["findings"], FOUND, strict=True):
-        assert (row["code"], row["file"], row["line"], row["column"]) == (one.code, one.file, one.line, one.column + 1)
+        assert (row["code"], row["file"], row["line"], row["column"]) == (
+            one.code,
+            one.file,
+            one.line,
+            one.column + 1,
+        )
         assert (row["cell"] is not None) == row["file"].endswith(".ipynb")
         assert row["url"].startswith("https://")
         assert row["severity"] in ("error", "warning", "note")
@@ -175,7 +191,8 @@ def test_json():
     assert json.loads(as_json(LIVE))["findings"][0]["line"] is None
 
 
-# SARIF 2.1.0: object -> (properties that it must have, others that it may have), of those that are used here.
+# SARIF 2.1.0: object -> (properties that it must have, others that it may have), of those that are
+# used here.
 SCHEMA = {
     "log": ({"version", "runs"}, {"$schema"}),
     "run": ({"tool"}, {"results", "invocations", "columnKind"}),
@@ -211,7 +228,8 @@ def test_sarif(found):
         assert rule["name"].isalnum()
     (invocation,) = run_["invocations"]
     assert [
-        held("notification", n)["message"]["text"] for n in held("invocation", invocation)["toolExecutionNotifications"]
+        held("notification", n)["message"]["text"]
+        for n in held("invocation", invocation)["toolExecutionNotifications"]
     ] == [f"not checked: {what}: {why}" for what, why in found.unchecked]
     assert len(run_["results"]) == len(found)
     for result, one in zip(run_["results"], found, strict=True):
@@ -233,10 +251,16 @@ def test_sarif(found):
 
 def test_sarif_fingerprints_are_one_each_and_outlive_edits_above():
     def prints(found):
-        return [r["partialFingerprints"]["thinned/v1"] for r in json.loads(sarif(found))["runs"][0]["results"]]
+        return [
+            r["partialFingerprints"]["thinned/v1"]
+            for r in json.loads(sarif(found))["runs"][0]["results"]
+        ]
 
     twice = WRONG + "\n" + WRONG.partition("\n\n\n")[2].replace("Net", "Other")
-    first, below = prints(check_source(twice, "a.py")), prints(check_source("# new\n\n" + twice, "a.py"))
+    first, below = (
+        prints(check_source(twice, "a.py")),
+        prints(check_source("# new\n\n" + twice, "a.py")),
+    )
     assert len(set(first)) == 2
     assert first == below
     assert prints(check_source(WRONG, "b.py")) != prints(check_source(WRONG, "a.py"))
@@ -282,7 +306,9 @@ def test_text_points_at_the_place():
         assert line == one.source.strip()
         assert one.source[one.column :].startswith(line[caret.index("^") :])
     assert "\x1b[31merror L" in text(FOUND, colour=True)
-    assert text(LIVE).startswith("net.0: error L12 weights-lost: net.0 changes its weight\n    measured: moved 0.25\n")
+    assert text(LIVE).startswith(
+        "net.0: error L12 weights-lost: net.0 changes its weight\n    measured: moved 0.25\n"
+    )
 
 
 # Rules, documents, the hook
@@ -304,7 +330,9 @@ def test_the_document_has_the_table_of_rules(folder):
     table = run("--list", "--markdown")[1].strip()
     assert table.count("\n") == len(RULES) + 1
     document = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
-    assert table in document, "put the output of `thinned check --list --markdown` into docs/checks.md"
+    assert table in document, (
+        "put the output of `thinned check --list --markdown` into docs/checks.md"
+    )
     for code in thinned.checks.LEFT_OUT:
         assert f"| {code} |" in document
     Path("net.py").write_text(WRONG)
@@ -319,7 +347,16 @@ def test_the_hook_runs_with_what_it_installs(folder):
     assert "entry: thinned check\n" in hook
     assert set(re.findall(r'"(\w+)>=', hook)) == {"typer", "rich"}
     Path("net.py").write_text(WRONG)
-    hidden = ["torch", "sklearn", "pandas", "pyarrow", "scipy", "matplotlib", "jinja2", "markupsafe"]
+    hidden = [
+        "torch",
+        "sklearn",
+        "pandas",
+        "pyarrow",
+        "scipy",
+        "matplotlib",
+        "jinja2",
+        "markupsafe",
+    ]
     code = f"import sys; sys.modules.update(dict.fromkeys({hidden})); sys.argv = ['thinned', 'check', 'net.py']; "
     code += "from thinned.cli import main; main()"
     done = subprocess.run(

@@ -1,4 +1,6 @@
-"""The pages on checks and on watching say what the code does. ``python tests/checks/test_docs.py`` writes their tables anew."""
+"""The pages on checks and on watching say what the code does. ``python tests/checks/test_docs.py``
+writes their tables anew.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,11 @@ def thresholds() -> str:
     """Every threshold of a verdict beside its reason, as the source has them."""
     rows = re.findall(r"^([A-Z_]+) = (.+?)  # (.+)$", inspect.getsource(judging), re.M)
     return "\n".join(
-        ["| threshold | value | what it is of, and why |", "|---|---|---|", *(f"| {n} | {v} | {r} |" for n, v, r in rows)]
+        [
+            "| threshold | value | what it is of, and why |",
+            "|---|---|---|",
+            *(f"| {n} | {v} | {r} |" for n, v, r in rows),
+        ]
     )
 
 

@@ -12,7 +12,9 @@ import torch
 
 import thinned
 
-_spec = importlib.util.spec_from_file_location("corpus_live", Path(__file__).with_name("corpus_live.py"))
+_spec = importlib.util.spec_from_file_location(
+    "corpus_live", Path(__file__).with_name("corpus_live.py")
+)
 corpus = importlib.util.module_from_spec(_spec)
 sys.modules["corpus_live"] = corpus
 _spec.loader.exec_module(corpus)

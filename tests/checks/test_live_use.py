@@ -34,7 +34,9 @@ def _one_thread():
 
 @pytest.fixture
 def group(tmp_path):
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
+    )
     yield
     dist.destroy_process_group()
 
@@ -62,10 +64,18 @@ class Busy(nn.Module):
 
     def __init__(self, raises_at=None):
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(10, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))
+        self.net = nn.Sequential(
+            nn.Linear(10, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3)
+        )
         self.frozen = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5)).eval().requires_grad_(False)
         self.register_buffer("seen", torch.zeros((), dtype=torch.long))
-        self.loose, self.made, self.calls, self.names, self.table = torch.zeros(3), None, 0, ["a"], {"a": 1}
+        self.loose, self.made, self.calls, self.names, self.table = (
+            torch.zeros(3),
+            None,
+            0,
+            ["a"],
+            {"a": 1},
+        )
         self.noise = torch.Generator().manual_seed(5)
         self.raises_at = raises_at
 
@@ -91,11 +101,17 @@ def state(model):
         return (str(v.dtype), str(v.tolist())) if isinstance(v, torch.Tensor) else repr(v)
 
     attributes = {
-        (n, k): plain(v) for n, m in model.named_modules() for k, v in vars(m).items() if k not in ("_parameters", "_buffers")
+        (n, k): plain(v)
+        for n, m in model.named_modules()
+        for k, v in vars(m).items()
+        if k not in ("_parameters", "_buffers")
     }
     tensors = {n: plain(t) for n, t in [*model.named_parameters(), *model.named_buffers()]}
     places = {n: id(t) for n, t in [*model.named_parameters(), *model.named_buffers()]}
-    grads = {n: (id(p.grad), None if p.grad is None else plain(p.grad)) for n, p in model.named_parameters()}
+    grads = {
+        n: (id(p.grad), None if p.grad is None else plain(p.grad))
+        for n, p in model.named_parameters()
+    }
     modes = {n: m.training for n, m in model.named_modules()}
     drawn = (plain(torch.get_rng_state()), repr(random.getstate()), repr(np.random.get_state()))
     return attributes, tensors, places, grads, modes, drawn
@@ -110,19 +126,25 @@ def test_leaves_the_model_as_it_was(raises_at):
     model.net[0].register_forward_hook(lambda *_: None)
     model.net[0].weight.grad = torch.full_like(model.net[0].weight, 0.5)
     before = state(model)
-    if raises_at is None or raises_at > 22:  # the copy in double precision that raises is no error of the check
+    if (
+        raises_at is None or raises_at > 22
+    ):  # the copy in double precision that raises is no error of the check
         found = thinned.check(model, rows(), loss=F.cross_entropy, target=torch.arange(16) % 3)
         assert ("L21", "net.3") in {(f.code, f.site) for f in found}
     else:
         with pytest.raises(ZeroDivisionError, match="the model's own") as error:
             thinned.check(model, rows(), loss=F.cross_entropy, target=torch.arange(16) % 3)
-        assert any(n.startswith("thinned.check: raised in ") and "pass" in n for n in error.value.__notes__)
+        assert any(
+            n.startswith("thinned.check: raised in ") and "pass" in n for n in error.value.__notes__
+        )
     for one, other in zip(before, state(model), strict=True):
         assert one == other
 
 
 def test_leaves_keys_and_inputs():
-    model = nn.Sequential(nn.Linear(10, 16), nn.ReLU(inplace=True), thinned.nn.Dropout(0.5), nn.Linear(16, 3))
+    model = nn.Sequential(
+        nn.Linear(10, 16), nn.ReLU(inplace=True), thinned.nn.Dropout(0.5), nn.Linear(16, 3)
+    )
     key = thinned.key(model, 3)
     x = rows().requires_grad_()
     key.at(4)
@@ -137,7 +159,9 @@ def test_leaves_keys_and_inputs():
 def test_same_seed_same_findings():
     def run(seed):
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(10, 64), nn.Dropout(0.5), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 3))
+        model = nn.Sequential(
+            nn.Linear(10, 64), nn.Dropout(0.5), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 3)
+        )
         torch.manual_seed(seed)  # where the generators stand does not count
         random.seed(seed)
         return thinned.check(model, rows(64), seed=7)
@@ -150,7 +174,11 @@ def test_same_seed_same_findings():
 
 
 def test_a_shift_that_goes_on_is_one_finding():
-    parts = [m for _ in range(4) for m in (nn.Linear(32, 32), nn.Dropout(0.5), nn.BatchNorm1d(32), nn.ReLU())]
+    parts = [
+        m
+        for _ in range(4)
+        for m in (nn.Linear(32, 32), nn.Dropout(0.5), nn.BatchNorm1d(32), nn.ReLU())
+    ]
     (one,) = thinned.check(nn.Sequential(nn.Linear(10, 32), *parts), rows(64), select="L5")
     assert one.site == "3"
     evidence = dict(one.evidence)
@@ -160,7 +188,9 @@ def test_a_shift_that_goes_on_is_one_finding():
 
 
 def test_right_gradients_are_checked():
-    """Not left unchecked: models that ask for their input's gradient, kernels that round otherwise, inputs with a gradient."""
+    """Not left unchecked: models that ask for their input's gradient, kernels that round otherwise,
+    inputs with a gradient.
+    """
 
     class Asks(nn.Module):
         def __init__(self):
@@ -181,11 +211,20 @@ def test_right_gradients_are_checked():
 
 
 def test_statistics_of_few_passes_are_left_unchecked():
-    model, x = nn.Sequential(nn.Linear(10, 64), nn.Dropout(0.5), nn.BatchNorm1d(64), nn.Linear(64, 3)), rows(64)
+    model, x = (
+        nn.Sequential(nn.Linear(10, 64), nn.Dropout(0.5), nn.BatchNorm1d(64), nn.Linear(64, 3)),
+        rows(64),
+    )
     found = thinned.check(model, x, samples=8, select=["L5", "L15"], purpose="regression")
     assert found == ()
     assert dict(found.unchecked)["L5"] == "needs 16 samples, but has 8"
-    found = thinned.check(nn.Sequential(nn.Linear(10, 64), nn.Dropout(0.5)), x, samples=15, select="L15", purpose="regression")
+    found = thinned.check(
+        nn.Sequential(nn.Linear(10, 64), nn.Dropout(0.5)),
+        x,
+        samples=15,
+        select="L15",
+        purpose="regression",
+    )
     assert dict(found.unchecked)["L15"] == "needs 16 samples, but has 15"
 
 
@@ -193,18 +232,28 @@ def student_tail(t, degrees):
     """P(|T| > t) of Student's T, by quadrature."""
     x = torch.linspace(t, 4000.0, 4_000_001, dtype=torch.float64)
     log = torch.lgamma(torch.tensor((degrees + 1) / 2, dtype=torch.float64))
-    log = log - torch.lgamma(torch.tensor(degrees / 2, dtype=torch.float64)) - 0.5 * math.log(degrees * math.pi)
-    return 2 * float(torch.trapezoid((log - (degrees + 1) / 2 * torch.log1p(x * x / degrees)).exp(), x))
+    log = (
+        log
+        - torch.lgamma(torch.tensor(degrees / 2, dtype=torch.float64))
+        - 0.5 * math.log(degrees * math.pi)
+    )
+    return 2 * float(
+        torch.trapezoid((log - (degrees + 1) / 2 * torch.log1p(x * x / degrees)).exp(), x)
+    )
 
 
 def test_chances_of_false_alarms():
-    """Means over the least number of passes, for normal noise; counts by Chernoff's bound, held against enumeration."""
+    """Means over the least number of passes, for normal noise; counts by Chernoff's bound, held
+    against enumeration.
+    """
     assert abs(student_tail(2.1314, 15) - 0.05) < 1e-5
     assert student_tail(norms.ERRORS, norms.LEAST - 1) < 1e-6
     assert student_tail(outputs.ERRORS, 15) < 1e-6
     for n, rate in ((40, 0.5), (200, 0.1), (64, 0.3)):
         chance = sum(
-            math.comb(n, k) * rate**k * (1 - rate) ** (n - k) for k in range(n + 1) if record.is_off(k / n, rate, n, 1e-3)
+            math.comb(n, k) * rate**k * (1 - rate) ** (n - k)
+            for k in range(n + 1)
+            if record.is_off(k / n, rate, n, 1e-3)
         )
         assert 0 < chance <= 1e-3
 
@@ -215,10 +264,15 @@ def test_select():
     assert all_of.codes == {"L1", "L14"}
     for wanted in ("L1", "l1", "dropout-without-training", ["Dropout-Without-Training"]):
         assert thinned.check(model, x, purpose="classification", select=wanted) == all_of.of("L1")
-    both = thinned.check(model, x, purpose="classification", select=["L14", "dropout-without-training"])
+    both = thinned.check(
+        model, x, purpose="classification", select=["L14", "dropout-without-training"]
+    )
     assert both.codes == {"L1", "L14"}
     assert thinned.check(model, x, select=["L8"]) == ()
-    assert {what for what, _ in thinned.check(model, x, select=["L13", "L9"]).unchecked} == {"L13", "L9"}
+    assert {what for what, _ in thinned.check(model, x, select=["L13", "L9"]).unchecked} == {
+        "L13",
+        "L9",
+    }
 
 
 @pytest.mark.parametrize(
@@ -300,7 +354,9 @@ def test_parallel_is_read_through(group):
 
 def test_compiled_is_read_through():
     wrong, right = leaky(), nn.Sequential(nn.Linear(10, 16), nn.Dropout(0.5), nn.Linear(16, 3))
-    assert thinned.check(torch.compile(wrong, backend="eager"), rows()) == thinned.check(wrong, rows())
+    assert thinned.check(torch.compile(wrong, backend="eager"), rows()) == thinned.check(
+        wrong, rows()
+    )
     assert thinned.check(torch.compile(right, backend="eager"), rows()) == ()
     part = nn.Sequential(nn.Linear(10, 10), torch.compile(wrong, backend="eager"))
     with torch.no_grad():
@@ -345,7 +401,12 @@ class Shapes(nn.Module):
 
     def __init__(self, wrong, out):
         super().__init__()
-        self.words, self.last, self.wrong, self.out = nn.Embedding(50, 16), nn.Linear(16, 4), wrong, out
+        self.words, self.last, self.wrong, self.out = (
+            nn.Embedding(50, 16),
+            nn.Linear(16, 4),
+            wrong,
+            out,
+        )
 
     def forward(self, *, ids, mask=None):
         x = self.words(ids)
@@ -387,21 +448,31 @@ def test_printed():
     found = thinned.check(leaky(), rows())
     text, (one,) = str(found), found
     assert one.file == __file__
-    for part in ("L1 dropout-without-training", f"{one.file}:{one.line}", "at rate 0.4", "pass training=self.training"):
+    for part in (
+        "L1 dropout-without-training",
+        f"{one.file}:{one.line}",
+        "at rate 0.4",
+        "pass training=self.training",
+    ):
         assert part in text
     assert RULES["L1"].url in text
     lstm = nn.LSTM(6, 4)
     lstm.dropout = 0.5  # given to the constructor, torch warns of it
     named = str(thinned.check(nn.Sequential(nn.Linear(10, 6), lstm), rows(), select="L11"))
     assert named.startswith("1: warning L11 recurrent-dropout-of-one-layer: LSTM has one layer")
-    assert str(thinned.check(nn.Linear(10, 3), rows())).startswith("no known mistake found\nnot checked: L13: ")
+    assert str(thinned.check(nn.Linear(10, 3), rows())).startswith(
+        "no known mistake found\nnot checked: L13: "
+    )
     both = Finding("L1", "m", site="net.drop", file="a.py", line=3, remedy="do this")
     assert str(Findings([both])).startswith("a.py:3 (net.drop): error L1 ")
     assert "-> do this  (" in str(Findings([both]))
 
 
 def test_masks_on_two_ranks(tmp_path):
-    script, arguments = Path(__file__).with_name("live_ranks.py"), ["2", str(tmp_path / "store"), str(tmp_path / "told")]
+    script, arguments = (
+        Path(__file__).with_name("live_ranks.py"),
+        ["2", str(tmp_path / "store"), str(tmp_path / "told")],
+    )
     ranks(script, [[str(rank), *arguments] for rank in (0, 1)], tmp_path)
     for rank in (0, 1):
         told = json.loads((tmp_path / f"told.{rank}").read_text())

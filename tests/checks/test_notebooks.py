@@ -1,4 +1,6 @@
-"""Notebooks: magics, cells that are not Python, places, and changes that leave every other byte as it was."""
+"""Notebooks: magics, cells that are not Python, places, and changes that leave every other byte as
+it was.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,20 @@ IMPORTS = "import torch.nn as nn\nimport torch.nn.functional as F"
 
 
 def code(source):
-    return {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "source": source}
+    return {
+        "cell_type": "code",
+        "metadata": {},
+        "outputs": [],
+        "execution_count": None,
+        "source": source,
+    }
 
 
 def notebook(*sources, **given):
-    cells = [{"cell_type": "markdown", "metadata": {}, "source": "F.dropout(x)"}, *map(code, sources)]
+    cells = [
+        {"cell_type": "markdown", "metadata": {}, "source": "F.dropout(x)"},
+        *map(code, sources),
+    ]
     return json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, **given)
 
 
@@ -46,7 +57,10 @@ def test_a_list_of_lines_is_found_by_its_line_in_the_file():
      "await thing()", "for i in range(3):\n    !echo {i}", "%load_ext a\n%config b = 1"],
 )  # fmt: skip
 def test_magics_are_read_past(magic):
-    assert places(notebook(IMPORTS, f"{magic}\n{NET}")) == ([("L1", 3, 3 + f"{magic}\n".count("\n"))], [])
+    assert places(notebook(IMPORTS, f"{magic}\n{NET}")) == (
+        [("L1", 3, 3 + f"{magic}\n".count("\n"))],
+        [],
+    )
 
 
 def test_cells_of_other_languages_are_left_out():
@@ -59,13 +73,20 @@ def test_a_cell_with_a_syntax_error_is_told_and_the_rest_goes_on():
 
 
 def test_old_notebooks_of_format_three():
-    cells = [{"cell_type": "code", "language": "python", "input": text, "outputs": []} for text in (IMPORTS, NET)]
+    cells = [
+        {"cell_type": "code", "language": "python", "input": text, "outputs": []}
+        for text in (IMPORTS, NET)
+    ]
     raw = json.dumps({"worksheets": [{"cells": cells}], "nbformat": 3})
     assert places(raw) == ([("L1", 2, 3)], [])
 
 
 @pytest.mark.parametrize(
-    "raw", ['{"cells": [{"cell_type": "code"}, 3, null, {"cell_type": "code", "source": [1]}]}', '{"cells": []}']
+    "raw",
+    [
+        '{"cells": [{"cell_type": "code"}, 3, null, {"cell_type": "code", "source": [1]}]}',
+        '{"cells": []}',
+    ],
 )
 def test_odd_cells_hold_no_code(raw):
     assert places(raw) == ([], [])
@@ -78,9 +99,17 @@ def test_ignores_work_in_cells():
 
 
 @pytest.mark.parametrize(
-    "layout", [{"indent": 1}, {"indent": 4, "ensure_ascii": False}, {"separators": (",", ":")}, {"indent": "\t"}]
+    "layout",
+    [
+        {"indent": 1},
+        {"indent": 4, "ensure_ascii": False},
+        {"separators": (",", ":")},
+        {"indent": "\t"},
+    ],
 )
-@pytest.mark.parametrize("cut", [str, lambda text: text.splitlines(keepends=True)], ids=["string", "lines"])
+@pytest.mark.parametrize(
+    "cut", [str, lambda text: text.splitlines(keepends=True)], ids=["string", "lines"]
+)
 def test_a_change_leaves_all_other_bytes(layout, cut):
     said = '# größe \\ "quoted" \t 😀\n'
     raw = notebook(IMPORTS, cut(said + "%time x = 1\n" + NET + "\n\n"), **layout)

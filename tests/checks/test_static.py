@@ -1,4 +1,6 @@
-"""The static checks: every program of the corpus, what is left out on purpose, and input that cannot be read."""
+"""The static checks: every program of the corpus, what is left out on purpose, and input that
+cannot be read.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def codes(text, **given):
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.name)
 def test_program(program):
-    """A wrong program is told of by the rule that it names and no other, once; a right one is not told of."""
+    """A wrong program is told of by the rule that it names and no other, once; a right one is not
+    told of.
+    """
     found = check_source(program.text, program.name)
     assert Counter(one.code for one in found) == Counter(program.expected), str(found)
     assert not found.unchecked
@@ -75,7 +79,9 @@ def test_every_static_rule_says_what_it_looks_for():
 def test_every_rule_alone_finds_what_all_together_find():
     for program in PROGRAMS:
         for code in program.expected:
-            assert check_source(program.text, program.name, select=[RULES[code].name]).codes == {code}
+            assert check_source(program.text, program.name, select=[RULES[code].name]).codes == {
+                code
+            }
             assert not check_source(program.text, program.name, ignore=list(program.expected))
 
 
@@ -123,14 +129,19 @@ def test_ignore_on_the_line(said):
 def test_ignore_covers_its_statement_alone():
     assert (
         codes(
-            WRONG.replace("F.dropout(x, 0.5)", "F.dropout(\n            x,  # thinned: ignore[L1]\n            0.5,\n        )")
+            WRONG.replace(
+                "F.dropout(x, 0.5)",
+                "F.dropout(\n            x,  # thinned: ignore[L1]\n            0.5,\n        )",
+            )
         )
         == []
     )
     assert codes(WRONG.replace("    def", "    # thinned: ignore[L1]\n    def")) == [("L1", 8)]
     assert codes(WRONG.replace("(self, x):", "(self, x):  # thinned: ignore")) == [("L1", 7)]
     assert codes(WRONG.replace("0.5)", "0.5)  # thinned: ignore[L2]")) == [("L1", 7)]
-    assert codes(WRONG.replace("return", "'# thinned: ignore'\n        return")) == [("L1", 8)], "a text is no comment"
+    assert codes(WRONG.replace("return", "'# thinned: ignore'\n        return")) == [("L1", 8)], (
+        "a text is no comment"
+    )
 
 
 def test_ignore_in_a_whole_file():
@@ -159,7 +170,9 @@ def test_unknown_rules_are_refused(given):
 def told(path, **given):
     """({file name: why it was not read}, names of the files with findings)."""
     found, _ = checked(path, **given)
-    return {os.path.basename(what): why for what, why in found.unchecked}, [os.path.basename(one.file) for one in found]
+    return {os.path.basename(what): why for what, why in found.unchecked}, [
+        os.path.basename(one.file) for one in found
+    ]
 
 
 def test_what_cannot_be_read_is_told_and_the_rest_goes_on(tmp_path):
@@ -182,7 +195,10 @@ def test_what_cannot_be_read_is_told_and_the_rest_goes_on(tmp_path):
     assert set(why) == {p.name for p in tmp_path.iterdir()} - {"good.py"}
     assert re.search(r"is not Python: .*\(line 2\)", why["syntax.py"])
     assert "(line 2)" in why["python2.py"]
-    assert why["latin.py"] == "cannot be read: it is not UTF-8, and no coding line names another encoding"
+    assert (
+        why["latin.py"]
+        == "cannot be read: it is not UTF-8, and no coding line names another encoding"
+    )
     assert "klingon" in why["codec.py"]
     assert "not valid JSON" in why["broken.ipynb"]
     assert why["list.ipynb"] == "no notebook: it holds no object"
@@ -208,7 +224,12 @@ def test_encodings(tmp_path):
     (tmp_path / "mac.py").write_bytes(WRONG.replace("\n", "\r").encode())
     found = check_paths(tmp_path)
     assert not found.unchecked
-    assert {(os.path.basename(f.file), f.line) for f in found} == {("bom.py", 7), ("latin.py", 9), ("dos.py", 7), ("mac.py", 7)}
+    assert {(os.path.basename(f.file), f.line) for f in found} == {
+        ("bom.py", 7),
+        ("latin.py", 9),
+        ("dos.py", 7),
+        ("mac.py", 7),
+    }
     assert all(f.source == "        return F.dropout(x, 0.5)" for f in found)
 
 
@@ -230,24 +251,39 @@ def test_folders_leave_out_what_is_not_the_users(tmp_path):
     (tmp_path / "my-env" / "pyvenv.cfg").write_text("")
     (tmp_path / "src" / "test_net.py").write_text("import pytest\n" + WRONG)
     (tmp_path / "src" / "notes.txt").write_text(WRONG)
-    assert [os.path.relpath(f.file, tmp_path) for f in check_paths(tmp_path)] == [os.path.join("src", "net.py")]
+    assert [os.path.relpath(f.file, tmp_path) for f in check_paths(tmp_path)] == [
+        os.path.join("src", "net.py")
+    ]
     named = [tmp_path / ".git" / "net.py", tmp_path / "src" / "test_net.py", tmp_path / "build"]
     assert len(check_paths(named)) == 3
 
 
 def test_a_missing_path_is_told():
     found, read = checked(["nowhere.py"])
-    assert (list(found), found.unchecked, read) == ([], (("nowhere.py", "there is no such file or folder"),), 0)
+    assert (list(found), found.unchecked, read) == (
+        [],
+        (("nowhere.py", "there is no such file or folder"),),
+        0,
+    )
 
 
 def test_the_users_code_is_not_run(tmp_path):
     """Nor is torch imported: reading needs the standard library alone."""
-    (tmp_path / "net.py").write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n" + WRONG)
+    (tmp_path / "net.py").write_text(
+        f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n" + WRONG
+    )
     (tmp_path / "torch.py").write_text("raise SystemExit('imported')")
     heavy = ["torch", "numpy", "tensorflow", "keras", "jax", "pandas", "sklearn"]
     code = f"import sys\nfrom thinned.checks import check_paths\nfound = check_paths({str(tmp_path)!r})\nprint(len(found), "
     code += f"[m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     assert done.stdout == "1 []\n", done.stdout + done.stderr
     assert not (tmp_path / "ran").exists()
 
@@ -270,10 +306,14 @@ def test_fixed_program(program):
         touched = {n for f in found for c in f.changes for n in range(c.line, c.end_line + 1)}
         old, new = program.text.splitlines(), text.splitlines()
         if len(old) == len(new):
-            assert {i for i, (a, b) in enumerate(zip(old, new, strict=True), 1) if a != b} <= touched
+            assert {
+                i for i, (a, b) in enumerate(zip(old, new, strict=True), 1) if a != b
+            } <= touched
     else:
         old, new = json.loads(program.text), json.loads(text)
-        assert [c for c in old["cells"] if c["cell_type"] != "code"] == [c for c in new["cells"] if c["cell_type"] != "code"]
+        assert [c for c in old["cells"] if c["cell_type"] != "code"] == [
+            c for c in new["cells"] if c["cell_type"] != "code"
+        ]
         lines = zip(program.text.split("\n"), text.split("\n"), strict=True)
         assert sum(a != b for a, b in lines) == len(found)
 
@@ -327,4 +367,7 @@ def test_files_keep_encoding_line_ends_and_permissions(tmp_path):
     bom = tmp_path / "bom.py"
     bom.write_bytes(b"\xef\xbb\xbf" + WRONG.encode())
     fixed_paths(bom)
-    assert bom.read_bytes() == b"\xef\xbb\xbf" + WRONG.replace("0.5)", "0.5, training=self.training)").encode()
+    assert (
+        bom.read_bytes()
+        == b"\xef\xbb\xbf" + WRONG.replace("0.5)", "0.5, training=self.training)").encode()
+    )

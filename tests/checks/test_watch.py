@@ -41,7 +41,9 @@ def rows(count: int, seed: int = 1, noise: float = 0.0):
     return x, (x[:, :3] + noise * torch.randn(count, 3, generator=made)).argmax(1)
 
 
-def train(net, steps, watched=True, data=None, size=32, lr=1e-2, optimizer=torch.optim.Adam, **options):
+def train(
+    net, steps, watched=True, data=None, size=32, lr=1e-2, optimizer=torch.optim.Adam, **options
+):
     """A plain loop; the watch, or None."""
     x, y = data or rows(256)
     opt = optimizer(net.parameters(), lr)
@@ -79,10 +81,14 @@ class Odd(nn.Module):
         self.calls += 1
         x = x if self.last is None or len(self.last) != len(x) else x + 0.1 * self.last
         self.last = x.detach()
-        return self.inner(F.dropout(x, 0.2, self.training)) * (1 + 0.01 * random.random() + 0.01 * float(np.random.rand()))
+        return self.inner(F.dropout(x, 0.2, self.training)) * (
+            1 + 0.01 * random.random() + 0.01 * float(np.random.rand())
+        )
 
 
-@pytest.mark.parametrize("build", [network, Odd, lambda: network(drop=thinned.nn.Dropout)], ids=["torch", "odd", "ours"])
+@pytest.mark.parametrize(
+    "build", [network, Odd, lambda: network(drop=thinned.nn.Dropout)], ids=["torch", "odd", "ours"]
+)
 def test_a_watched_run_is_the_same_bit_by_bit(build):
     torch.manual_seed(3)
     first = build()
@@ -131,15 +137,21 @@ def test_rates_and_losses_are_those_of_the_layers():
     rates = watch.history[-1]["rates"]
     assert list(rates) == ["3", "6"]
     mean = np.mean([r["rates"]["3"]["realised"] for r in watch.history])
-    assert abs(mean - 0.3) < 5 * (0.3 * 0.7 / (30 * 32 * 16)) ** 0.5  # half of the units are 0 already; alpha 1e-6
+    assert (
+        abs(mean - 0.3) < 5 * (0.3 * 0.7 / (30 * 32 * 16)) ** 0.5
+    )  # half of the units are 0 already; alpha 1e-6
     assert "L20" not in watch.findings.codes
     x, y = rows(32, 4)
     again = thinned.watch(net, loss=F.cross_entropy)
     again.step(x, y)
     net.eval()
-    assert again.history[0]["eval"] == pytest.approx(float(F.cross_entropy(net(x), y).detach()), abs=1e-6)
+    assert again.history[0]["eval"] == pytest.approx(
+        float(F.cross_entropy(net(x), y).detach()), abs=1e-6
+    )
     net[1].train()  # dropout alone is off
-    assert again.history[0]["alone"] == pytest.approx(float(F.cross_entropy(net(x), y).detach()), abs=1e-6)
+    assert again.history[0]["alone"] == pytest.approx(
+        float(F.cross_entropy(net(x), y).detach()), abs=1e-6
+    )
 
 
 def test_gap_that_is_only_dropout():
@@ -153,7 +165,9 @@ def test_gap_that_is_only_dropout():
     measured = dict(found.evidence)
     assert measured["train"] > measured["validation"] * 1.1
     net.eval()
-    assert measured["validation"] == pytest.approx(float(F.cross_entropy(net(valid[0]), valid[1]).detach()), abs=1e-6)
+    assert measured["validation"] == pytest.approx(
+        float(F.cross_entropy(net(valid[0]), valid[1]).detach()), abs=1e-6
+    )
 
 
 def test_overfitting():
@@ -174,7 +188,13 @@ def test_overfitting():
 def test_underfitting_by_too_much_dropout():
     data, valid = rows(2048, 1), rows(512, 2)
     net = nn.Sequential(
-        nn.Linear(10, 32), nn.ReLU(), nn.Dropout(0.9), nn.Linear(32, 32), nn.ReLU(), nn.Dropout(0.9), nn.Linear(32, 3)
+        nn.Linear(10, 32),
+        nn.ReLU(),
+        nn.Dropout(0.9),
+        nn.Linear(32, 32),
+        nn.ReLU(),
+        nn.Dropout(0.9),
+        nn.Linear(32, 3),
     )
     watch = train(net, 300, data=data, size=64, every=10, lr=1e-3)
     validate(net, watch, valid)
@@ -256,8 +276,12 @@ def test_a_rate_that_is_not_met():
     record = {"what": "sample", "step": 1, "loss": None, "train": None, "eval": None, "alone": None, "quiet": [],
               "training": True, "masks": {}, "dead": {}, "shift": {}, "gradients": {}}  # fmt: skip
     site = {"kind": "dropout", "nominal": 0.1, "in_train": True, "in_eval": False}
-    wrong = [record | {"rates": {"a": site | {"realised": 0.05 + 0.002 * (i % 3)}}} for i in range(10)]
-    right = [record | {"rates": {"a": site | {"realised": 0.1 + 0.02 * (i % 3 - 1)}}} for i in range(10)]
+    wrong = [
+        record | {"rates": {"a": site | {"realised": 0.05 + 0.002 * (i % 3)}}} for i in range(10)
+    ]
+    right = [
+        record | {"rates": {"a": site | {"realised": 0.1 + 0.02 * (i % 3 - 1)}}} for i in range(10)
+    ]
     assert judge(wrong, 8)[1].codes == {"L20"}
     assert not judge(right, 8)[1]
 
@@ -288,7 +312,9 @@ def test_units_that_always_or_never_fall():
 
 
 def test_variance_shift_is_that_of_the_formula():
-    """Li et al. 2019: zero-mean input dropped right before batch normalisation has Var_eval / Var_train = 1 - p."""
+    """Li et al. 2019: zero-mean input dropped right before batch normalisation has Var_eval /
+    Var_train = 1 - p.
+    """
     net = nn.Sequential(nn.Dropout(0.4), nn.BatchNorm1d(50))
     watch = thinned.watch(net, every=1)
     for _ in range(6):
@@ -412,11 +438,15 @@ def test_sinks():
 
 
 class Odd(nn.Module):
-    """Names that loggers refuse: places in code, the model itself, two that differ in an illegal sign alone."""
+    """Names that loggers refuse: places in code, the model itself, two that differ in an illegal
+    sign alone.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.ModuleDict({"a:b": nn.Dropout(0.5), "a_b": nn.Dropout(0.25), "/ä": nn.Dropout(0.1)})
+        self.layers = nn.ModuleDict(
+            {"a:b": nn.Dropout(0.5), "a_b": nn.Dropout(0.25), "/ä": nn.Dropout(0.1)}
+        )
         self.fc = nn.Linear(10, 3)
         self.bias = nn.Parameter(torch.zeros(3))
 
@@ -428,7 +458,11 @@ class Odd(nn.Module):
 
 def mlflow_refuses(name):
     """MLflow's rule on its strictest system: signs, and a path that is written in one way alone."""
-    return not re.fullmatch(r"[/A-Za-z0-9_.\- ]+", name) or posixpath.normpath(name) != name or name.startswith(("..", "/"))
+    return (
+        not re.fullmatch(r"[/A-Za-z0-9_.\- ]+", name)
+        or posixpath.normpath(name) != name
+        or name.startswith(("..", "/"))
+    )
 
 
 def test_names_are_legal_for_every_logger():
@@ -436,11 +470,15 @@ def test_names_are_legal_for_every_logger():
     train(net, 1, log=values.append)
     assert not [name for name in values[0] if mlflow_refuses(name)]
     rates = {name: value for name, value in values[0].items() if name.startswith("watch/rate/")}
-    assert rates["watch/rate/layers.a_b"] == pytest.approx(0.25, abs=0.15)  # the legal name keeps its value
+    assert rates["watch/rate/layers.a_b"] == pytest.approx(
+        0.25, abs=0.15
+    )  # the legal name keeps its value
     assert rates["watch/rate/layers.a_b_"] == pytest.approx(0.5, abs=0.15)
     assert "watch/rate/layers.__" in rates
     assert len(rates) == 4
-    assert any(re.match(r"watch/rate/_the model_ .*dropout test_watch.py_\d+$", name) for name in rates)
+    assert any(
+        re.match(r"watch/rate/_the model_ .*dropout test_watch.py_\d+$", name) for name in rates
+    )
     assert {"watch/gradient/fc", "watch/gradient/_the model_"} <= values[0].keys()
 
 
@@ -490,9 +528,13 @@ def test_inputs_of_many_kinds():
         watch = thinned.watch(net, loss=loss)
         assert watch.step(*given, scale=0.5, **({} if loss else {"labels": y}))
         net.eval()
-        assert watch.history[0]["eval"] == pytest.approx(float(F.cross_entropy(net(x, x, scale=0.5), y).detach()))
+        assert watch.history[0]["eval"] == pytest.approx(
+            float(F.cross_entropy(net(x, x, scale=0.5), y).detach())
+        )
         net.train()
-    watch = thinned.watch(net, forward=lambda model, batch: F.cross_entropy(model(batch["x"], batch["x"]), batch["y"]))
+    watch = thinned.watch(
+        net, forward=lambda model, batch: F.cross_entropy(model(batch["x"], batch["x"]), batch["y"])
+    )
     watch.step({"x": x, "y": y})
     assert watch.history[0]["train"] > 0
 

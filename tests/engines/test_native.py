@@ -18,7 +18,9 @@ from thinned.algebra import Bernoulli, Classic, Drop, Key, plan
 from thinned.engines import numpy as numpy_engine
 from thinned.engines.torch import dispatch, native, ops, whose
 
-needs_native = pytest.mark.skipif(bool(ops.missing), reason=ops.missing or "native kernels are there")
+needs_native = pytest.mark.skipif(
+    bool(ops.missing), reason=ops.missing or "native kernels are there"
+)
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 POINTS = {
     "dropout": presets.dropout(0.3),
@@ -54,7 +56,9 @@ def formats(x):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", POINTS)
 def test_equals_the_reference(name, dtype, instructions):
-    """Values and gradients; Bernoulli to the bit, continuous laws to 1e-5 (half types to their last place)."""
+    """Values and gradients; Bernoulli to the bit, continuous laws to 1e-5 (half types to their last
+    place).
+    """
     drop = POINTS[name]
     exact = isinstance(drop.law, Bernoulli)
     for shape in shapes(name):
@@ -68,7 +72,14 @@ def test_equals_the_reference(name, dtype, instructions):
                 y = F.drop(leaf, drop, key=key, impl=impl)
                 (grad,) = torch.autograd.grad(y, leaf, torch.ones_like(y))
                 quiet = F.drop(x, drop, key=key, impl=impl)
-                results.append((y.detach(), grad, quiet, F.drop(x.clone(), drop, key=key, impl=impl, inplace=True)))
+                results.append(
+                    (
+                        y.detach(),
+                        grad,
+                        quiet,
+                        F.drop(x.clone(), drop, key=key, impl=impl, inplace=True),
+                    )
+                )
             for ours, theirs in zip(*results, strict=True):
                 if exact:
                     assert torch.equal(ours, theirs)
@@ -91,19 +102,29 @@ def test_every_instruction_set_gives_the_same_bits(instructions):
 
 def test_masks_equal_numpys(instructions):
     for p in (2.0**-16, 0.1, 0.5, 1 - 2.0**-16):
-        for shape in ((3, 1), (5, 130), (2, 4097), (1, 700_001)):  # the last has ties, whose low halves decide
+        for shape in (
+            (3, 1),
+            (5, 130),
+            (2, 4097),
+            (1, 700_001),
+        ):  # the last has ties, whose low halves decide
             key = Key(-5, stream=7, call=1, step=3, samples=torch.arange(shape[0]) + 2**33)
             planned = plan(presets.dropout(p), shape)
-            assert np.array_equal(F.mask(presets.dropout(p), shape, key).numpy(), numpy_engine.kept(planned, key))
+            assert np.array_equal(
+                F.mask(presets.dropout(p), shape, key).numpy(), numpy_engine.kept(planned, key)
+            )
             x = torch.ones(shape)
             assert np.array_equal(
-                F.drop(x, presets.dropout(p), key=key, impl="native").numpy() != 0, numpy_engine.kept(planned, key)
+                F.drop(x, presets.dropout(p), key=key, impl="native").numpy() != 0,
+                numpy_engine.kept(planned, key),
             )
 
 
 @needs_native
 def test_a_second_derivative_and_a_gradient_in_place():
-    x = torch.randn(200, 200, dtype=torch.float64, requires_grad=True)  # above the size of the small path
+    x = torch.randn(
+        200, 200, dtype=torch.float64, requires_grad=True
+    )  # above the size of the small path
     y = F.drop(x, presets.dropout(0.5), key=Key(3))
     (g,) = torch.autograd.grad(y.pow(3).sum(), x, create_graph=True)
     (h,) = torch.autograd.grad(g.sum(), x)
@@ -177,9 +198,17 @@ def test_operators_keep_their_promises():
     noise = (numbers, torch.tensor([3, 1]), who, [0, 1], 0, 0, 0, 5, 0)
     torch.library.opcheck(ops.apply, (x, *noise, False))
     plain = x.detach()
-    for op, args in ((ops.map, (plain, *noise, False)), (ops.factor, (plain, *noise)), (ops.map_add, (plain, plain, *noise))):
+    for op, args in (
+        (ops.map, (plain, *noise, False)),
+        (ops.factor, (plain, *noise)),
+        (ops.map_add, (plain, plain, *noise)),
+    ):
         torch.library.opcheck(op, args, test_utils=("test_schema", "test_faketensor"))
-    torch.library.opcheck(ops.map_into, (plain.clone(), plain, *noise, False), test_utils=("test_schema", "test_faketensor"))
+    torch.library.opcheck(
+        ops.map_into,
+        (plain.clone(), plain, *noise, False),
+        test_utils=("test_schema", "test_faketensor"),
+    )
 
 
 @needs_native
@@ -187,23 +216,51 @@ def test_operators_keep_their_promises():
 def test_readable_kernels_equal_the_native_ones(law):
     """The operators' own Python kernels, which serve devices without native ones."""
     x = torch.randn(6, 5, 9)
-    numbers = ops.numbers(1 << 30 if law == 0 else 0, 1.5, 0.25 if law == 0 else 0.0, -0.5 if law == 0 else 0.0, 0.3)
+    numbers = ops.numbers(
+        1 << 30 if law == 0 else 0, 1.5, 0.25 if law == 0 else 0.0, -0.5 if law == 0 else 0.0, 0.3
+    )
     who = torch.stack((torch.arange(5) * 3, torch.arange(5) + 8))
-    for cells, axis in (([45, 0, 1], 1), ([9, 0, 1], 1), ([0, 0, 1], 1), ([0, 0, 0], 1), ([45, 9, 1], -1)):
-        noise = (numbers, torch.tensor([3]), who if axis >= 0 else None, cells, axis, law, 13, -5, 2)
-        torch.testing.assert_close(ops.map(x, *noise, False), ops.readable(x, *noise, False), rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(ops.factor(x, *noise), ops.plain_factor(x, *noise), rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(ops.map_add(x, x, *noise), ops._map_add(x, x, *noise), rtol=1e-5, atol=1e-5)
+    for cells, axis in (
+        ([45, 0, 1], 1),
+        ([9, 0, 1], 1),
+        ([0, 0, 1], 1),
+        ([0, 0, 0], 1),
+        ([45, 9, 1], -1),
+    ):
+        noise = (
+            numbers,
+            torch.tensor([3]),
+            who if axis >= 0 else None,
+            cells,
+            axis,
+            law,
+            13,
+            -5,
+            2,
+        )
+        torch.testing.assert_close(
+            ops.map(x, *noise, False), ops.readable(x, *noise, False), rtol=1e-5, atol=1e-5
+        )
+        torch.testing.assert_close(
+            ops.factor(x, *noise), ops.plain_factor(x, *noise), rtol=1e-5, atol=1e-5
+        )
+        torch.testing.assert_close(
+            ops.map_add(x, x, *noise), ops._map_add(x, x, *noise), rtol=1e-5, atol=1e-5
+        )
 
 
 def test_the_scale_is_exactly_unbiased():
-    """E[a] = q gain + 0 = 1 exactly for what the threshold realises, from p = 2^-16 to 1 - 2^-16, in rational numbers."""
+    """E[a] = q gain + 0 = 1 exactly for what the threshold realises, from p = 2^-16 to 1 - 2^-16,
+    in rational numbers.
+    """
     from fractions import Fraction
 
     for p in [2.0**-16, 2.0**-10, 1e-3, 0.1, 1 / 3, 0.5, 0.7, 0.9, 0.999, 1 - 2.0**-16]:
         planned = plan(presets.dropout(p), (4, 4))
         q = 1 - Fraction(planned.threshold, 2**32)
-        assert abs(q * Fraction(planned.gain) - 1) < Fraction(1, 2**52)  # the rounding of one double
+        assert abs(q * Fraction(planned.gain) - 1) < Fraction(
+            1, 2**52
+        )  # the rounding of one double
         assert abs(planned.threshold / 2**32 - p) <= 2.0**-33
 
 
@@ -211,13 +268,17 @@ def test_the_scale_is_exactly_unbiased():
 def test_bad_calls_are_refused():
     x = torch.ones(3, 4)
     numbers = ops.numbers(1 << 31, 2.0, 0.0, 0.0, 0.0)
-    with pytest.raises(RuntimeError, match="samples has to name each of the 3 examples, but got 2 ids"):
+    with pytest.raises(
+        RuntimeError, match="samples has to name each of the 3 examples, but got 2 ids"
+    ):
         ops.map(x, numbers, torch.tensor([1]), torch.arange(2), [0, 1], 0, 0, 0, 0, 0, False)
     with pytest.raises(RuntimeError, match="one cell stride an axis, but got 1 for 2"):
         ops.map(x, numbers, torch.tensor([1]), None, [1], 0, 0, 0, 0, 0, False)
     with pytest.raises(RuntimeError, match="key has to be a contiguous int64"):
         ops.map(x, numbers, torch.tensor([1.0]), None, [0, 1], 0, 0, 0, 0, 0, False)
-    with pytest.raises(InputError, match=r"impl=.native. cannot run: the kernels do not take torch\.complex64"):
+    with pytest.raises(
+        InputError, match=r"impl=.native. cannot run: the kernels do not take torch\.complex64"
+    ):
         F.drop(x.to(torch.complex64), presets.dropout(), impl="native")
     with pytest.raises(InputError, match="impl='triton' does not run on cpu"):
         F.drop(x, presets.dropout(), impl="triton")
@@ -229,7 +290,11 @@ def test_environment_chooses():
     code = "import torch; from thinned.functional import explain; print(explain(torch.ones(2)))"
     for name, start in (("reference", "reference: asked for"), ("nonsense", None)):
         done = subprocess.run(
-            [sys.executable, "-c", code], env=os.environ | {"THINNED_IMPL": name}, capture_output=True, text=True, timeout=120
+            [sys.executable, "-c", code],
+            env=os.environ | {"THINNED_IMPL": name},
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         if start:
             assert done.stdout.startswith(start)
@@ -253,7 +318,10 @@ def test_keys_read_back():
         assert back.stream & (2**64 - 1) == key.stream
         assert back.call == key.call
         for ours, theirs in ((back.step, key.step), (back.samples, key.samples)):
-            assert torch.equal(torch.as_tensor(-1 if ours is None else ours), torch.as_tensor(-1 if theirs is None else theirs))
+            assert torch.equal(
+                torch.as_tensor(-1 if ours is None else ours),
+                torch.as_tensor(-1 if theirs is None else theirs),
+            )
 
 
 def test_small_and_large_tensors_draw_the_same(monkeypatch):
@@ -269,7 +337,9 @@ def test_small_and_large_tensors_draw_the_same(monkeypatch):
 
 
 def test_what_is_kept_does_not_remember_the_mode_it_was_made_in():
-    """A rate first used under a mode, a transform or another default device is an ordinary rate afterwards."""
+    """A rate first used under a mode, a transform or another default device is an ordinary rate
+    afterwards.
+    """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     from thinned import nn
@@ -324,11 +394,17 @@ def test_writing_in_place_is_seen_and_checked():
 
 def test_tracing_is_refused_in_training_and_clean_in_evaluation():
     def trace(training):
-        return torch.jit.trace(lambda t: F.dropout(t, 0.5, training) + 1, torch.ones(4), check_trace=False)
+        return torch.jit.trace(
+            lambda t: F.dropout(t, 0.5, training) + 1, torch.ones(4), check_trace=False
+        )
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.jit's own: deprecated, and values read while tracing
-        with pytest.raises(InputError, match=r"would bake one mask into its graph; trace model\.eval"):
+        warnings.simplefilter(
+            "ignore"
+        )  # torch.jit's own: deprecated, and values read while tracing
+        with pytest.raises(
+            InputError, match=r"would bake one mask into its graph; trace model\.eval"
+        ):
             trace(True)
         traced = trace(False)
     assert torch.equal(traced(torch.ones(4)), torch.full((4,), 2.0))

@@ -1,6 +1,8 @@
-"""Masks as random bits: even, independent of their neighbours, and unlike across layers, calls, steps, samples and seeds.
+"""Masks as random bits: even, independent of their neighbours, and unlike across layers, calls,
+steps, samples and seeds.
 
-Seeds are fixed, so a result never changes. Each test's alpha is 1e-4 after Bonferroni for the comparisons inside it.
+Seeds are fixed, so a result never changes. Each test's alpha is 1e-4 after Bonferroni for the
+comparisons inside it.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ def test_pairs_and_fours_of_neighbours_are_independent(p):
         codes = (block * (1 << np.arange(width))).sum(1)
         ones = np.array([bin(c).count("1") for c in range(1 << width)])
         expected = len(codes) * p**ones * (1 - p) ** (width - ones)
-        assert stats.chisquare(np.bincount(codes, minlength=1 << width), expected).pvalue > ALPHA / 3
+        assert (
+            stats.chisquare(np.bincount(codes, minlength=1 << width), expected).pvalue > ALPHA / 3
+        )
 
 
 def test_runs():
@@ -83,10 +87,14 @@ def test_layers_calls_steps_samples_and_seeds_do_not_know_each_other():
 
 
 def test_neighbouring_steps_and_samples():
-    """The same cell over 1024 steps, and over 1024 samples of two ranks: as independent as cells are."""
+    """The same cell over 1024 steps, and over 1024 samples of two ranks: as independent as cells
+    are.
+    """
     over_steps = np.stack([bits(Key(7, step=s), rows=1, cells=512)[0] for s in range(1024)])
     assert_uncorrelated(over_steps[:-1], over_steps[1:], 3)
-    ranks = [bits(Key(7, samples=torch.arange(512) + 512 * r), rows=512, cells=512) for r in range(2)]
+    ranks = [
+        bits(Key(7, samples=torch.arange(512) + 512 * r), rows=512, cells=512) for r in range(2)
+    ]
     assert_uncorrelated(*ranks, 3)
     assert_uncorrelated(ranks[0][:-1], ranks[0][1:], 3)
 
@@ -97,7 +105,9 @@ def test_bytes_are_even():
 
 
 def test_low_halves_are_as_good_as_high_ones():
-    """Words whose high half ties decide by their low half: over all words, each of the 32 bits is even and free of the rest."""
+    """Words whose high half ties decide by their low half: over all words, each of the 32 bits is
+    even and free of the rest.
+    """
     from thinned.engines import numpy as engine
 
     words = engine.words(Key(23, 4), 64, 4096).ravel()

@@ -1,4 +1,6 @@
-"""The Triton kernels beside the operators' readable ones: on a GPU where there is one, else in Triton's interpreter."""
+"""The Triton kernels beside the operators' readable ones: on a GPU where there is one, else in
+Triton's interpreter.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def test_in_the_interpreter():
 
 
 def noises(x):
-    """(numbers, key, who, cells, axis, law, offset, stream, call): laws, sharing, ids, steps, offsets."""
+    """(numbers, key, who, cells, axis, law, offset, stream, call): laws, sharing, ids, steps,
+    offsets.
+    """
     inner = x.numel() // x.shape[0] if x.numel() else 1
     own = [0, *(inner // int(torch.tensor(x.shape[1 : i + 1]).prod()) for i in range(1, x.dim()))]
     ids = torch.arange(x.shape[0]) * 2**40 + 3
@@ -53,12 +57,19 @@ def noises(x):
 
 
 @runs
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str
+)
 def test_equals_the_readable_kernels(dtype):
     from thinned.engines.torch import triton
 
     for shape in ((2, 3, 4, 5), (3, 8), (5, 7), (2, 3, 300)):
-        x = torch.linspace(-2, 2, max(1, int(torch.tensor(shape).prod()))).reshape(shape).to(dtype).to(DEVICE)
+        x = (
+            torch.linspace(-2, 2, max(1, int(torch.tensor(shape).prod())))
+            .reshape(shape)
+            .to(dtype)
+            .to(DEVICE)
+        )
         layouts = [x, x.transpose(0, -1).contiguous().transpose(0, -1), x[:, :1].expand(shape)]
         if len(shape) == 4:
             layouts.append(x.contiguous(memory_format=torch.channels_last))
@@ -71,16 +82,26 @@ def test_equals_the_readable_kernels(dtype):
             some = 1 if all_of_them else 4  # the interpreter takes 0.2 s a launch
             for noise in list(noises(given))[::some]:
                 tolerance = 1e-5 if dtype.itemsize > 2 else 2 * torch.finfo(dtype).eps
-                plain = noise[5] == 0 and noise[0][2] == 0  # one product: equal to the bit, but the interpreter cuts bfloat16
+                plain = (
+                    noise[5] == 0 and noise[0][2] == 0
+                )  # one product: equal to the bit, but the interpreter cuts bfloat16
                 exact = plain and (GPU or dtype != torch.bfloat16)
                 close = {"rtol": 0 if exact else tolerance, "atol": 0 if exact else tolerance}
                 for grad in (True, False):
-                    ours, theirs = triton.map(given, *noise, grad), ops.readable(given, *noise, grad)
+                    ours, theirs = (
+                        triton.map(given, *noise, grad),
+                        ops.readable(given, *noise, grad),
+                    )
                     torch.testing.assert_close(ours, theirs, **close)
                     assert torch.equal(ours == 0, theirs == 0)
-                torch.testing.assert_close(triton.factor(given, *noise), ops.plain_factor(given, *noise), **close)
                 torch.testing.assert_close(
-                    triton.map_add(given, given, *noise), ops._map_add(given, given, *noise), rtol=tolerance, atol=tolerance
+                    triton.factor(given, *noise), ops.plain_factor(given, *noise), **close
+                )
+                torch.testing.assert_close(
+                    triton.map_add(given, given, *noise),
+                    ops._map_add(given, given, *noise),
+                    rtol=tolerance,
+                    atol=tolerance,
                 )
                 into = given.clone()
                 triton.map_into(into, given, *noise, False)
@@ -97,12 +118,16 @@ def test_dropout_add_norm():
     key, ids = torch.tensor([3, 4]), torch.arange(3) + 9
     for threshold, gain in ((int(0.3 * 2**32), 1 / 0.7), (2**32, 0.0), (0, 1.0)):
         numbers = ops.numbers(threshold, gain, 0.0, 0.0, 0.0)
-        y, total, mean, rstd = triton.add_norm(x, residual, weight, bias, 1e-5, numbers, key, ids, 5, 0)
+        y, total, mean, rstd = triton.add_norm(
+            x, residual, weight, bias, 1e-5, numbers, key, ids, 5, 0
+        )
         expected = ops._map_add(x, residual, numbers, key, ids, [0, 24, 1], 0, 0, 0, 5, 0)
         torch.testing.assert_close(total, expected)
         torch.testing.assert_close(y, torch.nn.functional.layer_norm(expected, (24,), weight, bias))
         torch.testing.assert_close(mean, expected.mean(-1, keepdim=True))
-        torch.testing.assert_close(rstd, (expected.var(-1, keepdim=True, correction=0) + 1e-5).rsqrt())
+        torch.testing.assert_close(
+            rstd, (expected.var(-1, keepdim=True, correction=0) + 1e-5).rsqrt()
+        )
 
 
 @runs

@@ -1,4 +1,6 @@
-"""Layers for Keras 3 on the backend of KERAS_BACKEND: Keras's own checklist for its dropout layers, laws by closed forms."""
+"""Layers for Keras 3 on the backend of KERAS_BACKEND: Keras's own checklist for its dropout layers,
+laws by closed forms.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ import math
 import numpy as np
 import pytest
 
-keras = pytest.importorskip("keras", reason="Keras is not installed: pip install 'thinned[keras]' and a backend")
+keras = pytest.importorskip(
+    "keras", reason="Keras is not installed: pip install 'thinned[keras]' and a backend"
+)
 stats = pytest.importorskip("scipy.stats")
 
 from thinned import InputError, presets  # noqa: E402
@@ -44,7 +48,8 @@ def gradient(f, x):
     return tape.gradient(y, x).numpy()
 
 
-# layer, arguments beside the rate, input shape, what evaluation multiplies by at rate 0.3, rate 1 allowed
+# layer, arguments beside the rate, input shape, what evaluation multiplies by at rate 0.3, rate 1
+# allowed
 TABLE = [
     ("Dropout", {}, (6, 4), 1.0, True),
     ("Dropout", {"scale": "classic"}, (6, 4), 0.7, True),
@@ -53,7 +58,13 @@ TABLE = [
     ("AlphaDropout", {"noise_shape": [6, 1, 4]}, (6, 5, 4), 1.0, True),
     ("UniformDropout", {}, (6, 4), 1.0, None),
     ("DropBlock1D", {"block_size": 3}, (6, 7, 2), 1.0, True),
-    ("DropBlock2D", {"block_size": (2, 3), "data_format": "channels_first"}, (6, 2, 5, 6), 1.0, True),
+    (
+        "DropBlock2D",
+        {"block_size": (2, 3), "data_format": "channels_first"},
+        (6, 2, 5, 6),
+        1.0,
+        True,
+    ),
     ("DropBlock3D", {"block_size": 2}, (3, 4, 3, 5, 2), 1.0, True),
     ("LockedDropout", {}, (6, 5, 4), 1.0, True),
     ("TokenDropout", {}, (6, 5, 4), 1.0, True),
@@ -116,14 +127,18 @@ def test_types(dtype):
 
 
 def test_masks_pass_through():
-    layer = keras.Sequential([keras.layers.Embedding(5, 3, mask_zero=True), L.LockedDropout(0.5), keras.layers.LSTM(2)])
+    layer = keras.Sequential(
+        [keras.layers.Embedding(5, 3, mask_zero=True), L.LockedDropout(0.5), keras.layers.LSTM(2)]
+    )
     ids = np.array([[1, 2, 0, 0], [3, 4, 1, 0]])
     cut = layer.layers[2](layer.layers[0](ids[:, :2]))
     np.testing.assert_allclose(array(layer(ids))[0], array(cut)[0], rtol=1e-5)
 
 
 def test_seeds_of_neighbours_are_their_own():
-    """Keras on torch: Dropout(seed=1) draws at its second call what Dropout(seed=2) draws at its first."""
+    """Keras on torch: Dropout(seed=1) draws at its second call what Dropout(seed=2) draws at its
+    first.
+    """
     x = np.ones((50, 100), "float32")
     one, two = L.Dropout(0.5, seed=1), L.Dropout(0.5, seed=2)
     one(x, training=True)
@@ -136,7 +151,9 @@ def test_enumerated_masks(p):
     """Three coins: the eight masks with their probabilities."""
     y = array(L.Dropout(p, seed=3)(np.ones((20_000, 3), "float32"), training=True)) > 0
     counts = np.bincount(y @ [1, 2, 4], minlength=8)
-    expected = [20_000 * math.prod((1 - p) if code >> i & 1 else p for i in range(3)) for code in range(8)]
+    expected = [
+        20_000 * math.prod((1 - p) if code >> i & 1 else p for i in range(3)) for code in range(8)
+    ]
     assert stats.chisquare(counts, expected).pvalue > ALPHA
 
 
@@ -146,10 +163,15 @@ def test_enumerated_blocks():
     gamma = seed_rate(p, (1, size, 1), (1, n, 1))
     expected = np.zeros(2**n)
     for seeds in itertools.product((0, 1), repeat=n - size + 1):
-        fell = [any(seeds[j] for j in range(max(0, i - size + 1), min(i, n - size) + 1)) for i in range(n)]
+        fell = [
+            any(seeds[j] for j in range(max(0, i - size + 1), min(i, n - size) + 1))
+            for i in range(n)
+        ]
         code = sum((not f) << i for i, f in enumerate(fell))
         expected[code] += math.prod(gamma if s else 1 - gamma for s in seeds)
-    y = array(L.DropBlock1D(p, size, seed=1)(np.ones((20_000, n, 1), "float32"), training=True))[..., 0]
+    y = array(L.DropBlock1D(p, size, seed=1)(np.ones((20_000, n, 1), "float32"), training=True))[
+        ..., 0
+    ]
     counts = np.bincount((y > 0) @ [1, 2, 4, 8], minlength=16)
     assert not counts[expected == 0].any()
     assert stats.chisquare(counts[expected > 0], 20_000 * expected[expected > 0]).pvalue > ALPHA
@@ -177,14 +199,20 @@ POINTS = [
 @pytest.mark.parametrize("point", POINTS, ids=lambda p: p.name or "own")
 def test_moments_are_the_closed_forms(point):
     v, n = 1.5, 40_000
-    y = array(L.Drop(point, seed=5)(np.full((n, 1), v, "float32"), training=True)).astype("float64").ravel()
+    y = (
+        array(L.Drop(point, seed=5)(np.full((n, 1), v, "float32"), training=True))
+        .astype("float64")
+        .ravel()
+    )
     law = moments(point)
     mean, var = law.mean(v), law.var(v)
     assert stats.ttest_1samp(y, mean).pvalue > ALPHA
     squares = (y - mean) ** 2
     assert stats.ttest_1samp(squares, var).pvalue > ALPHA
     if isinstance(point.scale, Classic):
-        assert float(array(L.Drop(point)(np.full((1, 1), v)))[0, 0]) == pytest.approx(mean, rel=1e-6)
+        assert float(array(L.Drop(point)(np.full((1, 1), v)))[0, 0]) == pytest.approx(
+            mean, rel=1e-6
+        )
 
 
 @pytest.mark.parametrize("format_", ["channels_last", "channels_first"])
@@ -207,7 +235,9 @@ def test_gradient_is_the_same_mask(p):
 
 
 def test_dropconnect_of_each_example():
-    """Mean and variance of a pre-activation, Wan et al. 2013: q W v and p q W^2 v^2, bias as a weight of input 1."""
+    """Mean and variance of a pre-activation, Wan et al. 2013: q W v and p q W^2 v^2, bias as a
+    weight of input 1.
+    """
     n, p = 20_000, 0.4
     layer = L.DropConnect(keras.layers.Dense(1), p, seed=0)
     v = np.array([0.5, -1.0, 2.0], "float32")
@@ -237,8 +267,15 @@ def test_dropconnect_of_the_batch():
 
 
 def test_weight_drop_leaves_the_first_step():
-    """With h0 = 0 recurrent weights meet nothing at the first step, and something at the second (AWD-LSTM's own test)."""
-    layer = L.DropConnect(keras.layers.GRU(6, return_sequences=True, bias_initializer="zeros"), 0.5, scale="inverted", seed=0)
+    """With h0 = 0 recurrent weights meet nothing at the first step, and something at the second
+    (AWD-LSTM's own test).
+    """
+    layer = L.DropConnect(
+        keras.layers.GRU(6, return_sequences=True, bias_initializer="zeros"),
+        0.5,
+        scale="inverted",
+        seed=0,
+    )
     x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
     one, two = array(layer(x, training=True)), array(layer(x, training=True))
     np.testing.assert_allclose(one[:, 0], two[:, 0], rtol=1e-5)
@@ -253,7 +290,12 @@ def test_concrete():
     """The relaxed coin's mean by quadrature, the divergence by its formula, and the loss."""
     p, t, n = 0.3, 0.5, 1000
     layer = L.ConcreteDropout(
-        keras.layers.Dense(2, kernel_initializer="ones"), p, examples=n, length=0.5, temperature=t, seed=0
+        keras.layers.Dense(2, kernel_initializer="ones"),
+        p,
+        examples=n,
+        length=0.5,
+        temperature=t,
+        seed=0,
     )
     x = np.ones((20_000, 3), "float32")
     y = array(layer(x, training=True)).astype("float64").ravel()
@@ -264,8 +306,14 @@ def test_concrete():
     assert float(array(layer.losses[0])) == pytest.approx(expected / n, rel=1e-5)
     assert layer.rate == pytest.approx(p)
     np.testing.assert_allclose(array(layer(x[:2])), 3.0)
-    channels = L.ConcreteDropout(keras.layers.Conv1D(1, 1), 0.3, per="channel", temperature=2.0, seed=0)
-    noisy = array(channels._noisy(keras.ops.ones((2, 5, 3)))) if channels.build((None, 5, 3)) is None else None
+    channels = L.ConcreteDropout(
+        keras.layers.Conv1D(1, 1), 0.3, per="channel", temperature=2.0, seed=0
+    )
+    noisy = (
+        array(channels._noisy(keras.ops.ones((2, 5, 3))))
+        if channels.build((None, 5, 3)) is None
+        else None
+    )
     assert (noisy == noisy[:, :1]).all()
     assert len(np.unique(noisy)) == 6
     assert channels.losses == []
@@ -274,7 +322,9 @@ def test_concrete():
 def test_zoneout_by_hand():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 4, 3)).astype("float32")
-    make = lambda rate, **more: L.Zoneout(keras.layers.SimpleRNNCell(5, seed=0), rate, return_sequences=True, **more)  # noqa: E731
+    make = lambda rate, **more: L.Zoneout(
+        keras.layers.SimpleRNNCell(5, seed=0), rate, return_sequences=True, **more
+    )
     layer = make(0.25)
     y = array(layer(x))
     w, u, b = (array(v) for v in layer.trainable_variables)
@@ -294,12 +344,18 @@ def test_zoneout_by_hand():
 
 
 def test_zoneout_stays_at_its_rate():
-    """Single steps from a state of ones, where the new state is 0: what stays is seen, of states and of an LSTM's cells."""
+    """Single steps from a state of ones, where the new state is 0: what stays is seen, of states
+    and of an LSTM's cells.
+    """
     layer = L.Zoneout(keras.layers.LSTMCell(50), 0.3, 0.6, seed=0, return_state=True)
     x = np.zeros((400, 1, 2), "float32")
     layer.build(x.shape)
-    layer.set_weights([w * 0 - 50.0 * (w.ndim == 1) for w in layer.get_weights()])  # gates shut: new states are 0
-    _, h, c = (array(s) for s in layer(x, initial_state=[keras.ops.ones((400, 50))] * 2, training=True))
+    layer.set_weights(
+        [w * 0 - 50.0 * (w.ndim == 1) for w in layer.get_weights()]
+    )  # gates shut: new states are 0
+    _, h, c = (
+        array(s) for s in layer(x, initial_state=[keras.ops.ones((400, 50))] * 2, training=True)
+    )
     for state, rate in ((h, 0.3), (c, 0.6)):
         assert set(np.unique(state.round(5))) == {0.0, 1.0}
         assert stats.binomtest(int(state.round().sum()), state.size, rate).pvalue > ALPHA
@@ -338,7 +394,9 @@ def test_words_and_patches_and_heads():
 
     heads = array(L.DropHead(0.5, seed=0)(np.ones((2000, 2, 4, 3), "float32"), training=True))
     np.testing.assert_allclose(heads.mean(2), 1.0, rtol=1e-6)  # the sum over heads keeps its weight
-    assert np.unique(heads[:, 0, :, 0].round(4)).tolist() == pytest.approx([0, 1, 4 / 3, 2, 4], abs=1e-3)
+    assert np.unique(heads[:, 0, :, 0].round(4)).tolist() == pytest.approx(
+        [0, 1, 4 / 3, 2, 4], abs=1e-3
+    )
 
 
 def test_any_point_is_a_layer():
@@ -362,21 +420,42 @@ ERRORS = [
     (lambda: L.Dropout(float("nan")), r"argument `rate`"),
     (lambda: L.Dropout(0.5, "klassik"), r"argument `scale`"),
     (lambda: L.Dropout(0.5, seed=1.5), r"argument `seed`"),
-    (lambda: L.Dropout(0.5, noise_shape="Invalid"), r"`noise_shape`. Expected a tuple or list of integers."),
-    (lambda: L.Dropout(0.5, noise_shape=(20, 1.5, 10)), r"`noise_shape`. Expected all elements to be integers or None"),
-    (lambda: L.Dropout(0.5, noise_shape=(20, -1, 10)), r"Expected all dimensions to be positive integers or None"),
-    (lambda: L.Dropout(0.5, noise_shape=(20, 0, 10)), r"Expected all dimensions to be positive integers or None"),
-    (lambda: L.Dropout(0.5, noise_shape=(3, 1))(np.ones((2, 5)), training=True), r"`noise_shape`. Expected for each axis"),
+    (
+        lambda: L.Dropout(0.5, noise_shape="Invalid"),
+        r"`noise_shape`. Expected a tuple or list of integers.",
+    ),
+    (
+        lambda: L.Dropout(0.5, noise_shape=(20, 1.5, 10)),
+        r"`noise_shape`. Expected all elements to be integers or None",
+    ),
+    (
+        lambda: L.Dropout(0.5, noise_shape=(20, -1, 10)),
+        r"Expected all dimensions to be positive integers or None",
+    ),
+    (
+        lambda: L.Dropout(0.5, noise_shape=(20, 0, 10)),
+        r"Expected all dimensions to be positive integers or None",
+    ),
+    (
+        lambda: L.Dropout(0.5, noise_shape=(3, 1))(np.ones((2, 5)), training=True),
+        r"`noise_shape`. Expected for each axis",
+    ),
     (lambda: L.Dropout(0.5)(np.ones((2, 5), "int32"), training=True), r"floating type"),
     (lambda: L.DropBlock2D(0.1, 0), r"argument `block_size`"),
     (lambda: L.DropBlock2D(0.1, (3, 3, 3)), r"argument `block_size`"),
-    (lambda: L.DropBlock2D(0.1, 7)(np.ones((1, 5, 9, 2)), training=True), r"larger than the map of 5 x 9"),
+    (
+        lambda: L.DropBlock2D(0.1, 7)(np.ones((1, 5, 9, 2)), training=True),
+        r"larger than the map of 5 x 9",
+    ),
     (lambda: L.DropBlock2D(0.1, 3, data_format="last"), r"argument `data_format`"),
     (lambda: L.DropBlock2D(0.1, 3)(keras.Input((None, 9, 2)), training=True), None),
     (lambda: L.DropBlock2D(0.1, 3)(np.ones((1, 9, 2))), r"ndim=4"),
     (lambda: L.DropPath(2), r"argument `rate`"),
     (lambda: L.StochasticDepth(0.5, "row"), r"argument `per`"),
-    (lambda: L.ConcreteDropout(keras.layers.Dense(2), 0.0), r"argument `rate`. Expected a float value above 0 and below 1"),
+    (
+        lambda: L.ConcreteDropout(keras.layers.Dense(2), 0.0),
+        r"argument `rate`. Expected a float value above 0 and below 1",
+    ),
     (lambda: L.ConcreteDropout(keras.layers.Dense(2), temperature=0), r"argument `temperature`"),
     (lambda: L.ConcreteDropout(keras.layers.Dense(2), examples=0), r"argument `examples`"),
     (lambda: L.DropConnect(keras.layers.Conv1D(2, 3), 0.5, per="example"), r"argument `per`"),

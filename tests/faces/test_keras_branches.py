@@ -1,4 +1,6 @@
-"""Keras layers on residual branches and maps: laws beside the torch face and by closed forms, gradients, files."""
+"""Keras layers on residual branches and maps: laws beside the torch face and by closed forms,
+gradients, files.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ import json
 import numpy as np
 import pytest
 
-keras = pytest.importorskip("keras", reason="Keras is not installed: pip install 'thinned[keras]' and a backend")
+keras = pytest.importorskip(
+    "keras", reason="Keras is not installed: pip install 'thinned[keras]' and a backend"
+)
 stats = pytest.importorskip("scipy.stats")
 torch = pytest.importorskip("torch")
 
@@ -38,12 +42,16 @@ def pairs(n=4000, seed=0):
 
 
 def slopes(f, *inputs):
-    """What flows back to each input from the sum of the result, on the torch backend; and the result."""
+    """What flows back to each input from the sum of the result, on the torch backend; and the
+    result.
+    """
     if keras.backend.backend() != "torch":
         pytest.skip("gradients here are torch's")
     leaves = [keras.ops.convert_to_tensor(x).clone().requires_grad_(True) for x in inputs]
     y = f(*leaves)
-    return y.detach().cpu().numpy(), *(g.cpu().numpy() for g in torch.autograd.grad(y.sum(), leaves))
+    return y.detach().cpu().numpy(), *(
+        g.cpu().numpy() for g in torch.autograd.grad(y.sum(), leaves)
+    )
 
 
 @pytest.mark.parametrize("backward", ["shake", "even", "keep"])
@@ -71,7 +79,9 @@ def test_shake_shake(backward):
 
 
 def test_shake_drop():
-    """One coin for the batch; shaken examples have shares from the ranges, forward and backward; evaluation is the mean."""
+    """One coin for the batch; shaken examples have shares from the ranges, forward and backward;
+    evaluation is the mean.
+    """
     x, _ = pairs(500)
     layer = again(L.ShakeDrop(0.4, alpha=(-1, 0.5), beta=(0.25, 1), seed=0))
     shaken = forward = backward = 0
@@ -100,7 +110,12 @@ def test_enumerated_swapout_of_every_backend():
     x, f = np.full((4000, 2), 1.0, "float32"), np.full((4000, 2), 2.0, "float32")
     layer = again(L.Swapout(0.3, 0.6, seed=0))
     y = array(layer([x, f], training=True))
-    assert stats.chisquare(np.bincount(y.ravel().astype(int)), y.size * np.array([0.18, 0.12, 0.42, 0.28])).pvalue > ALPHA
+    assert (
+        stats.chisquare(
+            np.bincount(y.ravel().astype(int)), y.size * np.array([0.18, 0.12, 0.42, 0.28])
+        ).pvalue
+        > ALPHA
+    )
     assert abs(stats.pearsonr(*(y.T == 3)).statistic) < 0.1
     np.testing.assert_allclose(array(layer([x[:1], f[:1]])), 0.4 + 2 * 0.7, rtol=1e-6)
     layer.skip_rate, layer.rate = 0.0, 1.0
@@ -130,8 +145,16 @@ def test_a_layer_is_skipped():
     assert stats.binomtest(skipped, 300, 0.3).pvalue > ALPHA
     layer.rate = 1.0
     np.testing.assert_allclose(slopes(lambda t: layer(t, training=True), x)[1], 1.0)
-    rnn = keras.Sequential([K.Embedding(4, 3, mask_zero=True), L.LayerDrop(K.LSTM(3, return_sequences=True), 0.2), K.LSTM(2)])
-    plain = keras.Sequential([K.Embedding(4, 3, mask_zero=True), K.LSTM(3, return_sequences=True), K.LSTM(2)])
+    rnn = keras.Sequential(
+        [
+            K.Embedding(4, 3, mask_zero=True),
+            L.LayerDrop(K.LSTM(3, return_sequences=True), 0.2),
+            K.LSTM(2),
+        ]
+    )
+    plain = keras.Sequential(
+        [K.Embedding(4, 3, mask_zero=True), K.LSTM(3, return_sequences=True), K.LSTM(2)]
+    )
     ids = np.array([[1, 2, 0, 0], [3, 2, 1, 0]])
     rnn(ids), plain(ids)
     plain.set_weights(rnn.get_weights())

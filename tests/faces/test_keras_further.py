@@ -1,4 +1,6 @@
-"""Keras layers that cut, adapt, mix and learn: laws by closed forms and beside the torch face, and files."""
+"""Keras layers that cut, adapt, mix and learn: laws by closed forms and beside the torch face, and
+files.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ import math
 import numpy as np
 import pytest
 
-keras = pytest.importorskip("keras", reason="Keras is not installed: pip install 'thinned[keras]' and a backend")
+keras = pytest.importorskip(
+    "keras", reason="Keras is not installed: pip install 'thinned[keras]' and a backend"
+)
 stats = pytest.importorskip("scipy.stats")
 torch = pytest.importorskip("torch")
 
@@ -46,10 +50,16 @@ def test_holes_are_those_of_torch(size, holes, axes):
     else:
         a, b = ((y == 0).reshape(n, -1).sum(1) for y in (ours[:, 0], theirs))
         assert same_law(a[:, None].astype(float), b[:, None].astype(float)) > 3
-    last = array(L.Cutout(size, holes, data_format="channels_last", seed=0)(np.ones((n, *axes, 2), "float32"), training=True))
+    last = array(
+        L.Cutout(size, holes, data_format="channels_last", seed=0)(
+            np.ones((n, *axes, 2), "float32"), training=True
+        )
+    )
     np.testing.assert_array_equal(np.moveaxis(last, -1, 1), ours)
     np.testing.assert_array_equal(array(layer(ours)), ours)
-    with pytest.raises(ValueError, match=r"argument `size`. Expected less than what hides every map of 3 x 4"):
+    with pytest.raises(
+        ValueError, match=r"argument `size`. Expected less than what hides every map of 3 x 4"
+    ):
         L.Cutout(8)(np.ones((1, 3, 4, 1), "float32"))
 
 
@@ -75,15 +85,21 @@ def test_standout():
     with torch.no_grad():
         theirs, h = net(torch.tensor(x)).numpy(), net.module(torch.tensor(x[0])).numpy()
         assert same_law(array(layer(x, training=True)), theirs) == 4
-        np.testing.assert_allclose(array(layer(x[:2])), net.eval()(torch.tensor(x[:2])).numpy(), rtol=1e-5)
-    for kept, keep in zip((array(layer(x, training=True)) != 0).T, 1 / (1 + np.exp(-2 * h + 0.3)), strict=True):
+        np.testing.assert_allclose(
+            array(layer(x[:2])), net.eval()(torch.tensor(x[:2])).numpy(), rtol=1e-5
+        )
+    for kept, keep in zip(
+        (array(layer(x, training=True)) != 0).T, 1 / (1 + np.exp(-2 * h + 0.3)), strict=True
+    ):
         assert stats.binomtest(int(kept.sum()), n, keep).pvalue > ALPHA
     with pytest.raises(ValueError, match="belongs into `activation`"):
         L.Standout(K.Dense(2, "relu"))
 
 
 def test_jumpout():
-    """The rate of a call is |N(0, sigma^2)| over the active share, up to ``most``; survivors are scaled by it."""
+    """The rate of a call is |N(0, sigma^2)| over the active share, up to ``most``; survivors are
+    scaled by it.
+    """
     sigma, n, share = 0.2, 3000, 0.5
     x = np.tile(np.array([1.0, 0.0], "float32"), (n, 1))
     layer = again(L.Jumpout(sigma, seed=0))
@@ -98,7 +114,10 @@ def test_jumpout():
     ends = 0.6 * share / sigma
     below = 2 * stats.norm.cdf(ends) - 1
     assert stats.binomtest(len(inside), 150, below).pvalue > ALPHA
-    assert stats.kstest(inside * share / sigma, lambda v: (2 * stats.norm.cdf(v) - 1) / below).pvalue > ALPHA
+    assert (
+        stats.kstest(inside * share / sigma, lambda v: (2 * stats.norm.cdf(v) - 1) / below).pvalue
+        > ALPHA
+    )
     np.testing.assert_array_equal(array(layer(x)), x)
     layer.sigma = 0.0
     np.testing.assert_array_equal(array(layer(x, training=True)), x)
@@ -130,7 +149,9 @@ def test_shakeout_as_in_torch():
 
 @pytest.mark.parametrize("per", ["weight", "unit"])
 def test_mixout_as_in_torch(per, tmp_path):
-    """Between the pretrained weights and those of today, as often as in torch; the pretrained ones go into a file."""
+    """Between the pretrained weights and those of today, as often as in torch; the pretrained ones
+    go into a file.
+    """
     p, n = 0.4, 300
     inner = K.Dense(2, use_bias=False)
     inner.build((None, 2))
@@ -141,7 +162,12 @@ def test_mixout_as_in_torch(per, tmp_path):
     inner.set_weights([now])
     x = np.eye(2, dtype="float32")
     ours = np.stack([array(layer(x, training=True)).ravel() for _ in range(n)])
-    theirs = np.stack([F.mixout(torch.tensor(now.T), torch.tensor(before.T), p, per=per).numpy().T.ravel() for _ in range(n)])
+    theirs = np.stack(
+        [
+            F.mixout(torch.tensor(now.T), torch.tensor(before.T), p, per=per).numpy().T.ravel()
+            for _ in range(n)
+        ]
+    )
     assert same_law(ours, theirs) == (16 if per == "weight" else 4)
     np.testing.assert_allclose(array(layer(x)), now, rtol=1e-6)
     layer.rate = 1.0
@@ -183,15 +209,21 @@ def test_variational(per):
     y = array(layer(x, training=True)) / 2
     for column, a in zip(y.T, np.broadcast_to(1 / (1 + np.exp(-logit)), 3), strict=True):
         assert stats.kstest((column - 1) / np.sqrt(a), "norm").pvalue > ALPHA
-    assert float(array(layer.losses[0])) == pytest.approx(float(net.divergence().detach()) / 50, rel=1e-5)
+    assert float(array(layer.losses[0])) == pytest.approx(
+        float(net.divergence().detach()) / 50, rel=1e-5
+    )
     assert layer.rate == pytest.approx(net.p, rel=1e-5)
     np.testing.assert_array_equal(array(layer(x)), x)
-    with pytest.raises(ValueError, match=r"argument `rate`. Expected a float value above 0 and below 0.5"):
+    with pytest.raises(
+        ValueError, match=r"argument `rate`. Expected a float value above 0 and below 0.5"
+    ):
         L.VariationalDropout(0.5)
 
 
 def test_information():
-    layer = again(L.InformationDropout(K.Dense(2, "relu"), K.Dense(2), max_alpha=0.6, beta=0.5, seed=0))
+    layer = again(
+        L.InformationDropout(K.Dense(2, "relu"), K.Dense(2), max_alpha=0.6, beta=0.5, seed=0)
+    )
     n = 6000
     x = np.random.default_rng(0).normal(size=(1, 3)).astype("float32").repeat(n, 0)
     layer.build(x.shape)
@@ -220,24 +252,32 @@ def test_check_finds_no_mistake_in_these():
     kinds = {s.layer: s.kind for s in tk.find(model)}
     assert kinds["Mixout"] == kinds["DropConnect"] == "weights"
     assert kinds["ShakeShake"] == kinds["Swapout"] == "branch"
-    assert (tk.predict(model, np.ones((2, 6), "float32"), samples=5, outputs="values").std > 0).all()
+    assert (
+        tk.predict(model, np.ones((2, 6), "float32"), samples=5, outputs="values").std > 0
+    ).all()
 
 
 @pytest.mark.parametrize("per", ["weight", "unit"])
 def test_targeted_as_in_torch(per):
-    """Which weights are candidates, on a convolution with equal ones; how they fall; the pruned network in evaluation."""
+    """Which weights are candidates, on a convolution with equal ones; how they fall; the pruned
+    network in evaluation.
+    """
     n, p = 80, 0.4
     torch.manual_seed(1)
     net = torch.nn.Conv1d(2, 4, 2, bias=False)
     with torch.no_grad():
         net.weight[1] = net.weight[0]  # two units of one norm
-        net.weight[2].view(-1)[:3] = 0.01  # three weights of one size, so that no two are the smallest
+        net.weight[2].view(-1)[:3] = (
+            0.01  # three weights of one size, so that no two are the smallest
+        )
     host = nn.Targeted(net, p, 0.5, per=per)
     layer = again(L.Targeted(K.Conv1D(4, 2, use_bias=False), p, 0.5, per, seed=0))
     layer.build((None, 2, 2))
     kernel = net.weight.detach().numpy().transpose(2, 1, 0)
     layer.set_weights([kernel])
-    x = np.eye(4, dtype="float32").reshape(4, 2, 2)  # [b, t, c]: each example is one weight of each unit
+    x = np.eye(4, dtype="float32").reshape(
+        4, 2, 2
+    )  # [b, t, c]: each example is one weight of each unit
     ours = np.stack([array(layer(x, training=True)).ravel() for _ in range(n)])
     np.testing.assert_array_equal(np.unique((ours != 0).mean(0) < 1), [False, True])
     with torch.no_grad():
@@ -251,7 +291,12 @@ def test_targeted_as_in_torch(per):
         units = (ours == 0).reshape(n, 4, 4).all(1)[:, (pruned == 0).reshape(4, 4).all(0)]
     assert units.shape[1] == (6 if per == "weight" else 2)
     assert stats.binomtest(int(units.sum()), units.size, p).pvalue > ALPHA
-    assert stats.binomtest(int((theirs[:, candidates] == 0).any(1).sum()), n, 1 - (1 - p) ** units.shape[1]).pvalue > ALPHA
+    assert (
+        stats.binomtest(
+            int((theirs[:, candidates] == 0).any(1).sum()), n, 1 - (1 - p) ** units.shape[1]
+        ).pvalue
+        > ALPHA
+    )
     layer.rate = 0.0
     np.testing.assert_allclose(array(layer(x)).reshape(4, 4), kernel.reshape(4, 4), rtol=1e-6)
     with pytest.raises(ValueError, match="argument `layer`"):
@@ -263,15 +308,21 @@ AROUND = {
     "Mixout": lambda inner: L.Mixout(inner, 1e-6),
     "LayerDrop": lambda inner: L.LayerDrop(inner, 1e-6),
     "Concrete": lambda inner: L.ConcreteDropout(inner, 1e-6),
-    "Information": lambda inner: L.InformationDropout(inner, K.Dense(4, bias_initializer=keras.initializers.Constant(-50))),
+    "Information": lambda inner: L.InformationDropout(
+        inner, K.Dense(4, bias_initializer=keras.initializers.Constant(-50))
+    ),
 }
 
 
 @pytest.mark.parametrize("name", AROUND)
 def test_what_is_inside_trains_when_the_model_does(name):
-    """Monte Carlo passes draw in the layer around, and leave batch normalisation within in inference; training moves it."""
+    """Monte Carlo passes draw in the layer around, and leave batch normalisation within in
+    inference; training moves it.
+    """
     x = np.random.default_rng(0).normal(5, 3, size=(32, 4)).astype("float32")
-    inner = keras.Sequential([keras.Input((4,)), K.Dense(4, kernel_initializer="identity"), K.BatchNormalization()])
+    inner = keras.Sequential(
+        [keras.Input((4,)), K.Dense(4, kernel_initializer="identity"), K.BatchNormalization()]
+    )
     model = keras.Sequential([keras.Input((4,)), AROUND[name](inner)])
     statistics = inner.layers[1].non_trainable_weights
     before = [array(w).copy() for w in statistics]
@@ -283,10 +334,14 @@ def test_what_is_inside_trains_when_the_model_does(name):
 
 
 def test_apply_puts_nothing_in_the_place_of_what_computes():
-    """A dropout layer makes room for another; a recurrent layer, a wrapper or a merging layer gets it behind."""
+    """A dropout layer makes room for another; a recurrent layer, a wrapper or a merging layer gets
+    it behind.
+    """
     x = keras.Input((4, 3))
     h = L.DropState(K.GRUCell(3), 0.2, return_sequences=True, name="state")(x)
-    h = L.Swapout(0.2, name="swap")([h, L.Mixout(K.Dense(3), name="mix")(L.VariationalDropout(name="learned")(h))])
+    h = L.Swapout(0.2, name="swap")(
+        [h, L.Mixout(K.Dense(3), name="mix")(L.VariationalDropout(name="learned")(h))]
+    )
     model = keras.Model(x, K.Dense(1)(h))
     new = tk.apply(model, "state|swap|mix|learned", lambda: L.LockedDropout(0.1))
     kinds = [s.layer for s in tk.find(new) if s.ours and s.argument == "rate"]

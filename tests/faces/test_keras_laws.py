@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 
-keras = pytest.importorskip("keras", reason="Keras is not installed: pip install 'thinned[keras]' and a backend")
+keras = pytest.importorskip(
+    "keras", reason="Keras is not installed: pip install 'thinned[keras]' and a backend"
+)
 stats = pytest.importorskip("scipy.stats")
 torch = pytest.importorskip("torch")
 
@@ -45,10 +47,14 @@ def test_every_point_is_here():
 
 @pytest.mark.parametrize("name", POINTS)
 def test_the_same_point_has_the_same_law_in_both_faces(name):
-    """Shared axes are equal, and so are the distributions of values (chi-squared; Kolmogorov and Smirnov where continuous)."""
+    """Shared axes are equal, and so are the distributions of values (chi-squared; Kolmogorov and
+    Smirnov where continuous).
+    """
     size = {"block": 3} if name == "dropblock" else {}
     point = presets.make(name, **{POINTS[name].strength: 0.3}, **size)
-    axes = {"b *": (4, 5), "n *": (4, 5), "e *": (4, 5), "b c *": (4, 3, 6, 5)}.get(point.of, (4, 3, 5))
+    axes = {"b *": (4, 5), "n *": (4, 5), "e *": (4, 5), "b c *": (4, 3, 6, 5)}.get(
+        point.of, (4, 3, 5)
+    )
     coins, _ = engine.cells(axes, point)
     long = next(i for i, n in enumerate(coins) if n > 1)  # an axis of coins of their own, made long
     ours, theirs = drawn(point, (*axes[:long], MANY, *axes[long + 1 :]))
@@ -115,29 +121,49 @@ def test_convolutions_move_between_torch_and_keras():
     net = Net()
     net(torch.randn(5, 8, 7, 2))  # moves the statistics
     x = keras.Input((8, 7, 2))
-    h = L.DropBlock2D(0.2, 3, data_format="channels_last")(K.BatchNormalization(name="norm")(K.Conv2D(4, 3, name="conv")(x)))
+    h = L.DropBlock2D(0.2, 3, data_format="channels_last")(
+        K.BatchNormalization(name="norm")(K.Conv2D(4, 3, name="conv")(x))
+    )
     h = K.Add()([h, L.StochasticDepth(0.4)(h)])
     model = keras.Model(x, K.Dense(3, name="head")(K.Flatten()(h)))
     state = {name: v.detach().numpy() for name, v in net.state_dict().items()}
-    model.get_layer("conv").set_weights([state["conv.weight"].transpose(2, 3, 1, 0), state["conv.bias"]])
-    model.get_layer("norm").set_weights([state[f"norm.{n}"] for n in ("weight", "bias", "running_mean", "running_var")])
+    model.get_layer("conv").set_weights(
+        [state["conv.weight"].transpose(2, 3, 1, 0), state["conv.bias"]]
+    )
+    model.get_layer("norm").set_weights(
+        [state[f"norm.{n}"] for n in ("weight", "bias", "running_mean", "running_var")]
+    )
     model.get_layer("head").set_weights([state["head.weight"].T, state["head.bias"]])
-    want, got = outputs(net.eval(), model, np.random.default_rng(0).normal(size=(3, 8, 7, 2)).astype("float32"))
+    want, got = outputs(
+        net.eval(), model, np.random.default_rng(0).normal(size=(3, 8, 7, 2)).astype("float32")
+    )
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
 def test_zoneout_moves_between_torch_and_keras():
-    """Krueger's evaluation over many steps, on an LSTM with a rate of each state; torch adds two biases."""
-    net = nn.DropState(torch.nn.LSTM(3, 5, batch_first=True), method="zoneout", states=0.2, cells=0.5).eval()
-    model = keras.Sequential([keras.Input((7, 3)), L.Zoneout(K.LSTMCell(5), 0.2, 0.5, return_sequences=True)])
+    """Krueger's evaluation over many steps, on an LSTM with a rate of each state; torch adds two
+    biases.
+    """
+    net = nn.DropState(
+        torch.nn.LSTM(3, 5, batch_first=True), method="zoneout", states=0.2, cells=0.5
+    ).eval()
+    model = keras.Sequential(
+        [keras.Input((7, 3)), L.Zoneout(K.LSTMCell(5), 0.2, 0.5, return_sequences=True)]
+    )
     w, u, b, c = (v.detach().numpy() for v in net.state_dict().values())
     model.set_weights([w.T, u.T, b + c])
-    want, got = outputs(lambda x: net(x)[0], model, np.random.default_rng(0).normal(size=(4, 7, 3)).astype("float32"))
+    want, got = outputs(
+        lambda x: net(x)[0],
+        model,
+        np.random.default_rng(0).normal(size=(4, 7, 3)).astype("float32"),
+    )
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
 
 
 def test_heads_fall_inside_attention():
-    """Beside Keras's layer: the same weights and evaluation; with the output projection the identity, heads are seen."""
+    """Beside Keras's layer: the same weights and evaluation; with the output projection the
+    identity, heads are seen.
+    """
     x = np.random.default_rng(0).normal(size=(500, 4, 6)).astype("float32")
     layer, plain = L.DropHeadAttention(3, 2, head_rate=0.4, seed=0), K.MultiHeadAttention(3, 2)
     layer.build(x.shape, x.shape), plain.build(x.shape, x.shape)
@@ -147,10 +173,14 @@ def test_heads_fall_inside_attention():
     still = array(plain(x, x))
     np.testing.assert_allclose(array(layer(x, x)), still, rtol=1e-5, atol=1e-6)
     gains = (array(layer(x, x, training=True)) / still).reshape(500, 4, 3, 2)
-    np.testing.assert_allclose(gains, gains[:, :1, :, :1] * np.ones((1, 4, 1, 2)), rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(
+        gains, gains[:, :1, :, :1] * np.ones((1, 4, 1, 2)), rtol=1e-2, atol=1e-3
+    )
     kept = (gains[:, 0, :, 0] > 0).sum(1)
     chances = [math.comb(3, k) * 0.6**k * 0.4 ** (3 - k) for k in range(4)]
-    expected = 500 * np.array([chances[1], chances[2], chances[3] + chances[0]])  # where all would fall, all stay
+    expected = 500 * np.array(
+        [chances[1], chances[2], chances[3] + chances[0]]
+    )  # where all would fall, all stay
     assert stats.chisquare(np.bincount(kept, minlength=4)[1:], expected).pvalue > ALPHA
     again = L.DropHeadAttention.from_config(layer.get_config())
     assert again.head_rate == 0.4

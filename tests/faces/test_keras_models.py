@@ -1,4 +1,6 @@
-"""Models with dropout in Keras 3: training, files, Monte Carlo, finding, checking, changing; and the other backends."""
+"""Models with dropout in Keras 3: training, files, Monte Carlo, finding, checking, changing; and
+the other backends.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-keras = pytest.importorskip("keras", reason="Keras is not installed: pip install 'thinned[keras]' and a backend")
+keras = pytest.importorskip(
+    "keras", reason="Keras is not installed: pip install 'thinned[keras]' and a backend"
+)
 stats = pytest.importorskip("scipy.stats")
 datasets = pytest.importorskip("sklearn.datasets")
 
@@ -33,9 +37,14 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.fixture(scope="module")
 def digits():
-    """Handwritten digits of 8 x 8, written as the tutorials' 28 x 28: 1,280 to train on, 517 to test."""
+    """Handwritten digits of 8 x 8, written as the tutorials' 28 x 28: 1,280 to train on, 517 to
+    test.
+    """
     x, y = datasets.load_digits(return_X_y=True)
-    x = np.pad((x / 16).astype("float32").reshape(-1, 8, 8).repeat(3, 1).repeat(3, 2), ((0, 0), (2, 2), (2, 2)))
+    x = np.pad(
+        (x / 16).astype("float32").reshape(-1, 8, 8).repeat(3, 1).repeat(3, 2),
+        ((0, 0), (2, 2), (2, 2)),
+    )
     return x[:1280], y[:1280], x[1280:], y[1280:]
 
 
@@ -50,27 +59,43 @@ def compiled(model, loss="sparse_categorical_crossentropy", optimizer="adam"):
 
 
 TUTORIALS = {
-    "784-512-256-10, 0.25": lambda: [K.Dense(512, "relu"), L.Dropout(0.25), K.Dense(256, "relu"), L.Dropout(0.25)],
+    "784-512-256-10, 0.25": lambda: [
+        K.Dense(512, "relu"),
+        L.Dropout(0.25),
+        K.Dense(256, "relu"),
+        L.Dropout(0.25),
+    ],
     "512, 0.2": lambda: [K.Dense(512, "relu"), L.Dropout(0.2)],
     "128, 0.2": lambda: [K.Dense(128, "relu"), L.Dropout(0.2)],
-    "128 with batch normalisation": lambda: [K.Dense(128), K.BatchNormalization(), K.ReLU(), L.Dropout(0.2)],
+    "128 with batch normalisation": lambda: [
+        K.Dense(128),
+        K.BatchNormalization(),
+        K.ReLU(),
+        L.Dropout(0.2),
+    ],
 }
 
 
 def tutorial(name):
     parts = [K.Flatten(), *TUTORIALS[name](), K.Dense(10, "softmax")]
-    return compiled(keras.Sequential([keras.Input((28, 28)), *parts]), optimizer=keras.optimizers.Adam(3e-3))
+    return compiled(
+        keras.Sequential([keras.Input((28, 28)), *parts]), optimizer=keras.optimizers.Adam(3e-3)
+    )
 
 
 @pytest.mark.parametrize("name", TUTORIALS)
 def test_tutorials_learn_digits(name, digits):
-    """Trains to what these networks reach in a few epochs, evaluates without noise, and is the same from a file."""
+    """Trains to what these networks reach in a few epochs, evaluates without noise, and is the same
+    from a file.
+    """
     x, y, x_test, y_test = digits
     model = tutorial(name)
     model.fit(x, y, epochs=2, batch_size=128, verbose=0)
     assert model.evaluate(x_test, y_test, batch_size=517, verbose=0)[1] > 0.8
     np.testing.assert_array_equal(model.predict_on_batch(x_test), model.predict_on_batch(x_test))
-    assert [s.rate for s in tk.find(model)] == [layer.rate for layer in model.layers if isinstance(layer, L.Dropout)]
+    assert [s.rate for s in tk.find(model)] == [
+        layer.rate for layer in model.layers if isinstance(layer, L.Dropout)
+    ]
     assert (tk.predict(model, x_test[:50], samples=5).std > 0).any()
 
 
@@ -79,7 +104,10 @@ SHARED = ROOT.parent / "shared" / "data" / "mnist"
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="MNIST is not here")
 def test_a_tutorial_learns_mnist():
-    images, labels = (gzip.decompress((SHARED / f"train-{n}-ubyte.gz").read_bytes()) for n in ("images-idx3", "labels-idx1"))
+    images, labels = (
+        gzip.decompress((SHARED / f"train-{n}-ubyte.gz").read_bytes())
+        for n in ("images-idx3", "labels-idx1")
+    )
     x = np.frombuffer(images, np.uint8, 6000 * 784, 16).reshape(-1, 28, 28).astype("float32") / 255
     y = np.frombuffer(labels, np.uint8, 6000, 8).astype("int32")
     model = tutorial("784-512-256-10, 0.25")
@@ -114,7 +142,9 @@ def the_rest():
     h = L.ShakeShake()([h, L.ShakeDrop(0.2)(K.Dense(6)(h))])
     h = L.Shakeout(K.Dense(6), 0.2)(L.Mixout(K.Dense(6), 0.2)(K.GlobalAveragePooling1D()(h)))
     h = L.VariationalDropout(examples=16)(L.Jumpout(0.1)(L.Standout(L.Targeted(K.Dense(6)))(h)))
-    return keras.Model(ids, K.Dense(2, "softmax")(L.InformationDropout(K.Dense(6, "elu"), K.Dense(6))(h)))
+    return keras.Model(
+        ids, K.Dense(2, "softmax")(L.InformationDropout(K.Dense(6, "elu"), K.Dense(6))(h))
+    )
 
 
 LOAD = """
@@ -135,8 +165,13 @@ def test_one_step_of_everything_and_files(tmp_path):
         before = [array(w).copy() for w in model.trainable_weights]
         loss = model.fit(ids, ids[:, 0] % 2, epochs=1, batch_size=8, verbose=0).history["loss"][0]
         assert np.isfinite(loss)
-        moved = [not np.array_equal(a, array(w)) for a, w in zip(before, model.trainable_weights, strict=True)]
-        assert all(moved), [w.path for w, m in zip(model.trainable_weights, moved, strict=True) if not m]
+        moved = [
+            not np.array_equal(a, array(w))
+            for a, w in zip(before, model.trainable_weights, strict=True)
+        ]
+        assert all(moved), [
+            w.path for w, m in zip(model.trainable_weights, moved, strict=True) if not m
+        ]
         y = model.predict(ids, verbose=0)
         np.testing.assert_array_equal(y, model.predict(ids, verbose=0))
         model.save(tmp_path / f"{make.__name__}.keras")
@@ -153,10 +188,21 @@ def test_mixed_precision_trains(digits):
     x, y, *_ = digits
     keras.mixed_precision.set_dtype_policy("mixed_float16")
     try:
-        parts = [K.Dense(16, "relu"), L.Dropout(0.3), L.DropConnect(K.Dense(16, "relu"), 0.3), L.AlphaDropout(0.1)]
+        parts = [
+            K.Dense(16, "relu"),
+            L.Dropout(0.3),
+            L.DropConnect(K.Dense(16, "relu"), 0.3),
+            L.AlphaDropout(0.1),
+        ]
         model = compiled(
             keras.Sequential(
-                [keras.Input((28, 28)), K.Flatten(), *parts, K.Dense(10), K.Activation("softmax", dtype="float32")]
+                [
+                    keras.Input((28, 28)),
+                    K.Flatten(),
+                    *parts,
+                    K.Dense(10),
+                    K.Activation("softmax", dtype="float32"),
+                ]
             )
         )
         history = model.fit(x[:256], y[:256], epochs=1, verbose=0).history
@@ -179,7 +225,9 @@ def thinned_by_hand(w1, b1, w2, b2, x, p):
 @pytest.mark.parametrize("layer", [L.Dropout, K.Dropout], ids=["ours", "Keras's"])
 def test_predict_is_the_mean_over_all_masks(layer):
     p, n = 0.4, 100
-    model = keras.Sequential([keras.Input((3,)), K.Dense(4, "tanh"), layer(p, seed=1), K.Dense(3, "softmax")])
+    model = keras.Sequential(
+        [keras.Input((3,)), K.Dense(4, "tanh"), layer(p, seed=1), K.Dense(3, "softmax")]
+    )
     x = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
     plain = model.predict(x, verbose=0)
     got = tk.predict(model, x, samples=n, keep=True)
@@ -207,8 +255,12 @@ def test_predict_leaves_batch_normalisation_alone():
     assert got.entropy is None
     for before, w in zip(statistics, model.layers[0].weights, strict=True):
         np.testing.assert_array_equal(before, array(w))
-    normal = keras.Sequential([keras.Input((4,)), K.BatchNormalization(), L.GaussianDropout(0.0), L.Dropout(1e-6)])
-    np.testing.assert_allclose(tk.predict(normal, x, samples=2).mean, x / np.sqrt(1 + 1e-3), rtol=1e-5)
+    normal = keras.Sequential(
+        [keras.Input((4,)), K.BatchNormalization(), L.GaussianDropout(0.0), L.Dropout(1e-6)]
+    )
+    np.testing.assert_allclose(
+        tk.predict(normal, x, samples=2).mean, x / np.sqrt(1 + 1e-3), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -240,15 +292,21 @@ def test_predict_refuses():
 def test_find():
     x = keras.Input((6, 4))
     h = K.MultiHeadAttention(2, 3, dropout=0.2, name="mha")(x, x)
-    h = K.Bidirectional(K.LSTM(3, dropout=0.1, recurrent_dropout=0.3, return_sequences=True), name="both")(h)
+    h = K.Bidirectional(
+        K.LSTM(3, dropout=0.1, recurrent_dropout=0.3, return_sequences=True), name="both"
+    )(h)
     h = K.SpatialDropout1D(0.4, name="spatial")(h)
-    h = keras.Sequential([L.LockedDropout(0.25, name="locked"), K.GaussianNoise(0.1, name="noise")], name="inner")(h)
+    h = keras.Sequential(
+        [L.LockedDropout(0.25, name="locked"), K.GaussianNoise(0.1, name="noise")], name="inner"
+    )(h)
     h = L.Zoneout(keras.layers.LSTMCell(2), 0.1, 0.2, name="zone")(h)
     sites = tk.find(keras.Model(x, h))
     seen = [(s.name, s.kind, s.argument, s.rate) for s in sites]
     assert next(s for s in seen if s[0].startswith("mha"))[1:] == ("dropout", "rate", 0.2)
     recurrent = [s for s in seen if s[0].startswith("both")]
-    assert sorted(s[2:] for s in recurrent) == sorted([("dropout", 0.1), ("recurrent_dropout", 0.3)] * 2)
+    assert sorted(s[2:] for s in recurrent) == sorted(
+        [("dropout", 0.1), ("recurrent_dropout", 0.3)] * 2
+    )
     assert [s for s in seen if s[0].split("/")[0] in ("spatial", "inner", "zone")] == [
         ("spatial", "dropout", "rate", 0.4),
         ("inner/locked", "dropout", "rate", 0.25),
@@ -264,7 +322,10 @@ def functional():
     x = keras.Input((4,))
     shared = K.Dense(4, "relu", name="shared")
     h = shared(shared(x))
-    h = keras.Sequential([keras.Input((4,)), K.Dense(5, "relu", name="deep"), K.Dropout(0.5, name="old")], name="inner")(h)
+    h = keras.Sequential(
+        [keras.Input((4,)), K.Dense(5, "relu", name="deep"), K.Dropout(0.5, name="old")],
+        name="inner",
+    )(h)
     h = K.Concatenate()([h, x])
     return keras.Model(x, K.Softmax()(K.Dense(3, name="head")(h)))
 
@@ -287,7 +348,10 @@ def test_apply_copies_weights_and_names():
     assert [s.name for s in tk.find(one)][-1] == "head_dropout"
     deep = tk.apply(model, "deep", 0.1)
     assert tk.find(deep)[0].name == "inner/deep_dropout"
-    assert tk.find(tk.apply(keras.Sequential([K.Dense(3, name="a"), K.Dense(2)]), "a", 0.1))[0].name == "a_dropout"
+    assert (
+        tk.find(tk.apply(keras.Sequential([K.Dense(3, name="a"), K.Dense(2)]), "a", 0.1))[0].name
+        == "a_dropout"
+    )
 
 
 def test_apply_refuses():
@@ -304,8 +368,12 @@ def test_apply_refuses():
 
 
 def test_schedules_reach_compiled_steps():
-    """At rate 1 the head's kernel gets no gradient: it moves in the first two steps and stands still in the last two."""
-    model = keras.Sequential([keras.Input((3,)), L.Dropout(0.0, name="moving"), K.Dense(1, use_bias=False)])
+    """At rate 1 the head's kernel gets no gradient: it moves in the first two steps and stands
+    still in the last two.
+    """
+    model = keras.Sequential(
+        [keras.Input((3,)), L.Dropout(0.0, name="moving"), K.Dense(1, use_bias=False)]
+    )
     model.compile(keras.optimizers.SGD(0.1), "mse")
     x = np.ones((16, 3), "float32")
     kernels, rates = [], []
@@ -318,7 +386,9 @@ def test_schedules_reach_compiled_steps():
             kernels.append(array(model.layers[1].kernel).copy())
 
     jump = tk.ScheduleCallback(lambda step: 0.0 if step < 2 else 1.0)
-    model.fit(x, np.zeros(16), batch_size=4, epochs=1, shuffle=False, verbose=0, callbacks=[jump, Watch()])
+    model.fit(
+        x, np.zeros(16), batch_size=4, epochs=1, shuffle=False, verbose=0, callbacks=[jump, Watch()]
+    )
     assert rates == [0.0, 0.0, 1.0, 1.0]
     assert not np.array_equal(kernels[0], kernels[1])
     np.testing.assert_array_equal(kernels[1], kernels[2])
@@ -332,7 +402,14 @@ def test_schedules_reach_compiled_steps():
         callbacks=[tk.ScheduleCallback(Linear(0, 0.4, 2), unit="epoch"), Watch()],
     )
     assert rates[4:] == [0.0, 0.0, 0.2, 0.2, 0.4, 0.4]
-    model.fit(x, np.zeros(16), batch_size=16, epochs=1, verbose=0, callbacks=[tk.ScheduleCallback(Linear(0, 1.0, 20)), Watch()])
+    model.fit(
+        x,
+        np.zeros(16),
+        batch_size=16,
+        epochs=1,
+        verbose=0,
+        callbacks=[tk.ScheduleCallback(Linear(0, 1.0, 20)), Watch()],
+    )
     assert rates[10:] == [0.5]  # the optimizer stands at step 10
 
 
@@ -340,7 +417,12 @@ def test_schedules_refuse_what_cannot_move():
     model = keras.Sequential([keras.Input((3,)), K.Dropout(0.5), K.Dense(1)])
     model.compile("sgd", "mse")
     with pytest.raises(InputError, match=r"no layer of thinned\.keras"):
-        model.fit(np.ones((4, 3)), np.ones(4), verbose=0, callbacks=[tk.ScheduleCallback(Linear(0, 0.4, 2))])
+        model.fit(
+            np.ones((4, 3)),
+            np.ones(4),
+            verbose=0,
+            callbacks=[tk.ScheduleCallback(Linear(0, 0.4, 2))],
+        )
     with pytest.raises(InputError, match="argument `schedule`"):
         tk.ScheduleCallback(0.5)
 
@@ -412,9 +494,18 @@ def test_check_of_dead_dropout():
 
 
 def test_words_states_and_weights_train_of_every_backend():
-    """A compiled step of wrappers, states and branches: everything moves but the pretrained weights."""
-    parts = [L.EmbeddingDropout(K.Embedding(8, 3), 0.2), L.DropState(K.SimpleRNNCell(3), 0.2), L.Mixout(K.Dense(3), 0.2)]
-    model = compiled(keras.Sequential([keras.Input((4,), dtype="int32"), *parts, L.ShakeDrop(0.2), K.Dense(1)]), "mse")
+    """A compiled step of wrappers, states and branches: everything moves but the pretrained
+    weights.
+    """
+    parts = [
+        L.EmbeddingDropout(K.Embedding(8, 3), 0.2),
+        L.DropState(K.SimpleRNNCell(3), 0.2),
+        L.Mixout(K.Dense(3), 0.2),
+    ]
+    model = compiled(
+        keras.Sequential([keras.Input((4,), dtype="int32"), *parts, L.ShakeDrop(0.2), K.Dense(1)]),
+        "mse",
+    )
     ids = np.random.default_rng(0).integers(0, 8, (16, 4)).astype("int32")
     before = {w.path: array(w).copy() for w in model.weights}
     model.fit(ids, np.ones(16), batch_size=16, epochs=1, verbose=0)
@@ -427,13 +518,30 @@ OTHERS = "of_every_backend or enumerated or all_masks or schedules_reach or (lea
 
 @pytest.mark.parametrize("backend", ["jax", "tensorflow"])
 def test_the_other_backends(backend):
-    """Part of the tests in a process of its own: laws, tutorials, schedules, Monte Carlo; all run with KERAS_BACKEND set."""
+    """Part of the tests in a process of its own: laws, tutorials, schedules, Monte Carlo; all run
+    with KERAS_BACKEND set.
+    """
     if keras.backend.backend() != "torch":
         pytest.skip("the torch backend's run starts the others")
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    env = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT / "src"), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    call = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", OTHERS, str(Path(__file__).parent)]
+    env = {
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        "PYTHONPATH": str(ROOT / "src"),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    call = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        OTHERS,
+        str(Path(__file__).parent),
+    ]
     done = subprocess.run(call, env=env, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout[-3000:]
 
@@ -451,7 +559,14 @@ except ImportError as error:
 
 def test_a_missing_extra_says_what_to_install():
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run([sys.executable, "-c", MISSING], env=env, capture_output=True, text=True, check=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-c", MISSING],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+    )
     assert "pip install 'thinned[keras]'" in done.stdout
     assert done.stdout.count("\n") == 1
 
@@ -459,7 +574,12 @@ def test_a_missing_extra_says_what_to_install():
 def test_importing_thinned_imports_no_keras():
     program = "import sys, thinned; thinned.InputError; sys.exit('keras' in sys.modules)"
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    assert subprocess.run([sys.executable, "-c", program], env=env, check=False, timeout=100).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", program], env=env, check=False, timeout=100
+        ).returncode
+        == 0
+    )
 
 
 def test_the_page_runs():
@@ -474,7 +594,9 @@ def test_the_page_runs():
 @pytest.mark.parametrize(("which", "package"), [("optuna", "optuna"), ("tuner", "keras_tuner")])
 def test_the_example_runs(which, package):
     pytest.importorskip(package)
-    spec = importlib.util.spec_from_file_location("keras_optuna", ROOT / "examples" / "keras_optuna.py")
+    spec = importlib.util.spec_from_file_location(
+        "keras_optuna", ROOT / "examples" / "keras_optuna.py"
+    )
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
     best = getattr(example, f"by_{which}")(2, epochs=1)

@@ -28,7 +28,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 QUICK = {"dropout": 0.1, "learning_rate_init": 0.05, "random_state": 0}
 NETS = [DropoutClassifier(16, max_iter=20, **QUICK), DropoutRegressor(16, max_iter=20, **QUICK)]
 SEARCHES = [DropoutSearchCV(net, {"dropout": [0.0, 0.1]}, cv=2) for net in NETS]
-# scikit-learn expects the same of its own SGDClassifier and forests: a repeated row has draws of its own, a weight has not
+# scikit-learn expects the same of its own SGDClassifier and forests: a repeated row has draws of
+# its own, a weight has not
 RANDOM = {
     f"check_sample_weight_equivalence_on_{kind}_data": "sample_weight is not equivalent to removing/repeating samples."
     for kind in ("dense", "sparse")
@@ -46,7 +47,9 @@ def test_scikit_learns_checks(estimator, check):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.filterwarnings("ignore:invalid value encountered in cast:RuntimeWarning")  # of scikit-learn's check_cv
+@pytest.mark.filterwarnings(
+    "ignore:invalid value encountered in cast:RuntimeWarning"
+)  # of scikit-learn's check_cv
 @parametrize_with_checks(SEARCHES)
 def test_scikit_learns_checks_of_a_search(estimator, check):
     check(estimator)
@@ -83,21 +86,34 @@ def test_a_search_is_as_separate_fits(kind, early):
         {"dropout": [0.0, 0.5, "gaussian", "batchwise"]},
         {"alpha": [1e-4, 1.0], "learning_rate_init": [0.01, 0.05], "max_norm": [None, 0.9]},
     ]
-    many, one = (search(net, grid, scoring=scoring, cv=2, refit=True) for search in (DropoutSearchCV, GridSearchCV))
+    many, one = (
+        search(net, grid, scoring=scoring, cv=2, refit=True)
+        for search in (DropoutSearchCV, GridSearchCV)
+    )
     many.fit(X, y)
     one.fit(X, y)
     assert many.n_passes_ == 1
     assert many.cv_results_["params"] == one.cv_results_["params"]
     for name in ("split0_test_score", "split1_test_score", "mean_test_score"):
-        np.testing.assert_allclose(many.cv_results_[name], one.cv_results_[name], rtol=5e-3, atol=1e-3)
+        np.testing.assert_allclose(
+            many.cv_results_[name], one.cv_results_[name], rtol=5e-3, atol=1e-3
+        )
     assert set(many.cv_results_) == set(one.cv_results_)
     assert many.best_params_ == one.best_params_
     np.testing.assert_allclose(many.predict(X), one.predict(X), rtol=1e-5)
 
 
 def test_a_search_over_shapes_weights_and_scores():
-    grid = [{"hidden_layer_sizes": [4, (5, 3)], "dropout": [0.0, 0.3]}, {"class_weight": ["balanced"], "dropout": [0.2]}]
-    options = {"cv": 3, "scoring": ["accuracy", "f1_macro"], "refit": "accuracy", "return_train_score": True}
+    grid = [
+        {"hidden_layer_sizes": [4, (5, 3)], "dropout": [0.0, 0.3]},
+        {"class_weight": ["balanced"], "dropout": [0.2]},
+    ]
+    options = {
+        "cv": 3,
+        "scoring": ["accuracy", "f1_macro"],
+        "refit": "accuracy",
+        "return_train_score": True,
+    }
     net, weight = DropoutClassifier(**SMALL), RNG.uniform(0.5, 2, 80)
     many = DropoutSearchCV(net, grid, **options).fit(X, Y, sample_weight=weight)
     one = GridSearchCV(net, grid, **options).fit(X, Y, sample_weight=weight)
@@ -174,14 +190,19 @@ BAD = [
 
 @pytest.mark.parametrize(("change", "kind", "text"), BAD)
 def test_bad_parameters(change, kind, text):
-    for net, y in ((DropoutClassifier(**{**SMALL, **change}), Y), (DropoutRegressor(**{**SMALL, **change}), T)):
+    for net, y in (
+        (DropoutClassifier(**{**SMALL, **change}), Y),
+        (DropoutRegressor(**{**SMALL, **change}), T),
+    ):
         with pytest.raises(kind, match=text):
             net.fit(X, y)
 
 
 def test_bad_calls():
     for name in ("predict", "predict_proba", "predict_samples"):
-        with pytest.raises(NotFittedError, match="This DropoutClassifier instance is not fitted yet"):
+        with pytest.raises(
+            NotFittedError, match="This DropoutClassifier instance is not fitted yet"
+        ):
             getattr(DropoutClassifier(), name)(X)
     with pytest.raises(ValueError, match="Input X contains NaN"):
         DropoutRegressor(**SMALL).fit(X * np.nan, T)
@@ -228,8 +249,17 @@ try:
 except ImportError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code, package], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout == f"{package} is not installed; install what this needs with: pip install 'thinned[sklearn]'\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code, package],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert (
+        done.stdout
+        == f"{package} is not installed; install what this needs with: pip install 'thinned[sklearn]'\n"
+    )
 
 
 def test_the_page_runs():

@@ -1,4 +1,6 @@
-"""The native kernels of the scikit-learn face: against autograd in float64, scikit-learn's Adam, and the operators of torch."""
+"""The native kernels of the scikit-learn face: against autograd in float64, scikit-learn's Adam,
+and the operators of torch.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,12 @@ pytestmark = [
 
 UNITS = (9, 83, 6, 3)  # 83: blocks of 64, registers, and a rest
 ALL, BATCH = 40, 21
-ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "logistic": torch.sigmoid, "identity": lambda z: z}
+ACTIVATIONS = {
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "logistic": torch.sigmoid,
+    "identity": lambda z: z,
+}
 HEADS = {
     "softmax": lambda z, y: -(y * z.log_softmax(-1)).sum(-1),
     "logistic": lambda z, y: F.binary_cross_entropy_with_logits(z, y, reduction="none").sum(-1),
@@ -61,7 +68,9 @@ def test_gradients_are_those_of_autograd(m, activation, head, few, instructions)
     lead = (m,) if m > 1 else ()
     for own in {False, m > 1}:  # rows of their own for each network, or one batch for all
         each = lead if own else lead and (1,)
-        which = torch.stack([torch.randperm(ALL)[:BATCH] for _ in range(m if own else 1)]).view(*each, BATCH, 1)
+        which = torch.stack([torch.randperm(ALL)[:BATCH] for _ in range(m if own else 1)]).view(
+            *each, BATCH, 1
+        )
         x = everything.take(which.flatten()).view(*each, BATCH, UNITS[0])
         y = torch.rand(*each, BATCH, UNITS[-1]).softmax(-1)
         share = torch.rand(*each, BATCH, 1)
@@ -100,7 +109,12 @@ def test_what_is_not_finite_is_seen(activation, instructions):
     population = Population((4, 6, 3), 1, activation)
     population.flat.fill_(torch.nan)
     gradients = fused.Gradients(population, "softmax", 5, None)
-    loss = gradients(torch.ones(5, 4), torch.eye(3)[:1].expand(5, 3).contiguous(), torch.full((5, 1), 0.2), [None, None])
+    loss = gradients(
+        torch.ones(5, 4),
+        torch.eye(3)[:1].expand(5, 3).contiguous(),
+        torch.full((5, 1), 0.2),
+        [None, None],
+    )
     assert loss.isnan()
     assert population.gradient.isnan().all()
 
@@ -128,12 +142,16 @@ def test_adam_is_scikit_learns(few, instructions):
     rates, decays = [0.1, 0.003], torch.tensor([0.02, 0.0], dtype=torch.float64)
     adam = fused.Adam(population, moments, rates)
     nets = [[part[j].double().numpy().copy() for part in population.parts] for j in range(2)]
-    theirs = [AdamOptimizer(net, rate, 0.8, 0.99, 1e-6) for net, rate in zip(nets, rates, strict=True)]
+    theirs = [
+        AdamOptimizer(net, rate, 0.8, 0.99, 1e-6) for net, rate in zip(nets, rates, strict=True)
+    ]
     for count in range(1, 6):
         population.gradient.normal_()
         squares = torch.tensor([sum((w**2).sum() for w in net[:2]) for net in nets])
         correction = np.sqrt(1 - 0.99**count) / (1 - 0.8**count)
-        torch.testing.assert_close(adam(decays, correction, 0.8, 0.99, 1e-6), squares, rtol=1e-5, atol=0.0)
+        torch.testing.assert_close(
+            adam(decays, correction, 0.8, 0.99, 1e-6), squares, rtol=1e-5, atol=0.0
+        )
         for j, (net, their) in enumerate(zip(nets, theirs, strict=True)):
             slopes = [g[j].double().numpy() + (decays[j].item() * w if i < 2 else 0.0)
                       for i, (g, w) in enumerate(zip(population.gradients, net, strict=True))]  # fmt: skip
@@ -158,7 +176,10 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("further", [{}, {"solver": "sgd"}, {"l1": 0.1, "max_norm": 1.0}, {"activation": "tanh", "alpha": 1.0}])
+@pytest.mark.parametrize(
+    "further",
+    [{}, {"solver": "sgd"}, {"l1": 0.1, "max_norm": 1.0}, {"activation": "tanh", "alpha": 1.0}],
+)
 @pytest.mark.parametrize("make", [DropoutClassifier, DropoutRegressor])
 def test_a_fit_is_the_one_of_torchs_operators(make, further, without):
     x = rows()
@@ -179,13 +200,17 @@ def test_weighted_rows_and_searches_too(without):
 
     def found():
         fit = DropoutClassifier(**OPTIONS).fit(x, y, sample_weight=weight)
-        search = DropoutSearchCV(DropoutClassifier(**OPTIONS), grid, cv=3).fit(x, y, sample_weight=weight)
+        search = DropoutSearchCV(DropoutClassifier(**OPTIONS), grid, cv=3).fit(
+            x, y, sample_weight=weight
+        )
         return fit, search
 
     (fast, many), _ = found(), without()
     slow, other = found()
     same(fast, slow)
-    np.testing.assert_allclose(many.cv_results_["mean_test_score"], other.cv_results_["mean_test_score"])
+    np.testing.assert_allclose(
+        many.cv_results_["mean_test_score"], other.cv_results_["mean_test_score"]
+    )
     same(many.best_estimator_, other.best_estimator_)
 
 
@@ -203,4 +228,6 @@ def test_which_rows_are_taken_as_sparse():
     assert Rows(np.ones((20, 5), np.float32)).entries is None
     assert Rows(sparse.csr_matrix(np.ones((20, 5)))).entries is not None
     starts, columns, values = Rows(rows()).entries
-    np.testing.assert_array_equal(sparse.csr_matrix((values, columns, starts), (ALL, UNITS[0])).toarray(), rows())
+    np.testing.assert_array_equal(
+        sparse.csr_matrix((values, columns, starts), (ALL, UNITS[0])).toarray(), rows()
+    )

@@ -1,4 +1,6 @@
-"""Methods of ``thinned.nn`` in the perceptrons of the scikit-learn face: against loops over the public layers, and formulas."""
+"""Methods of ``thinned.nn`` in the perceptrons of the scikit-learn face: against loops over the
+public layers, and formulas.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,19 @@ METHODS = [
     "standout", "jumpout", "fast", "thinned", "dropconnect", "mixout", "shakeout", "targeted", "targeted-unit", "concrete",
     "variational", "sparse-variational", "information",
 ]  # fmt: skip
-POINTS = ["dropout", "gaussian", "uout", "alpha", "feature-alpha", "batchwise", "spatial", "drop-path", "stochastic-depth"]
-# scikit-learn expects the same of its own SGDClassifier and forests: a repeated row has draws of its own, a weight has not
+POINTS = [
+    "dropout",
+    "gaussian",
+    "uout",
+    "alpha",
+    "feature-alpha",
+    "batchwise",
+    "spatial",
+    "drop-path",
+    "stochastic-depth",
+]
+# scikit-learn expects the same of its own SGDClassifier and forests: a repeated row has draws of
+# its own, a weight has not
 RANDOM = {
     f"check_sample_weight_equivalence_on_{kind}_data": "sample_weight is not equivalent to removing/repeating samples."
     for kind in ("dense", "sparse")
@@ -44,7 +57,9 @@ QUICK = {"max_iter": 20, "learning_rate_init": 0.05, "random_state": 0}
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
-@parametrize_with_checks([DropoutClassifier(16, dropout="concrete", **QUICK)], expected_failed_checks=lambda net: RANDOM)
+@parametrize_with_checks(
+    [DropoutClassifier(16, dropout="concrete", **QUICK)], expected_failed_checks=lambda net: RANDOM
+)
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
 
@@ -85,7 +100,10 @@ def by_hand(name, a, b, c, random):
         each = [("drop1", host(a)), ReLU(), ("drop2", host(b)), ReLU(), c]
     else:
         each = [("drop1", information(5, 6, a, random)), ("drop2", information(6, 4, b, random)), c]
-    each = [("drop0", nn.Dropout(0.2)), *(e if isinstance(e, tuple) else (f"m{i}", e) for i, e in enumerate(each))]
+    each = [
+        ("drop0", nn.Dropout(0.2)),
+        *(e if isinstance(e, tuple) else (f"m{i}", e) for i, e in enumerate(each)),
+    ]
     return Sequential(OrderedDict(each))
 
 
@@ -104,15 +122,22 @@ def first_layers(net, outputs=3):
 
 
 def loss_of(out, y, weight):
-    """The mean loss; where the network gives a mean and a variance, of the probabilities that these make."""
+    """The mean loss; where the network gives a mean and a variance, of the probabilities that these
+    make.
+    """
     if isinstance(out, tuple):
         out = out[0] / (1 + torch.pi / 8 * out[1]).sqrt()
     return (F.cross_entropy(out, y, reduction="none") * weight).sum() / weight.sum()
 
 
 def loop(model, layers, seed, net, batches, weight, examples):
-    """Plain gradient descent over the public layers, with torch's own optimizer; returns the losses."""
-    key, optimizer = thinned.key(model, seed), torch.optim.SGD(model.parameters(), lr=net.learning_rate_init)
+    """Plain gradient descent over the public layers, with torch's own optimizer; returns the
+    losses.
+    """
+    key, optimizer = (
+        thinned.key(model, seed),
+        torch.optim.SGD(model.parameters(), lr=net.learning_rate_init),
+    )
     learned = any(hasattr(host, "divergence") for host in model.modules())
     out = []
     for step, rows in enumerate(batches):
@@ -128,12 +153,21 @@ def loop(model, layers, seed, net, batches, weight, examples):
         with torch.no_grad():
             for layer in layers[:-1]:
                 if net.max_norm:
-                    layer.weight *= (net.max_norm / layer.weight.norm(dim=1, keepdim=True)).clamp_max(1)
+                    layer.weight *= (
+                        net.max_norm / layer.weight.norm(dim=1, keepdim=True)
+                    ).clamp_max(1)
         out.append(loss.item())
     return out
 
 
-PLAIN = {"solver": "sgd", "momentum": 0.0, "shuffle": False, "random_state": 5, "alpha": 0.2, "max_norm": 0.9}
+PLAIN = {
+    "solver": "sgd",
+    "momentum": 0.0,
+    "shuffle": False,
+    "random_state": 5,
+    "alpha": 0.2,
+    "max_norm": 0.9,
+}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -150,9 +184,13 @@ def test_every_method_trains_as_its_layers_do(name):
     for layer, w, b in zip(layers, net.coefs_, net.intercepts_, strict=True):
         np.testing.assert_allclose(w.T, layer.weight.detach(), rtol=2e-4, atol=2e-5)
         np.testing.assert_allclose(b, layer.bias.detach(), rtol=2e-4, atol=2e-5)
-    np.testing.assert_allclose(net.loss_curve_, [np.mean(losses[:3]), np.mean(losses[3:])], rtol=1e-4)
+    np.testing.assert_allclose(
+        net.loss_curve_, [np.mean(losses[:3]), np.mean(losses[3:])], rtol=1e-4
+    )
     shared = {id(p) for layer in layers for p in layer.parameters()}
-    state = {n: p for n, p in (*model.named_parameters(), *model.named_buffers()) if id(p) not in shared}
+    state = {
+        n: p for n, p in (*model.named_parameters(), *model.named_buffers()) if id(p) not in shared
+    }
     assert net.dropout_state_.keys() == state.keys()
     for key, value in state.items():
         np.testing.assert_allclose(net.dropout_state_[key], value.detach(), rtol=2e-4, atol=2e-5)
@@ -170,45 +208,74 @@ def test_divergences_and_weights_of_rows():
                             learning_rate_init=0.1, **PLAIN)  # fmt: skip
     (a, b, c), seed = first_layers(net)
     last = nn.SparseVariationalDropout(c)
-    model = Sequential(OrderedDict(a=a, x=ReLU(), drop1=nn.ConcreteDropout(6), b=b, y=ReLU(), drop2=last))
-    loop(model, [a, b, c], seed, net, [torch.arange(60)] * 3, torch.tensor(weight), int(weight.sum()))
+    model = Sequential(
+        OrderedDict(a=a, x=ReLU(), drop1=nn.ConcreteDropout(6), b=b, y=ReLU(), drop2=last)
+    )
+    loop(
+        model, [a, b, c], seed, net, [torch.arange(60)] * 3, torch.tensor(weight), int(weight.sum())
+    )
     net.fit(X, Y, weight)
-    np.testing.assert_allclose(net.dropout_state_["drop2.log_variance"], last.log_variance.detach(), rtol=1e-5)
-    np.testing.assert_allclose(net.dropout_state_["drop1.logit"], model.drop1.logit.detach(), rtol=1e-5)
+    np.testing.assert_allclose(
+        net.dropout_state_["drop2.log_variance"], last.log_variance.detach(), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        net.dropout_state_["drop1.logit"], model.drop1.logit.detach(), rtol=1e-5
+    )
     np.testing.assert_allclose(net.coefs_[1].T, b.weight.detach(), rtol=2e-4, atol=2e-5)
     options = {"batch_size": 60, "max_iter": 3, "dropout": "variational", **PLAIN}
     late = DropoutClassifier(6, divergence=Late(1.0, since=3), **options).fit(X, Y)
     never = DropoutClassifier(6, divergence=0.0, **options).fit(X, Y)
     ever = DropoutClassifier(6, **options).fit(X, Y)
-    np.testing.assert_array_equal(late.dropout_state_["drop1.logit"], never.dropout_state_["drop1.logit"])
+    np.testing.assert_array_equal(
+        late.dropout_state_["drop1.logit"], never.dropout_state_["drop1.logit"]
+    )
     assert not np.allclose(ever.dropout_state_["drop1.logit"], never.dropout_state_["drop1.logit"])
 
 
 @pytest.mark.parametrize("name", POINTS)
 def test_points_draw_the_same_in_both_trainers(name):
-    """A schedule that stands still goes the way of modules, a rate that of formulas; shuffled small batches of Adam."""
+    """A schedule that stands still goes the way of modules, a rate that of formulas; shuffled small
+    batches of Adam.
+    """
     strength = presets.strength(name)
     for kind, y in ((DropoutClassifier, Y), (DropoutRegressor, T)):
-        options = {"batch_size": 16, "max_iter": 4, "random_state": 3, "input_dropout": 0.1, "learning_rate_init": 0.02}
+        options = {
+            "batch_size": 16,
+            "max_iter": 4,
+            "random_state": 3,
+            "input_dropout": 0.1,
+            "learning_rate_init": 0.02,
+        }
         moving = {"method": name, strength: Ramp(0.3, 0.3, 1)}
         one = kind((6, 4), dropout={"method": name, strength: 0.3}, **options).fit(X, y)
         two = kind((6, 4), dropout=moving, **options).fit(X, y)
         assert one.t_ == two.t_
         np.testing.assert_allclose(one.loss_curve_, two.loss_curve_, rtol=1e-4)
-        for a, b in zip((*one.coefs_, *one.intercepts_), (*two.coefs_, *two.intercepts_), strict=True):
+        for a, b in zip(
+            (*one.coefs_, *one.intercepts_), (*two.coefs_, *two.intercepts_), strict=True
+        ):
             np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5)
-        np.testing.assert_allclose(one.predict_samples(X, 3), two.predict_samples(X, 3), rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(
+            one.predict_samples(X, 3), two.predict_samples(X, 3), rtol=1e-3, atol=1e-4
+        )
 
 
-@pytest.mark.parametrize("schedule", [Annealed(0.6, 5), Curriculum(0.5, 0.3), Early(0.5, 4), Late(0.5, 2), Ramp(0.1, 0.7, 6)])
+@pytest.mark.parametrize(
+    "schedule",
+    [Annealed(0.6, 5), Curriculum(0.5, 0.3), Early(0.5, 4), Late(0.5, 2), Ramp(0.1, 0.7, 6)],
+)
 def test_schedules_move_rates_step_by_step(schedule):
-    net = DropoutClassifier(6, dropout=schedule, batch_size=30, max_iter=4, learning_rate_init=0.2, **PLAIN)
+    net = DropoutClassifier(
+        6, dropout=schedule, batch_size=30, max_iter=4, learning_rate_init=0.2, **PLAIN
+    )
     (a, b), seed = first_layers(net)
     optimizer = torch.optim.SGD([*a.parameters(), *b.parameters()], lr=0.2)
     for step in range(8):
         rows = torch.arange(30) + 30 * (step % 2)
         key = Key(seed, stream_of("drop1"), step=step, samples=rows)
-        h = functional.drop(a(torch.tensor(X)[rows]).relu(), presets.dropout(schedule(step)), key=key)
+        h = functional.drop(
+            a(torch.tensor(X)[rows]).relu(), presets.dropout(schedule(step)), key=key
+        )
         loss = F.cross_entropy(b(h), torch.tensor(Y)[rows])
         loss = loss + 0.1 * (a.weight.square().sum() + b.weight.square().sum()) / 30
         optimizer.zero_grad()
@@ -218,7 +285,9 @@ def test_schedules_move_rates_step_by_step(schedule):
             a.weight *= (0.9 / a.weight.norm(dim=1, keepdim=True)).clamp_max(1)
     net.fit(X, Y)
     np.testing.assert_allclose(net.coefs_[0].T, a.weight.detach(), rtol=2e-4, atol=2e-5)
-    for draw, probabilities in enumerate(net.predict_samples(X, 12)):  # at the rate of the last step, whatever the draw
+    for draw, probabilities in enumerate(
+        net.predict_samples(X, 12)
+    ):  # at the rate of the last step, whatever the draw
         h = functional.drop(a(torch.tensor(X)).relu(), presets.dropout(schedule(7)),
                             key=Key(seed, stream_of("mc.drop1"), step=draw))  # fmt: skip
         np.testing.assert_allclose(probabilities, b(h).softmax(1).detach(), rtol=1e-3, atol=1e-5)
@@ -227,9 +296,18 @@ def test_schedules_move_rates_step_by_step(schedule):
 @pytest.mark.parametrize("name", ["dropconnect", "shakeout", "targeted"])
 def test_schedules_of_weights(name):
     rate = Ramp(0.1, 0.9, 5)
-    net = DropoutClassifier(6, dropout={"method": name, "p": rate}, batch_size=20, max_iter=2, learning_rate_init=0.1, **PLAIN)
+    net = DropoutClassifier(
+        6,
+        dropout={"method": name, "p": rate},
+        batch_size=20,
+        max_iter=2,
+        learning_rate_init=0.1,
+        **PLAIN,
+    )
     (a, b), seed = first_layers(net)
-    host = {"dropconnect": nn.DropWeight, "shakeout": nn.Shakeout, "targeted": nn.Targeted}[name](b, rate)
+    host = {"dropconnect": nn.DropWeight, "shakeout": nn.Shakeout, "targeted": nn.Targeted}[name](
+        b, rate
+    )
     batches = [torch.arange(start, start + 20) for start in (0, 20, 40, 0, 20, 40)]
     model = Sequential(OrderedDict(a=a, x=ReLU(), drop1=host))
     loop(model, [a, b], seed, net, batches, torch.ones(60), 60)
@@ -237,11 +315,15 @@ def test_schedules_of_weights(name):
     for layer, w in zip((a, b), net.coefs_, strict=True):
         np.testing.assert_allclose(w.T, layer.weight.detach(), rtol=2e-4, atol=2e-5)
     with torch.no_grad():
-        np.testing.assert_allclose(net.predict_proba(X), model.eval()(torch.tensor(X)).softmax(1), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(
+            net.predict_proba(X), model.eval()(torch.tensor(X)).softmax(1), rtol=1e-3, atol=1e-5
+        )
 
 
 def test_fast_dropout_is_the_mean_over_all_masks():
-    """One hidden layer and squared errors: the loss of 2^4 masks, each with its probability, is the loss of the moments."""
+    """One hidden layer and squared errors: the loss of 2^4 masks, each with its probability, is the
+    loss of the moments.
+    """
     p = 0.3
     net = DropoutRegressor(4, dropout={"method": "fast", "p": p}, alpha=0.0, batch_size=60, max_iter=3, solver="sgd",
                            momentum=0.0, learning_rate_init=0.1, random_state=5)  # fmt: skip
@@ -275,9 +357,15 @@ def test_fast_goes_on_over_layers_without_dropout():
             layer.bias.copy_(torch.tensor(bias))
         mean, var = model(torch.tensor(X[:3]))
     drawn = net.predict_samples(X[:3], 1500)[:, :, 0]
-    np.testing.assert_allclose(drawn.var(0), var[:, 0], rtol=0.19)  # a variance's error is 3.7 %; five of them
-    np.testing.assert_array_less(np.abs(drawn.mean(0) - mean[:, 0].numpy()), 5 * np.sqrt(var[:, 0].numpy() / 1500))
-    free = DropoutRegressor((6,), dropout="fast", activation="tanh", max_iter=3, random_state=0).fit(X, T)
+    np.testing.assert_allclose(
+        drawn.var(0), var[:, 0], rtol=0.19
+    )  # a variance's error is 3.7 %; five of them
+    np.testing.assert_array_less(
+        np.abs(drawn.mean(0) - mean[:, 0].numpy()), 5 * np.sqrt(var[:, 0].numpy() / 1500)
+    )
+    free = DropoutRegressor(
+        (6,), dropout="fast", activation="tanh", max_iter=3, random_state=0
+    ).fit(X, T)
     assert free.predict(X, return_std=True)[1].min() > 0
 
 
@@ -290,20 +378,28 @@ MOMENTS = {
     "dropconnect": lambda net, h, w, b: 0.25 * (h**2 @ w**2 + b**2),
     "shakeout": lambda net, h, w, b: h**2 @ (w + 0.1 * np.sign(w)) ** 2,
     "mixout": lambda net, h, w, b: h**2 @ (w - net.dropout_state_["drop1.anchor_0"][0]) ** 2,
-    "variational": lambda net, h, w, b: (h * w) ** 2 @ (1 / (1 + np.exp(-net.dropout_state_["drop1.logit"].astype(float)))),
+    "variational": lambda net, h, w, b: (
+        (h * w) ** 2 @ (1 / (1 + np.exp(-net.dropout_state_["drop1.logit"].astype(float))))
+    ),
     "fast": lambda net, h, w, b: h**2 @ w**2,
 }
 
 
 @pytest.mark.parametrize("name", MOMENTS)
 def test_moments_of_predictions_are_those_of_the_method(name):
-    """One hidden layer, 1,500 draws: a variance's error is 3.7 to 5 %, five of them. The mean is that of evaluation."""
-    net = DropoutRegressor(8, dropout=name, max_iter=15, learning_rate_init=0.02, random_state=0).fit(X, T)
+    """One hidden layer, 1,500 draws: a variance's error is 3.7 to 5 %, five of them. The mean is
+    that of evaluation.
+    """
+    net = DropoutRegressor(
+        8, dropout=name, max_iter=15, learning_rate_init=0.02, random_state=0
+    ).fit(X, T)
     rows = X[:3]
     samples = net.predict_samples(rows, 1500)[:, :, 0]
     var = MOMENTS[name](net, *last_layer(net, rows))
     np.testing.assert_allclose(samples.var(0), var, rtol=0.25)
-    np.testing.assert_array_less(np.abs(samples.mean(0) - net.predict(rows)), 5 * np.sqrt(var / 1500))
+    np.testing.assert_array_less(
+        np.abs(samples.mean(0) - net.predict(rows)), 5 * np.sqrt(var / 1500)
+    )
     mean, std = net.set_params(mc_samples=40).predict(rows, return_std=True)
     np.testing.assert_allclose(std, samples[:40].std(0), rtol=1e-4)
     np.testing.assert_allclose(mean, samples[:40].mean(0), rtol=1e-4, atol=1e-5)
@@ -311,7 +407,13 @@ def test_moments_of_predictions_are_those_of_the_method(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_pickles_clones_and_goes_on(name):
-    options = {"batch_size": 20, "shuffle": False, "random_state": 0, "dropout": name, "learning_rate_init": 0.01}
+    options = {
+        "batch_size": 20,
+        "shuffle": False,
+        "random_state": 0,
+        "dropout": name,
+        "learning_rate_init": 0.01,
+    }
     net = DropoutClassifier((6, 4), max_iter=3, **options).fit(X, Y)
     assert all(type(value) is np.ndarray for value in net.dropout_state_.values())
     back = pickle.loads(pickle.dumps(net))  # noqa: S301
@@ -324,7 +426,11 @@ def test_pickles_clones_and_goes_on(name):
     for _ in range(2):
         parts = pickle.loads(pickle.dumps(parts)).partial_fit(X, Y)  # noqa: S301
     assert parts.loss_curve_ == pytest.approx(net.loss_curve_)
-    for a, b in zip((*net.coefs_, *net.dropout_state_.values()), (*parts.coefs_, *parts.dropout_state_.values()), strict=True):
+    for a, b in zip(
+        (*net.coefs_, *net.dropout_state_.values()),
+        (*parts.coefs_, *parts.dropout_state_.values()),
+        strict=True,
+    ):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
@@ -335,7 +441,9 @@ def test_warm_starts():
     before = net.dropout_state_["drop1.anchor_0"].copy()
     assert not np.allclose(before.T, first)
     net.fit(X, T)
-    np.testing.assert_array_equal(net.dropout_state_["drop1.anchor_0"].T, first)  # what this fit found is what it mixes with
+    np.testing.assert_array_equal(
+        net.dropout_state_["drop1.anchor_0"].T, first
+    )  # what this fit found is what it mixes with
     net = DropoutRegressor(6, dropout="concrete", **options).fit(X, T)
     one = net.dropout_state_["drop1.logit"].copy()
     again = net.set_params(learning_rate_init=1e-9).fit(X, T)
@@ -354,7 +462,9 @@ def test_early_stopping_keeps_the_best_rates_too():
     assert best < net.n_iter_
     short = clone(net).set_params(max_iter=best).fit(X, T)
     np.testing.assert_array_equal(net.coefs_[0], short.coefs_[0])
-    np.testing.assert_array_equal(net.dropout_state_["drop1.logit"], short.dropout_state_["drop1.logit"])
+    np.testing.assert_array_equal(
+        net.dropout_state_["drop1.logit"], short.dropout_state_["drop1.logit"]
+    )
 
 
 def test_settings_and_every_mixture():
@@ -382,12 +492,16 @@ def test_settings_and_every_mixture():
     both = [{"method": "dropconnect", "p": 0.3, "inference": "moments"}, 0.0]
     net = DropoutRegressor((6, 4), dropout=both, max_iter=2, random_state=5).fit(X, T)
     (a, b, c), _ = first_layers(net, 1)
-    model = Sequential(a, ReLU(), nn.DropWeight(b, 0.3, activation=ReLU(), inference="moments"), Identity(), c).eval()
+    model = Sequential(
+        a, ReLU(), nn.DropWeight(b, 0.3, activation=ReLU(), inference="moments"), Identity(), c
+    ).eval()
     with torch.no_grad():
         for layer, w, bias in zip((a, b, c), net.coefs_, net.intercepts_, strict=True):
             layer.weight.copy_(torch.tensor(w.T))
             layer.bias.copy_(torch.tensor(bias))
-        np.testing.assert_allclose(net.predict(X), model(torch.tensor(X))[:, 0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            net.predict(X), model(torch.tensor(X))[:, 0], rtol=1e-4, atol=1e-5
+        )
 
 
 def test_a_search_trains_them_apart():
@@ -397,7 +511,9 @@ def test_a_search_trains_them_apart():
     many = DropoutSearchCV(net, grid, scoring="neg_log_loss", cv=2).fit(X, Y)
     one = GridSearchCV(net, grid, scoring="neg_log_loss", cv=2).fit(X, Y)
     assert many.n_passes_ == 1 + 2 * 2 * 3
-    np.testing.assert_allclose(many.cv_results_["mean_test_score"], one.cv_results_["mean_test_score"], rtol=5e-3)
+    np.testing.assert_allclose(
+        many.cv_results_["mean_test_score"], one.cv_results_["mean_test_score"], rtol=5e-3
+    )
     assert many.best_params_ == one.best_params_
     np.testing.assert_allclose(many.predict_proba(X), one.predict_proba(X), rtol=1e-4)
 
@@ -413,7 +529,9 @@ def test_how_far_ahead_is_drawn_changes_nothing(dropout, monkeypatch):
 def test_torchs_generator_is_left_alone():
     before = torch.get_rng_state()
     for name in METHODS:
-        DropoutClassifier(6, dropout=name, max_iter=1, random_state=0).fit(X, Y).predict_samples(X, 2)
+        DropoutClassifier(6, dropout=name, max_iter=1, random_state=0).fit(X, Y).predict_samples(
+            X, 2
+        )
     assert torch.equal(before, torch.get_rng_state())
 
 

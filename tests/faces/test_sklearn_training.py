@@ -1,4 +1,6 @@
-"""What the scikit-learn face trains: against scikit-learn, autograd, formulas, and loops written here."""
+"""What the scikit-learn face trains: against scikit-learn, autograd, formulas, and loops written
+here.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,17 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 5)).astype(np.float32)
 Y = np.argmax(X @ RNG.normal(size=(5, 3)) + 0.3 * RNG.normal(size=(60, 3)), 1)
 T = np.sin(X[:, 0]) + X[:, 1]
-POINTS = ["dropout", "gaussian", "uout", "alpha", "feature-alpha", "batchwise", "spatial", "drop-path", "stochastic-depth"]
+POINTS = [
+    "dropout",
+    "gaussian",
+    "uout",
+    "alpha",
+    "feature-alpha",
+    "batchwise",
+    "spatial",
+    "drop-path",
+    "stochastic-depth",
+]
 
 
 def weights(net):
@@ -45,7 +57,10 @@ def test_without_dropout_it_is_scikit_learns(solver, activation):
         "hidden_layer_sizes": (7, 6), "solver": solver, "activation": activation, "alpha": 0.1, "batch_size": 16,
         "max_iter": 25, "random_state": 3, "learning_rate_init": 0.02, "tol": 0.03, "n_iter_no_change": 4,
     }  # fmt: skip
-    for ours, theirs, y in ((DropoutClassifier, MLPClassifier, Y), (DropoutRegressor, MLPRegressor, T)):
+    for ours, theirs, y in (
+        (DropoutClassifier, MLPClassifier, Y),
+        (DropoutRegressor, MLPRegressor, T),
+    ):
         a, b = ours(dropout=0.0, **options).fit(X, y), theirs(**options).fit(X.astype(float), y)
         assert a.n_iter_ == b.n_iter_
         assert a.t_ == b.t_
@@ -54,7 +69,13 @@ def test_without_dropout_it_is_scikit_learns(solver, activation):
 
 
 def test_without_dropout_early_stopping_and_warm_start_are_scikit_learns():
-    options = {"hidden_layer_sizes": 8, "early_stopping": True, "max_iter": 30, "random_state": 1, "n_iter_no_change": 3}
+    options = {
+        "hidden_layer_sizes": 8,
+        "early_stopping": True,
+        "max_iter": 30,
+        "random_state": 1,
+        "n_iter_no_change": 3,
+    }
     a, b = DropoutClassifier(dropout=0.0, **options).fit(X, Y), MLPClassifier(**options).fit(X, Y)
     assert a.validation_scores_ == pytest.approx(b.validation_scores_)
     assert a.best_validation_score_ == pytest.approx(max(a.validation_scores_))
@@ -70,16 +91,30 @@ def test_without_dropout_early_stopping_and_warm_start_are_scikit_learns():
 
 
 def by_autograd(net, points, y, epochs, weight=None):
-    """Full batches in the rows' own order, plain gradient descent, masks by the public function; returns the weights."""
+    """Full batches in the rows' own order, plain gradient descent, masks by the public function;
+    returns the weights.
+    """
     random = np.random.RandomState(net.random_state)
     seed = np.random.RandomState(net.random_state).randint(np.iinfo(np.int32).max)
     units = [X.shape[1], *net.hidden_layer_sizes, y.shape[1]]
     ws, bs = [], []
     for i, o in itertools.pairwise(units):
         bound = np.sqrt((2 if net.activation == "logistic" else 6) / (i + o))
-        ws.append(torch.tensor(random.uniform(-bound, bound, (i, o)), dtype=torch.float32, requires_grad=True))
-        bs.append(torch.tensor(random.uniform(-bound, bound, o), dtype=torch.float32, requires_grad=True))
-    act = {"relu": torch.relu, "tanh": torch.tanh, "logistic": torch.sigmoid, "selu": torch.selu, "identity": lambda h: h}
+        ws.append(
+            torch.tensor(
+                random.uniform(-bound, bound, (i, o)), dtype=torch.float32, requires_grad=True
+            )
+        )
+        bs.append(
+            torch.tensor(random.uniform(-bound, bound, o), dtype=torch.float32, requires_grad=True)
+        )
+    act = {
+        "relu": torch.relu,
+        "tanh": torch.tanh,
+        "logistic": torch.sigmoid,
+        "selu": torch.selu,
+        "identity": lambda h: h,
+    }
     weight = torch.ones(len(X)) if weight is None else torch.tensor(weight, dtype=torch.float32)
     for step in range(epochs):
         h = torch.tensor(X)
@@ -105,7 +140,14 @@ def by_autograd(net, points, y, epochs, weight=None):
     return [v.detach().numpy() for v in (*ws, *bs)]
 
 
-PLAIN = {"solver": "sgd", "momentum": 0.0, "shuffle": False, "batch_size": 60, "learning_rate_init": 0.3, "random_state": 5}
+PLAIN = {
+    "solver": "sgd",
+    "momentum": 0.0,
+    "shuffle": False,
+    "batch_size": 60,
+    "learning_rate_init": 0.3,
+    "random_state": 5,
+}
 
 
 @pytest.mark.parametrize(
@@ -116,27 +158,44 @@ PLAIN = {"solver": "sgd", "momentum": 0.0, "shuffle": False, "batch_size": 60, "
     ],
 )
 def test_every_point_trains_as_autograd_says(name, activation):
-    net = DropoutClassifier((6, 4), dropout=name, input_dropout=0.2, activation=activation, max_iter=4, **PLAIN).fit(X, Y)
-    want = by_autograd(net, [presets.dropout(0.2), presets.make(name), presets.make(name)], np.eye(3, dtype="f")[Y], 4)
+    net = DropoutClassifier(
+        (6, 4), dropout=name, input_dropout=0.2, activation=activation, max_iter=4, **PLAIN
+    ).fit(X, Y)
+    want = by_autograd(
+        net,
+        [presets.dropout(0.2), presets.make(name), presets.make(name)],
+        np.eye(3, dtype="f")[Y],
+        4,
+    )
     for got, expected in zip(weights(net), want, strict=True):
         np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("places", list(itertools.product(["batchwise", 0.3], repeat=3)), ids=str)
 def test_only_what_a_batch_keeps_is_computed(places):
-    """Smaller products, where rows share their coins; gradients of what fell are 0, beside every kind of neighbour."""
+    """Smaller products, where rows share their coins; gradients of what fell are 0, beside every
+    kind of neighbour.
+    """
     given, *hidden = places
-    net = DropoutClassifier((6, 4), dropout=hidden, input_dropout=given, alpha=0.3, max_iter=4, **PLAIN).fit(X, Y)
+    net = DropoutClassifier(
+        (6, 4), dropout=hidden, input_dropout=given, alpha=0.3, max_iter=4, **PLAIN
+    ).fit(X, Y)
     points = [presets.batchwise(0.5) if p == "batchwise" else presets.dropout(p) for p in places]
-    for got, expected in zip(weights(net), by_autograd(net, points, np.eye(3, dtype="f")[Y], 4), strict=True):
+    for got, expected in zip(
+        weights(net), by_autograd(net, points, np.eye(3, dtype="f")[Y], 4), strict=True
+    ):
         np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-5)
 
 
 def test_rates_for_each_layer_and_every_penalty():
     each = [0.7, presets.gaussian(0.2)]
     weight = RNG.integers(0, 4, 60)
-    net = DropoutRegressor((6, 4), dropout=each, alpha=0.5, l1=0.2, max_norm=0.8, max_iter=5, **PLAIN).fit(X, T, weight)
-    want = by_autograd(net, [None, presets.dropout(0.7), each[1]], T[:, None].astype("f"), 5, weight)
+    net = DropoutRegressor(
+        (6, 4), dropout=each, alpha=0.5, l1=0.2, max_norm=0.8, max_iter=5, **PLAIN
+    ).fit(X, T, weight)
+    want = by_autograd(
+        net, [None, presets.dropout(0.7), each[1]], T[:, None].astype("f"), 5, weight
+    )
     for got, expected in zip(weights(net), want, strict=True):
         np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-5)
     assert np.linalg.norm(net.coefs_[0], axis=0).max() <= 0.8001
@@ -156,19 +215,27 @@ LAWS = {
 
 @pytest.mark.parametrize("name", LAWS)
 def test_moments_of_predictions_are_those_of_the_law(name):
-    """One hidden layer: Var = sum_j (w_j h_j)^2 Var(a). 20,000 draws: a variance's error is 1 to 1.5 %, five of them."""
+    """One hidden layer: Var = sum_j (w_j h_j)^2 Var(a). 20,000 draws: a variance's error is 1 to
+    1.5 %, five of them.
+    """
     point, var = LAWS[name]
-    net = DropoutRegressor(8, dropout=point, max_iter=10, learning_rate_init=0.02, random_state=0).fit(X, T)
+    net = DropoutRegressor(
+        8, dropout=point, max_iter=10, learning_rate_init=0.02, random_state=0
+    ).fit(X, T)
     rows = X[:3]
     samples = net.predict_samples(rows, 20_000)[:, :, 0]
     hidden = np.maximum(rows @ net.coefs_[0] + net.intercepts_[0], 0)
     sure = (hidden**2 @ net.coefs_[1] ** 2)[:, 0] * var
     np.testing.assert_allclose(samples.var(0), sure, rtol=0.075)
-    np.testing.assert_array_less(np.abs(samples.mean(0) - net.predict(rows)), 5 * np.sqrt(sure / 20_000))
+    np.testing.assert_array_less(
+        np.abs(samples.mean(0) - net.predict(rows)), 5 * np.sqrt(sure / 20_000)
+    )
 
 
 def test_return_std_against_a_loop():
-    """A loop with NumPy's own masks; 4,000 draws each, so a deviation's error is 1.6 %; five of them."""
+    """A loop with NumPy's own masks; 4,000 draws each, so a deviation's error is 1.6 %; five of
+    them.
+    """
     options = {"max_iter": 20, "learning_rate_init": 0.02, "mc_samples": 4000, "random_state": 0}
     net = DropoutRegressor((12, 9), dropout=[0.5, 0.2], input_dropout=0.1, **options).fit(X, T)
     mean, std = net.predict(X[:4], return_std=True)
@@ -192,19 +259,30 @@ def test_probabilities_are_a_mean_over_networks():
     two = DropoutClassifier(8, max_iter=5, random_state=0).fit(X, Y > 0)
     assert two.predict_samples(X, 3).shape == (3, 60, 1)
     plain = two.predict_proba(X)
-    np.testing.assert_allclose(two.set_params(mc_samples=2000).predict_proba(X)[:5], plain[:5], atol=0.1)
+    np.testing.assert_allclose(
+        two.set_params(mc_samples=2000).predict_proba(X)[:5], plain[:5], atol=0.1
+    )
 
 
 def test_weights_of_rows_are_repetitions():
-    """Of one full batch without dropout. With it a repeated row has masks of its own, but one of weight 0 is never there."""
+    """Of one full batch without dropout. With it a repeated row has masks of its own, but one of
+    weight 0 is never there.
+    """
     weight = RNG.integers(0, 4, 60)
     again = np.repeat(np.arange(60), weight)
     for kind, y in ((DropoutClassifier, Y), (DropoutRegressor, T)):
         net = kind(8, dropout=0.0, max_iter=15, random_state=0)
-        close(net.fit(X, y, weight), kind(8, dropout=0.0, max_iter=15, random_state=0).fit(X[again], y[again]), 1e-3, 1e-4)
+        close(
+            net.fit(X, y, weight),
+            kind(8, dropout=0.0, max_iter=15, random_state=0).fit(X[again], y[again]),
+            1e-3,
+            1e-4,
+        )
         weight_or_nothing = (np.arange(60) < 50).astype(float)
         options = {"dropout": 0.5, "max_iter": 15, "random_state": 0, "shuffle": False}
-        close(kind(8, **options).fit(X, y, weight_or_nothing), kind(8, **options).fit(X[:50], y[:50]))
+        close(
+            kind(8, **options).fit(X, y, weight_or_nothing), kind(8, **options).fit(X[:50], y[:50])
+        )
 
 
 def test_class_weights_are_weights_of_rows():
@@ -219,7 +297,13 @@ def test_class_weights_are_weights_of_rows():
 
 def test_partial_fits_are_epochs():
     for solver in ("adam", "sgd"):
-        options = {"dropout": 0.4, "shuffle": False, "batch_size": 20, "random_state": 0, "solver": solver}
+        options = {
+            "dropout": 0.4,
+            "shuffle": False,
+            "batch_size": 20,
+            "random_state": 0,
+            "solver": solver,
+        }
         whole = DropoutClassifier(8, max_iter=6, **options).fit(X, Y)
         parts = DropoutClassifier(8, **options).partial_fit(X, Y, classes=[0, 1, 2])
         for _ in range(5):

@@ -17,15 +17,21 @@ EXAMPLES, TOGETHER, EPOCHS, ACCUMULATED = 22, 8, 2, 2  # an epoch ends with an i
 
 def data() -> torch.utils.data.TensorDataset:
     made = torch.Generator().manual_seed(5)
-    return torch.utils.data.TensorDataset(torch.randn(EXAMPLES, 12, generator=made) + 3)  # no input is 0
+    return torch.utils.data.TensorDataset(
+        torch.randn(EXAMPLES, 12, generator=made) + 3
+    )  # no input is 0
 
 
 def net() -> torch.nn.Sequential:
     torch.manual_seed(0)
-    return torch.nn.Sequential(thinned.nn.Dropout(0.5), torch.nn.Linear(12, 8), thinned.nn.Dropout(0.2))
+    return torch.nn.Sequential(
+        thinned.nn.Dropout(0.5), torch.nn.Linear(12, 8), thinned.nn.Dropout(0.2)
+    )
 
 
-def train(ranks: int, drop_last: bool) -> list[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:
+def train(
+    ranks: int, drop_last: bool
+) -> list[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:
     """(step, ids, masks of the input, gradient) of each micro-batch, as one rank sees them."""
     from accelerate import Accelerator
     from accelerate.utils import DataLoaderConfiguration
@@ -39,8 +45,12 @@ def train(ranks: int, drop_last: bool) -> list[tuple[int, torch.Tensor, torch.Te
     key = thinned.key(model, seed=3)
     seen: list[torch.Tensor] = []
     model[0].register_forward_hook(lambda module, args, result: seen.append(result.detach() == 0))
-    loader = torch.utils.data.DataLoader(Indexed(data()), TOGETHER // ranks, shuffle=True, drop_last=drop_last)
-    model, loader, opt = accelerator.prepare(model, loader, torch.optim.SGD(model.parameters(), 0.01))
+    loader = torch.utils.data.DataLoader(
+        Indexed(data()), TOGETHER // ranks, shuffle=True, drop_last=drop_last
+    )
+    model, loader, opt = accelerator.prepare(
+        model, loader, torch.optim.SGD(model.parameters(), 0.01)
+    )
     step, records = 0, []
     for _ in range(EPOCHS):
         for ids, (x,) in loader:
@@ -62,10 +72,21 @@ def trained(ranks: int, folder: str) -> torch.Tensor:
     from thinned.integrations.huggingface import ThinnedCallback, WatchCallback
 
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50}
-    model = transformers.BertForSequenceClassification(transformers.BertConfig(**sizes, hidden_dropout_prob=0.2))
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "vocab_size": 50,
+    }
+    model = transformers.BertForSequenceClassification(
+        transformers.BertConfig(**sizes, hidden_dropout_prob=0.2)
+    )
     made = torch.Generator().manual_seed(1)
-    rows = [{"input_ids": row, "labels": int(row[0] > 25)} for row in torch.randint(0, 50, (32, 8), generator=made)]
+    rows = [
+        {"input_ids": row, "labels": int(row[0] > 25)}
+        for row in torch.randint(0, 50, (32, 8), generator=made)
+    ]
     thinned.expose(model, **transformers.default_data_collator(rows[:2]))
     thinned.replace(model)
     arguments = transformers.TrainingArguments(
@@ -74,12 +95,19 @@ def trained(ranks: int, folder: str) -> torch.Tensor:
         average_tokens_across_devices=False,  # else the gradient of a loss that is a mean counts once for each rank
     )  # fmt: skip
     callbacks = [ThinnedCallback(key=3, samples="sample"), WatchCallback(every=2)]
-    transformers.Trainer(model, arguments, train_dataset=Indexed(rows, name="sample"), callbacks=callbacks).train()
+    transformers.Trainer(
+        model, arguments, train_dataset=Indexed(rows, name="sample"), callbacks=callbacks
+    ).train()
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 def main(rank: int, ranks: int, store: str, out: str) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks),
+    }
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks)
     seen = {"batches": [train(ranks, drop_last) for drop_last in (True, False)]}
     if importlib.util.find_spec("transformers"):

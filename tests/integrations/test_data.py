@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, Subset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+)
 
 import thinned
 from thinned.integrations.data import Indexed
@@ -24,7 +31,9 @@ def rows(count=10):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ids_go_with_the_examples(workers):
     made = torch.Generator().manual_seed(0)
-    batches = list(DataLoader(Indexed(rows()), 4, shuffle=True, generator=made, num_workers=workers))
+    batches = list(
+        DataLoader(Indexed(rows()), 4, shuffle=True, generator=made, num_workers=workers)
+    )
     assert [len(ids) for ids, _ in batches] == [4, 4, 2]
     for ids, (x, y) in batches:
         assert ids.dtype == torch.int64
@@ -38,7 +47,10 @@ def test_ids_go_with_the_examples(workers):
 def test_ids_through_samplers_and_subsets():
     data = Indexed(rows(8))
     shards = [DistributedSampler(data, 2, rank, seed=3) for rank in range(2)]
-    ids = [torch.cat([ids for ids, _ in DataLoader(data, 2, sampler=shard)]).tolist() for shard in shards]
+    ids = [
+        torch.cat([ids for ids, _ in DataLoader(data, 2, sampler=shard)]).tolist()
+        for shard in shards
+    ]
     assert ids == [list(shard) for shard in shards]
     assert sorted(ids[0] + ids[1]) == list(range(8))
     assert [i for i, _ in Subset(data, [5, 2])] == [5, 2]  # of the whole
@@ -96,7 +108,9 @@ def processes(count, folder):
     return [torch.load(f"{out}.{rank}", weights_only=True) for rank in range(count)]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="accelerate is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("accelerate") is None, reason="accelerate is not installed"
+)
 def test_one_process_and_two_under_accelerate(tmp_path):
     """The same masks for the same examples at the same step, so the same gradients up to rounding."""
     (one,), two = processes(1, tmp_path), processes(2, tmp_path)
@@ -108,8 +122,12 @@ def test_one_process_and_two_under_accelerate(tmp_path):
         masks, repeated = {}, 0
         for step, ids, fell, _ in alone[case]:
             masks |= {(step, int(i)): row for i, row in zip(ids, fell, strict=True)}
-        assert len({tuple(row.tolist()) for row in masks.values()}) > 0.9 * len(masks)  # 12 coins: some are equal by chance
-        assert len(alone[case]) == len(pair[0][case]) == len(pair[1][case]) == (4 if drop_last else 6)
+        assert len({tuple(row.tolist()) for row in masks.values()}) > 0.9 * len(
+            masks
+        )  # 12 coins: some are equal by chance
+        assert (
+            len(alone[case]) == len(pair[0][case]) == len(pair[1][case]) == (4 if drop_last else 6)
+        )
         for single, first, second in zip(alone[case], pair[0][case], pair[1][case], strict=True):
             assert single[0] == first[0] == second[0]
             ids = torch.cat([first[1], second[1]])
@@ -120,7 +138,11 @@ def test_one_process_and_two_under_accelerate(tmp_path):
                     repeated += 1
             if len(single[1]) == 8:
                 assert sorted(ids.tolist()) == sorted(single[1].tolist())
-        synced = [i for i, r in enumerate(alone[case]) if i + 1 == len(alone[case]) or alone[case][i + 1][0] != r[0]]
+        synced = [
+            i
+            for i, r in enumerate(alone[case])
+            if i + 1 == len(alone[case]) or alone[case][i + 1][0] != r[0]
+        ]
         if drop_last:
             for i in synced:  # else the last batch is made even by examples that count twice
                 torch.testing.assert_close(pair[0][case][i][3], alone[case][i][3])
@@ -128,7 +150,9 @@ def test_one_process_and_two_under_accelerate(tmp_path):
         assert (repeated == 0) == drop_last
 
 
-@pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="accelerate is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("accelerate") is None, reason="accelerate is not installed"
+)
 def test_watching_through_accelerates_trackers(tmp_path):
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     from accelerate import Accelerator
@@ -138,7 +162,9 @@ def test_watching_through_accelerates_trackers(tmp_path):
     accelerator.init_trackers("watched")
     net, x = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Dropout(0.5)), torch.randn(8, 3)
     loss = torch.nn.functional.mse_loss
-    with thinned.watch(net, loss=loss, every=2, log=lambda v: accelerator.log(v, step=v["watch/step"])) as watch:
+    with thinned.watch(
+        net, loss=loss, every=2, log=lambda v: accelerator.log(v, step=v["watch/step"])
+    ) as watch:
         for _ in range(4):
             loss(net(x), x[:, :2]).backward()
             watch.step(x, x[:, :2])

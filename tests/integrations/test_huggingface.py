@@ -1,4 +1,6 @@
-"""Real small trainings under the Trainer of Hugging Face: a BERT of two narrow layers with random weights."""
+"""Real small trainings under the Trainer of Hugging Face: a BERT of two narrow layers with random
+weights.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,14 @@ def data():
 def gpt():
     torch.manual_seed(0)
     config = transformers.GPT2Config(
-        vocab_size=50, n_positions=16, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0, resid_pdrop=0.2
+        vocab_size=50,
+        n_positions=16,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        bos_token_id=0,
+        eos_token_id=0,
+        resid_pdrop=0.2,
     )
     return transformers.GPT2LMHeadModel(config)
 
@@ -53,7 +62,9 @@ def train(model, folder, callbacks=(), attach=None, rows=None, **options):
     }  # fmt: skip
     arguments = transformers.TrainingArguments(**usual | options)
     rows = data() if rows is None else rows
-    trainer = transformers.Trainer(model, arguments, train_dataset=rows, eval_dataset=data(), callbacks=list(callbacks))
+    trainer = transformers.Trainer(
+        model, arguments, train_dataset=rows, eval_dataset=data(), callbacks=list(callbacks)
+    )
     if attach is not None:
         attach.attach(trainer)
     trainer.train()
@@ -66,7 +77,10 @@ def test_watched_is_the_same_and_is_logged(tmp_path, accumulate):
     train(plain, tmp_path, gradient_accumulation_steps=accumulate)
     callback = WatchCallback(every=2)
     trainer = train(watched, tmp_path, attach=callback, gradient_accumulation_steps=accumulate)
-    assert all(torch.equal(a, b) for a, b in zip(plain.state_dict().values(), watched.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(plain.state_dict().values(), watched.state_dict().values(), strict=True)
+    )
     samples = [r for r in callback.watch.history if r["what"] == "sample"]
     assert len(samples) == 4
     assert [r["step"] for r in callback.watch.history if r["what"] == "validation"] == [4, 8]
@@ -86,7 +100,9 @@ def test_through_report_to(tmp_path, monkeypatch):
     train(bert(), tmp_path, attach=callback, report_to=["tensorboard"])
     read = EventAccumulator(str(tmp_path / "board")).Reload()
     samples = [r for r in callback.watch.history if r["what"] == "sample"]
-    assert [e.value for e in read.Scalars("train/watch/loss/eval_mode")] == pytest.approx([r["eval"] for r in samples])
+    assert [e.value for e in read.Scalars("train/watch/loss/eval_mode")] == pytest.approx(
+        [r["eval"] for r in samples]
+    )
     assert "train/watch/rate/bert.embeddings.dropout" in read.Tags()["scalars"]
 
 
@@ -135,17 +151,34 @@ def test_checked_at_the_start(tmp_path):
 
 
 def test_masks_are_the_examples_own(tmp_path):
-    """Ids through the Trainer: one batch of 8 falls as two micro-batches of 4, and no id reaches the model."""
+    """Ids through the Trainer: one batch of 8 falls as two micro-batches of 4, and no id reaches
+    the model.
+    """
     ends, seen = [], []
     for size in (8, 4):
         model = bert()
         thinned.replace(model)
         masks = []
-        model.dropout.register_forward_hook(lambda m, a, y, to=masks: to.append(y.detach() == 0) if m.training else None)
-        options = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 8 // size, "max_steps": 4}
+        model.dropout.register_forward_hook(
+            lambda m, a, y, to=masks: to.append(y.detach() == 0) if m.training else None
+        )
+        options = {
+            "per_device_train_batch_size": size,
+            "gradient_accumulation_steps": 8 // size,
+            "max_steps": 4,
+        }
         callbacks = [ThinnedCallback(key=3, samples="sample", check=True), WatchCallback(every=1)]
-        callbacks = callbacks if size == 8 else callbacks[::-1]  # who hears first makes no difference
-        train(model, tmp_path, callbacks, rows=Indexed(data(), name="sample"), remove_unused_columns=False, **options)
+        callbacks = (
+            callbacks if size == 8 else callbacks[::-1]
+        )  # who hears first makes no difference
+        train(
+            model,
+            tmp_path,
+            callbacks,
+            rows=Indexed(data(), name="sample"),
+            remove_unused_columns=False,
+            **options,
+        )
         own = [m for m in masks if len(m) == size]
         ends.append(model.classifier.weight.detach().clone())
         seen.append(own)
@@ -162,7 +195,9 @@ def test_masks_are_the_examples_own(tmp_path):
     with pytest.raises(thinned.InputError, match="samples='sample' has to be among the inputs"):
         train(plain, tmp_path, again)
     options = {"per_device_train_batch_size": 8, "max_steps": 4, "remove_unused_columns": False}
-    train(plain, tmp_path, again, rows=Indexed(data(), name="sample"), **options)  # an error before leaves nothing behind
+    train(
+        plain, tmp_path, again, rows=Indexed(data(), name="sample"), **options
+    )  # an error before leaves nothing behind
     assert torch.equal(plain.classifier.weight, ends[0])
     assert not plain._forward_pre_hooks
     with pytest.raises(thinned.InputError, match="samples needs a key"):
@@ -182,7 +217,9 @@ def test_sampling_in_prediction(tmp_path):
     assert passes.std(0).min() > 0
     quiet = [trainer.predict(data()).predictions for _ in range(2)]
     assert np.array_equal(*quiet)  # and as it was
-    assert np.abs(passes.mean(0) - quiet[0]).max() < 6 * passes.std(0).max() / 4  # 64 means, each of 16
+    assert (
+        np.abs(passes.mean(0) - quiet[0]).max() < 6 * passes.std(0).max() / 4
+    )  # 64 means, each of 16
     with thinned.sampling(model):
         losses = {trainer.evaluate()["eval_loss"] for _ in range(2)}
     assert len(losses) == 2
@@ -190,7 +227,9 @@ def test_sampling_in_prediction(tmp_path):
 
 @pytest.mark.parametrize("make", [bert, gpt])
 def test_recipes(tmp_path, make):
-    """See, expose, what the paper says, rates, a policy of rules, train: on models with random weights."""
+    """See, expose, what the paper says, rates, a policy of rules, train: on models with random
+    weights.
+    """
     model = make()
     ids = torch.stack([row["input_ids"] for row in data()[:4]])
     batch = {"input_ids": ids, "labels": ids if make is gpt else torch.tensor([0, 1, 0, 1])}
@@ -199,12 +238,18 @@ def test_recipes(tmp_path, make):
     assert len(thinned.expose(model, **batch)) == 2
     thinned.replace(model)
     sites = thinned.find(model, **batch)
-    assert all(type(model.get_submodule(site.name)).__module__.startswith("thinned") for site in sites)
+    assert all(
+        type(model.get_submodule(site.name)).__module__.startswith("thinned") for site in sites
+    )
     assert len(sites) == (8 if make is bert else 7)
     thinned.apply(model, "paper", **batch)
     after = thinned.find(model, **batch)
-    assert [site.name for site in after] == [site.name for site in sites]  # no second dropout at an end
-    assert {site.rate for site in after if site.name != "dropout"} == {0.1}  # the classifier's is no part of that paper
+    assert [site.name for site in after] == [
+        site.name for site in sites
+    ]  # no second dropout at an end
+    assert {site.rate for site in after if site.name != "dropout"} == {
+        0.1
+    }  # the classifier's is no part of that paper
     rates = "attention.output.dropout" if make is bert else "resid_dropout"
     thinned.set_rate(model, 0.3, where=rates)
     assert sum(site.rate == 0.3 for site in thinned.find(model, **batch)) == 2

@@ -32,11 +32,26 @@ def rows(count, seed):
 
 def fit(callbacks, p=0.4, norm=True, epochs=5, size=256):
     keras.utils.set_random_seed(1)
-    layers = [keras.layers.Dense(32, activation="relu"), *([keras.layers.BatchNormalization()] if norm else [])]
-    net = keras.Sequential([keras.Input((10,)), *layers, keras.layers.Dropout(p), keras.layers.Dense(3)])
-    net.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    layers = [
+        keras.layers.Dense(32, activation="relu"),
+        *([keras.layers.BatchNormalization()] if norm else []),
+    ]
+    net = keras.Sequential(
+        [keras.Input((10,)), *layers, keras.layers.Dropout(p), keras.layers.Dense(3)]
+    )
+    net.compile(
+        "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"]
+    )
     x, y = rows(size, 1)
-    net.fit(x, y, batch_size=32, epochs=epochs, validation_data=rows(256, 2), verbose=0, callbacks=callbacks)
+    net.fit(
+        x,
+        y,
+        batch_size=32,
+        epochs=epochs,
+        validation_data=rows(256, 2),
+        verbose=0,
+        callbacks=callbacks,
+    )
     return net
 
 
@@ -44,7 +59,9 @@ def test_watched_is_the_same():
     x, y = rows(256, 1)
     callback = WatchCallback(x[:128], y[:128])
     plain, watched = fit([]), fit([callback])
-    assert all((a == b).all() for a, b in zip(plain.get_weights(), watched.get_weights(), strict=True))
+    assert all(
+        (a == b).all() for a, b in zip(plain.get_weights(), watched.get_weights(), strict=True)
+    )
     samples = [r for r in callback.history if r["what"] == "sample"]
     assert len(samples) == 5
     (rate,) = samples[-1]["rates"].values()

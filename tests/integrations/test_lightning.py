@@ -20,7 +20,13 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's own, of workers
 class Net(lightning.LightningModule):
     def __init__(self, p=0.5) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(10, 16), nn.BatchNorm1d(16), nn.ReLU(), thinned.nn.Dropout(p), nn.Linear(16, 3))
+        self.layers = nn.Sequential(
+            nn.Linear(10, 16),
+            nn.BatchNorm1d(16),
+            nn.ReLU(),
+            thinned.nn.Dropout(p),
+            nn.Linear(16, 3),
+        )
         self.rates = []
 
     def forward(self, x):
@@ -91,7 +97,12 @@ def test_through_tensorboards_logger(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     callback = WatchCallback(loss=F.cross_entropy, every=4)
-    fit(Net(), callback, epochs=2, logger=lightning.pytorch.loggers.TensorBoardLogger(tmp_path, "runs", "one"))
+    fit(
+        Net(),
+        callback,
+        epochs=2,
+        logger=lightning.pytorch.loggers.TensorBoardLogger(tmp_path, "runs", "one"),
+    )
     read = EventAccumulator(str(tmp_path / "runs" / "one")).Reload()
     train = [r["train"] for r in callback.watch.history if r["what"] == "sample"]
     assert [e.value for e in read.Scalars("watch/loss/train_mode")] == pytest.approx(train)
@@ -105,10 +116,14 @@ def test_through_mlflows_logger(tmp_path, monkeypatch):
     callback = WatchCallback(loss=F.cross_entropy, every=4)
     logger = lightning.pytorch.loggers.MLFlowLogger("watched", tracking_uri=tmp_path.as_uri())
     fit(Net(), callback, epochs=2, logger=logger)
-    kept = mlflow.MlflowClient(tmp_path.as_uri()).get_metric_history(logger.run_id, "watch/loss/train_mode")
+    kept = mlflow.MlflowClient(tmp_path.as_uri()).get_metric_history(
+        logger.run_id, "watch/loss/train_mode"
+    )
     assert [(m.step, m.value) for m in kept] == [
         (step, pytest.approx(r["train"]))
-        for step, r in zip((1, 5), (r for r in callback.watch.history if r["what"] == "sample"), strict=True)
+        for step, r in zip(
+            (1, 5), (r for r in callback.watch.history if r["what"] == "sample"), strict=True
+        )
     ]
 
 
@@ -151,7 +166,9 @@ def test_a_fit_after_an_error():
 def test_sampling_in_prediction():
     for on in (True, False):
         trainer, _ = fit(Net(), ThinnedCallback(sampling=on), epochs=1)
-        first, second = (torch.cat(trainer.predict(trainer.lightning_module, loader())) for _ in range(2))
+        first, second = (
+            torch.cat(trainer.predict(trainer.lightning_module, loader())) for _ in range(2)
+        )
         assert torch.equal(first, second) != on
     net = Net()
     net.layers[3] = nn.Dropout(0.5)
@@ -167,7 +184,9 @@ class Leaky(Net):
 
 def test_checked_at_the_start():
     first, plain = ThinnedCallback(check=True), Leaky()
-    with pytest.warns(UserWarning, match="L1 dropout-without-training: F.dropout draws in evaluation, at rate 0.2"):
+    with pytest.warns(
+        UserWarning, match="L1 dropout-without-training: F.dropout draws in evaluation, at rate 0.2"
+    ):
         fit(plain, first, epochs=1)
     assert "L1" in first.findings.codes
     right = ThinnedCallback(check=True, unpack=lambda batch: batch[0])

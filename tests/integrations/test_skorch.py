@@ -22,7 +22,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # skorch's own
 class Net(nn.Module):
     def __init__(self, p=0.5) -> None:
         super().__init__()
-        self.first, self.drop, self.last = nn.Linear(10, 16), thinned.nn.Dropout(p), nn.Linear(16, 3)
+        self.first, self.drop, self.last = (
+            nn.Linear(10, 16),
+            thinned.nn.Dropout(p),
+            nn.Linear(16, 3),
+        )
         self.rates = []
 
     def forward(self, x):
@@ -39,7 +43,13 @@ def data():
 def fitted(*callbacks, module=Net, x=None, epochs=2, seed=0, lr=0.1, **options):
     torch.manual_seed(0)
     net = skorch.NeuralNetClassifier(
-        module, max_epochs=epochs, batch_size=16, lr=lr, verbose=0, callbacks=list(callbacks), **options
+        module,
+        max_epochs=epochs,
+        batch_size=16,
+        lr=lr,
+        verbose=0,
+        callbacks=list(callbacks),
+        **options,
     )
     net.initialize()
     torch.manual_seed(seed)
@@ -67,7 +77,9 @@ def test_watched_is_the_same():
     once = WatchCallback(every=1)
     net = fitted(once, epochs=1, train_split=None, iterator_train__shuffle=False, lr=0.0)
     net.module_.eval()
-    assert once.watch_.history[0]["eval"] == pytest.approx(F.nll_loss(net.module_(x).log(), y).item(), rel=1e-5)
+    assert once.watch_.history[0]["eval"] == pytest.approx(
+        F.nll_loss(net.module_(x).log(), y).item(), rel=1e-5
+    )
 
 
 def test_keys_schedules_and_clones():
@@ -80,9 +92,13 @@ def test_keys_schedules_and_clones():
         thinned.key_of(net.module_)
     net.partial_fit(*data())  # goes on counting: two fits of one epoch are one of two
     assert torch.equal(weights(net), ends[0])
-    rates = fitted(ThinnedCallback(), module=lambda: Net(thinned.algebra.schedule.Linear(0.0, 0.8, 8))).module_.rates
+    rates = fitted(
+        ThinnedCallback(), module=lambda: Net(thinned.algebra.schedule.Linear(0.0, 0.8, 8))
+    ).module_.rates
     assert rates == pytest.approx([0.1 * i for i in range(8)])
-    both = sklearn.base.clone(skorch.NeuralNetClassifier(Net, callbacks=[ThinnedCallback(key=3), WatchCallback(every=5)]))
+    both = sklearn.base.clone(
+        skorch.NeuralNetClassifier(Net, callbacks=[ThinnedCallback(key=3), WatchCallback(every=5)])
+    )
     assert (both.callbacks[0].key, both.callbacks[1].every) == (3, 5)
 
 
@@ -95,7 +111,9 @@ def test_a_fit_after_an_error():
                 raise RuntimeError("out of memory")
             return super().forward(x)
 
-    net = skorch.NeuralNetClassifier(Failing, max_epochs=1, verbose=0, callbacks=[ThinnedCallback(key=3)]).initialize()
+    net = skorch.NeuralNetClassifier(
+        Failing, max_epochs=1, verbose=0, callbacks=[ThinnedCallback(key=3)]
+    ).initialize()
     with pytest.raises(RuntimeError, match="out of memory"):
         net.partial_fit(*data())
     Failing.fails = False
@@ -112,7 +130,9 @@ class Leaky(Net):
 def test_checked_at_the_start():
     callback = ThinnedCallback(check=True)
     with pytest.warns(UserWarning, match="L1 dropout-without-training"):
-        fitted(callback, module=Leaky, x={"x": data()[0], "more": data()[0] * 0}, epochs=1)  # named inputs
+        fitted(
+            callback, module=Leaky, x={"x": data()[0], "more": data()[0] * 0}, epochs=1
+        )  # named inputs
     assert "L1" in callback.findings_.codes
     right = ThinnedCallback(check=True)
     checked = fitted(right)

@@ -1,4 +1,6 @@
-"""One rank of the distributed tests: ``python ranks.py RANK RANKS STORE OUT``. Writes what rank 0 saw."""
+"""One rank of the distributed tests: ``python ranks.py RANK RANKS STORE OUT``. Writes what rank 0
+saw.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,19 @@ BATCH = 16
 def net() -> torch.nn.Sequential:
     torch.manual_seed(0)
     return torch.nn.Sequential(
-        torch.nn.Linear(12, 32), torch.nn.ReLU(), nn.Dropout(0.5), torch.nn.Linear(32, 8), nn.Dropout(0.2)
+        torch.nn.Linear(12, 32),
+        torch.nn.ReLU(),
+        nn.Dropout(0.5),
+        torch.nn.Linear(32, 8),
+        nn.Dropout(0.2),
     )
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(5)
-    return torch.randn(BATCH, 12, generator=generator), torch.randperm(1000, generator=generator)[:BATCH]
+    return torch.randn(BATCH, 12, generator=generator), torch.randperm(1000, generator=generator)[
+        :BATCH
+    ]
 
 
 def main(rank: int, ranks: int, store: str, out: str) -> None:
@@ -38,7 +46,9 @@ def main(rank: int, ranks: int, store: str, out: str) -> None:
         key = None
         if wrap == "ddp":
             wrapped = DistributedDataParallel(model)
-            key = thinned.key(wrapped, seed=3)  # keyed through the wrapper: names are those of the model
+            key = thinned.key(
+                wrapped, seed=3
+            )  # keyed through the wrapper: names are those of the model
         else:
             key = thinned.key(model, seed=3)
             wrapped = fully_shard(model)

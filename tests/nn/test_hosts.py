@@ -19,7 +19,10 @@ from thinned import InputError, nn, presets
         (lambda: nn.Dropout(), "Dropout(p=0.5, inplace=False)"),
         (lambda: nn.Dropout(0.2, True), "Dropout(p=0.2, inplace=True)"),
         (lambda: nn.Dropout(p=0.3), "Dropout(p=0.3, inplace=False)"),
-        (lambda: nn.Dropout("dropblock", p=0.1, block=7), "Dropout(dropblock, p=0.1, inplace=False)"),
+        (
+            lambda: nn.Dropout("dropblock", p=0.1, block=7),
+            "Dropout(dropblock, p=0.1, inplace=False)",
+        ),
         (lambda: nn.Dropout(presets.gaussian(0.3)), "Dropout(gaussian, p=0.3, inplace=False)"),
         (lambda: nn.Dropout("uout", 0.2), None),
         (lambda: nn.Dropout("uout", beta=0.2), "Dropout(uout, p=0.2, inplace=False)"),
@@ -50,7 +53,10 @@ def test_is_a_torch_dropout():
         (lambda: nn.Dropout(1.5), "dropout probability has to be between 0 and 1, but got 1.5"),
         (lambda: nn.Dropout("zoneot"), "unknown dropout method 'zoneot'"),
         (lambda: nn.Dropout(presets.dropout(), p=0.2), "a Drop says everything itself"),
-        (lambda: nn.DropWeight(torch.nn.Conv2d(1, 1, 1), presets.dropconnect()), "needs a torch.nn.Linear, but got Conv2d"),
+        (
+            lambda: nn.DropWeight(torch.nn.Conv2d(1, 1, 1), presets.dropconnect()),
+            "needs a torch.nn.Linear, but got Conv2d",
+        ),
         (lambda: nn.DropWeight(torch.nn.Linear(2, 2), presets.dropout()), "layout 'b o i'"),
         (lambda: nn.DropWeight(torch.nn.Linear(2, 2), sampling="fast"), "unknown sampling 'fast'"),
         (lambda: thinned.key(torch.nn.Linear(2, 2)), "no thinned dropout"),
@@ -73,14 +79,21 @@ def test_rate_may_be_changed():
 
 def test_dropblock_ranks():
     assert nn.DropBlock1d(0.5, 3)(torch.ones(4, 9)).shape == (4, 9)
-    with pytest.raises(RuntimeError, match=r"expected an input of shape \[n, c, h, w\], but got \[3, 9, 9\].*unsqueeze"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"expected an input of shape \[n, c, h, w\], but got \[3, 9, 9\].*unsqueeze",
+    ):
         nn.DropBlock2d(0.5, 3)(torch.ones(3, 9, 9))
 
 
 def net():
     torch.manual_seed(0)
     return torch.nn.Sequential(
-        nn.Dropout(0.2), torch.nn.Linear(6, 30), torch.nn.ReLU(), nn.Dropout(0.5), nn.DropWeight(torch.nn.Linear(30, 4), 0.5)
+        nn.Dropout(0.2),
+        torch.nn.Linear(6, 30),
+        torch.nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.DropWeight(torch.nn.Linear(30, 4), 0.5),
     )
 
 

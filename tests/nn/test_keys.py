@@ -1,4 +1,6 @@
-"""The mask contract on models: ranks, order, micro-batches, recomputation, compilation, copies, resuming, shards."""
+"""The mask contract on models: ranks, order, micro-batches, recomputation, compilation, copies,
+resuming, shards.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from ..processes import ranks
 from .ranks import BATCH, batch, net
 
 CHECKPOINTS = [
-    {"use_reentrant": reentrant, "preserve_rng_state": preserve} for reentrant in (False, True) for preserve in (False, True)
+    {"use_reentrant": reentrant, "preserve_rng_state": preserve}
+    for reentrant in (False, True)
+    for preserve in (False, True)
 ]
 ignore_jit = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -58,7 +62,9 @@ def gradients(model, run, rows=8, between=True):
     key.at(7, samples=torch.arange(rows) + 3)
     y = run(x)
     if between:
-        key.at(8, samples=torch.arange(rows))  # the next micro-batch's, before this one's backward pass
+        key.at(
+            8, samples=torch.arange(rows)
+        )  # the next micro-batch's, before this one's backward pass
     y.square().sum().backward()
     return [x.grad, *(p.grad for p in model.parameters())]
 
@@ -66,15 +72,21 @@ def gradients(model, run, rows=8, between=True):
 @pytest.mark.parametrize("rows", [8, 2000])
 @pytest.mark.parametrize("how", CHECKPOINTS, ids=str)
 def test_checkpointing_draws_the_same_masks(how, rows):
-    """Gradients equal to the bit, with and without the generator's state, for small and large tensors."""
+    """Gradients equal to the bit, with and without the generator's state, for small and large
+    tensors.
+    """
     plain, checkpointed = Stack(), Stack(how)
-    for a, b in zip(gradients(plain, plain, rows), gradients(checkpointed, checkpointed, rows), strict=True):
+    for a, b in zip(
+        gradients(plain, plain, rows), gradients(checkpointed, checkpointed, rows), strict=True
+    ):
         assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("how", CHECKPOINTS, ids=str)
 def test_an_unrolled_cell_is_recomputed_with_its_own_calls(how):
-    """Segments are recomputed in reverse order; each call keeps its number. Only the order of sums may differ."""
+    """Segments are recomputed in reverse order; each call keeps its number. Only the order of sums
+    may differ.
+    """
     plain, checkpointed = Stack(shared=True), Stack(how, shared=True)
     for a, b in zip(gradients(plain, plain), gradients(checkpointed, checkpointed), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
@@ -85,7 +97,11 @@ def test_nested_checkpoints_and_a_second_backward():
     inner = lambda x: checkpoint(nested.cells[1], nested.cells[0](x), use_reentrant=False)  # noqa: E731
 
     def middle(x):
-        return checkpoint(nested.cells[3], checkpoint(nested.cells[2], inner(x), use_reentrant=False), use_reentrant=False)
+        return checkpoint(
+            nested.cells[3],
+            checkpoint(nested.cells[2], inner(x), use_reentrant=False),
+            use_reentrant=False,
+        )
 
     outer = lambda x: checkpoint(middle, x, use_reentrant=False)  # noqa: E731
     run = lambda x: nested.cells[5](nested.cells[4](outer(x)))  # noqa: E731
@@ -102,7 +118,9 @@ def test_nested_checkpoints_and_a_second_backward():
 
 
 def test_recomputation_by_others_is_told_apart_or_refused():
-    """Without torch's checkpointing a layer that is called once is recomputed right, and twice is an error."""
+    """Without torch's checkpointing a layer that is called once is recomputed right, and twice is
+    an error.
+    """
 
     class Again(torch.autograd.Function):
         @staticmethod
@@ -214,7 +232,9 @@ def test_autocast_keeps_the_mask():
 def test_ranks_share_one_mask(tmp_path):
     """DDP and FSDP on gloo: each rank draws its examples' part of the mask of the whole batch."""
     arguments = ["2", str(tmp_path / "store"), str(tmp_path / "seen.pt")]
-    ranks(Path(__file__).with_name("ranks.py"), [[str(rank), *arguments] for rank in (0, 1)], tmp_path)
+    ranks(
+        Path(__file__).with_name("ranks.py"), [[str(rank), *arguments] for rank in (0, 1)], tmp_path
+    )
     seen = torch.load(tmp_path / "seen.pt", weights_only=True)
     model, (x, ids) = net(), batch()
     key = thinned.key(model, 3)
@@ -224,7 +244,9 @@ def test_ranks_share_one_mask(tmp_path):
     for wrap, (together, grad) in seen.items():
         torch.testing.assert_close(together, y.detach(), msg=wrap)
         assert torch.equal(together == 0, y == 0)
-        torch.testing.assert_close(grad * 2, model[0].weight.grad, msg=wrap)  # both average over ranks
+        torch.testing.assert_close(
+            grad * 2, model[0].weight.grad, msg=wrap
+        )  # both average over ranks
 
 
 def test_order_and_micro_batches():
@@ -251,7 +273,11 @@ def test_copies_and_reloaded_models_draw_the_same():
     file = io.BytesIO()
     torch.save(model, file)
     file.seek(0)
-    twins = [copy.deepcopy(model), pickle.loads(pickle.dumps(model)), torch.load(file, weights_only=False)]  # noqa: S301
+    twins = [
+        copy.deepcopy(model),
+        pickle.loads(pickle.dumps(model)),
+        torch.load(file, weights_only=False),
+    ]
     fresh = net()
     assert model.state_dict().keys() == fresh.state_dict().keys()  # keys stay out of checkpoints
     fresh.load_state_dict(model.state_dict())
@@ -328,7 +354,8 @@ def test_per_example_steps_replay_a_rollout():
     rows = torch.tensor([1, 5, 5, 9])
     key.at(steps, samples=ids[rows])
     torch.testing.assert_close(
-        model(x[rows]), torch.stack([seen[s][r] for s, r in zip(steps.tolist(), rows.tolist(), strict=True)])
+        model(x[rows]),
+        torch.stack([seen[s][r] for s, r in zip(steps.tolist(), rows.tolist(), strict=True)]),
     )
     with pytest.raises(InputError, match="of one length, but got 4 and 3"):
         key.at(steps, samples=ids[:3])
@@ -353,7 +380,9 @@ def test_frozen_recording_and_replaying(keyed):
         with thinned.replaying(model, held):
             assert torch.equal(model(x), first)
             assert torch.equal(model(x), second)
-            with pytest.raises(InputError, match="layer '2' is called 3 times, but the tape holds 2"):
+            with pytest.raises(
+                InputError, match="layer '2' is called 3 times, but the tape holds 2"
+            ):
                 model(x)
     if not keyed:
         assert not torch.equal(model(x), first)
@@ -378,7 +407,10 @@ def test_named_layouts():
     assert torch.equal(run("(b t) d", x.reshape(b * t, d)), expected.reshape(b * t, d))
     time_first = run("(t b) d", x.transpose(0, 1).reshape(b * t, d))
     assert torch.equal(time_first.reshape(t, b, d), run("t b d", x.transpose(0, 1)))
-    assert nn.Dropout(0.5, layout="(b t) d")(x.reshape(b * t, d)).shape == (b * t, d)  # unkeyed: each row by itself
+    assert nn.Dropout(0.5, layout="(b t) d")(x.reshape(b * t, d)).shape == (
+        b * t,
+        d,
+    )  # unkeyed: each row by itself
     spatial = nn.Dropout(presets.spatial(0.5), layout="b t c")(torch.ones(3, 50, 8))
     assert torch.equal(spatial, spatial[:, :1].expand(3, 50, 8))
     model = nn.Dropout(0.5, layout="(b t) d")
@@ -387,7 +419,9 @@ def test_named_layouts():
         model(x.reshape(b * t, d))
     model = nn.Dropout(0.5)
     thinned.key(model).at(0, samples=ids)
-    with pytest.raises(InputError, match=r'name the layout .* such as layout="t b d" or "\(b t\) d"'):
+    with pytest.raises(
+        InputError, match=r'name the layout .* such as layout="t b d" or "\(b t\) d"'
+    ):
         model(x.transpose(0, 1))
     for layout, message in (
         ("t d", "the axis of the examples, b"),
@@ -445,7 +479,9 @@ def test_removed_and_unused_keys():
 @pytest.mark.parametrize("keyed", [False, True])
 @pytest.mark.parametrize("preserve", [False, True])
 def test_tapes_and_frozen_noise_under_checkpointing(keyed, preserve):
-    """A recomputation draws what its first pass drew, replayed, recorded or frozen; the tape grows by the calls alone."""
+    """A recomputation draws what its first pass drew, replayed, recorded or frozen; the tape grows
+    by the calls alone.
+    """
     drop = nn.Dropout(0.5)
     if keyed:
         thinned.key(drop, 1).at(3)
@@ -453,7 +489,9 @@ def test_tapes_and_frozen_noise_under_checkpointing(keyed, preserve):
     def check(forward_in, backward_in):
         x = torch.ones(3000, requires_grad=True)
         with forward_in:
-            y = checkpoint(lambda t: drop(drop(t) * t) * t, x, use_reentrant=False, preserve_rng_state=preserve)
+            y = checkpoint(
+                lambda t: drop(drop(t) * t) * t, x, use_reentrant=False, preserve_rng_state=preserve
+            )
         with backward_in:
             y.sum().backward()
         torch.testing.assert_close(x.grad, 3 * y.detach())  # y = a a' x^3 at x = 1

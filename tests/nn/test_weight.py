@@ -1,4 +1,6 @@
-"""DropWeight: its closed forms against samples, its gradients at zero variance, and what it refuses."""
+"""DropWeight: its closed forms against samples, its gradients at zero variance, and what it
+refuses.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ def test_zero_variance_is_the_activation_of_the_mean():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_zeros_stay_zeros(dtype):
-    assert (host(0.5, dtype, bias=False, sampling="moments")(torch.zeros(5, 6, dtype=dtype)) == 0).all()
+    assert (
+        host(0.5, dtype, bias=False, sampling="moments")(torch.zeros(5, 6, dtype=dtype)) == 0
+    ).all()
 
 
 @pytest.mark.parametrize(
@@ -66,13 +70,17 @@ def test_zeros_stay_zeros(dtype):
     ],
 )
 def test_points_without_closed_forms_are_refused(point):
-    with pytest.raises(InputError, match=r"needs fill Zero\(\) and scale Inverted\(\) or Classic\(\)"):
+    with pytest.raises(
+        InputError, match=r"needs fill Zero\(\) and scale Inverted\(\) or Classic\(\)"
+    ):
         host(point)
 
 
 def test_moments_draw_for_examples_alone():
     layer = host(sampling="moments")
-    with pytest.raises(InputError, match=r"needs input \[b, in\].*got \[2, 3, 6\]; use sampling='exact'"):
+    with pytest.raises(
+        InputError, match=r"needs input \[b, in\].*got \[2, 3, 6\]; use sampling='exact'"
+    ):
         layer(torch.randn(2, 3, 6))
     assert layer.eval()(torch.randn(2, 3, 6)).shape == (2, 3, 4)
     assert layer.train()(torch.randn(0, 6)).shape == (0, 4)

@@ -26,11 +26,15 @@ def test_jumpout_reduces_to_dropout():
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.4, 0.7])
 def test_jumpout_switches_off_the_same_share_however_sparse(sparsity):
-    """The share of all units that the draw switches off is p, and survivors are scaled by (1 - p / active)^-0.75."""
+    """The share of all units that the draw switches off is p, and survivors are scaled by (1 - p /
+    active)^-0.75.
+    """
     x = X.where(torch.arange(X.numel()).reshape(X.shape) % 10 >= 10 * sparsity, 0.0)
     y = F.jumpout(x, 0.0, least=0.2, most=0.9, key=Key(1))
     fell = (x > 0) & (y == 0)
-    assert abs(fell.sum().item() / x.numel() - 0.2) < 4.9 * math.sqrt(0.25 / x.numel())  # alpha 1e-6
+    assert abs(fell.sum().item() / x.numel() - 0.2) < 4.9 * math.sqrt(
+        0.25 / x.numel()
+    )  # alpha 1e-6
     stays = y != 0
     torch.testing.assert_close(y[stays], x[stays] * (1 - 0.2 / (1 - sparsity)) ** -0.75)
 
@@ -39,30 +43,45 @@ def test_jumpout_draws_its_rate_once_a_call():
     """p is |N(0, sigma^2)|, cut at ``most``: over keys its mean is sigma sqrt(2 / pi)."""
     rates = [(F.jumpout(X, 0.1, key=Key(s)) == 0).double().mean().item() for s in range(400)]
     assert abs(sum(rates) / 400 - 0.1 * math.sqrt(2 / math.pi)) < 4.9 * 0.061 / 20  # alpha 1e-6
-    assert all(r < 0.62 for r in (((F.jumpout(X, 1.0, key=Key(s)) == 0).double().mean().item()) for s in range(50)))
-    with pytest.raises(InputError, match=r"0 <= least <= most < 1, but got least=0\.5 and most=0\.2"):
+    assert all(
+        r < 0.62
+        for r in (((F.jumpout(X, 1.0, key=Key(s)) == 0).double().mean().item()) for s in range(50))
+    )
+    with pytest.raises(
+        InputError, match=r"0 <= least <= most < 1, but got least=0\.5 and most=0\.2"
+    ):
         F.jumpout(X, least=0.5, most=0.2)
 
 
 def test_standout_keeps_by_its_own_pre_activation():
     h = torch.randn(4000, 3, dtype=torch.float64)
     for alpha, beta in ((1.0, 0.0), (-2.0, 0.5)):
-        mean = torch.stack([F.standout(h[:50], torch.tanh, alpha, beta, key=Key(s)) for s in range(3000)]).mean(0)
+        mean = torch.stack(
+            [F.standout(h[:50], torch.tanh, alpha, beta, key=Key(s)) for s in range(3000)]
+        ).mean(0)
         exact = F.standout(h[:50], torch.tanh, alpha, beta, training=False)
         torch.testing.assert_close(exact, torch.sigmoid(alpha * h[:50] + beta) * torch.tanh(h[:50]))
-        assert ((mean - exact).abs() < 5.2 * 0.5 * torch.tanh(h[:50]).abs() / 3000**0.5).all()  # alpha 1e-5 over 150 units
+        assert (
+            (mean - exact).abs() < 5.2 * 0.5 * torch.tanh(h[:50]).abs() / 3000**0.5
+        ).all()  # alpha 1e-5 over 150 units
 
 
 def test_standout_at_alpha_0_is_classic_dropout():
     h, beta = torch.randn(40, 30, dtype=torch.float64), 0.4
-    point = presets.dropout(1 - torch.sigmoid(torch.tensor(beta, dtype=torch.float64)).item(), "classic")
+    point = presets.dropout(
+        1 - torch.sigmoid(torch.tensor(beta, dtype=torch.float64)).item(), "classic"
+    )
     y = F.standout(h, torch.relu, 0.0, beta, key=Key(2))
     torch.testing.assert_close(y, F.drop(h.relu(), point, key=Key(2)))
-    torch.testing.assert_close(F.standout(h, torch.relu, 0.0, beta, False), F.drop(h.relu(), point, mode="mean"))
+    torch.testing.assert_close(
+        F.standout(h, torch.relu, 0.0, beta, False), F.drop(h.relu(), point, mode="mean")
+    )
 
 
 def test_fast_dropout_has_the_moments_of_all_masks():
-    """Mean and variance over all 2^n masks, through two linear layers with independent inputs in the first."""
+    """Mean and variance over all 2^n masks, through two linear layers with independent inputs in
+    the first.
+    """
     torch.manual_seed(0)
     n, p = 8, 0.3
     x, w, b = torch.randn(n).double(), torch.randn(3, n).double(), torch.randn(3).double()
@@ -90,7 +109,9 @@ def test_gaussian_moments_are_the_integrals():
         first = (weight * at.relu()).sum()
         spread = (weight * at.relu().square()).sum() - first.square()
         got = F.rectified_moments(torch.tensor(mean).double(), torch.tensor(var).double())
-        torch.testing.assert_close(torch.stack(got), torch.stack((first, spread)), rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(
+            torch.stack(got), torch.stack((first, spread)), rtol=1e-6, atol=1e-9
+        )
         logistic = (weight * torch.sigmoid(at)).sum()
         assert abs(F.sigmoid_mean(torch.tensor(mean), torch.tensor(var)) - logistic) < 0.02
     flat = F.rectified_moments(torch.tensor([-1.0, 2.0]), torch.zeros(2))
@@ -98,7 +119,9 @@ def test_gaussian_moments_are_the_integrals():
 
 
 def test_fast_dropout_trains_what_sampling_averages():
-    """The deterministic layer is near the mean of many sampled passes, much nearer than the plain network."""
+    """The deterministic layer is near the mean of many sampled passes, much nearer than the plain
+    network.
+    """
     torch.manual_seed(0)
     first, second = torch.nn.Linear(400, 64).double(), torch.nn.Linear(64, 5).double()
     fast = torch.nn.Sequential(nn.FastDropout(first, 0.5, "relu"), nn.FastDropout(second, 0.5))
@@ -107,7 +130,9 @@ def test_fast_dropout_trains_what_sampling_averages():
     many = drawn(x.expand(20_000, 400))
     mean, var = fast(x)
     assert (mean - many.mean(0)).abs().max() < 0.02
-    torch.testing.assert_close(var[0], many.var(0), rtol=0.25, atol=0)  # units share inputs, which the variance leaves out
+    torch.testing.assert_close(
+        var[0], many.var(0), rtol=0.25, atol=0
+    )  # units share inputs, which the variance leaves out
     assert (drawn.eval()(x) - many.mean(0)).abs().max() > 0.05
     fast.eval()
     torch.testing.assert_close(fast(x)[0], drawn(x))
@@ -116,7 +141,10 @@ def test_fast_dropout_trains_what_sampling_averages():
 
 def test_refused():
     for build, message in (
-        (lambda: nn.FastDropout(torch.nn.Conv1d(1, 1, 1)), "needs a torch.nn.Linear, but got Conv1d"),
+        (
+            lambda: nn.FastDropout(torch.nn.Conv1d(1, 1, 1)),
+            "needs a torch.nn.Linear, but got Conv1d",
+        ),
         (lambda: nn.FastDropout(torch.nn.Linear(1, 1), 1.0), "at least 0 and below 1"),
         (lambda: nn.FastDropout(torch.nn.Linear(1, 1), 0.5, "tanh"), "unknown activation 'tanh'"),
         (lambda: nn.droq(4, hidden=()), "at least one hidden layer"),
@@ -128,7 +156,9 @@ def test_refused():
 
 def test_droq_is_dropout_before_layer_norm_and_draws_in_target_networks():
     net = nn.droq(3, 2, hidden=(8, 4), p=0.2)
-    assert [type(m).__name__ for m in net] == ["Linear", "Dropout", "LayerNorm", "ReLU"] * 2 + ["Linear"]
+    assert [type(m).__name__ for m in net] == ["Linear", "Dropout", "LayerNorm", "ReLU"] * 2 + [
+        "Linear"
+    ]
     target, x = nn.droq(3, 2, hidden=(64,), p=0.5).eval(), torch.randn(5, 3)
     assert torch.equal(target(x), target(x))
     with thinned.sampling(target):
@@ -136,7 +166,9 @@ def test_droq_is_dropout_before_layer_norm_and_draws_in_target_networks():
 
 
 def test_consistent_dropout_keeps_the_ratio_at_one():
-    """Log-probabilities of an update under the rollout's own masks: the importance ratio is 1 before the first step."""
+    """Log-probabilities of an update under the rollout's own masks: the importance ratio is 1
+    before the first step.
+    """
     policy = torch.nn.Sequential(torch.nn.Linear(4, 32), nn.Dropout(0.3), torch.nn.Linear(32, 3))
     x, actions = torch.randn(64, 4), torch.randint(3, (64,))
     with thinned.recording(policy) as tape:

@@ -1,4 +1,6 @@
-"""Attention with dropout on probabilities, keys and heads against torch's own and against closed forms."""
+"""Attention with dropout on probabilities, keys and heads against torch's own and against closed
+forms.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ fused = torch.nn.functional.scaled_dot_product_attention
 
 def qkv(b=3, h=2, queries=5, keys=6, e=8, d=4, dtype=torch.float64):
     torch.manual_seed(1)
-    return tuple(torch.randn(b, h, *shape, dtype=dtype) for shape in ((queries, e), (keys, e), (keys, d)))
+    return tuple(
+        torch.randn(b, h, *shape, dtype=dtype) for shape in ((queries, e), (keys, e), (keys, d))
+    )
 
 
 def read(method, p, examples=None, key=None, **settings):
@@ -48,7 +52,9 @@ def test_probabilities_are_inverted_dropout_of_the_weights(settings):
     drawn = read("probabilities", 0.4, key=Key(3), **settings)
     torch.testing.assert_close(drawn, weights * keep / 0.6)
     torch.testing.assert_close(F.drop_attention(q, k, v, p=0.4, key=Key(3), **settings), drawn @ v)
-    assert torch.equal(F.drop_attention(q, k, v, p=0.4, training=False, **settings), fused(q, k, v, **settings))
+    assert torch.equal(
+        F.drop_attention(q, k, v, p=0.4, training=False, **settings), fused(q, k, v, **settings)
+    )
 
 
 def test_rows_sum_to_one_on_average_alone():
@@ -78,9 +84,13 @@ def test_keys_are_drop_key_and_heads_are_drop_head():
     q, k, v = qkv()
     scores = q @ k.transpose(-1, -2) / math.sqrt(8)
     expected = F.drop_key(scores, 0.5, key=Key(2)).softmax(-1) @ v
-    torch.testing.assert_close(F.drop_attention(q, k, v, p=0.5, method="keys", key=Key(2)), expected)
+    torch.testing.assert_close(
+        F.drop_attention(q, k, v, p=0.5, method="keys", key=Key(2)), expected
+    )
     expected = F.drop_head(fused(q, k, v, attn_mask=BOOL), 0.5, key=Key(2))
-    torch.testing.assert_close(F.drop_attention(q, k, v, BOOL, p=0.5, method="heads", key=Key(2)), expected)
+    torch.testing.assert_close(
+        F.drop_attention(q, k, v, BOOL, p=0.5, method="heads", key=Key(2)), expected
+    )
 
 
 @pytest.mark.parametrize("method", ["probabilities", "keys", "heads"])
@@ -157,8 +167,14 @@ def test_without_heads_and_by_name():
     [
         (lambda: nn.DropAttention(0.1, "key"), "unknown method 'key'; did you mean 'keys'"),
         (lambda: F.drop_attention(*qkv(), method="rows"), "unknown method 'rows'"),
-        (lambda: F.drop_attention(*qkv(), BOOL, True), "is_causal stands in the place of attn_mask"),
-        (lambda: F.drop_attention(*(t[:, 0] for t in qkv()), method="heads"), r"needs a query of shape \[b, h, l, e\]"),
+        (
+            lambda: F.drop_attention(*qkv(), BOOL, True),
+            "is_causal stands in the place of attn_mask",
+        ),
+        (
+            lambda: F.drop_attention(*(t[:, 0] for t in qkv()), method="heads"),
+            r"needs a query of shape \[b, h, l, e\]",
+        ),
         (lambda: F.drop_attention(*qkv(), p=1.0, method="keys"), "at least 0 and below 1"),
         (lambda: F.drop_attention(*qkv(), p=1.5), "between 0 and 1, but got 1.5"),
         (lambda: nn.DropKey(2.0), "between 0 and 1, but got 2.0"),

@@ -40,11 +40,15 @@ def test_shake_shake_blends_forward_and_backward_by_other_shares():
 def test_only_keep_has_the_gradient_of_what_it_computes(backward, exact):
     a, b = A[:5].clone().requires_grad_(), B[:5].clone().requires_grad_()
     right = torch.autograd.gradcheck(
-        lambda a, b: F.shake_shake(a, b, backward=backward, key=Key(3)), (a, b), raise_exception=False
+        lambda a, b: F.shake_shake(a, b, backward=backward, key=Key(3)),
+        (a, b),
+        raise_exception=False,
     )
     assert right is exact
     if backward == "even":
-        torch.testing.assert_close(slope(F.shake_shake(a, b, backward="even"), a), torch.full_like(a, 0.5))
+        torch.testing.assert_close(
+            slope(F.shake_shake(a, b, backward="even"), a), torch.full_like(a, 0.5)
+        )
 
 
 def test_shake_drop_is_stochastic_depth_at_alpha_and_beta_0():
@@ -65,7 +69,12 @@ def test_shake_drop_is_stochastic_depth_at_alpha_and_beta_0():
 def test_shake_drop_has_the_mean_of_its_evaluation():
     """E[b + a - b a] over gates and shares; a for each example, gradients with another share."""
     for alpha in ((-1.0, 1.0), (0.0, 1.0)):
-        factors = torch.stack([F.shake_drop(torch.ones(300, 2), 0.5, alpha=alpha, key=Key(s))[:, 0] for s in range(400)])
+        factors = torch.stack(
+            [
+                F.shake_drop(torch.ones(300, 2), 0.5, alpha=alpha, key=Key(s))[:, 0]
+                for s in range(400)
+            ]
+        )
         shaken = (factors != 1).any(1)
         assert abs(shaken.double().mean() - 0.5) < 4.9 * 0.5 / 20  # alpha 1e-6
         mean = F.shake_drop(torch.ones(1, 1), 0.5, training=False, alpha=alpha).item()
@@ -87,7 +96,9 @@ def test_swapout_corner_cases():
     torch.testing.assert_close(F.swapout(A, B, 0.3, skip=0.0, key=Key(6)), classic)
     torch.testing.assert_close(F.swapout(A, B, 0.3, training=False, skip=0.2), 0.8 * A + 0.7 * B)
     y = F.swapout(torch.ones(3000, 4), 2 * torch.ones(3000, 4), 0.5, key=Key(2))
-    shares = torch.bincount(y.flatten().long(), minlength=4) / y.numel()  # nothing, skip, feed-forward, residual
+    shares = (
+        torch.bincount(y.flatten().long(), minlength=4) / y.numel()
+    )  # nothing, skip, feed-forward, residual
     assert (shares - 0.25).abs().max() < 5.2 * (0.1875 / y.numel()) ** 0.5  # alpha 1e-6 over four
 
 
@@ -99,7 +110,9 @@ def test_layer_drop_skips_whole_layers_without_scaling():
     counts = 0
     for step in range(40):
         key.at(step)
-        kept = core.coins((5,), 0.5, key.now()._replace(stream=stack.stream), x, per="l", of="l").tolist()
+        kept = core.coins(
+            (5,), 0.5, key.now()._replace(stream=stack.stream), x, per="l", of="l"
+        ).tolist()
         stack.zero_grad()
         y = stack(x)
         expected = x
@@ -129,7 +142,10 @@ def test_layer_drop_prunes_and_loads():
     moving = nn.LayerDrop(layers, Linear(0.0, 0.5, 10))
     thinned.step(moving, 5)
     assert moving.p == 0.25
-    for keep, message in ((0, "keep has to be at least 1"), ([7], "names layer 7, but there are layers 0 to 4")):
+    for keep, message in (
+        (0, "keep has to be at least 1"),
+        ([7], "names layer 7, but there are layers 0 to 4"),
+    ):
         with pytest.raises(InputError, match=message):
             stack.prune(keep)
 
@@ -137,7 +153,10 @@ def test_layer_drop_prunes_and_loads():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: F.shake_shake(A, B[0]), r"two branches of Shake-Shake have to be of one shape, but got \[3000, 4\] and \[4\]"),
+        (
+            lambda: F.shake_shake(A, B[0]),
+            r"two branches of Shake-Shake have to be of one shape, but got \[3000, 4\] and \[4\]",
+        ),
         (lambda: F.shake_shake(A, B, backward="both"), "unknown backward 'both'"),
         (lambda: F.shake_drop(A, 1.5), "between 0 and 1, but got 1.5"),
         (lambda: F.shake_drop(A, 0.5, alpha=(1.0, -1.0)), r"alpha has to be a range \(low, high\)"),

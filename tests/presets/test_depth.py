@@ -1,4 +1,6 @@
-"""Residual branches, sequences, schedules and the losses of several passes: each against its own oracle."""
+"""Residual branches, sequences, schedules and the losses of several passes: each against its own
+oracle.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,25 @@ import torch
 import thinned
 from thinned import InputError, nn, presets
 from thinned import functional as F
-from thinned.algebra import Annealed, Bernoulli, Cosine, Curriculum, Drop, Early, Key, Late, Linear, Unscaled, moments
+from thinned.algebra import (
+    Annealed,
+    Bernoulli,
+    Cosine,
+    Curriculum,
+    Drop,
+    Early,
+    Key,
+    Late,
+    Linear,
+    Unscaled,
+    moments,
+)
 
 
 def test_linear_branches_have_the_product_of_means():
-    """E over all 2^3 masks of three linear residual blocks is prod (I + q_l F_l): evaluation under both scalings."""
+    """E over all 2^3 masks of three linear residual blocks is prod (I + q_l F_l): evaluation under
+    both scalings.
+    """
     rng = np.random.default_rng(0)
     branches, x = rng.normal(size=(3, 4, 4)) * 0.3, rng.normal(size=4)
     rates = presets.linear_rates(3, 0.5)
@@ -30,7 +46,9 @@ def test_linear_branches_have_the_product_of_means():
     h = torch.from_numpy(x[None])
     for branch, p in zip(branches, rates, strict=True):
         h = h + F.drop(h @ torch.from_numpy(branch.T), presets.stochastic_depth(p), mode="mean")
-    np.testing.assert_allclose(h[0].numpy(), mean, rtol=1e-8)  # the thresholds' rates are p to 2^-33
+    np.testing.assert_allclose(
+        h[0].numpy(), mean, rtol=1e-8
+    )  # the thresholds' rates are p to 2^-33
 
 
 @pytest.mark.parametrize("impl", ["native", "reference"])
@@ -52,7 +70,9 @@ def test_one_coin_for_the_batch():
     ones = torch.ones(30, 4)
     values = [F.drop(ones, drop, key=Key(seed)).unique().tolist() for seed in range(64)]
     assert all(len(v) == 1 for v in values)
-    assert 16 < sum(v == [0.0] for v in values) < 48  # binomial(64, 1/2): outside has probability 3e-5
+    assert (
+        16 < sum(v == [0.0] for v in values) < 48
+    )  # binomial(64, 1/2): outside has probability 3e-5
     assert torch.equal(F.drop(ones, drop, mode="mean"), 0.5 * ones)
 
 
@@ -82,7 +102,9 @@ def test_locked_dropout_is_one_mask_over_time():
     assert not torch.equal(y[0], y[1])
     one = torch.randn(8, 1, 16)
     flat = F.drop(one.squeeze(1), presets.dropout(0.5), key=Key(4))
-    assert torch.equal(F.drop(one, presets.locked(0.5), key=Key(4)).squeeze(1), flat)  # one step: dropout itself
+    assert torch.equal(
+        F.drop(one, presets.locked(0.5), key=Key(4)).squeeze(1), flat
+    )  # one step: dropout itself
     first = nn.Dropout("locked", p=0.5, layout="t b d")(torch.ones(20, 8, 16))
     assert torch.equal(first, first[:1].expand(20, 8, 16))
 
@@ -114,7 +136,9 @@ SCHEDULES = [
 def test_schedules(schedule, expected):
     for step, rate in expected.items():
         assert math.isclose(schedule(step), rate, abs_tol=1e-12)
-    model = torch.nn.Sequential(nn.Dropout(schedule), nn.Dropout("drop-path", p=schedule), nn.Dropout(0.1))
+    model = torch.nn.Sequential(
+        nn.Dropout(schedule), nn.Dropout("drop-path", p=schedule), nn.Dropout(0.1)
+    )
     key = thinned.key(model)
     for step, rate in expected.items():
         thinned.step(model, step)
@@ -147,12 +171,18 @@ def test_a_schedule_never_recompiles():
     ("build", "message"),
     [
         (lambda: Linear(0.0, 1.5, 3), "start|end has to be between 0 and 1"),
-        (lambda: Cosine(0.0, 0.5, 0), "steps has to be a whole number of steps of at least 1, but got 0"),
+        (
+            lambda: Cosine(0.0, 0.5, 0),
+            "steps has to be a whole number of steps of at least 1, but got 0",
+        ),
         (lambda: Early(0.5, 2.5), "until has to be a whole number"),
         (lambda: Late(math.nan, 2), "nan"),
         (lambda: Curriculum(0.5, 0), "gamma has to be above 0"),
         (lambda: Annealed(-1, 3), "between 0 and 1, but got -1"),
-        (lambda: nn.Dropout("dropblock", block=Linear(0, 1, 2)), "in the place of the rate, but got it for block"),
+        (
+            lambda: nn.Dropout("dropblock", block=Linear(0, 1, 2)),
+            "in the place of the rate, but got it for block",
+        ),
         (lambda: thinned.step(torch.nn.Linear(1, 1), -1), "step has to be a whole number"),
         (lambda: presets.stochastic_depth(0.5, per="row"), "unknown per 'row'"),
         (lambda: nn.r_drop(torch.ones(2, 3), torch.ones(2, 4), torch.zeros(2).long()), "one shape"),
@@ -169,7 +199,9 @@ def test_r_drop():
     torch.manual_seed(0)
     a, b, target = torch.randn(7, 5), torch.randn(7, 5), torch.randint(5, (7,))
     ce = torch.nn.functional.cross_entropy
-    kl = lambda p, q: torch.nn.functional.kl_div(q.log_softmax(1), p.log_softmax(1), reduction="batchmean", log_target=True)  # noqa: E731
+    kl = lambda p, q: torch.nn.functional.kl_div(
+        q.log_softmax(1), p.log_softmax(1), reduction="batchmean", log_target=True
+    )
     paper = ce(a, target) + ce(b, target) + 0.5 * 3.0 * (kl(a, b) + kl(b, a))
     torch.testing.assert_close(nn.r_drop(a, b, target, alpha=3.0), 0.5 * paper)
     torch.testing.assert_close(nn.r_drop(a, a, target, alpha=3.0), ce(a, target))
@@ -191,7 +223,9 @@ def test_fraternal_and_multi_sample():
     torch.manual_seed(0)
     a, b = torch.randn(4, 3), torch.randn(4, 3)
     loss = lambda y: y.abs().mean()  # noqa: E731
-    torch.testing.assert_close(nn.fraternal(a, b, loss, 0.2), 0.5 * (loss(a) + loss(b)) + 0.2 * ((a - b) ** 2).mean())
+    torch.testing.assert_close(
+        nn.fraternal(a, b, loss, 0.2), 0.5 * (loss(a) + loss(b)) + 0.2 * ((a - b) ** 2).mean()
+    )
     head, drops = torch.nn.Linear(3, 2), [nn.Dropout(0.5) for _ in range(64)]
     y = nn.multi_sample(a, drops, head)
     assert y.shape == (64, 4, 2)

@@ -1,4 +1,6 @@
-"""DropEdge, DropNode, DropMessage and the renormalised adjacency against dense algebra and against each other."""
+"""DropEdge, DropNode, DropMessage and the renormalised adjacency against dense algebra and against
+each other.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ SMALL = both([(0, 1), (1, 2), (2, 3), (0, 3), (1, 3)])
 
 def dense(edge_index, nodes, weight=None):
     weight = torch.ones(edge_index.shape[1], dtype=torch.float64) if weight is None else weight
-    return torch.zeros(nodes, nodes, dtype=torch.float64).index_put(tuple(edge_index), weight, accumulate=True)
+    return torch.zeros(nodes, nodes, dtype=torch.float64).index_put(
+        tuple(edge_index), weight, accumulate=True
+    )
 
 
 def test_each_edge_has_its_coin():
@@ -59,8 +63,12 @@ def test_directions_fall_together():
         back = kept[order.argsort()]
         assert torch.equal(back[:400], back[400:])
     assert kept.sum() == 2 * 240
-    loop = torch.tensor([[0, 0, 0, 1], [0, 1, 1, 0]])  # a self-loop, an edge, its copy and its direction back
-    fates = {tuple(F.drop_edge(loop, p=0.5, undirected=True, key=Key(s))[1].tolist()) for s in range(40)}
+    loop = torch.tensor(
+        [[0, 0, 0, 1], [0, 1, 1, 0]]
+    )  # a self-loop, an edge, its copy and its direction back
+    fates = {
+        tuple(F.drop_edge(loop, p=0.5, undirected=True, key=Key(s))[1].tolist()) for s in range(40)
+    }
     assert fates == {(a, b, b, b) for a in (True, False) for b in (True, False)}
 
 
@@ -68,9 +76,13 @@ def test_exact_counts_and_every_subset():
     for p, kept in ((0.2, 640), (0.9, 80), (0.999, 0), (0.3, 560)):
         assert F.drop_edge(RING, p=p, exact=True, key=Key(1))[1].sum() == kept
     edges = SMALL[:, :5]
-    seen = Counter(tuple(F.drop_edge(edges, p=0.4, exact=True, key=Key(s))[1].tolist()) for s in range(2000))
+    seen = Counter(
+        tuple(F.drop_edge(edges, p=0.4, exact=True, key=Key(s))[1].tolist()) for s in range(2000)
+    )
     assert len(seen) == 10
-    assert sum((n - 200) ** 2 / 200 for n in seen.values()) < 46  # 9 degrees of freedom: alpha 1e-6 is 45.1
+    assert (
+        sum((n - 200) ** 2 / 200 for n in seen.values()) < 46
+    )  # 9 degrees of freedom: alpha 1e-6 is 45.1
     a = F.drop_edge(edges, p=0.4, exact=True, key=Key(1, samples=torch.arange(9)))[1]
     assert torch.equal(a, F.drop_edge(edges, p=0.4, exact=True, key=Key(1))[1])
 
@@ -84,14 +96,18 @@ def test_gcn_normalize_is_the_dense_formula(weighted):
         every, values = F.gcn_normalize(edges, 8, weight)  # node 7 is alone
         a = dense(edges, 8, weight) + torch.eye(8, dtype=torch.float64)
         root = a.sum(1).rsqrt()
-        torch.testing.assert_close(dense(every, 8, values.double()), root[:, None] * a * root, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            dense(every, 8, values.double()), root[:, None] * a * root, rtol=1e-6, atol=1e-6
+        )
         assert values.dtype == (torch.float64 if weighted else torch.float32)
         assert torch.equal(every[:, -8:], torch.arange(8).expand(2, 8))
     weight = torch.rand(10, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda w: F.gcn_normalize(SMALL, 4, w)[1], weight)
     _, values = F.gcn_normalize(SMALL, 4, -torch.ones(10))
     assert not values.any()
-    assert F.gcn_normalize(SMALL, 4, torch.ones(10, dtype=torch.bfloat16))[1].dtype == torch.bfloat16
+    assert (
+        F.gcn_normalize(SMALL, 4, torch.ones(10, dtype=torch.bfloat16))[1].dtype == torch.bfloat16
+    )
 
 
 def test_renormalised_after_dropping():
@@ -102,7 +118,9 @@ def test_renormalised_after_dropping():
     normal = dense(every, 4, values.double())
     torch.testing.assert_close(normal, normal.T, rtol=1e-6, atol=1e-6)
     largest = torch.linalg.eigvalsh(normal).max()
-    torch.testing.assert_close(largest, torch.ones((), dtype=torch.float64), rtol=1e-6, atol=1e-6)  # of any graph with loops
+    torch.testing.assert_close(
+        largest, torch.ones((), dtype=torch.float64), rtol=1e-6, atol=1e-6
+    )  # of any graph with loops
     assert (normal.diagonal() - 1 / a.sum(1)).abs().max() < 1e-6
 
 
@@ -122,11 +140,15 @@ def test_drop_node_drops_rows_and_keeps_the_mean_of_propagation():
         mean += math.prod(1 - p if k else p for k in kept) * (a @ y)
     torch.testing.assert_close(mean, a @ x, rtol=1e-8, atol=1e-8)
     key = Key(3, samples=torch.arange(4) + 9)
-    assert torch.equal(F.drop(x, presets.drop_node(p), key=key), F.drop(x, presets.drop_node(p), key=Key(3)))
+    assert torch.equal(
+        F.drop(x, presets.drop_node(p), key=key), F.drop(x, presets.drop_node(p), key=Key(3))
+    )
 
 
 def test_drop_message_has_the_others_as_shared_coins():
-    """Sums of messages keep their mean; the variance is p / q sum(m^2), and grows with the coins that are shared."""
+    """Sums of messages keep their mean; the variance is p / q sum(m^2), and grows with the coins
+    that are shared.
+    """
     torch.manual_seed(0)
     x, p, count = torch.randn(4, 3, dtype=torch.float64), 0.3, 6000
     source, target = SMALL
@@ -135,15 +157,21 @@ def test_drop_message_has_the_others_as_shared_coins():
         return torch.zeros(4, 3, dtype=torch.float64).index_add(0, target, messages)
 
     messages = x[source]
-    drawn = torch.stack([sums(F.drop(messages, presets.drop_message(p), key=Key(s))) for s in range(count)])
+    drawn = torch.stack(
+        [sums(F.drop(messages, presets.drop_message(p), key=Key(s))) for s in range(count)]
+    )
     var = p / (1 - p) * sums(messages**2)
-    assert ((drawn.mean(0) - sums(messages)).abs() < 5.3 * (var / count).sqrt()).all()  # alpha 1e-6 over 12 sums
+    assert (
+        (drawn.mean(0) - sums(messages)).abs() < 5.3 * (var / count).sqrt()
+    ).all()  # alpha 1e-6 over 12 sums
     fourth = ((drawn - sums(messages)) ** 4).mean(0)
     assert ((drawn.var(0) - var).abs() < 5.3 * ((fourth - var**2) / count).sqrt()).all()
     one = F.drop(messages, presets.drop_message(p), key=Key(1))
     assert torch.isclose(one, messages / (1 - p)).logical_or(one == 0).all()
     assert ((one == 0).any(1) & (one != 0).any(1)).any()  # elements, not rows
-    whole = F.drop(messages, presets.drop_node(p), key=Key(1))[:, 0] != 0  # a coin for each edge: DropEdge, scaled
+    whole = (
+        F.drop(messages, presets.drop_node(p), key=Key(1))[:, 0] != 0
+    )  # a coin for each edge: DropEdge, scaled
     assert torch.equal(whole, F.drop_edge(SMALL, p=p, key=Key(1))[1])
 
 
@@ -165,16 +193,25 @@ def test_layers():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: F.drop_edge(RING.T), r"integers of shape \[2, edges\], but got torch.int64 \[800, 2\]"),
+        (
+            lambda: F.drop_edge(RING.T),
+            r"integers of shape \[2, edges\], but got torch.int64 \[800, 2\]",
+        ),
         (lambda: F.drop_edge(RING.float()), "but got torch.float32"),
-        (lambda: F.drop_edge(RING, 0.3), "tensors of 800 rows, one an edge, but got 0.3; the rate is p="),
+        (
+            lambda: F.drop_edge(RING, 0.3),
+            "tensors of 800 rows, one an edge, but got 0.3; the rate is p=",
+        ),
         (lambda: F.drop_edge(RING, torch.ones(2, 800)), r"but got \[2, 800\]"),
         (lambda: F.drop_edge(RING, p=1.2), "between 0 and 1"),
         (lambda: nn.DropEdge(-0.1), "between 0 and 1"),
         (lambda: F.gcn_normalize(RING, 399), "below the 399 nodes, but got 399"),
         (lambda: F.gcn_normalize(RING - 1, 400), "below the 400 nodes, but got -1"),
         (lambda: F.gcn_normalize(RING, 0), "nodes has to be at least 1"),
-        (lambda: F.gcn_normalize(RING, 400, torch.ones(3)), r"weight has to be of shape \[800\].*but got \[3\]"),
+        (
+            lambda: F.gcn_normalize(RING, 400, torch.ones(3)),
+            r"weight has to be of shape \[800\].*but got \[3\]",
+        ),
     ],
 )
 def test_refused(call, message):

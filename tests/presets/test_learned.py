@@ -1,4 +1,6 @@
-"""Concrete, variational, sparse variational and information dropout: means, divergences and reductions against exact ones."""
+"""Concrete, variational, sparse variational and information dropout: means, divergences and
+reductions against exact ones.
+"""
 
 from __future__ import annotations
 
@@ -24,19 +26,30 @@ def logit(p):
 
 
 # E[1 - z] of the relaxed coin, beside the 1 - p that the published layer divides by.
-BIASED = [(0.1, 0.1, 0.89882), (0.1, 2 / 3, 0.85471), (0.3, 2 / 3, 0.66186), (0.5, 0.1, 0.5), (0.5, 2 / 3, 0.5)]
+BIASED = [
+    (0.1, 0.1, 0.89882),
+    (0.1, 2 / 3, 0.85471),
+    (0.3, 2 / 3, 0.66186),
+    (0.5, 0.1, 0.5),
+    (0.5, 2 / 3, 0.5),
+]
 
 
 def concrete_integral(p, t):
     """E[1 - z] by adaptive quadrature over logit u, which is logistic."""
     a, expit = math.log(p / (1 - p)), scipy.special.expit
     stays = lambda v: expit(-(a + v) / t) * expit(v) * expit(-v)  # noqa: E731
-    return sum(scipy.integrate.quad(stays, *part, epsabs=1e-13, limit=500)[0] for part in ((-60, -a), (-a, 60)))
+    return sum(
+        scipy.integrate.quad(stays, *part, epsabs=1e-13, limit=500)[0]
+        for part in ((-60, -a), (-a, 60))
+    )
 
 
 @pytest.mark.parametrize(("p", "t", "mean"), BIASED)
 def test_the_concrete_coin_does_not_keep_its_mean(p, t, mean):
-    """The table, the closed integral, and draws of the layer: as published up to 5 % low, unbiased when asked for."""
+    """The table, the closed integral, and draws of the layer: as published up to 5 % low, unbiased
+    when asked for.
+    """
     assert round(concrete_integral(p, t), 5) == mean
     assert math.isclose(F.concrete_mean(logit(p), t).item(), concrete_integral(p, t), abs_tol=1e-9)
     ones = torch.ones(400, 1000, dtype=torch.float64)
@@ -52,10 +65,14 @@ def test_the_concrete_coin_does_not_keep_its_mean(p, t, mean):
 def test_concrete_mean_is_smooth_in_the_rate():
     for p in (0.001, 0.05, 0.3, 0.5, 0.9, 0.999):
         for t in (0.02, 0.1, 2 / 3, 1.0, 2.0):
-            assert math.isclose(F.concrete_mean(logit(p), t).item(), concrete_integral(p, t), abs_tol=2e-8)
+            assert math.isclose(
+                F.concrete_mean(logit(p), t).item(), concrete_integral(p, t), abs_tol=2e-8
+            )
     logits = torch.linspace(-4, 4, 9, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda a: F.concrete_mean(a, 0.4), (logits,))
-    torch.testing.assert_close(F.concrete_mean(logits, 0.4) + F.concrete_mean(-logits, 0.4), torch.ones(9).double())
+    torch.testing.assert_close(
+        F.concrete_mean(logits, 0.4) + F.concrete_mean(-logits, 0.4), torch.ones(9).double()
+    )
 
 
 def test_concrete_is_dropout_where_it_is_cold():
@@ -73,17 +90,25 @@ def test_concrete_is_dropout_where_it_is_cold():
 
 
 def test_concrete_divergence():
-    """K times the negative entropy, least at 1/2; the weights' term is that of the authors' code for inverted scaling."""
+    """K times the negative entropy, least at 1/2; the weights' term is that of the authors' code
+    for inverted scaling.
+    """
     for p in (0.05, 0.5, 0.8):
         entropy = -(p * math.log(p) + (1 - p) * math.log(1 - p))
-        assert math.isclose(F.concrete_divergence(logit(p), 30).item(), -30 * entropy, rel_tol=1e-12)
+        assert math.isclose(
+            F.concrete_divergence(logit(p), 30).item(), -30 * entropy, rel_tol=1e-12
+        )
         w = torch.randn(7, 30).double()
         whole = F.concrete_divergence(logit(p), 30, w, length=0.1).item()
-        assert math.isclose(whole, -30 * entropy + 0.01 * w.square().sum().item() / (2 * (1 - p)), rel_tol=1e-12)
+        assert math.isclose(
+            whole, -30 * entropy + 0.01 * w.square().sum().item() / (2 * (1 - p)), rel_tol=1e-12
+        )
     at = torch.linspace(-3, 3, 61, dtype=torch.float64)
     assert F.concrete_divergence(at, 1).argmin() == 30
     layer = nn.ConcreteDropout(30, 0.05)
-    assert math.isclose(layer.divergence().item(), F.concrete_divergence(logit(0.05), 30).item(), rel_tol=1e-5)
+    assert math.isclose(
+        layer.divergence().item(), F.concrete_divergence(logit(0.05), 30).item(), rel_tol=1e-5
+    )
     layer.divergence().backward()
     assert layer.logit.grad < 0  # towards more noise
 
@@ -97,7 +122,9 @@ def test_the_concrete_rate_follows_the_data():
         optimizer = torch.optim.Adam(layer.parameters(), 0.05)
         x = torch.randn(64, 8)
         for _ in range(60):
-            loss = nn.divergence(layer, examples=64) + (20.0 * (layer(x) - x).square().mean() if needed else 0.0)
+            loss = nn.divergence(layer, examples=64) + (
+                20.0 * (layer(x) - x).square().mean() if needed else 0.0
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -115,7 +142,9 @@ def test_variational_with_a_fixed_alpha_is_gaussian_dropout():
     assert torch.equal(z[:, ::3], x[:, ::3])
     ones = torch.ones(200_000, 3, dtype=torch.float64)
     drawn = F.variational_dropout(ones, units[:3], key=Key(4))
-    torch.testing.assert_close(drawn.var(0), units[:3].double(), rtol=0.02, atol=1e-12)  # 6 deviations of sqrt(2 / n)
+    torch.testing.assert_close(
+        drawn.var(0), units[:3].double(), rtol=0.02, atol=1e-12
+    )  # 6 deviations of sqrt(2 / n)
     layer = nn.VariationalDropout(9, p)
     assert math.isclose(layer.p, p, rel_tol=1e-6)
     torch.testing.assert_close(layer.alpha, torch.full((9,), p / (1 - p)))
@@ -123,8 +152,15 @@ def test_variational_with_a_fixed_alpha_is_gaussian_dropout():
 
 
 def exact_divergence(alpha):
-    """KL to the log-uniform prior, 0 for alpha without end: dKL/du = D(sqrt(u)) / sqrt(u), u = 1 / (2 alpha)."""
-    return 2.0 * scipy.integrate.quad(scipy.special.dawsn, 0.0, math.sqrt(0.5 / alpha), epsabs=1e-12, limit=500)[0]
+    """KL to the log-uniform prior, 0 for alpha without end: dKL/du = D(sqrt(u)) / sqrt(u), u = 1 /
+    (2 alpha).
+    """
+    return (
+        2.0
+        * scipy.integrate.quad(
+            scipy.special.dawsn, 0.0, math.sqrt(0.5 / alpha), epsabs=1e-12, limit=500
+        )[0]
+    )
 
 
 def test_the_exact_divergence_is_an_expectation():
@@ -138,18 +174,24 @@ def test_the_exact_divergence_is_an_expectation():
 
     for alpha in (0.1, 1.0, 10.0):
         difference = direct(alpha) - direct(3.0)
-        assert math.isclose(difference, exact_divergence(alpha) - exact_divergence(3.0), abs_tol=2e-5)
+        assert math.isclose(
+            difference, exact_divergence(alpha) - exact_divergence(3.0), abs_tol=2e-5
+        )
 
 
 def test_variational_divergence_against_the_exact_one():
     alpha = torch.linspace(0.01, 1.0, 100, dtype=torch.float64, requires_grad=True)
     approximate = F.variational_divergence(alpha)
-    difference = approximate.detach().numpy() - np.array([exact_divergence(a) for a in alpha.tolist()])
+    difference = approximate.detach().numpy() - np.array(
+        [exact_divergence(a) for a in alpha.tolist()]
+    )
     assert np.ptp(difference) < 0.038
     slopes = torch.autograd.grad(approximate.sum(), alpha)[0].numpy()
     at = alpha.detach().numpy()
     exact = -scipy.special.dawsn(np.sqrt(0.5 / at)) / np.sqrt(0.5 / at) / (2 * at**2)
-    assert np.max(np.abs(slopes - exact) * at) < 0.07  # against d / d log alpha, which starts at 1/2
+    assert (
+        np.max(np.abs(slopes - exact) * at) < 0.07
+    )  # against d / d log alpha, which starts at 1/2
     assert np.all(exact < 0)  # more noise is cheaper: alpha grows unless the data object
     for per, count in (("unit", 5), ("layer", 5)):
         layer = nn.VariationalDropout(5, 0.25, per=per)
@@ -168,10 +210,14 @@ def test_sparse_divergence_against_the_exact_one():
 
 
 @pytest.mark.parametrize(
-    "module", [torch_nn.Linear(6, 4), torch_nn.Conv2d(3, 4, 3, padding=1), torch_nn.ConvTranspose1d(3, 4, 3)], ids=str
+    "module",
+    [torch_nn.Linear(6, 4), torch_nn.Conv2d(3, 4, 3, padding=1), torch_nn.ConvTranspose1d(3, 4, 3)],
+    ids=str,
 )
 def test_local_reparametrisation_has_the_moments_of_drawn_weights(module):
-    """The output's mean and variance, by draws of the layer and in closed form of independent weights."""
+    """The output's mean and variance, by draws of the layer and in closed form of independent
+    weights.
+    """
     module = copy.deepcopy(module).double()
     layer = nn.SparseVariationalDropout(module)
     with torch.no_grad():
@@ -185,7 +231,9 @@ def test_local_reparametrisation_has_the_moments_of_drawn_weights(module):
         zero.weight.copy_(layer.log_alpha.exp() * module.weight.square())
         zero.bias.zero_()
         var = zero(x.square())[0]
-    assert ((drawn.mean(0) - module(x)[0]).abs() < 5.6 * (var / n).sqrt()).all()  # alpha 1e-6 over 64 outputs
+    assert (
+        (drawn.mean(0) - module(x)[0]).abs() < 5.6 * (var / n).sqrt()
+    ).all()  # alpha 1e-6 over 64 outputs
     assert ((drawn.var(0) / var - 1).abs() < 5.6 * math.sqrt(2 / n)).all()
 
 
@@ -196,7 +244,9 @@ def test_sparse_variational_prunes_in_evaluation_alone():
     torch.testing.assert_close(layer.eval()(x), plain(x))  # at the start nothing is removed
     assert layer.kept().all()
     with torch.no_grad():
-        layer.log_variance.copy_((plain.weight.square() + 1e-8).log() + torch.where(torch.rand(5, 8) < 0.4, 3.5, 2.5))
+        layer.log_variance.copy_(
+            (plain.weight.square() + 1e-8).log() + torch.where(torch.rand(5, 8) < 0.4, 3.5, 2.5)
+        )
     removed = ~layer.kept()
     assert torch.equal(removed, layer.log_alpha > 3.0)
     assert 0 < removed.sum() < 40
@@ -204,16 +254,22 @@ def test_sparse_variational_prunes_in_evaluation_alone():
     torch.testing.assert_close(layer(x), torch.nn.functional.linear(x, pruned, plain.bias))
     with thinned.off(layer):
         torch.testing.assert_close(layer(x), plain(x))
-    assert math.isclose(layer.divergence().item(), F.sparse_divergence(layer.log_alpha).sum().item(), rel_tol=1e-6)
+    assert math.isclose(
+        layer.divergence().item(), F.sparse_divergence(layer.log_alpha).sum().item(), rel_tol=1e-6
+    )
     assert list(layer.state_dict()) == ["weight", "bias", "log_variance"]
     assert list(linear.state_dict()) == ["weight", "bias"]
     assert nn.SparseVariationalDropout(linear, threshold=9.0).kept().all()
 
 
 def test_sparse_variational_removes_inputs_that_say_nothing():
-    """Regression on 2 of 10 inputs, all orthogonal to each other and to the noise: most weights of the others fall out."""
+    """Regression on 2 of 10 inputs, all orthogonal to each other and to the noise: most weights of
+    the others fall out.
+    """
     torch.manual_seed(0)
-    columns = 20.0 * torch.linalg.qr(torch.cat((torch.ones(400, 1), torch.randn(400, 11)), 1)).Q  # of mean square 1
+    columns = (
+        20.0 * torch.linalg.qr(torch.cat((torch.ones(400, 1), torch.randn(400, 11)), 1)).Q
+    )  # of mean square 1
     x, y = columns[:, 1:11], 2.0 * columns[:, 1:2] - columns[:, 2:3] + 0.1 * columns[:, 11:]
     layer = nn.SparseVariationalDropout(torch_nn.Linear(10, 1))
     optimizer = torch.optim.Adam(layer.parameters(), 0.05)
@@ -232,14 +288,18 @@ def test_sparse_variational_removes_inputs_that_say_nothing():
 
 
 def test_information_dropout():
-    """Its law is log-normal: median 1 and mean exp(alpha^2 / 2); at no alpha the identity, at the largest no divergence."""
+    """Its law is log-normal: median 1 and mean exp(alpha^2 / 2); at no alpha the identity, at the
+    largest no divergence.
+    """
     ones = torch.ones(300, 1000, dtype=torch.float64)
     for alpha in (0.2, 0.7):
         drawn = F.information_dropout(ones, torch.tensor(alpha), key=Key(5))
         error = 4.9 * drawn.std().item() / math.sqrt(ones.numel())  # alpha 1e-6
         assert abs(drawn.mean().item() - math.exp(alpha**2 / 2)) < error
         assert abs((drawn < 1).double().mean().item() - 0.5) < 4.9 * 0.5 / math.sqrt(ones.numel())
-        torch.testing.assert_close(drawn.log().std(), torch.tensor(alpha).double(), rtol=0.01, atol=0)
+        torch.testing.assert_close(
+            drawn.log().std(), torch.tensor(alpha).double(), rtol=0.01, atol=0
+        )
     assert torch.equal(F.information_dropout(ones, torch.zeros(())), ones)
     assert F.information_divergence(torch.tensor(0.701), 0.701).abs() < 1e-6
     assert (F.information_divergence(torch.linspace(0.001, 0.701, 50), 0.701) > -1e-6).all()
@@ -253,7 +313,9 @@ def test_information_layers():
     with thinned.recording(layer) as tape:
         y = layer(x)
     alpha = 0.001 + 0.7 * torch.sigmoid(noise(x))
-    torch.testing.assert_close(y, F.information_dropout(module(x).relu(), alpha, key=tape.drawn[""][0]))
+    torch.testing.assert_close(
+        y, F.information_dropout(module(x).relu(), alpha, key=tape.drawn[""][0])
+    )
     torch.testing.assert_close(layer.divergence(), -(alpha / 0.701).log().sum() / 5)
     layer.divergence().backward()
     assert noise.weight.grad.count_nonzero()
@@ -261,14 +323,21 @@ def test_information_layers():
     with torch.no_grad():
         noise.weight.zero_()
         noise.bias.fill_(-30.0)
-    torch.testing.assert_close(layer.train()(x), module(x).relu(), rtol=0.01, atol=1e-6)  # alpha 0.001
+    torch.testing.assert_close(
+        layer.train()(x), module(x).relu(), rtol=0.01, atol=1e-6
+    )  # alpha 0.001
     wrong = nn.InformationDropout(module, torch_nn.Linear(6, 3))
-    with pytest.raises(InputError, match=r"the noise has to be of shape \[5, 4\] as the activations, but got \[5, 3\]"):
+    with pytest.raises(
+        InputError,
+        match=r"the noise has to be of shape \[5, 4\] as the activations, but got \[5, 3\]",
+    ):
         wrong(x)
 
 
 def test_divergences_add_up():
-    """Those of rates and weights are shared by the training set; information dropout's is a mean over its examples."""
+    """Those of rates and weights are shared by the training set; information dropout's is a mean
+    over its examples.
+    """
     model = torch_nn.Sequential(
         nn.ConcreteDropout(6),
         nn.SparseVariationalDropout(torch_nn.Linear(6, 5)),
@@ -294,19 +363,31 @@ def test_divergences_add_up():
     [
         (lambda: nn.ConcreteDropout(4, 0.0), "has to be above 0 and below 1, but got 0.0"),
         (lambda: nn.ConcreteDropout(4, 1.5), "between 0 and 1, but got 1.5"),
-        (lambda: nn.ConcreteDropout(4, temperature=0.0), "temperature has to be above 0, but got 0.0"),
+        (
+            lambda: nn.ConcreteDropout(4, temperature=0.0),
+            "temperature has to be above 0, but got 0.0",
+        ),
         (lambda: nn.ConcreteDropout(4, per="row"), "unknown per 'row'"),
         (lambda: F.concrete_dropout(torch.ones(2, 2), logit(0.1), per="row"), "unknown per 'row'"),
         (
             lambda: nn.ConcreteDropout(4)(torch.ones(2, 5)),
             r"for 4 features on axis -1 \(the last\), but got an input of \[2, 5\]",
         ),
-        (lambda: nn.ConcreteDropout(4, per="channel")(torch.ones(4)), r"4 features on axis 1, but got an input of \[4\]"),
+        (
+            lambda: nn.ConcreteDropout(4, per="channel")(torch.ones(4)),
+            r"4 features on axis 1, but got an input of \[4\]",
+        ),
         (lambda: nn.VariationalDropout(0), "features has to be at least 1, but got 0"),
         (lambda: nn.VariationalDropout(4, 0.5), "above 0 and below 0.5, but got 0.5"),
         (lambda: nn.VariationalDropout(4, per="weight"), "unknown per 'weight'"),
-        (lambda: nn.SparseVariationalDropout(torch_nn.LSTM(2, 2)), "torch.nn.Linear or a convolution, but got LSTM"),
-        (lambda: nn.InformationDropout(torch_nn.Identity(), torch_nn.Identity(), 0.0), "max_alpha has to be above 0"),
+        (
+            lambda: nn.SparseVariationalDropout(torch_nn.LSTM(2, 2)),
+            "torch.nn.Linear or a convolution, but got LSTM",
+        ),
+        (
+            lambda: nn.InformationDropout(torch_nn.Identity(), torch_nn.Identity(), 0.0),
+            "max_alpha has to be above 0",
+        ),
     ],
 )
 def test_refused(build, message):

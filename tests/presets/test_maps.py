@@ -1,4 +1,6 @@
-"""Disout, cutout, max-pooling and weighted channel dropout against their definitions; DropBlock against what is published."""
+"""Disout, cutout, max-pooling and weighted channel dropout against their definitions; DropBlock
+against what is published.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,18 @@ def maps(*shape, dtype=torch.float32):
 
 
 @pytest.mark.parametrize(
-    ("shape", "block"), [((4, 3, 9, 12), 3), ((4, 3, 9, 12), (4, 2)), ((4, 3, 20), 5), ((2, 2, 6, 5, 7), 2)]
+    ("shape", "block"),
+    [((4, 3, 9, 12), 3), ((4, 3, 9, 12), (4, 2)), ((4, 3, 20), 5), ((2, 2, 6, 5, 7), 2)],
 )
 @pytest.mark.parametrize("p", [0.2, 1.0])
 def test_disout_without_distortion_is_dropblock(shape, block, p):
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         x = maps(*shape).to(dtype)
         key = Key(5, samples=torch.arange(shape[0]) * 3)
-        assert torch.equal(F.disout(x, p, block, alpha=0.0, key=key), F.drop(x, presets.dropblock(p, block), key=key))
+        assert torch.equal(
+            F.disout(x, p, block, alpha=0.0, key=key),
+            F.drop(x, presets.dropblock(p, block), key=key),
+        )
     layer = nn.Disout(p, block, alpha=0.0)
     thinned.key(layer, seed=1).at(3)
     y = layer(x)
@@ -45,7 +51,9 @@ def test_disout_is_its_definition():
     keep = F.mask(presets.dropblock(p, block), tuple(x.shape), Key(7))
     gain = keep.numel() / keep.sum()
     torch.testing.assert_close(y[keep], (x * gain)[keep])
-    noise = (y / gain)[~keep] / (alpha * scale * x.std(correction=0))  # standard normal, and no function of x
+    noise = (y / gain)[~keep] / (
+        alpha * scale * x.std(correction=0)
+    )  # standard normal, and no function of x
     n = noise.numel()
     assert n > 5000
     assert abs(noise.mean()) < 4.9 / math.sqrt(n)  # alpha 1e-6
@@ -54,7 +62,9 @@ def test_disout_is_its_definition():
     assert abs((noise * x[~keep]).mean()) < 4.9 * (x[~keep] ** 2).mean().sqrt() / math.sqrt(n)
     (slope,) = torch.autograd.grad(y.sum(), x)
     torch.testing.assert_close(slope, keep * gain.double())
-    per_channel = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0, 1.0], dtype=torch.float64).reshape(1, 6, 1, 1)
+    per_channel = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0, 1.0], dtype=torch.float64).reshape(
+        1, 6, 1, 1
+    )
     y = F.disout(x, p, block, alpha, per_channel, key=Key(7))
     assert not y[:, ::2][~keep[:, ::2]].any()
     assert y[:, 1::2][~keep[:, 1::2]].all()
@@ -105,7 +115,11 @@ def test_schedules_never_recompile_and_draw_what_eager_draws(build):
 def test_maps_of_any_size_in_one_graph():
     torch._dynamo.reset()
     model = torch.nn.Sequential(
-        nn.Disout(0.3, 3), nn.Cutout(4), nn.WeightedChannelDropout(0.5), torch.nn.ReLU(), nn.MaxPoolDropout2d(2)
+        nn.Disout(0.3, 3),
+        nn.Cutout(4),
+        nn.WeightedChannelDropout(0.5),
+        torch.nn.ReLU(),
+        nn.MaxPoolDropout2d(2),
     )
     key = thinned.key(model)
     run = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
@@ -121,12 +135,17 @@ def hidden(n, size, centre):
     return {i for i in range(centre - size // 2, centre - size // 2 + size) if 0 <= i < n}
 
 
-@pytest.mark.parametrize(("shape", "size"), [((8, 8), 4), ((8, 8), 3), ((7, 12), 5), ((5, 9), 6), ((6, 6), 10), ((30,), 7)])
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((8, 8), 4), ((8, 8), 3), ((7, 12), 5), ((5, 9), 6), ((6, 6), 10), ((30,), 7)],
+)
 def test_cutout_masks_what_enumeration_says(shape, size):
     """Every centre, equally often; so the exact masked fraction is the mean over centres."""
     holes = {}
     for centre in itertools.product(*(range(n) for n in shape)):
-        places = itertools.product(*(hidden(n, size, c) for n, c in zip(shape, centre, strict=True)))
+        places = itertools.product(
+            *(hidden(n, size, c) for n, c in zip(shape, centre, strict=True))
+        )
         holes.setdefault(frozenset(places), []).append(centre)
     count = 6000
     y = F.cutout(torch.ones(count, 2, *shape), size, key=Key(2))
@@ -135,7 +154,10 @@ def test_cutout_masks_what_enumeration_says(shape, size):
     seen = Counter(frozenset(map(tuple, (m == 0).nonzero().tolist())) for m in y[:, 0])
     assert set(seen) <= set(holes)
     centres = math.prod(shape)
-    chi = sum((seen[h] - count * len(c) / centres) ** 2 / (count * len(c) / centres) for h, c in holes.items())
+    chi = sum(
+        (seen[h] - count * len(c) / centres) ** 2 / (count * len(c) / centres)
+        for h, c in holes.items()
+    )
     assert chi < len(holes) + 4.9 * math.sqrt(2 * len(holes)) + 16  # alpha 1e-6
     fractions = [len(h) / centres for h, c in holes.items() for _ in c]
     mean = sum(fractions) / centres
@@ -156,7 +178,9 @@ def test_cutout_holes_border_and_refusals():
     assert (twice == 0).sum() > 1.5 * (y == 0).sum()
     assert F.cutout(x, 8, training=False) is x
     assert F.cutout(torch.full((1, 1, 4, 4), math.inf), 3, key=Key(0)).isnan().sum() == 0
-    assert not torch.equal(F.cutout(x, 30, key=Key(1)), torch.zeros_like(x))  # larger than the map, and yet clipped
+    assert not torch.equal(
+        F.cutout(x, 30, key=Key(1)), torch.zeros_like(x)
+    )  # larger than the map, and yet clipped
     with pytest.raises(InputError, match="size 31 would hide every map of 16 x 16 wholly"):
         F.cutout(x, 31)
     order = torch.randperm(500)
@@ -186,7 +210,9 @@ def test_max_pool_dropout_is_the_mean_over_all_masks():
     error = ((square - mean**2)[0] / count).sqrt()
     assert ((drawn.mean(0) - mean[0]).abs() < 5.2 * error).all()  # alpha 1e-6 over 6 windows
     for a, chance in expected.items():
-        assert abs((drawn[:, 0, 0] == a).double().mean() - chance) < 5.2 * math.sqrt(chance * (1 - chance) / count)
+        assert abs((drawn[:, 0, 0] == a).double().mean() - chance) < 5.2 * math.sqrt(
+            chance * (1 - chance) / count
+        )
 
 
 @pytest.mark.parametrize(
@@ -227,16 +253,24 @@ def ways(scores, count):
 
 
 def test_weighted_channels_are_chosen_without_replacement():
-    """Keys r^(1 / s) choose as drawing one after the other does, weight by weight (Efraimidis and Spirakis 2006)."""
+    """Keys r^(1 / s) choose as drawing one after the other does, weight by weight (Efraimidis and
+    Spirakis 2006).
+    """
     scores, count = (0.5, 1.0, 2.0, 4.0), 40_000
-    x = torch.tensor(scores).reshape(1, 4, 1, 1) * torch.tensor([[0.5, 1.5], [1.0, 1.0]])  # of these means
+    x = torch.tensor(scores).reshape(1, 4, 1, 1) * torch.tensor(
+        [[0.5, 1.5], [1.0, 1.0]]
+    )  # of these means
     y = F.weighted_channel_dropout(x.expand(count, 4, 2, 2), 0.5, key=Key(1))
     kept = y.flatten(2).any(2)
     assert (kept.sum(1) == 2).all()
     seen = Counter(frozenset(row.nonzero().flatten().tolist()) for row in kept)
     for chosen, chance in ways(scores, 2).items():
-        assert abs(seen[chosen] / count - chance) < 5.3 * math.sqrt(chance * (1 - chance) / count)  # alpha 1e-6 over 6 sets
-    torch.testing.assert_close(y.mean((2, 3)).sum(1), torch.full((count,), 7.5))  # the sum of scores is kept
+        assert abs(seen[chosen] / count - chance) < 5.3 * math.sqrt(
+            chance * (1 - chance) / count
+        )  # alpha 1e-6 over 6 sets
+    torch.testing.assert_close(
+        y.mean((2, 3)).sum(1), torch.full((count,), 7.5)
+    )  # the sum of scores is kept
     gain = 7.5 / (kept * torch.tensor(scores)).sum(1)
     torch.testing.assert_close(y, x * (kept * gain[:, None])[..., None, None])
 
@@ -246,7 +280,9 @@ def test_equal_scores_are_a_fixed_count_of_channels():
     y = F.weighted_channel_dropout(x / x.mean((2, 3), keepdim=True).detach(), 1 / 3, key=Key(1))
     kept = y.flatten(2).any(2)
     assert (kept.sum(1) == 4).all()
-    torch.testing.assert_close(y, (x / x.mean((2, 3), keepdim=True)) * (kept * 1.5)[..., None, None])  # inverted
+    torch.testing.assert_close(
+        y, (x / x.mean((2, 3), keepdim=True)) * (kept * 1.5)[..., None, None]
+    )  # inverted
     seen = Counter(tuple(row.tolist()) for row in kept)
     assert len(seen) == 15
     chi = sum((n - 200) ** 2 / 200 for n in seen.values())
@@ -260,7 +296,9 @@ def test_dead_and_negative_channels():
     x[:, 1] = 0.0
     x[:, 3] = -1.0
     y = F.weighted_channel_dropout(x, 0.5, key=Key(2))
-    assert torch.equal(y, x * torch.tensor([1.0, 0.0, 1.0, 0.0]).reshape(1, 4, 1, 1))  # zero or less is chosen last
+    assert torch.equal(
+        y, x * torch.tensor([1.0, 0.0, 1.0, 0.0]).reshape(1, 4, 1, 1)
+    )  # zero or less is chosen last
     y = F.weighted_channel_dropout(-torch.ones(2000, 4, 2, 2), 0.5, key=Key(2))
     kept = y.flatten(2).any(2)
     assert (kept.sum(1) == 2).all()
@@ -286,20 +324,35 @@ def test_the_extra_rate_never_takes_all():
     [
         (lambda: F.disout(maps(2, 3), 0.1), r"disout needs maps \[b, c, \*map\].*but got \[2, 3\]"),
         (lambda: F.disout(maps(2, 3, 4, 4), 0.1, 5), "block 5 is larger than the map of 4 x 4"),
-        (lambda: F.disout(maps(2, 3, 4, 4), 0.1, (2, 2, 2)), "has 3 numbers, but the map has 2 axes"),
+        (
+            lambda: F.disout(maps(2, 3, 4, 4), 0.1, (2, 2, 2)),
+            "has 3 numbers, but the map has 2 axes",
+        ),
         (lambda: F.disout(maps(2, 3, 4, 4), 0.1, 0), "block has to be at least 1, but got 0"),
         (lambda: F.disout(maps(2, 3, 4, 4), 1.1, 2), "between 0 and 1, but got 1.1"),
-        (lambda: F.disout(maps(2, 3, 4, 4), 0.1, 2, alpha=-1), "alpha has to be at least 0, but got -1"),
+        (
+            lambda: F.disout(maps(2, 3, 4, 4), 0.1, 2, alpha=-1),
+            "alpha has to be at least 0, but got -1",
+        ),
         (lambda: F.cutout(maps(2, 3)), "cutout needs maps"),
         (lambda: nn.Cutout(0), "size has to be at least 1"),
         (lambda: nn.Cutout(4, holes=0.5), "holes has to be a whole number"),
         (lambda: F.max_pool_dropout(maps(2, 3, 4), 2), "needs inputs of at least 0, but got -"),
-        (lambda: F.max_pool_dropout(maps(2, 3, 4).abs(), 5), "kernel_size 5 is larger than the map of 4"),
-        (lambda: nn.MaxPoolDropout2d(2)(maps(2, 3, 4).abs()), r"kernel_size \(2, 2\) has 2 numbers, but the map has 1 axes"),
+        (
+            lambda: F.max_pool_dropout(maps(2, 3, 4).abs(), 5),
+            "kernel_size 5 is larger than the map of 4",
+        ),
+        (
+            lambda: nn.MaxPoolDropout2d(2)(maps(2, 3, 4).abs()),
+            r"kernel_size \(2, 2\) has 2 numbers, but the map has 1 axes",
+        ),
         (lambda: nn.MaxPoolDropout2d((2, 2, 2)), "kernel_size has to be a number or 2 of them"),
         (lambda: F.max_pool_dropout(maps(2, 3, 4).abs(), 2, (1, 1)), "stride .* has 2 numbers"),
         (lambda: F.weighted_channel_dropout(maps(2, 3)), "weighted channel dropout needs maps"),
-        (lambda: nn.WeightedChannelDropout(0.5, extra=1.0), "the extra rate has to be at least 0 and below 1"),
+        (
+            lambda: nn.WeightedChannelDropout(0.5, extra=1.0),
+            "the extra rate has to be at least 0 and below 1",
+        ),
         (lambda: nn.WeightedChannelDropout(1.5), "between 0 and 1, but got 1.5"),
     ],
 )
@@ -309,7 +362,9 @@ def test_refused(call, message):
 
 
 def seeds_anywhere(x, p, block):
-    """What timm's rule is: the paper's gamma, which counts only whole blocks, with seeds on every place of the map."""
+    """What timm's rule is: the paper's gamma, which counts only whole blocks, with seeds on every
+    place of the map.
+    """
     gamma = seed_rate(p, (1, 1, block, block), tuple(x.shape))
     seeds = (torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < gamma).float()
     fell = torch.nn.functional.max_pool2d(seeds, block, 1, block // 2)
@@ -321,18 +376,27 @@ def seeds_anywhere(x, p, block):
     [(14, 7, 0.209, 0.093), (7, 3, 0.149, 0.095), (7, 7, 0.93, 0.10)],
 )
 def test_what_published_dropblock_loses(n, block, published, definition):
-    """At nominal 0.1: the border-corrected gamma belongs to seeds where a whole block fits, and to no others."""
+    """At nominal 0.1: the border-corrected gamma belongs to seeds where a whole block fits, and to
+    no others.
+    """
     x = torch.ones(400, 64, n, n)
     gamma = seed_rate(0.1, (block, block), (n, n))
-    along = [min(i + block // 2, n - 1) - max(i - block // 2, 0) + 1 for i in range(n)]  # seeds anywhere that reach place i
+    along = [
+        min(i + block // 2, n - 1) - max(i - block // 2, 0) + 1 for i in range(n)
+    ]  # seeds anywhere that reach place i
     everywhere = 1 - sum((1 - gamma) ** (a * b) for a in along for b in along) / n**2
     assert round(everywhere, 3) == pytest.approx(published, abs=6e-3)
     lost = (seeds_anywhere(x, 0.1, block) == 0).float().mean().item()
     assert lost == pytest.approx(everywhere, abs=0.01)
     exact = block_fraction(gamma, (block, block), (n, n))
     assert exact == pytest.approx(definition, abs=6e-4)
-    for y in (F.drop(x, presets.dropblock(0.1, block), key=Key(1)), F.disout(x, 0.1, block, key=Key(1))):
-        ours = 1 - F.mask(presets.dropblock(0.1, block), tuple(x.shape), Key(1)).float().mean().item()
+    for y in (
+        F.drop(x, presets.dropblock(0.1, block), key=Key(1)),
+        F.disout(x, 0.1, block, key=Key(1)),
+    ):
+        ours = (
+            1 - F.mask(presets.dropblock(0.1, block), tuple(x.shape), Key(1)).float().mean().item()
+        )
         assert ours == pytest.approx(exact, abs=0.01)
         assert (y > 1).float().mean().item() == pytest.approx(1 - ours, abs=1e-6)
 
@@ -340,7 +404,9 @@ def test_what_published_dropblock_loses(n, block, published, definition):
 @pytest.mark.parametrize(("n", "block", "published"), [(14, 7, 0.209), (7, 7, 0.93)])
 def test_what_timm_loses(n, block, published):
     """timm 1.0.31 itself, where it is installed."""
-    drop = pytest.importorskip("timm.layers.drop", reason="timm is not installed; its rule is written out above")
+    drop = pytest.importorskip(
+        "timm.layers.drop", reason="timm is not installed; its rule is written out above"
+    )
     torch.manual_seed(1)
     lost = (drop.drop_block_2d(torch.ones(400, 64, n, n), 0.1, block) == 0).float().mean().item()
     assert lost == pytest.approx(published, abs=0.02)

@@ -1,4 +1,6 @@
-"""DropState against torch's own networks, against readable loops at fixed masks, and by enumeration of all masks."""
+"""DropState against torch's own networks, against readable loops at fixed masks, and by enumeration
+of all masks.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,13 @@ T, B, D, H, P = 5, 3, 6, 4, 0.4
 DTYPE = torch.float64
 X = torch.randn(T, B, D, dtype=DTYPE, generator=torch.Generator().manual_seed(1))
 KINDS = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}
-METHODS = [("variational", "lstm"), ("variational", "gru"), ("variational", "rnn"), ("recurrent", "lstm"), ("recurrent", "gru")]
+METHODS = [
+    ("variational", "lstm"),
+    ("variational", "gru"),
+    ("variational", "rnn"),
+    ("recurrent", "lstm"),
+    ("recurrent", "gru"),
+]
 METHODS += [("rnndrop", "lstm"), ("zoneout", "lstm"), ("zoneout", "gru"), ("zoneout", "rnn")]
 
 
@@ -76,14 +84,22 @@ def test_the_loop_is_torchs_network(kind, shape, given, unbatched):
     state = start(net) if given else None
     if unbatched:
         x = X[:, 0]
-        state = (state[0][:, 0], state[1][:, 0]) if isinstance(state, tuple) else state if state is None else state[:, 0]
+        state = (
+            (state[0][:, 0], state[1][:, 0])
+            if isinstance(state, tuple)
+            else state
+            if state is None
+            else state[:, 0]
+        )
     x = x.clone().requires_grad_()
     host = nn.DropState(net, states=0.5, method="zoneout")
     host._now = lambda samples: {"states": 0.0}  # the loop, at a rate of 0
     grads = []
     for run in (host, net):
         out = leaves(run(x, state))
-        grads.append(torch.autograd.grad(sum(t.square().sum() for t in out), [x, *net.parameters()]))
+        grads.append(
+            torch.autograd.grad(sum(t.square().sum() for t in out), [x, *net.parameters()])
+        )
     assert_same(host(x, state), net(x, state))
     for ours, theirs in zip(*grads, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
@@ -93,14 +109,20 @@ def test_the_loop_is_torchs_network(kind, shape, given, unbatched):
 def test_without_rates_and_in_evaluation_it_is_torchs_own_result(kind):
     net = plain(kind, num_layers=2, bidirectional=True)
     state = start(net)
-    assert all(torch.equal(a, b) for a, b in zip(leaves(nn.DropState(net)(X, state)), leaves(net(X, state)), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(leaves(nn.DropState(net)(X, state)), leaves(net(X, state)), strict=True)
+    )
     host = nn.DropState(net, inputs=0.3, between=0.3, outputs=0.3, weights=0.3, states=0.3).eval()
     assert_same(host(X, state), net(X, state))
     assert not torch.allclose(host.train()(X)[0], net(X)[0])
 
 
 def test_parameters_keep_their_names_and_checkpoints_load_both_ways():
-    net, other = plain(num_layers=2, bidirectional=True), KINDS["lstm"](D, H, 2, bidirectional=True).to(DTYPE)
+    net, other = (
+        plain(num_layers=2, bidirectional=True),
+        KINDS["lstm"](D, H, 2, bidirectional=True).to(DTYPE),
+    )
     host = nn.DropState(net, weights=0.5)
     assert list(host.state_dict()) == list(net.state_dict())
     assert [m for m in host.modules() if m is not host] == []
@@ -111,9 +133,17 @@ def test_parameters_keep_their_names_and_checkpoints_load_both_ways():
 
 
 def masks(method, kind, whose, **settings):
-    """The 0/1 masks [t, b, h] of the first layer in its first direction, drawn by their definition: (states, cells)."""
-    per = "t b d" if method == "zoneout" or (method == "recurrent" and settings.get("per") != "sequence") else "b d"
-    drawn = core.coins((T, B, H), P, core.further(whose, 3), X, per, "t b d").to(DTYPE).expand(T, B, H)
+    """The 0/1 masks [t, b, h] of the first layer in its first direction, drawn by their definition:
+    (states, cells).
+    """
+    per = (
+        "t b d"
+        if method == "zoneout" or (method == "recurrent" and settings.get("per") != "sequence")
+        else "b d"
+    )
+    drawn = (
+        core.coins((T, B, H), P, core.further(whose, 3), X, per, "t b d").to(DTYPE).expand(T, B, H)
+    )
     return drawn, core.coins((T, B, H), P, core.further(whose, 5), X, "t b d", "t b d").to(DTYPE)
 
 
@@ -130,7 +160,10 @@ def readable(net, x, h, c, method, m, mc, gain):
             new_c = m[t] * new_c if method == "rnndrop" else new_c
             new_h = torch.sigmoid(o) * torch.tanh(new_c)
         elif isinstance(net, torch.nn.GRU):
-            (rx, zx, nx), (rh, zh, nh) = (x[t] @ w.T + b).chunk(3, -1), (seen @ u.T + d).chunk(3, -1)
+            (rx, zx, nx), (rh, zh, nh) = (
+                (x[t] @ w.T + b).chunk(3, -1),
+                (seen @ u.T + d).chunk(3, -1),
+            )
             r, z = torch.sigmoid(rx + rh), torch.sigmoid(zx + zh)
             new_h, new_c = z * h + (1 - z) * mean * torch.tanh(nx + r * nh), c
         else:
@@ -139,18 +172,28 @@ def readable(net, x, h, c, method, m, mc, gain):
         h = torch.where(m[t] == 1, new_h, h) if zones else new_h
         c = torch.where(mc[t] == 1, new_c, c) if zones else new_c
         ys.append(h)
-    return torch.stack(ys), (h.unsqueeze(0), c.unsqueeze(0)) if isinstance(net, torch.nn.LSTM) else h.unsqueeze(0)
+    return torch.stack(ys), (h.unsqueeze(0), c.unsqueeze(0)) if isinstance(
+        net, torch.nn.LSTM
+    ) else h.unsqueeze(0)
 
 
 def choices(method):
     """The settings that have a meaning for ``method``."""
-    scaled = [{"scaling": "inverted"}, {"scaling": "classic"}] if method in ("variational", "recurrent") else []
+    scaled = (
+        [{"scaling": "inverted"}, {"scaling": "classic"}]
+        if method in ("variational", "recurrent")
+        else []
+    )
     return [{}, *scaled, *([{"per": "sequence"}] if method == "recurrent" else [])]
 
 
-@pytest.mark.parametrize(("method", "kind", "settings"), [(m, k, s) for m, k in METHODS for s in choices(m)], ids=str)
+@pytest.mark.parametrize(
+    ("method", "kind", "settings"), [(m, k, s) for m, k in METHODS for s in choices(m)], ids=str
+)
 def test_at_fixed_masks_it_is_a_readable_loop(method, kind, settings):
-    inverted = settings.get("scaling", "inverted" if method == "variational" else "classic") == "inverted"
+    inverted = (
+        settings.get("scaling", "inverted" if method == "variational" else "classic") == "inverted"
+    )
     net = plain(kind)
     host, whose = keyed(net, states=P, method=method, **settings)
     state = start(net)
@@ -171,7 +214,9 @@ def test_untied_gates_have_masks_of_their_own():
     for kind, gates in (("lstm", 4), ("gru", 3)):
         net = plain(kind)
         host, whose = keyed(net, states=P, tied=False)
-        m = core.coins((gates, B, H), P, core.further(whose, 3), X, "g b d", "g b d").to(DTYPE) / (1 - P)
+        m = core.coins((gates, B, H), P, core.further(whose, 3), X, "g b d", "g b d").to(DTYPE) / (
+            1 - P
+        )
         state = start(net)
         h = state[0][0] if kind == "lstm" else state[0]
         products = [(h * m[g]) @ net.weight_hh_l0[g * H : (g + 1) * H].T for g in range(gates)]
@@ -192,25 +237,37 @@ def test_locked_places_are_one_mask_for_all_steps(kind):
     net = plain(kind, num_layers=2)
     first, second = KINDS[kind](D, H).to(DTYPE), KINDS[kind](H, H).to(DTYPE)
     first.load_state_dict({n: p for n, p in net.state_dict().items() if n.endswith("l0")})
-    second.load_state_dict({n.replace("l1", "l0"): p for n, p in net.state_dict().items() if n.endswith("l1")})
+    second.load_state_dict(
+        {n.replace("l1", "l0"): p for n, p in net.state_dict().items() if n.endswith("l1")}
+    )
     host, whose = keyed(net, inputs=0.3, between=0.4, outputs=0.5)
-    lock = lambda x, p, n: F.drop(x, Drop(Bernoulli(p), per="b d", of="t b d"), key=core.further(whose, n))  # noqa: E731
+    lock = lambda x, p, n: F.drop(
+        x, Drop(Bernoulli(p), per="b d", of="t b d"), key=core.further(whose, n)
+    )
     middle, end = first(lock(X, 0.3, 0))
     last, ends = second(lock(middle, 0.4, 7))
     y, state = host(X)
     torch.testing.assert_close(y, lock(last, 0.5, 14))
-    for ours, *theirs in zip(leaves((y, state))[1:], leaves((y, end))[1:], leaves((y, ends))[1:], strict=True):
+    for ours, *theirs in zip(
+        leaves((y, state))[1:], leaves((y, end))[1:], leaves((y, ends))[1:], strict=True
+    ):
         torch.testing.assert_close(ours, torch.cat(theirs))  # the states are not dropped
 
 
 def test_for_one_step_locked_dropout_is_dropout():
     net = plain()
     host, whose = keyed(net, inputs=0.5)
-    torch.testing.assert_close(host(X[:1])[0], net(F.drop(X[0], presets.dropout(0.5), key=whose)[None])[0])
+    torch.testing.assert_close(
+        host(X[:1])[0], net(F.drop(X[0], presets.dropout(0.5), key=whose)[None])[0]
+    )
 
 
 def test_masks_belong_to_examples_and_do_not_depend_on_the_length():
-    for settings in ({"states": 0.5}, {"states": 0.5, "method": "zoneout"}, {"inputs": 0.5, "outputs": 0.5, "weights": 0.5}):
+    for settings in (
+        {"states": 0.5},
+        {"states": 0.5, "method": "zoneout"},
+        {"inputs": 0.5, "outputs": 0.5, "weights": 0.5},
+    ):
         host, _ = keyed(plain(batch_first=True), **settings)
         host.owner.at(1, samples=[7, 8, 9])
         whole = host(X.transpose(0, 1))[0]
@@ -220,7 +277,9 @@ def test_masks_belong_to_examples_and_do_not_depend_on_the_length():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_weight_drop(kind):
-    """Merity's own check: with no initial state the first step cannot depend on the mask, the second does."""
+    """Merity's own check: with no initial state the first step cannot depend on the mask, the
+    second does.
+    """
     net = plain(kind, num_layers=2, bidirectional=True)
     one_way = plain(kind)
     host = nn.DropState(one_way, weights=0.5)
@@ -236,7 +295,9 @@ def test_weight_drop(kind):
         name = f"weight_hh_l{layer}{'_reverse' if way else ''}"
         weight = getattr(twin, name)
         mask = Drop(Bernoulli(P), per="o i", of="o i")
-        kept[name] = F.mask(mask, tuple(weight.shape), core.further(whose, 7 * layer + 1 + way)).to(DTYPE) / (1 - P)
+        kept[name] = F.mask(mask, tuple(weight.shape), core.further(whose, 7 * layer + 1 + way)).to(
+            DTYPE
+        ) / (1 - P)
         with torch.no_grad():
             weight.mul_(kept[name])
     y, expected = host(X)[0], twin(X)[0]
@@ -278,7 +339,10 @@ def test_zoneout_freezes_at_one():
         state = start(net)
         for training in (True, False):
             y, end = nn.DropState(net, states=1.0, method="zoneout").train(training)(X, state)
-            assert all(torch.equal(a, b) for a, b in zip(leaves((y, end))[1:], leaves((y, state))[1:], strict=True))
+            assert all(
+                torch.equal(a, b)
+                for a, b in zip(leaves((y, end))[1:], leaves((y, state))[1:], strict=True)
+            )
             assert torch.equal(y, leaves((y, state))[1].expand(T, B, H))
 
 
@@ -293,9 +357,13 @@ def test_zoneout_has_rates_of_its_own_for_cells():
     assert nn.DropState(net, states=0.05, method="zoneout").cells == 0.05
 
 
-@pytest.mark.parametrize(("method", "place"), [("zoneout", "moves"), ("recurrent", "candidate"), ("rnndrop", "cell")])
+@pytest.mark.parametrize(
+    ("method", "place"), [("zoneout", "moves"), ("recurrent", "candidate"), ("rnndrop", "cell")]
+)
 def test_the_mean_of_one_step_is_evaluation(method, place):
-    """Over all 2^2 masks (zoneout: 2^4, of h and of c): E of the memory; for zoneout of the state as well."""
+    """Over all 2^2 masks (zoneout: 2^4, of h and of c): E of the memory; for zoneout of the state
+    as well.
+    """
     net, p = torch.nn.LSTM(D, 2).to(DTYPE), 0.3
     h, c = torch.randn(2, 1, 2, dtype=DTYPE)
     zones = method == "zoneout"
@@ -327,10 +395,13 @@ def test_realised_rates():
     y, _ = keyed(net, states=0.3, method="zoneout")[0](x)  # from 0 to 1, where it moves
     fell = [(keyed(net, outputs=0.3)[0](x)[0][0] == 0).float().mean(), (y[0] == 0).float().mean()]
     assert all(abs(f - 0.3) < 4.9 * math.sqrt(0.21 / n) for f in fell)
-    assert abs((y[1] == 0).float().mean() - 0.09) < 4.9 * math.sqrt(0.09 * 0.91 / n)  # two steps, two coins
+    assert abs((y[1] == 0).float().mean() - 0.09) < 4.9 * math.sqrt(
+        0.09 * 0.91 / n
+    )  # two steps, two coins
 
 
-# What published weight-drop code gets wrong: the two recipes in their smallest form, against the definition.
+# What published weight-drop code gets wrong: the two recipes in their smallest form, against the
+# definition.
 
 
 def test_assigning_a_dropped_weight_fails_and_leaves_it_behind():
@@ -339,7 +410,9 @@ def test_assigning_a_dropped_weight_fails_and_leaves_it_behind():
     with pytest.raises(TypeError, match="cannot assign"):
         net.weight_hh_l0 = torch.nn.functional.dropout(net.weight_hh_l0, 0.9)
     assert torch.equal(net.weight_hh_l0, plain().weight_hh_l0)
-    assert not torch.isclose(net.eval()(X, state)[0], right).all()  # yet it runs with what it refused, in evaluation too
+    assert not torch.isclose(
+        net.eval()(X, state)[0], right
+    ).all()  # yet it runs with what it refused, in evaluation too
     ours = nn.DropState(plain(), weights=0.9)
     assert not torch.isclose(ours(X, state)[0], right).all()
     torch.testing.assert_close(ours.eval()(X, state)[0], right)
@@ -373,7 +446,13 @@ def test_writing_the_dropped_weight_back_decays_to_nothing():
 
 def test_rates_are_read_set_and_scheduled():
     host = nn.DropState(plain(num_layers=2), inputs=0.2, weights=Linear(0.0, 0.8, 4), states=0.4)
-    assert (host.inputs, host.between, host.weights, host.states, host.p) == (0.2, 0.0, 0.0, 0.4, 0.4)
+    assert (host.inputs, host.between, host.weights, host.states, host.p) == (
+        0.2,
+        0.0,
+        0.0,
+        0.4,
+        0.4,
+    )
     thinned.step(host, 2)
     assert host.weights == pytest.approx(0.4)
     host.p = 0.0
@@ -395,7 +474,9 @@ def test_a_schedule_never_recompiles():
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
     rate, first = Linear(0.0, 0.9, 4), 0
-    model = torch.nn.Sequential(nn.DropState(torch.nn.GRU(D, H), inputs=rate, weights=rate, states=rate, method="recurrent"))
+    model = torch.nn.Sequential(
+        nn.DropState(torch.nn.GRU(D, H), inputs=rate, weights=rate, states=rate, method="recurrent")
+    )
     key = thinned.key(model)
     run = torch.compile(model, backend=counter, fullgraph=True)
     for step in range(6):
@@ -419,25 +500,64 @@ def normed():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: nn.DropState(torch.nn.Linear(2, 2)), "needs a torch.nn.LSTM, GRU or RNN, but got Linear"),
+        (
+            lambda: nn.DropState(torch.nn.Linear(2, 2)),
+            "needs a torch.nn.LSTM, GRU or RNN, but got Linear",
+        ),
         (lambda: nn.DropState(torch.nn.LSTMCell(2, 2)), "but got LSTMCell"),
         (lambda: nn.DropState(normed()), "but got ParametrizedLSTM"),
-        (lambda: nn.DropState(torch.nn.LSTM(6, 4, proj_size=2)), "does not take proj_size, but got 2"),
-        (lambda: nn.DropState(plain(dropout=0.5)), "between=0.5 drops what goes from layer to layer, but the module has one"),
+        (
+            lambda: nn.DropState(torch.nn.LSTM(6, 4, proj_size=2)),
+            "does not take proj_size, but got 2",
+        ),
+        (
+            lambda: nn.DropState(plain(dropout=0.5)),
+            "between=0.5 drops what goes from layer to layer, but the module has one",
+        ),
         (lambda: nn.DropState(plain(), between=0.5), "write outputs=0.5"),
-        (lambda: nn.DropState(plain(), states=1.5), "the rate of states has to be between 0 and 1, but got 1.5"),
-        (lambda: nn.DropState(plain(), states=0.5, method="zonout"), "unknown method 'zonout'; did you mean 'zoneout'"),
-        (lambda: nn.DropState(plain("gru"), states=0.5, method="rnndrop"), "acts on the memory of LSTM, but got GRU"),
-        (lambda: nn.DropState(plain("rnn"), states=0.5, method="recurrent"), "memory of LSTM or GRU, but got RNN"),
+        (
+            lambda: nn.DropState(plain(), states=1.5),
+            "the rate of states has to be between 0 and 1, but got 1.5",
+        ),
+        (
+            lambda: nn.DropState(plain(), states=0.5, method="zonout"),
+            "unknown method 'zonout'; did you mean 'zoneout'",
+        ),
+        (
+            lambda: nn.DropState(plain("gru"), states=0.5, method="rnndrop"),
+            "acts on the memory of LSTM, but got GRU",
+        ),
+        (
+            lambda: nn.DropState(plain("rnn"), states=0.5, method="recurrent"),
+            "memory of LSTM or GRU, but got RNN",
+        ),
         (lambda: nn.DropState(plain(), cells=0.5), "cells is zoneout's rate of an LSTM's cells"),
-        (lambda: nn.DropState(plain("gru"), cells=0.5, method="zoneout"), "cells is zoneout's rate of an LSTM's cells"),
-        (lambda: nn.DropState(plain(), states=0.5, per="step"), "per is a choice of method='recurrent' alone"),
+        (
+            lambda: nn.DropState(plain("gru"), cells=0.5, method="zoneout"),
+            "cells is zoneout's rate of an LSTM's cells",
+        ),
+        (
+            lambda: nn.DropState(plain(), states=0.5, per="step"),
+            "per is a choice of method='recurrent' alone",
+        ),
         (lambda: nn.DropState(plain(), method="recurrent", per="batch"), "unknown per 'batch'"),
-        (lambda: nn.DropState(plain(), method="rnndrop", scaling="inverted"), "knows scaling 'classic', but got 'inverted'"),
-        (lambda: nn.DropState(plain(), method="recurrent", tied=False), "tied=False is of the gates"),
+        (
+            lambda: nn.DropState(plain(), method="rnndrop", scaling="inverted"),
+            "knows scaling 'classic', but got 'inverted'",
+        ),
+        (
+            lambda: nn.DropState(plain(), method="recurrent", tied=False),
+            "tied=False is of the gates",
+        ),
         (lambda: nn.DropState(plain())(packed()), "takes padded tensors, but got a PackedSequence"),
-        (lambda: nn.DropState(plain())(X[0, 0]), r"needs an input \[t, b, d\] or \[t, d\] with d = 6, but got \[6\]"),
-        (lambda: nn.DropState(plain(batch_first=True))(X[..., :2]), r"\[b, t, d\] or .* but got \[5, 3, 2\]"),
+        (
+            lambda: nn.DropState(plain())(X[0, 0]),
+            r"needs an input \[t, b, d\] or \[t, d\] with d = 6, but got \[6\]",
+        ),
+        (
+            lambda: nn.DropState(plain(batch_first=True))(X[..., :2]),
+            r"\[b, t, d\] or .* but got \[5, 3, 2\]",
+        ),
         (lambda: nn.DropState(plain())(X[:0]), "at least one step"),
         (
             lambda: nn.DropState(plain())(X, start(plain(), 2)),
@@ -459,7 +579,9 @@ def test_ids_name_each_example():
 
 
 def test_the_written_backward_has_the_gradients_of_the_readable_loop(monkeypatch):
-    """Every method: first and second derivatives of the layer with its own backward, against autograd through the loop."""
+    """Every method: first and second derivatives of the layer with its own backward, against
+    autograd through the loop.
+    """
     from thinned.functional import lstm
 
     for rates in (
@@ -467,8 +589,13 @@ def test_the_written_backward_has_the_gradients_of_the_readable_loop(monkeypatch
         {"states": 0.3, "cells": 0.6, "method": "zoneout"}, {"states": 0.4, "weights": 0.5, "inputs": 0.2},
     ):  # fmt: skip
         torch.manual_seed(0)
-        model = torch.nn.Sequential(nn.DropState(torch.nn.LSTM(3, 4, bidirectional=True), **rates)).double()
-        key, x = thinned.key(model, seed=1), torch.randn(6, 2, 3, dtype=torch.float64, requires_grad=True)
+        model = torch.nn.Sequential(
+            nn.DropState(torch.nn.LSTM(3, 4, bidirectional=True), **rates)
+        ).double()
+        key, x = (
+            thinned.key(model, seed=1),
+            torch.randn(6, 2, 3, dtype=torch.float64, requires_grad=True),
+        )
         seen = []
         for fits in (lstm.fits, lambda *_: False):
             monkeypatch.setattr(lstm, "fits", fits)
@@ -476,7 +603,9 @@ def test_the_written_backward_has_the_gradients_of_the_readable_loop(monkeypatch
             y, (h, c) = model(x)
             total = y.sin().sum() + h.cos().sum() + c.square().sum()
             first = torch.autograd.grad(total, [x, *model.parameters()], create_graph=True)
-            second = torch.autograd.grad(sum(g.square().sum() for g in first), [x, *model.parameters()])
+            second = torch.autograd.grad(
+                sum(g.square().sum() for g in first), [x, *model.parameters()]
+            )
             seen.append([y, h, c, *first, *second])
             monkeypatch.undo()
         for ours, right in zip(*seen, strict=True):

@@ -32,7 +32,10 @@ def test_token_dropout_drops_whole_vectors():
     assert torch.equal(first, first[..., :1].expand_as(first))
 
 
-@pytest.mark.parametrize(("p", "patches", "kept"), [(0.5, 9, 4), (0.9, 10, 1), (0.5, 196, 98), (0.3, 10, 7), (0.1, 196, 176)])
+@pytest.mark.parametrize(
+    ("p", "patches", "kept"),
+    [(0.5, 9, 4), (0.9, 10, 1), (0.5, 196, 98), (0.3, 10, 7), (0.1, 196, 176)],
+)
 def test_patch_dropout_keeps_so_many_in_their_order(p, patches, kept):
     for prefix in (0, 1, 2):
         x = torch.arange(prefix + patches).expand(50, -1).float().unsqueeze(-1).repeat(1, 1, 3)
@@ -54,7 +57,9 @@ def test_every_subset_of_patches_is_as_likely():
     _, places = F.patch_dropout(torch.zeros(count, 6), 0.4, prefix=1, indices=True, key=Key(5))
     seen = Counter(tuple(row) for row in places[:, 1:].tolist())
     assert seen.keys() == set(itertools.combinations(range(1, 6), 3))
-    assert sum((n - 600) ** 2 / 600 for n in seen.values()) < 46  # 9 degrees of freedom: alpha 1e-6 is 45.1
+    assert (
+        sum((n - 600) ** 2 / 600 for n in seen.values()) < 46
+    )  # 9 degrees of freedom: alpha 1e-6 is 45.1
 
 
 def test_attention_on_the_kept_is_masked_attention():
@@ -63,7 +68,9 @@ def test_attention_on_the_kept_is_masked_attention():
     attention = torch.nn.functional.scaled_dot_product_attention
     mask = torch.zeros(4, 1, 10, dtype=torch.bool).scatter_(2, places.unsqueeze(1), True)
     full = attention(x, x, x, attn_mask=mask)
-    torch.testing.assert_close(attention(y, y, y), full.gather(1, places.unsqueeze(-1).expand(-1, -1, 8)))
+    torch.testing.assert_close(
+        attention(y, y, y), full.gather(1, places.unsqueeze(-1).expand(-1, -1, 8))
+    )
 
 
 def test_gradients_reach_what_was_kept():
@@ -86,7 +93,9 @@ def test_patch_dropout_follows_a_schedule():
         assert torch.equal(run(tokens(3, 11, 4)), y)
 
 
-@pytest.mark.parametrize(("count", "p", "length"), [(10, 0.3, 3), (7, 0.5, 4), (9, 1.0, 9), (30, 0.1, 3), (5, 0.05, 0)])
+@pytest.mark.parametrize(
+    ("count", "p", "length"), [(10, 0.3, 3), (7, 0.5, 4), (9, 1.0, 9), (30, 0.1, 3), (5, 0.05, 0)]
+)
 def test_hidden_cut_is_one_span(count, p, length):
     examples = 4000
     x = torch.ones(examples, count, 2, requires_grad=True)
@@ -126,14 +135,23 @@ def test_hidden_cut_follows_a_schedule_in_one_graph():
     ("call", "message"),
     [
         (lambda: F.patch_dropout(tokens(4)), r"needs tokens \[b, t, ...\], but got \[4\]"),
-        (lambda: F.patch_dropout(tokens(4, 3), prefix=3), "prefix has to be below the 3 tokens, but got 3"),
-        (lambda: F.patch_dropout(tokens(4, 5), 0.9), "would drop all 4 patches; use a rate of at most 0.75"),
+        (
+            lambda: F.patch_dropout(tokens(4, 3), prefix=3),
+            "prefix has to be below the 3 tokens, but got 3",
+        ),
+        (
+            lambda: F.patch_dropout(tokens(4, 5), 0.9),
+            "would drop all 4 patches; use a rate of at most 0.75",
+        ),
         (lambda: F.patch_dropout(tokens(4, 5), 1.0), "would drop all 4 patches"),
         (lambda: nn.PatchDropout(prefix=-1), "prefix has to be at least 0"),
         (lambda: nn.PatchDropout(1.5), "between 0 and 1, but got 1.5"),
         (lambda: F.hidden_cut(tokens(4)), "hidden_cut needs tokens"),
         (lambda: F.hidden_cut(tokens(4, 5), -0.1), "between 0 and 1"),
-        (lambda: F.drop(tokens(4, 5), presets.token()), "needs a tensor of 3 axes, but got one of 2"),
+        (
+            lambda: F.drop(tokens(4, 5), presets.token()),
+            "needs a tensor of 3 axes, but got one of 2",
+        ),
     ],
 )
 def test_refused(call, message):

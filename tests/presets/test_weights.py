@@ -1,4 +1,6 @@
-"""Hosts on weights: what reaches the module inside, and mixout, targeted, shakeout, LoRA and DARE by their definitions."""
+"""Hosts on weights: what reaches the module inside, and mixout, targeted, shakeout, LoRA and DARE
+by their definitions.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,17 @@ def modules():
         "linear": (torch_nn.Linear(8, 5), (sequence,), ["weight"]),
         "bilinear": (torch_nn.Bilinear(8, 8, 5), (sequence, sequence), ["weight"]),
         "conv1d": (torch_nn.Conv1d(4, 6, 3, groups=2), (torch.randn(3, 4, 9),), ["weight"]),
-        "conv2d": (torch_nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect"), (torch.randn(3, 4, 7, 7),), ["weight"]),
+        "conv2d": (
+            torch_nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect"),
+            (torch.randn(3, 4, 7, 7),),
+            ["weight"],
+        ),
         "conv3d": (torch_nn.Conv3d(2, 3, 2), (torch.randn(3, 2, 4, 4, 4),), ["weight"]),
-        "transposed": (torch_nn.ConvTranspose2d(4, 6, 3, stride=2), (torch.randn(3, 4, 5, 5),), ["weight"]),
+        "transposed": (
+            torch_nn.ConvTranspose2d(4, 6, 3, stride=2),
+            (torch.randn(3, 4, 5, 5),),
+            ["weight"],
+        ),
         "lstm": (
             torch_nn.LSTM(8, 5, 2, batch_first=True, bidirectional=True),
             (sequence,),
@@ -57,7 +67,13 @@ KINDS = list(modules())
 
 
 def flat(result):
-    return torch.cat([t.flatten() for t in torch.utils._pytree.tree_leaves(result) if isinstance(t, torch.Tensor)])
+    return torch.cat(
+        [
+            t.flatten()
+            for t in torch.utils._pytree.tree_leaves(result)
+            if isinstance(t, torch.Tensor)
+        ]
+    )
 
 
 def with_weights(module, weights):
@@ -70,7 +86,9 @@ def with_weights(module, weights):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_drawn_weights_reach_the_module(kind):
-    """The host's result is the plain module's with the weights written into it, mask by mask; evaluation has their means."""
+    """The host's result is the plain module's with the weights written into it, mask by mask;
+    evaluation has their means.
+    """
     module, inputs, names = modules()[kind]
     plain = copy.deepcopy(module)
     host = nn.DropWeight(module, BATCH)
@@ -78,25 +96,34 @@ def test_the_drawn_weights_reach_the_module(kind):
     with thinned.recording(host) as tape:
         y = host(*inputs)
     (whose,) = tape.drawn[""]
-    fallen = {n: F.drop(plain.get_parameter(n), BATCH, key=core.further(whose, i)) for i, n in enumerate(names)}
+    fallen = {
+        n: F.drop(plain.get_parameter(n), BATCH, key=core.further(whose, i))
+        for i, n in enumerate(names)
+    }
     assert all(0.2 < (w == 0).float().mean() < 0.8 for w in fallen.values())
     torch.testing.assert_close(flat(y), flat(with_weights(plain, fallen)(*inputs)))
     means = {n: 0.5 * plain.get_parameter(n) for n in names}
     host.eval()
     with torch.no_grad():
-        torch.testing.assert_close(flat(host(*inputs)), flat(with_weights(plain, means).eval()(*inputs)))
+        torch.testing.assert_close(
+            flat(host(*inputs)), flat(with_weights(plain, means).eval()(*inputs))
+        )
         with thinned.off(host):
             assert torch.equal(flat(host(*inputs)), flat(plain.eval()(*inputs)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_host_stands_in_the_place_of_its_module(kind):
-    """The same names, the same parameters, checkpoints both ways; nothing is written into the weights."""
+    """The same names, the same parameters, checkpoints both ways; nothing is written into the
+    weights.
+    """
     module, inputs, names = modules()[kind]
     plain, before = copy.deepcopy(module), copy.deepcopy(module.state_dict())
     parameters = dict(module.named_parameters())
     host = nn.DropWeight(module, BATCH)
-    assert {n: id(p) for n, p in host.named_parameters()} == {n: id(p) for n, p in parameters.items()}
+    assert {n: id(p) for n, p in host.named_parameters()} == {
+        n: id(p) for n, p in parameters.items()
+    }
     assert list(host.state_dict()) == list(plain.state_dict())
     first = flat(host(*inputs))
     assert not torch.equal(first, flat(host(*inputs)))
@@ -111,13 +138,18 @@ def test_a_host_stands_in_the_place_of_its_module(kind):
     host.p = 0.0
     torch.testing.assert_close(flat(host(*inputs)), flat(module(*inputs)))
     host.double()
-    assert flat(host(*(x.double() if x.is_floating_point() else x for x in inputs))).dtype == torch.float64
+    assert (
+        flat(host(*(x.double() if x.is_floating_point() else x for x in inputs))).dtype
+        == torch.float64
+    )
     assert host.eval().inner.training is False
     assert host.train().inner.training is True
 
 
 def test_recurrent_weights_are_plain_again_after_a_call():
-    """Neither do the flat weights keep a draw, nor do the weights decay over calls: both happened in published ports."""
+    """Neither do the flat weights keep a draw, nor do the weights decay over calls: both happened
+    in published ports.
+    """
     lstm = torch_nn.LSTM(4, 6)
     host, x = nn.DropWeight(lstm, 0.5), torch.randn(5, 3, 4)
     before = lstm.weight_hh_l0.detach().clone()
@@ -140,7 +172,9 @@ def test_a_batch_shares_its_masks_where_the_point_says_so():
 
 
 def test_a_coin_for_each_input_is_dropout_of_channels():
-    """Weights tied along outputs and taps, inverted: SpatialDropout with one mask for the batch, draw by draw."""
+    """Weights tied along outputs and taps, inverted: SpatialDropout with one mask for the batch,
+    draw by draw.
+    """
     conv, x = torch_nn.Conv2d(6, 4, 3), torch.randn(3, 6, 8, 8)
     host = nn.DropWeight(conv, Drop(Bernoulli(0.5), per="i", of="o i *"))
     with thinned.recording(host) as tape:
@@ -152,9 +186,19 @@ def test_a_coin_for_each_input_is_dropout_of_channels():
 
 def test_names_are_patterns():
     lstm = torch_nn.LSTM(4, 5, 2)
-    assert nn.DropWeight(lstm, names="weight_*").names == ("weight_ih_l0", "weight_hh_l0", "weight_ih_l1", "weight_hh_l1")
-    assert nn.DropWeight(torch_nn.Linear(3, 2), 0.1, names=["weight", "bias"]).names == ("weight", "bias")
-    assert nn.Mixout(torch_nn.Sequential(torch_nn.Linear(2, 2), torch_nn.Linear(2, 2)), names="1.*").names == (
+    assert nn.DropWeight(lstm, names="weight_*").names == (
+        "weight_ih_l0",
+        "weight_hh_l0",
+        "weight_ih_l1",
+        "weight_hh_l1",
+    )
+    assert nn.DropWeight(torch_nn.Linear(3, 2), 0.1, names=["weight", "bias"]).names == (
+        "weight",
+        "bias",
+    )
+    assert nn.Mixout(
+        torch_nn.Sequential(torch_nn.Linear(2, 2), torch_nn.Linear(2, 2)), names="1.*"
+    ).names == (
         "1.weight",
         "1.bias",
     )
@@ -240,12 +284,16 @@ def test_mixout_of_units_and_its_reductions():
     assert torch.equal(fell, fell[:1, :, :1].expand_as(fell))
     assert 0 < fell[0, :, 0].sum() < 6
     zero = F.mixout(w, torch.zeros_like(w), 0.5, key=Key(2))
-    torch.testing.assert_close(zero, F.drop(w, presets.dropconnect(0.5, "inverted", per="batch"), key=Key(2)))
+    torch.testing.assert_close(
+        zero, F.drop(w, presets.dropconnect(0.5, "inverted", per="batch"), key=Key(2))
+    )
     assert F.mixout(w, u, 0.0) is w
     total = torch.zeros(2, 2, dtype=torch.float64)
     small, anchor, p = torch.randn(2, 2).double(), torch.randn(2, 2).double(), 0.3
     second = torch.zeros_like(total)
-    for coins in itertools.product((0.0, 1.0), repeat=4):  # the formula's mean and variance, over all masks
+    for coins in itertools.product(
+        (0.0, 1.0), repeat=4
+    ):  # the formula's mean and variance, over all masks
         m = torch.tensor(coins, dtype=torch.float64).reshape(2, 2)
         weight = (0.7**m * 0.3 ** (1 - m)).prod()
         mixed = anchor + m * (small - anchor) / 0.7
@@ -284,12 +332,15 @@ def test_targeted_candidates_are_the_smallest_of_each_output():
     assert torch.equal(units, torch.where((w.norm(dim=1) < limit)[:, None], 0.0, w))
     for per in ("weight", "unit"):
         every = F.targeted(w, 1.0, 0.4, per=per, key=Key(1))
-        assert torch.equal(every, F.targeted(w, 0.3, 0.4, training=False, per=per))  # p = 1 prunes in every step
+        assert torch.equal(
+            every, F.targeted(w, 0.3, 0.4, training=False, per=per)
+        )  # p = 1 prunes in every step
         assert torch.equal(F.targeted(w, 0.5, 0.0, per=per, key=Key(1)), w)
     conv = torch.randn(4, 3, 2, 2)
     flat_rows = F.targeted(conv.flatten(1), 0.5, 0.5, key=Key(3))
     assert torch.equal(
-        F.targeted(conv, 0.5, 0.5, training=False).flatten(1) == 0, F.targeted(conv.flatten(1), 0.5, training=False) == 0
+        F.targeted(conv, 0.5, 0.5, training=False).flatten(1) == 0,
+        F.targeted(conv.flatten(1), 0.5, training=False) == 0,
     )
     assert (flat_rows == 0).sum() <= 4 * 6
     ties = torch.tensor([[0.1, 1.0, 1.0, 2.0]])  # the second smallest cannot be told from the third
@@ -315,16 +366,21 @@ def test_targeted_drops_candidates_at_its_rate_and_scales_nothing():
 def test_targeted_depends_on_ranks_alone(per):
     """Any growing function of the magnitudes, and any signs, leave the mask as it is."""
     w = torch.randn(8, 12).exp()
-    turned = (w**3 if per == "weight" else w * 7.0) * torch.where(torch.rand_like(w) < 0.5, -1.0, 1.0)
+    turned = (w**3 if per == "weight" else w * 7.0) * torch.where(
+        torch.rand_like(w) < 0.5, -1.0, 1.0
+    )
     assert torch.equal(
-        F.targeted(w, 0.5, 0.5, per=per, key=Key(5)) == 0, F.targeted(turned, 0.5, 0.5, per=per, key=Key(5)) == 0
+        F.targeted(w, 0.5, 0.5, per=per, key=Key(5)) == 0,
+        F.targeted(turned, 0.5, 0.5, per=per, key=Key(5)) == 0,
     )
 
 
 def test_targeted_of_all_weights_is_unscaled_dropconnect():
     w = torch.randn(8, 12)
     y = F.targeted(w, 0.5, 1.0, key=Key(6))
-    assert torch.equal(y, F.drop(w, BATCH, key=Key(6)))  # the classic scale: nothing is scaled while training
+    assert torch.equal(
+        y, F.drop(w, BATCH, key=Key(6))
+    )  # the classic scale: nothing is scaled while training
     host, x = nn.Targeted(torch_nn.Linear(12, 8), 0.5, 0.75), torch.randn(3, 12)
     pruned = F.targeted(host.weight, 0.5, 0.75, training=False)
     torch.testing.assert_close(host.eval()(x), torch.nn.functional.linear(x, pruned, host.bias))
@@ -336,7 +392,9 @@ def test_shakeout_layers():
     host = nn.Shakeout(linear, 0.4, 0.7)
     with thinned.recording(host) as tape:
         y = host(x)
-    torch.testing.assert_close(y, F.shakeout(x, linear.weight, linear.bias, 0.4, 0.7, key=tape.drawn[""][0]))
+    torch.testing.assert_close(
+        y, F.shakeout(x, linear.weight, linear.bias, 0.4, 0.7, key=tape.drawn[""][0])
+    )
     torch.testing.assert_close(host.eval()(x), linear(x))
     drop = nn.Shakeout(linear, 0.4, 0.0).train()
     with thinned.recording(drop) as tape:
@@ -370,7 +428,9 @@ def test_lora():
 
 
 def test_dare():
-    """Every entry is the base's, or the base with its change divided by 1 - p; the mean is the tuned weight."""
+    """Every entry is the base's, or the base with its change divided by 1 - p; the mean is the
+    tuned weight.
+    """
     base, tuned = torch.randn(40, 50).double(), torch.randn(40, 50).double()
     merged = F.dare(tuned, base, 0.9, key=Key(1))
     kept = F.mask(Drop(Bernoulli(0.9), "*", "*"), (40, 50), Key(1))
@@ -386,7 +446,9 @@ def test_dare():
 
 def test_dare_of_state_dicts():
     def network():
-        return torch_nn.Sequential(torch_nn.Linear(30, 30), torch_nn.BatchNorm1d(30), torch_nn.Linear(30, 30))
+        return torch_nn.Sequential(
+            torch_nn.Linear(30, 30), torch_nn.BatchNorm1d(30), torch_nn.Linear(30, 30)
+        )
 
     base, tuned = network().state_dict(), network().state_dict()
     tuned["1.num_batches_tracked"] += 7
@@ -398,7 +460,9 @@ def test_dare_of_state_dicts():
     masks = [torch.isclose(merged[n], base[n]) for n in ("0.weight", "2.weight")]
     assert not torch.equal(*masks)
     network().load_state_dict(merged)
-    with pytest.raises(InputError, match=r"hold the same names, but only one of them has '0.weight'"):
+    with pytest.raises(
+        InputError, match=r"hold the same names, but only one of them has '0.weight'"
+    ):
         F.dare(tuned, {n: t for n, t in base.items() if n != "0.weight"})
     with pytest.raises(InputError, match="two tensors or two state dicts"):
         F.dare(tuned, base["0.weight"])
@@ -407,30 +471,69 @@ def test_dare_of_state_dicts():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: nn.DropWeight(torch_nn.Conv2d(1, 1, 1), presets.dropconnect()), r"got Conv2d; share.*per=\"batch\""),
-        (lambda: nn.DropWeight(torch_nn.LSTM(1, 1), activation=torch.relu), "are for masks of each example"),
-        (lambda: nn.DropWeight(torch_nn.Conv1d(1, 1, 1), Drop(Bernoulli(0.5), "o i", "o i")), "needs a tensor of 2 axes"),
+        (
+            lambda: nn.DropWeight(torch_nn.Conv2d(1, 1, 1), presets.dropconnect()),
+            r"got Conv2d; share.*per=\"batch\"",
+        ),
+        (
+            lambda: nn.DropWeight(torch_nn.LSTM(1, 1), activation=torch.relu),
+            "are for masks of each example",
+        ),
+        (
+            lambda: nn.DropWeight(torch_nn.Conv1d(1, 1, 1), Drop(Bernoulli(0.5), "o i", "o i")),
+            "needs a tensor of 2 axes",
+        ),
         (lambda: nn.DropWeight(torch_nn.ReLU()), "ReLU has no weight matrix; say what changes"),
-        (lambda: nn.DropWeight(torch_nn.LazyLinear(3), BATCH), "'weight' has no shape yet; call the module once"),
-        (lambda: nn.DropWeight(torch_nn.GRU(2, 3), names="weight_hx*"), r"unknown parameter 'weight_hx\*'; did you mean"),
+        (
+            lambda: nn.DropWeight(torch_nn.LazyLinear(3), BATCH),
+            "'weight' has no shape yet; call the module once",
+        ),
+        (
+            lambda: nn.DropWeight(torch_nn.GRU(2, 3), names="weight_hx*"),
+            r"unknown parameter 'weight_hx\*'; did you mean",
+        ),
         (lambda: nn.DropWeight(torch_nn.GRU(2, 3), names=()), "names is empty"),
-        (lambda: nn.DropWeight(torch_nn.Linear(2, 3), presets.dropconnect(), names="weight"), "masks that the batch shares"),
+        (
+            lambda: nn.DropWeight(torch_nn.Linear(2, 3), presets.dropconnect(), names="weight"),
+            "masks that the batch shares",
+        ),
         (lambda: nn.DropWeight(nn.Dropout(0.5)), "without a host of its own, but got Dropout"),
-        (lambda: nn.DropWeight(torch_nn.Conv1d(1, 1, 1)).moments(torch.ones(1)), "have no moments here"),
+        (
+            lambda: nn.DropWeight(torch_nn.Conv1d(1, 1, 1)).moments(torch.ones(1)),
+            "have no moments here",
+        ),
         (lambda: nn.DropWeight(torch_nn.Conv1d(1, 1, 1), 1.5), "between 0 and 1, but got 1.5"),
         (lambda: presets.dropconnect(0.5, per="row"), "unknown per 'row'"),
         (lambda: nn.Mixout(torch_nn.Linear(2, 3), 0.5, per="row"), "unknown per 'row'"),
-        (lambda: nn.Mixout(torch_nn.Linear(2, 3), 0.5, "unit", "*"), r"\[out, in, ...\], but got \[3\]"),
-        (lambda: nn.Targeted(torch_nn.Linear(2, 3), 0.5, 1.5), "the fraction of candidates has to be between 0 and 1"),
+        (
+            lambda: nn.Mixout(torch_nn.Linear(2, 3), 0.5, "unit", "*"),
+            r"\[out, in, ...\], but got \[3\]",
+        ),
+        (
+            lambda: nn.Targeted(torch_nn.Linear(2, 3), 0.5, 1.5),
+            "the fraction of candidates has to be between 0 and 1",
+        ),
         (lambda: nn.Targeted(3), "needs a module without a host of its own, but got int"),
-        (lambda: F.mixout(torch.ones(3), torch.ones(3), per="unit"), r"\[out, in, ...\], but got \[3\]"),
+        (
+            lambda: F.mixout(torch.ones(3), torch.ones(3), per="unit"),
+            r"\[out, in, ...\], but got \[3\]",
+        ),
         (lambda: F.targeted(torch.ones(3)), r"\[out, in, ...\], but got \[3\]"),
-        (lambda: F.targeted(torch.ones(3, 2), fraction=1.5), "the fraction of candidates has to be between 0 and 1"),
-        (lambda: nn.Targeted(torch_nn.ConvTranspose1d(2, 3, 1)), "transposed convolutions hold on axis 1"),
+        (
+            lambda: F.targeted(torch.ones(3, 2), fraction=1.5),
+            "the fraction of candidates has to be between 0 and 1",
+        ),
+        (
+            lambda: nn.Targeted(torch_nn.ConvTranspose1d(2, 3, 1)),
+            "transposed convolutions hold on axis 1",
+        ),
         (lambda: nn.Shakeout(torch_nn.Linear(2, 3), c=-1), "c has to be at least 0, but got -1"),
         (lambda: nn.Shakeout(torch_nn.Conv1d(2, 3, 1)), "needs a torch.nn.Linear, but got Conv1d"),
         (lambda: nn.LoraDropout(torch_nn.Linear(2, 3), 3), "rank has to be at most 2, but got 3"),
-        (lambda: nn.LoraDropout(torch_nn.Conv1d(2, 3, 1)), "needs a torch.nn.Linear, but got Conv1d"),
+        (
+            lambda: nn.LoraDropout(torch_nn.Conv1d(2, 3, 1)),
+            "needs a torch.nn.Linear, but got Conv1d",
+        ),
     ],
 )
 def test_refused(build, message):

@@ -1,4 +1,6 @@
-"""Mixout, shakeout, embedding and word dropout against their definitions, by enumeration or by reduction."""
+"""Mixout, shakeout, embedding and word dropout against their definitions, by enumeration or by
+reduction.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,12 @@ def test_mixout_is_its_definition():
 
 def test_shakeout_is_its_definition():
     torch.manual_seed(0)
-    w, b, p, c = torch.randn(4, 6, dtype=torch.float64), torch.randn(4, dtype=torch.float64), 0.4, 0.7
+    w, b, p, c = (
+        torch.randn(4, 6, dtype=torch.float64),
+        torch.randn(4, dtype=torch.float64),
+        0.4,
+        0.7,
+    )
     m = F.mask(presets.dropout(p), (40, 6), Key(5)).double()
     y = F.shakeout(X, w, b, p, c, key=Key(5))
     q = 1 - p
@@ -50,7 +57,9 @@ def test_shakeout_is_its_definition():
         mean += weight * ((m1 / q * w + c * (m1 / q - 1) * w.sign()) @ X[7])
     torch.testing.assert_close(mean, w @ X[7])
     torch.testing.assert_close(F.shakeout(X, w, b, p, c, training=False), X @ w.T + b)
-    torch.testing.assert_close(F.shakeout(X, w, b, p, 0.0, key=Key(5)), F.drop(X, presets.dropout(p), key=Key(5)) @ w.T + b)
+    torch.testing.assert_close(
+        F.shakeout(X, w, b, p, 0.0, key=Key(5)), F.drop(X, presets.dropout(p), key=Key(5)) @ w.T + b
+    )
     with pytest.raises(InputError, match="c has to be at least 0, but got -1"):
         F.shakeout(X, w, c=-1)
 
@@ -84,7 +93,9 @@ def test_word_dropout():
 
 
 def test_drop_head_keeps_the_sum_of_weights():
-    """The mean over heads of the scaled mask is 1 in every example, also where all would have fallen."""
+    """The mean over heads of the scaled mask is 1 in every example, also where all would have
+    fallen.
+    """
     ones = torch.ones(4000, 3, 2, 5, requires_grad=True)
     y = F.drop_head(ones, 0.6, key=Key(1))
     per_head = y[:, :, 0, 0]

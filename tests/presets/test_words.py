@@ -33,7 +33,10 @@ def test_embedding_dropout_is_the_embedding_of_a_table_with_fallen_rows():
 
 def test_every_word_falls_at_the_rate():
     table, p, draws = torch.ones(30, 1), 0.3, 400
-    fell = sum((F.embedding_dropout(torch.arange(30), table, p, key=Key(s)) == 0).sum().item() for s in range(draws))
+    fell = sum(
+        (F.embedding_dropout(torch.arange(30), table, p, key=Key(s)) == 0).sum().item()
+        for s in range(draws)
+    )
     n = 30 * draws
     assert abs(fell / n - p) < 4.9 * math.sqrt(p * (1 - p) / n)  # alpha 1e-6
 
@@ -85,7 +88,12 @@ def test_max_norm_and_sparse_gradients_hold_on():
 
 
 def test_schedules_move_both():
-    model = torch.nn.ModuleList([nn.EmbeddingDropout(embedding(), Linear(0.0, 1.0, 4)), nn.WordDropout(Linear(0.0, 1.0, 4), 0)])
+    model = torch.nn.ModuleList(
+        [
+            nn.EmbeddingDropout(embedding(), Linear(0.0, 1.0, 4)),
+            nn.WordDropout(Linear(0.0, 1.0, 4), 0),
+        ]
+    )
     thinned.step(model, 4)
     assert not model[0](IDS).any()
     assert not model[1](IDS).any()
@@ -96,11 +104,20 @@ def test_schedules_move_both():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: nn.EmbeddingDropout(torch.nn.Linear(2, 2)), "needs a torch.nn.Embedding, but got Linear"),
+        (
+            lambda: nn.EmbeddingDropout(torch.nn.Linear(2, 2)),
+            "needs a torch.nn.Embedding, but got Linear",
+        ),
         (lambda: nn.EmbeddingDropout(embedding(), 1.5), "between 0 and 1, but got 1.5"),
-        (lambda: nn.EmbeddingDropout(embedding())(torch.tensor([30])), "below 30, the rows of the table, but got 30"),
+        (
+            lambda: nn.EmbeddingDropout(embedding())(torch.tensor([30])),
+            "below 30, the rows of the table, but got 30",
+        ),
         (lambda: nn.WordDropout(0.1, -1), "unknown_id has to be at least 0, but got -1"),
-        (lambda: nn.WordDropout(0.1)(torch.ones(3, 4)), "needs ids of whole numbers, but got torch.float32"),
+        (
+            lambda: nn.WordDropout(0.1)(torch.ones(3, 4)),
+            "needs ids of whole numbers, but got torch.float32",
+        ),
         (lambda: nn.WordDropout(-0.1), "between 0 and 1, but got -0.1"),
     ],
 )

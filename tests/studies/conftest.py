@@ -12,7 +12,12 @@ from thinned.studies.outputs import finish
 from thinned.studies.run import run
 
 TINY = replace(
-    LEVELS["default"], folds=2, candidates=2, map_folds=1, epochs=2, arms=("none", "dropout", "bn", "l2", "bn-dropout")
+    LEVELS["default"],
+    folds=2,
+    candidates=2,
+    map_folds=1,
+    epochs=2,
+    arms=("none", "dropout", "bn", "l2", "bn-dropout"),
 )
 
 

@@ -34,7 +34,12 @@ def write_idx(folder: Path, n=40, h=6, w=5, prefix="train", zipped=True):
     rng = np.random.default_rng(1)
     x, y = rng.integers(0, 256, (n, h, w), np.uint8), (np.arange(n) % 4).astype(np.uint8)
     for name, array in (("images-idx3-ubyte", x), ("labels-idx1-ubyte", y)):
-        raw = b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+        raw = (
+            b"\0\0\x08"
+            + bytes([array.ndim])
+            + struct.pack(f">{array.ndim}I", *array.shape)
+            + array.tobytes()
+        )
         path = folder / f"{prefix}-{name}{'.gz' if zipped else ''}"
         path.write_bytes(gzip.compress(raw) if zipped else raw)
     return x, y
@@ -42,7 +47,13 @@ def write_idx(folder: Path, n=40, h=6, w=5, prefix="train", zipped=True):
 
 def test_default_is_digits():
     data = load(None)
-    assert (data.name, len(data), data.image, data.kind, len(data.classes)) == ("digits", 1797, (1, 8, 8), "classification", 10)
+    assert (data.name, len(data), data.image, data.kind, len(data.classes)) == (
+        "digits",
+        1797,
+        (1, 8, 8),
+        "classification",
+        10,
+    )
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet", ".tsv", ".csv.gz"])
@@ -75,7 +86,9 @@ def test_mixed_columns_become_numbers():
 
 
 def test_nothing_leaks_from_test_rows():
-    """A category that only a test row has is unknown in training, and a huge test value does not move the mean."""
+    """A category that only a test row has is unknown in training, and a huge test value does not
+    move the mean.
+    """
     table = frame()
     data = from_frame(table, "price", None)
     fold = splits(data, 3, 1, 0)[0]
@@ -149,7 +162,9 @@ def test_openml_goes_through_scikit_learn(monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr("sklearn.datasets.fetch_openml", offline)
-    with pytest.raises(InputError, match=r"openml:people could not be fetched \(OSError: no route to host\)"):
+    with pytest.raises(
+        InputError, match=r"openml:people could not be fetched \(OSError: no route to host\)"
+    ):
         load("openml:people")
 
 
@@ -159,7 +174,10 @@ def test_arrays_and_images():
     assert (data.kind, data.image) == ("regression", None)
     assert from_arrays(rng.random((50, 7, 7)), np.arange(50) % 2, None).image == (1, 7, 7)
     assert from_arrays(rng.random((50, 4)), np.array(["a", "b"] * 25), None).classes == ["a", "b"]
-    assert from_arrays(rng.random((50, 4)), np.array([True, False] * 25), None).kind == "classification"
+    assert (
+        from_arrays(rng.random((50, 4)), np.array([True, False] * 25), None).kind
+        == "classification"
+    )
     assert from_arrays(rng.random((50, 4)), np.arange(50) % 2, "regression").kind == "regression"
 
 
@@ -202,9 +220,16 @@ def case(tmp_path, name):
         case "wrong target":
             return (save(table), "lable"), "target 'lable' is not a column; did you mean 'label'"
         case "constant target":
-            return (save(table.assign(label="yes")), "label"), r"target 'label' is constant \('yes'\)"
+            return (
+                save(table.assign(label="yes")),
+                "label",
+            ), r"target 'label' is constant \('yes'\)"
         case "text for regression":
-            return (save(table), "label", "regression"), "needs a target of numbers, but 'label' holds"
+            return (
+                save(table),
+                "label",
+                "regression",
+            ), "needs a target of numbers, but 'label' holds"
         case "numbers as classes":
             return (save(table), "price", "classification"), "has 120 classes in 120 rows"
         case "all-missing column":
@@ -221,7 +246,9 @@ def case(tmp_path, name):
             (tmp_path / "d.parquet").write_bytes(b"PAR1 nonsense")
             return (str(tmp_path / "d.parquet"), "label"), "cannot be read as a table"
         case "pickled npz":
-            return (bad_npz(tmp_path / "p.npz", x=np.array([{}, []], dtype=object), y=labels),), "holds pickled objects"
+            return (
+                bad_npz(tmp_path / "p.npz", x=np.array([{}, []], dtype=object), y=labels),
+            ), "holds pickled objects"
         case "damaged npz":
             (tmp_path / "d.npz").write_bytes(b"PK\3\4 nonsense")
             return (str(tmp_path / "d.npz"),), "cannot be read as NPZ"
@@ -230,15 +257,25 @@ def case(tmp_path, name):
                 np.save(file, ones)
             return (str(tmp_path / "n.npz"),), "cannot be read as NPZ"
         case "npz without y":
-            return (bad_npz(tmp_path / "n.npz", x=ones, labels=labels),), "named 'x' and 'y', but has labels, x"
+            return (
+                bad_npz(tmp_path / "n.npz", x=ones, labels=labels),
+            ), "named 'x' and 'y', but has labels, x"
         case "npz of text":
-            return (bad_npz(tmp_path / "n.npz", x=np.array([["a"]] * 30), y=labels),), "x has to hold numbers"
+            return (
+                bad_npz(tmp_path / "n.npz", x=np.array([["a"]] * 30), y=labels),
+            ), "x has to hold numbers"
         case "npz of unequal lengths":
-            return (bad_npz(tmp_path / "n.npz", x=ones, y=labels[:9]),), "one value for each of the 30 rows"
+            return (
+                bad_npz(tmp_path / "n.npz", x=ones, y=labels[:9]),
+            ), "one value for each of the 30 rows"
         case "npz of five axes":
-            return (bad_npz(tmp_path / "n.npz", x=np.ones((30, 1, 1, 1, 1)), y=labels),), r"its shape is \(30, 1, 1, 1, 1\)"
+            return (
+                bad_npz(tmp_path / "n.npz", x=np.ones((30, 1, 1, 1, 1)), y=labels),
+            ), r"its shape is \(30, 1, 1, 1, 1\)"
         case "npz with nan":
-            return (bad_npz(tmp_path / "n.npz", x=ones * np.nan, y=labels),), "x holds NaN or infinite values"
+            return (
+                bad_npz(tmp_path / "n.npz", x=ones * np.nan, y=labels),
+            ), "x holds NaN or infinite values"
         case "empty folder":
             (tmp_path / "f").mkdir()
             return (str(tmp_path / "f"),), "needs train-images-idx3-ubyte and .*, but has nothing"
@@ -265,9 +302,18 @@ def test_bad_data(tmp_path, name):
     ("text", "message"),
     [
         ("a,b,y\n" + "5,1,0,9\n7,2,1,8\n" * 20, "its rows are longer than its header"),
-        ("a,b,y\n" + "\n".join(f"{i},1,{i % 2},0" for i in range(40)), "its rows are longer than its header"),
-        ("a,y,y\n" + "5,0,1\n7,1,0\n" * 20, "column names have to be distinct, but 'y' occurs more than once"),
-        ("a,a,y\n" + "5,0,1\n7,1,0\n" * 20, "column names have to be distinct, but 'a' occurs more than once"),
+        (
+            "a,b,y\n" + "\n".join(f"{i},1,{i % 2},0" for i in range(40)),
+            "its rows are longer than its header",
+        ),
+        (
+            "a,y,y\n" + "5,0,1\n7,1,0\n" * 20,
+            "column names have to be distinct, but 'y' occurs more than once",
+        ),
+        (
+            "a,a,y\n" + "5,0,1\n7,1,0\n" * 20,
+            "column names have to be distinct, but 'a' occurs more than once",
+        ),
         ("\n\n\n", "cannot be read as a table"),
     ],
 )
@@ -288,7 +334,9 @@ def test_what_has_no_meaning_is_refused(tmp_path):
     write_idx(tmp_path / "i")
     np.savez(tmp_path / "a.npz", x=np.ones((30, 2)), y=np.arange(30) % 2)
     for source in (None, str(tmp_path / "i"), str(tmp_path / "a.npz")):
-        with pytest.raises(InputError, match=r"--target is for tables, but this is .*; leave out --target z"):
+        with pytest.raises(
+            InputError, match=r"--target is for tables, but this is .*; leave out --target z"
+        ):
             load(source, "z")
     for source in (None, str(tmp_path / "i")):
         with pytest.raises(InputError, match="--task regression needs other data"):
@@ -305,7 +353,11 @@ def test_what_has_no_meaning_is_refused(tmp_path):
         (np.arange(60) % 2 > 0, np.array([True, False]), [1, 0]),
         (np.array(["1", "01"])[np.arange(60) % 2], np.array(["1", "01"]), [1, 0]),
         (np.arange(60) * 0.5, np.array([[3], [1]]), [3.0, 1.0]),
-        (np.arange(60) % 3, np.array([5, 0]), "y_test holds the class 5, which no training row has"),
+        (
+            np.arange(60) % 3,
+            np.array([5, 0]),
+            "y_test holds the class 5, which no training row has",
+        ),
         (np.arange(60) % 3, np.array([0]), "y_test has to hold one value for each of the 2 rows"),
         (np.arange(60) * 0.5, np.array(["q", "r"]), "y_test has to hold finite numbers"),
         (np.arange(60) * 0.5, np.array([np.inf, 1]), "y_test has to hold finite numbers"),
@@ -313,7 +365,9 @@ def test_what_has_no_meaning_is_refused(tmp_path):
     ],
 )
 def test_targets_of_test_sets_are_mapped_by_value(tmp_path, y, y_test, expected):
-    arrays = {"x": np.ones((60, 4)), "y": y, "x_test": np.ones((2, 4))} | ({} if y_test is None else {"y_test": y_test})
+    arrays = {"x": np.ones((60, 4)), "y": y, "x_test": np.ones((2, 4))} | (
+        {} if y_test is None else {"y_test": y_test}
+    )
     np.savez(tmp_path / "a.npz", **arrays)
     if isinstance(expected, str):
         with pytest.raises(InputError, match=expected):
@@ -364,7 +418,9 @@ def test_labels_of_idx_test_sets_are_mapped(tmp_path):
 @pytest.mark.parametrize("value", [[1, 2], {"a": 1}])
 def test_columns_of_lists_are_refused(value):
     for name in ("age", "label"):
-        with pytest.raises(InputError, match=f"column '{name}' holds values of type {type(value).__name__}"):
+        with pytest.raises(
+            InputError, match=f"column '{name}' holds values of type {type(value).__name__}"
+        ):
             from_frame(frame().assign(**{name: [value] * 120}), "label", None)
 
 
@@ -388,7 +444,11 @@ def test_bad_targets(y, message):
     ("y", "folds", "message"),
     [
         (["rare"] * 3 + ["common"] * 37, 2, "class 'rare' has 3 rows, fewer than 4 for 2 folds"),
-        ([f"c{i % 18}" for i in range(90)], 3, "18 classes need as many validation rows, but 3 folds of 90 rows have 12"),
+        (
+            [f"c{i % 18}" for i in range(90)],
+            3,
+            "18 classes need as many validation rows, but 3 folds of 90 rows have 12",
+        ),
     ],
 )
 def test_inner_splits_that_cannot_be(y, folds, message):
@@ -411,7 +471,10 @@ def test_rarest_classes_that_can_be_are_split():
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b"\0\0\x08\x03" + struct.pack(">III", 2**31, 2**31, 4), "is damaged: its header says 2147483648 x"),
+        (
+            b"\0\0\x08\x03" + struct.pack(">III", 2**31, 2**31, 4),
+            "is damaged: its header says 2147483648 x",
+        ),
         (b"", "is not an IDX file"),
         (b"\0\0\x0d\x01\0\0\0\1\0", "is not an IDX file"),
         (b"\0\0\x08\x01\0\0\0\x09abc", "is damaged: its header says 9 bytes, but 3 follow"),
@@ -444,7 +507,12 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
 def test_real_images(name):
     data = load(str(SHARED / name), limit=1000)
-    assert (len(data), data.image, len(data.classes), len(data.extra[1])) == (1000, (1, 28, 28), 10, 10_000)
+    assert (len(data), data.image, len(data.classes), len(data.extra[1])) == (
+        1000,
+        (1, 28, 28),
+        10,
+        10_000,
+    )
     assert np.bincount(data.y).min() > 80
 
 

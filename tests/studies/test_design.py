@@ -74,7 +74,9 @@ def test_the_default_study_trains_at_least_300_networks(folds):
     jobs = [(c.fold, c.size, j.recipe) for c in planned for j in c.jobs]
     assert len(jobs) >= 300
     assert len(set(jobs)) == len(jobs)
-    tags = Counter((t["experiment"], t.get("arm"), c.fold) for c in planned for j in c.jobs for t in j.tags)
+    tags = Counter(
+        (t["experiment"], t.get("arm"), c.fold) for c in planned for j in c.jobs for t in j.tags
+    )
     assert {tags["arms", arm, fold] for arm in DEFAULT_ARMS for fold in range(5)} == {4}
     assert {e for e, *_ in tags} == {"arms", "rate", "layers", "batch", "optimizer", "size"}
 
@@ -89,7 +91,11 @@ def test_arms_say_what_they_do(folds):
     assert recipes["input"].drops[0].rate > 0
     assert len(recipes["input"].drops) == 1
     assert recipes["dropconnect"].connect > 0
-    assert (recipes["elastic"].l1 > 0, recipes["elastic"].l2 > 0, recipes["l1"].l2) == (True, True, 0)
+    assert (recipes["elastic"].l1 > 0, recipes["elastic"].l2 > 0, recipes["l1"].l2) == (
+        True,
+        True,
+        0,
+    )
     assert recipes["bn-dropout"].network.order == ("linear", "norm", "act", "drop")
     assert recipes["dropout-bn"].network.order == ("linear", "act", "drop", "norm")
     assert recipes["augment"].augment.moves
@@ -106,8 +112,14 @@ def test_the_learning_rate_is_the_pilots_best(folds):
     assert all(len(c.jobs) == 16 for c in planned)
     assert not {c.name for c in planned} & {c.name for c in chunks(LEVELS["default"], folds, 2e-3)}
     loss = {1e-3: (0.2, 0.4), 2e-3: (0.1, 0.7), 4e-3: (0.3, 0.3), 8e-3: (math.nan, 0.01)}
-    records = [{"experiment": "pilot", "lr": lr, "scores": {"val": (v, v)}} for lr, values in loss.items() for v in values]
-    assert chosen_lr(Settings(), records) == 2e-3  # sqrt(0.1 * 0.7) < sqrt(0.2 * 0.4); a diverged pilot loses
+    records = [
+        {"experiment": "pilot", "lr": lr, "scores": {"val": (v, v)}}
+        for lr, values in loss.items()
+        for v in values
+    ]
+    assert (
+        chosen_lr(Settings(), records) == 2e-3
+    )  # sqrt(0.1 * 0.7) < sqrt(0.2 * 0.4); a diverged pilot loses
     assert chosen_lr(Settings(lr=0.5), []) == 0.5
     assert pilots(Settings(lr=0.5), folds) == []
 
@@ -136,7 +148,9 @@ def test_models():
     assert network("mlp") == Mlp((128, 128))
     assert isinstance(network("cnn"), Cnn)
     assert network("a:b") == Custom("a:b")
-    with pytest.raises(InputError, match=r"unknown model 'mpl'; did you mean 'mlp'.*module:function"):
+    with pytest.raises(
+        InputError, match=r"unknown model 'mpl'; did you mean 'mlp'.*module:function"
+    ):
         network("mpl")
 
 

@@ -40,10 +40,34 @@ def made(scores, folds=5, kind="classification"):
                 "network": {"mlp": {}},
                 "optimizer": {},
             }
-            recipe |= {"l1": 0, "l2": 0, "max_norm": None, "label_smoothing": 0, "patience": None, "augment": {"noise": 0.0}}
-            record = {"experiment": "arms", "arm": arm, "label": "p = 0.5", "fold": fold, "recipe": recipe, "chunk": "0000"}
-            record |= {"epochs": 3, "best": 2, "diverged": None, "flags": [], "gap": 0.1, "seconds": 0.1}
-            record |= {"scores": dict.fromkeys(("train", "val", "test"), (loss, metric)), "gradients": [[0.1, 0.2]] * 2}
+            recipe |= {
+                "l1": 0,
+                "l2": 0,
+                "max_norm": None,
+                "label_smoothing": 0,
+                "patience": None,
+                "augment": {"noise": 0.0},
+            }
+            record = {
+                "experiment": "arms",
+                "arm": arm,
+                "label": "p = 0.5",
+                "fold": fold,
+                "recipe": recipe,
+                "chunk": "0000",
+            }
+            record |= {
+                "epochs": 3,
+                "best": 2,
+                "diverged": None,
+                "flags": [],
+                "gap": 0.1,
+                "seconds": 0.1,
+            }
+            record |= {
+                "scores": dict.fromkeys(("train", "val", "test"), (loss, metric)),
+                "gradients": [[0.1, 0.2]] * 2,
+            }
             records.append(record | {"history": {"train_loss": [0.5, 0.4], "val_loss": [0.6, 0.5]}})
     header = {
         "data": {
@@ -74,7 +98,9 @@ def around(centre, spread=0.001):
     ],
 )
 def test_verdict_of_a_clear_difference(dropout, tone, words):
-    said = verdict(made({"none": around(0.03), "dropout": [(3 * x, x) for _, x in around(dropout, 0.0012)]}))
+    said = verdict(
+        made({"none": around(0.03), "dropout": [(3 * x, x) for _, x in around(dropout, 0.0012)]})
+    )
     assert said.tone == tone
     assert said.headline.startswith(words)
     assert "95 % interval of the difference" in said.headline
@@ -93,7 +119,9 @@ def test_verdict_of_better_probabilities_alone():
     dropout = [(0.10, 0.03), (0.12, 0.03), (0.09, 0.03), (0.11, 0.02), (0.10, 0.04)]
     said = verdict(made({"none": none, "dropout": dropout}))
     assert said.tone == "helps"
-    assert said.headline.startswith("With dropout the predicted probabilities are better: log-loss 0.104 against 0.302")
+    assert said.headline.startswith(
+        "With dropout the predicted probabilities are better: log-loss 0.104 against 0.302"
+    )
     assert "No difference in error is shown" in said.headline
 
 
@@ -137,7 +165,9 @@ def test_report_of_what_diverged(tiny, tmp_path, share):
     shutil.copytree(tiny.folder, tmp_path, dirs_exist_ok=True)
     store = Store(tmp_path)
     for path in store.runs.glob("0*.json"):
-        records = [r | {k: hole(r[k], rng, share) for k in NUMBERS} for r in json.loads(path.read_text())]
+        records = [
+            r | {k: hole(r[k], rng, share) for k in NUMBERS} for r in json.loads(path.read_text())
+        ]
         dump(path, records)
     ensemble = json.loads((store.runs / "ensemble.json").read_text())
     ensemble["curve"]["scaled"] = [None, None]
@@ -150,12 +180,16 @@ def test_report_of_what_diverged(tiny, tmp_path, share):
     assert "<td>diverged" in text
     assert not re.search(r"\b(nan|NaN|inf)\b", text)
     if share == 1:
-        assert result.verdict.headline.startswith("Training diverged without a regularizer and with dropout")
+        assert result.verdict.headline.startswith(
+            "Training diverged without a regularizer and with dropout"
+        )
 
 
 def test_report_of_no_regularizer_alone(tiny):
     records = [r for r in tiny.analysis.records if r.get("arm") == "none"]
-    text = " ".join(parsed(render(analyse(tiny.analysis.header, records, [], None, TITLES), [])).text)
+    text = " ".join(
+        parsed(render(analyse(tiny.analysis.header, records, [], None, TITLES), [])).text
+    )
     assert "This study has no arm with dropout alone." in text
 
 
@@ -176,12 +210,18 @@ def test_policy_reads_back(tiny):
         next(a for a in tiny.analysis.arms if a.name == chosen["arm"]).metric.mean
     )
     net = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
-    counts = [int(site["where"].split()[-1]) for site in chosen["sites"] if site["where"].startswith("hidden")]
+    counts = [
+        int(site["where"].split()[-1])
+        for site in chosen["sites"]
+        if site["where"].startswith("hidden")
+    ]
     for _ in range(max(counts, default=1) - 1):
         net = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), *net)
     edits = thinned.apply(net, tiny.folder / "policy.json", torch.ones(2, 8))
     assert {edit.layer.point for edit in edits.edits if hasattr(edit, "layer")} == {
-        Drop.from_json(site["drop"]) for site in chosen["sites"] if not site["where"].startswith("weights")
+        Drop.from_json(site["drop"])
+        for site in chosen["sites"]
+        if not site["where"].startswith("weights")
     }
     assert len(thinned.apply(net, tiny.folder / "policy.json", torch.ones(2, 8))) == 0
 
@@ -266,10 +306,18 @@ def test_report_of_less_is_still_a_page(tiny):
 @pytest.mark.parametrize("target", ["<script>alert(1)</script>", "{{ 7 * 7 }}"])
 def test_names_from_the_data_are_text(tmp_path, target):
     rng = np.random.default_rng(0)
-    frame = pd.DataFrame({"<img src=x onerror=alert(2)>": rng.choice(["a", "b<b>"], 120), "z": rng.normal(size=120)})
+    frame = pd.DataFrame(
+        {"<img src=x onerror=alert(2)>": rng.choice(["a", "b<b>"], 120), "z": rng.normal(size=120)}
+    )
     frame[target] = frame["z"] + rng.normal(size=120)
     settings = replace(LEVELS["quick"], folds=2, epochs=1, arms=("none", "dropout"), candidates=2)
-    run(from_frame(frame, target, None), settings, tmp_path / "o", jobs=1, command="<script>command</script>")
+    run(
+        from_frame(frame, target, None),
+        settings,
+        tmp_path / "o",
+        jobs=1,
+        command="<script>command</script>",
+    )
     text = finish(tmp_path / "o").report.read_text()
     assert "<script>alert" not in text
     assert "<script>command" not in text
@@ -281,14 +329,24 @@ def test_names_from_the_data_are_text(tmp_path, target):
 
 def test_words():
     percent, number = Words("classification"), Words("regression")
-    assert (percent.value(0.0217), percent.change(-0.0123), percent.change(-0.0004)) == ("2.2 %", "−1.2", "0.0")
+    assert (percent.value(0.0217), percent.change(-0.0123), percent.change(-0.0004)) == (
+        "2.2 %",
+        "−1.2",
+        "0.0",
+    )
     assert (number.value(3.14159), number.change(-0.5)) == ("3.14", "−0.50")
-    assert [Words("regression", t).value(t) for t in (0.0123, 5.29, 51_234.5)] == ["0.0123", "5.29", "51,234"]
+    assert [Words("regression", t).value(t) for t in (0.0123, 5.29, 51_234.5)] == [
+        "0.0123",
+        "5.29",
+        "51,234",
+    ]
     assert percent.value(float("nan")) == "–"
 
 
 def test_ensemble_readings_are_consistent(tiny):
-    """Of one softmax layer, the geometric mean over all 1,024 masks is weight scaling; k = 1 has no two readings."""
+    """Of one softmax layer, the geometric mean over all 1,024 masks is weight scaling; k = 1 has no
+    two readings.
+    """
     exact = tiny.analysis.ensemble["exact"]
     assert len(exact["subnetworks"]) == 1024
     assert exact["distance"] < 1e-5
@@ -312,7 +370,13 @@ def test_figures_say_what_they_show(tiny):
     words = Words("classification")
     drawn = [
         f(tiny.analysis, words)
-        for f in (figures.rate, figures.learning, figures.size, figures.monte_carlo, figures.subnetworks)
+        for f in (
+            figures.rate,
+            figures.learning,
+            figures.size,
+            figures.monte_carlo,
+            figures.subnetworks,
+        )
     ]
     for figure in [*drawn, figures.gradients(tiny.analysis)]:
         assert len(figure.alt) > 40
@@ -326,7 +390,9 @@ def test_nothing_to_report(tmp_path):
 
 
 def test_results_without_pyarrow_are_csv(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", lambda *_, **__: (_ for _ in ()).throw(ImportError("pyarrow")))
+    monkeypatch.setattr(
+        pd.DataFrame, "to_parquet", lambda *_, **__: (_ for _ in ()).throw(ImportError("pyarrow"))
+    )
     path = outputs.write_table(tmp_path, copy.deepcopy(tiny.analysis.records), tiny.analysis.header)
     assert path.name == "results.csv"
     assert len(pd.read_csv(path)) == len(tiny.analysis.records)

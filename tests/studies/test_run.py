@@ -58,7 +58,9 @@ def test_processes_do_not_change_the_numbers(data, whole, tmp_path):
 
 
 def test_a_run_that_stops_anywhere_is_resumed_to_the_same_numbers(data, whole, tmp_path):
-    """Interrupted after 1, 2 or 3 epochs, in the middle of chunks and between them; each time it goes on."""
+    """Interrupted after 1, 2 or 3 epochs, in the middle of chunks and between them; each time it
+    goes on.
+    """
 
     class Stops(Silent):
         def __init__(self, after):
@@ -99,9 +101,23 @@ def test_sigkill_at_random_moments(data, tmp_path):
     for jobs in ("2", "1", "2"):
         begun = (killed / "study.json").exists()
         done = len(list(killed.glob("runs/*.json")))
-        process = subprocess.Popen([sys.executable, "-c", KILLED, str(killed), jobs, "resume" if begun else "", repr(changes)])
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                KILLED,
+                str(killed),
+                jobs,
+                "resume" if begun else "",
+                repr(changes),
+            ]
+        )
         deadline = time.monotonic() + 60
-        while len(list(killed.glob("runs/*.json"))) == done and process.poll() is None and time.monotonic() < deadline:
+        while (
+            len(list(killed.glob("runs/*.json"))) == done
+            and process.poll() is None
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.02)
         time.sleep(rng.uniform(0, 0.5))
         alive += process.poll() is None
@@ -114,8 +130,21 @@ def test_sigkill_at_random_moments(data, tmp_path):
 
 
 def test_interrupt_says_how_to_go_on(tmp_path):
-    command = [sys.executable, "-m", "thinned", "study", "--rows", "200", "--out", str(tmp_path / "o"), "--jobs", "2"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    command = [
+        sys.executable,
+        "-m",
+        "thinned",
+        "study",
+        "--rows",
+        "200",
+        "--out",
+        str(tmp_path / "o"),
+        "--jobs",
+        "2",
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 100
     while not list((tmp_path / "o").glob("runs/*.json")) and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -153,7 +182,10 @@ def test_partial_study_is_reported_on_its_complete_folds(data, whole, tmp_path):
 
 def test_a_folder_is_not_overwritten(data, whole, tmp_path):
     run(data, SMALL, whole, jobs=1)  # finished and the same: nothing to do, no error
-    for changed, part in ((replace(SMALL, seed=1), "settings: seed"), (replace(SMALL, folds=3), "settings: folds")):
+    for changed, part in (
+        (replace(SMALL, seed=1), "settings: seed"),
+        (replace(SMALL, folds=3), "settings: folds"),
+    ):
         with pytest.raises(InputError, match=f"begun with other {part}"):
             run(data, changed, whole, jobs=1, resume=True)
     store = Store(tmp_path / "begun")
@@ -170,7 +202,11 @@ def test_a_folder_is_not_overwritten(data, whole, tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("runs/0000.json", '[{"experiment": "ar', "0000.json is damaged .*; remove it and run the study again with --resume"),
+        (
+            "runs/0000.json",
+            '[{"experiment": "ar',
+            "0000.json is damaged .*; remove it and run the study again with --resume",
+        ),
         ("runs/0000.json", "[{}]", "0000.json does not hold what .*; remove it"),
         ("runs/costs.json", "{}", "costs.json does not hold what .*; remove it"),
         ("runs/ensemble.json", "[1]", "ensemble.json does not hold what .*; remove it"),
@@ -181,7 +217,9 @@ def test_a_folder_is_not_overwritten(data, whole, tmp_path):
     ],
 )
 def test_damaged_records_are_told(data, whole, tmp_path, name, text, message):
-    """By the report, and by a run before it trains; without its header a folder's records are nobody's."""
+    """By the report, and by a run before it trains; without its header a folder's records are
+    nobody's.
+    """
     folder = tmp_path / "out"
     shutil.copytree(whole, folder)
     (folder / name).unlink()
@@ -208,7 +246,9 @@ def test_no_permission_and_no_room(data, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("thinned.studies.records.write", full)
-    with pytest.raises(InputError, match="cannot be written: No space left on device; choose another with --out"):
+    with pytest.raises(
+        InputError, match="cannot be written: No space left on device; choose another with --out"
+    ):
         run(data, SMALL, tmp_path / "out", jobs=1)
 
 
@@ -244,15 +284,24 @@ def net(inputs, outputs):
         ("def net(inputs, outputs): raise RuntimeError('boom')", r"raised RuntimeError: boom"),
         ("def net(inputs, outputs): return 3", "has to return a torch.nn.Module, but returned int"),
         ("def net(inputs): return 3", "raised TypeError"),
-        ("import torch\ndef net(inputs, outputs): return torch.nn.Flatten()", "no Linear or convolution layer"),
-        ("import torch\ndef net(inputs, outputs): return torch.nn.Linear(3, 2)", "in training the model raised RuntimeError"),
+        (
+            "import torch\ndef net(inputs, outputs): return torch.nn.Flatten()",
+            "no Linear or convolution layer",
+        ),
+        (
+            "import torch\ndef net(inputs, outputs): return torch.nn.Linear(3, 2)",
+            "in training the model raised RuntimeError",
+        ),
         (
             "import torch\ndef net(inputs, outputs): return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))",
             r"a tensor of shape \(2., 10\) on a batch of 2. rows in training, but returned \(2., 2\)",
         ),
         ("import sys\nsys.exit(0)", "importing .* raised SystemExit: 0"),
         ("def net(inputs, outputs): raise SystemExit", "raised SystemExit"),
-        ("def net(inputs, outputs): raise ValueError('first\\nsecond')", "raised ValueError: first$"),
+        (
+            "def net(inputs, outputs): raise ValueError('first\\nsecond')",
+            "raised ValueError: first$",
+        ),
         (
             MODEL.format(forward="x[:2] if self.training else x") + "    return made\n",
             r"shape .* in training, but returned \(2, 10\)",
@@ -261,11 +310,27 @@ def net(inputs, outputs):
             MODEL.format(forward="x if self.training else x[0]") + "    return made\n",
             r"shape \(2, 10\) on .* in evaluation, but returned \(10,\)",
         ),
-        (MODEL.format(forward="x / 0 if self.training else x") + "    return made\n", "not finite on a batch .* in training"),
-        (MODEL.format(forward="x.long()") + "    return made\n", "floating-point numbers, but returned torch.int64"),
-        (MODEL.format(forward="x.detach()") + "    return made\n", "gradients cannot be computed: RuntimeError"),
-        (MODEL.format(forward="x") + "    return made.requires_grad_(False)\n", "no weights that can be trained"),
-        (MODEL.format(forward="x") + "    made.layer = torch.nn.LazyLinear(outputs)\n    return made\n", "has lazy layers"),
+        (
+            MODEL.format(forward="x / 0 if self.training else x") + "    return made\n",
+            "not finite on a batch .* in training",
+        ),
+        (
+            MODEL.format(forward="x.long()") + "    return made\n",
+            "floating-point numbers, but returned torch.int64",
+        ),
+        (
+            MODEL.format(forward="x.detach()") + "    return made\n",
+            "gradients cannot be computed: RuntimeError",
+        ),
+        (
+            MODEL.format(forward="x") + "    return made.requires_grad_(False)\n",
+            "no weights that can be trained",
+        ),
+        (
+            MODEL.format(forward="x")
+            + "    made.layer = torch.nn.LazyLinear(outputs)\n    return made\n",
+            "has lazy layers",
+        ),
         ("raise ValueError('at import')", "importing .* raised ValueError: at import"),
         ("x = 1", "has no function 'net'"),
         ("def net(:", "raised SyntaxError"),
@@ -286,7 +351,9 @@ def test_a_model_that_is_built_once_is_refused(data, tmp_path, monkeypatch):
         "def net(inputs, outputs):\n"
         "    return torch.nn.Sequential(torch.nn.Flatten(), body, torch.nn.Linear(8, outputs))\n"
     )
-    with pytest.raises(InputError, match="two calls of the model function gave networks that share weights"):
+    with pytest.raises(
+        InputError, match="two calls of the model function gave networks that share weights"
+    ):
         run(data, replace(SMALL, model="remembers:net"), tmp_path / "out", jobs=1)
 
 
@@ -301,7 +368,9 @@ def test_missing_model_file(data, tmp_path):
 
 
 def test_own_model_with_its_own_dropout(data, tmp_path):
-    """Its dropout is set to 0; ours stands before each weight layer; batch normalisation and buffers are its own."""
+    """Its dropout is set to 0; ours stands before each weight layer; batch normalisation and
+    buffers are its own.
+    """
     (tmp_path / "mine.py").write_text(
         "import torch\n"
         "def net(inputs, outputs):\n"
@@ -310,18 +379,34 @@ def test_own_model_with_its_own_dropout(data, tmp_path):
         "        torch.nn.Flatten(), torch.nn.Dropout(0.9), torch.nn.Linear(4 * 36, outputs))\n"
     )
     settings = replace(
-        LEVELS["quick"], model=f"{tmp_path / 'mine.py'}:net", folds=2, epochs=1, arms=("none", "dropout", "input", "bn")
+        LEVELS["quick"],
+        model=f"{tmp_path / 'mine.py'}:net",
+        folds=2,
+        epochs=1,
+        arms=("none", "dropout", "input", "bn"),
     )
     run(data, settings, tmp_path / "out", jobs=2)
     analysis = outputs.load(tmp_path / "out")
-    assert analysis.header["skipped"] == {"bn": "it changes the network's layers, which is done for built-in models only"}
+    assert analysis.header["skipped"] == {
+        "bn": "it changes the network's layers, which is done for built-in models only"
+    }
     assert {a.name for a in analysis.arms} == {"none", "dropout", "input"}
-    losses = {(r["arm"], r["label"]): r["scores"]["test"][0] for r in analysis.records if r["experiment"] == "arms"}
+    losses = {
+        (r["arm"], r["label"]): r["scores"]["test"][0]
+        for r in analysis.records
+        if r["experiment"] == "arms"
+    }
     assert len(set(losses.values())) == len(losses)
 
 
 def test_cnn_study(data, tmp_path):
-    settings = replace(LEVELS["quick"], model="cnn", folds=2, epochs=1, arms=("none", "dropout", "bn-dropout", "dropconnect"))
+    settings = replace(
+        LEVELS["quick"],
+        model="cnn",
+        folds=2,
+        epochs=1,
+        arms=("none", "dropout", "bn-dropout", "dropconnect"),
+    )
     run(data, settings, tmp_path / "out", jobs=1)
     assert len(outputs.load(tmp_path / "out").arms) == 4
 
@@ -357,7 +442,9 @@ def test_an_interrupt_that_python_loses_is_one(data):
             with suppress(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGINT)
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in a shell's background ignores it
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # what runs in a shell's background ignores it
     try:
         with pytest.raises(KeyboardInterrupt):
             pool.perform(tasks, folds, 2, lambda: True, listen)
@@ -390,9 +477,18 @@ def test_records_hold_what_the_report_needs(tiny):
     assert json.loads(json.dumps(records)) == records
     table = tiny.table
     assert len(table) == len(records)
-    assert {"experiment", "arm", "label", "fold", "val_loss", "test_error", "seconds", "recipe", "gap", "dead_units"} <= set(
-        table
-    )
+    assert {
+        "experiment",
+        "arm",
+        "label",
+        "fold",
+        "val_loss",
+        "test_error",
+        "seconds",
+        "recipe",
+        "gap",
+        "dead_units",
+    } <= set(table)
     written = pd.read_parquet(tiny.folder / "results.parquet")
     pd.testing.assert_frame_equal(written, table, check_dtype=False)
     assert not written[["val_loss", "test_error"]].isna().any().any()
@@ -400,6 +496,11 @@ def test_records_hold_what_the_report_needs(tiny):
 
 def test_settings_survive_json():
     assert (
-        Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(json.dumps(Settings().to_json())).items()})
+        Settings(
+            **{
+                k: tuple(v) if isinstance(v, list) else v
+                for k, v in json.loads(json.dumps(Settings().to_json())).items()
+            }
+        )
         == Settings()
     )

@@ -16,11 +16,15 @@ def test_without_correction_it_is_the_paired_t_test():
     a, b = rng.normal(size=8), rng.normal(0.3, 1, size=8)
     ours, theirs = paired(a, b, 0.0), stats.ttest_rel(a, b)
     low, high = theirs.confidence_interval(0.95)
-    np.testing.assert_allclose((ours.mean, ours.low, ours.high, ours.p), ((a - b).mean(), low, high, theirs.pvalue))
+    np.testing.assert_allclose(
+        (ours.mean, ours.low, ours.high, ours.p), ((a - b).mean(), low, high, theirs.pvalue)
+    )
 
 
 def test_correction_by_hand():
-    """Differences 1, 2, 3 in three folds, test share 1/2: error sqrt((1/3 + 1/2) * 1), t = 2 / 0.9129 with 2 degrees."""
+    """Differences 1, 2, 3 in three folds, test share 1/2: error sqrt((1/3 + 1/2) * 1), t = 2 /
+    0.9129 with 2 degrees.
+    """
     d = paired([1, 2, 3], [0, 0, 0], 0.5)
     error = math.sqrt(5 / 6)
     assert d.mean == 2
@@ -30,7 +34,8 @@ def test_correction_by_hand():
 
 @pytest.mark.parametrize("folds", [5, 10])
 def test_level_is_kept_where_folds_share_rows(folds):
-    """Normal differences with the correlation that the correction supposes, no true difference: 5 % are found.
+    """Normal differences with the correlation that the correction supposes, no true difference: 5 %
+    are found.
 
     20,000 studies; a binomial z test at alpha 1e-6. Uncorrected, far more are found.
     """
@@ -39,7 +44,10 @@ def test_level_is_kept_where_folds_share_rows(folds):
     rng = np.random.default_rng(folds)
     common = rng.normal(size=(20_000, 1)) * math.sqrt(correlation)
     d = common + rng.normal(size=(20_000, folds)) * math.sqrt(1 - correlation)
-    found = [np.mean([paired(row, np.zeros(folds), s).p < 0.05 for row in d[:4000] if s == 0] or [0]) for s in (0.0,)]
+    found = [
+        np.mean([paired(row, np.zeros(folds), s).p < 0.05 for row in d[:4000] if s == 0] or [0])
+        for s in (0.0,)
+    ]
     corrected = np.mean([paired(row, np.zeros(folds), share).p < 0.05 for row in d])
     assert abs(corrected - 0.05) < 4.9 * math.sqrt(0.05 * 0.95 / 20_000)
     assert found[0] > 0.12

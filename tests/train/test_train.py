@@ -1,4 +1,6 @@
-"""Training: a population equals its members alone; torch's optimizers; regularizers by their formulas; monitors."""
+"""Training: a population equals its members alone; torch's optimizers; regularizers by their
+formulas; monitors.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,19 @@ import pytest
 import torch
 
 from thinned import InputError, presets, sampling
-from thinned.train import Augment, Cnn, Custom, Mlp, Optimizer, Recipe, Split, Task, fit, fit_population, rows
+from thinned.train import (
+    Augment,
+    Cnn,
+    Custom,
+    Mlp,
+    Optimizer,
+    Recipe,
+    Split,
+    Task,
+    fit,
+    fit_population,
+    rows,
+)
 from thinned.train.augment import augment
 from thinned.train.data import order
 from thinned.train.fit import batches, grouped, losses
@@ -33,7 +47,9 @@ def blobs(n=203, features=12, classes=3, seed=0, task="classification", image=No
         kind = Task(task, 1, scale=float(y.std()))
         y = (y - y.mean()) / y.std()
     cut = n - n // 5
-    return Split(kind, rows(x[:cut], y[:cut]), rows(x[cut:], y[cut:], np.arange(cut, n)), image=image)
+    return Split(
+        kind, rows(x[:cut], y[:cut]), rows(x[cut:], y[cut:], np.arange(cut, n)), image=image
+    )
 
 
 SMALL = Mlp((10, 6))
@@ -60,12 +76,23 @@ VARIANTS = {
     "other-seed": BASE.at(seed=3, drops=(d(0.2), d(0.5), d(0.3))),
     "noisy": BASE.at(augment=Augment(noise=0.3)),
     "noisy-other-seed": BASE.at(augment=Augment(noise=0.3), seed=3),
-    "norm": BASE.at(network=Mlp((10, 6), order=("linear", "norm", "act", "drop")), drops=(None, d(0.5), d(0.2))),
-    "norm-after": BASE.at(network=Mlp((10, 6), order=("linear", "act", "norm", "drop")), drops=(None, d(0.5))),
-    "drop-norm": BASE.at(network=Mlp((10, 6), order=("linear", "act", "drop", "norm")), drops=(None, d(0.5), d(0.2))),
+    "norm": BASE.at(
+        network=Mlp((10, 6), order=("linear", "norm", "act", "drop")), drops=(None, d(0.5), d(0.2))
+    ),
+    "norm-after": BASE.at(
+        network=Mlp((10, 6), order=("linear", "act", "norm", "drop")), drops=(None, d(0.5))
+    ),
+    "drop-norm": BASE.at(
+        network=Mlp((10, 6), order=("linear", "act", "drop", "norm")), drops=(None, d(0.5), d(0.2))
+    ),
     "tanh": BASE.at(network=Mlp((7,), activation="tanh"), connect=0.3),
-    **{f"opt-{n}": BASE.at(optimizer=Optimizer(n)) for n in ("adamw", "rmsprop", "adadelta", "adagrad", "sgd")},
-    "nesterov": BASE.at(optimizer=Optimizer("sgd", 0.05, momentum=0.9, nesterov=True, warmup=0.2, decay="cosine")),
+    **{
+        f"opt-{n}": BASE.at(optimizer=Optimizer(n))
+        for n in ("adamw", "rmsprop", "adadelta", "adagrad", "sgd")
+    },
+    "nesterov": BASE.at(
+        optimizer=Optimizer("sgd", 0.05, momentum=0.9, nesterov=True, warmup=0.2, decay="cosine")
+    ),
 }
 
 
@@ -83,8 +110,12 @@ def test_a_member_equals_the_same_recipe_alone(population, name):
 def equal(member, alone):
     """Weights, batches and masks are the same; what is left is the rounding of batched products."""
     for key in alone.history:
-        one_row = 0.03 if key.endswith("metric") else 0.0  # a row on the boundary may fall either way
-        np.testing.assert_allclose(member.history[key], alone.history[key], rtol=2e-3, atol=2e-4 + one_row, err_msg=key)
+        one_row = (
+            0.03 if key.endswith("metric") else 0.0
+        )  # a row on the boundary may fall either way
+        np.testing.assert_allclose(
+            member.history[key], alone.history[key], rtol=2e-3, atol=2e-4 + one_row, err_msg=key
+        )
     np.testing.assert_allclose(member.gradients, alone.gradients, rtol=2e-2, atol=2e-4)
     assert (member.epochs, member.best, member.stopped) == (alone.epochs, alone.best, alone.stopped)
     assert member.diverged == alone.diverged
@@ -113,13 +144,19 @@ def test_stack_evaluates_as_its_modules():
 
 
 def test_normalise_gradient():
-    h, gamma, beta = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((2, 7, 3), (2, 1, 3), (2, 1, 3)))
+    h, gamma, beta = (
+        torch.randn(s, dtype=torch.float64, requires_grad=True)
+        for s in ((2, 7, 3), (2, 1, 3), (2, 1, 3))
+    )
     assert torch.autograd.gradcheck(lambda *a: _Normalise.apply(*a)[0], (h, gamma, beta))
     layer = torch.nn.BatchNorm1d(3).double()
-    torch.testing.assert_close(_Normalise.apply(h, torch.ones(2, 1, 3), torch.zeros(2, 1, 3))[0][1], layer(h[1]))
+    torch.testing.assert_close(
+        _Normalise.apply(h, torch.ones(2, 1, 3), torch.zeros(2, 1, 3))[0][1], layer(h[1])
+    )
 
 
-# --- Optimizers, against torch's own loop --------------------------------------------------------------------------
+# --- Optimizers, against torch's own loop
+# --------------------------------------------------------------------------
 
 
 def plain_loop(split, recipe, make, penalty=lambda net: 0.0, after=lambda net: None):
@@ -130,7 +167,9 @@ def plain_loop(split, recipe, make, penalty=lambda net: 0.0, after=lambda net: N
         for start, stop in batches(len(split.train), recipe.batch_size):
             optimizer.zero_grad()
             out = net(seen.x[start:stop])
-            loss = torch.nn.functional.cross_entropy(out, seen.y[start:stop], label_smoothing=recipe.label_smoothing)
+            loss = torch.nn.functional.cross_entropy(
+                out, seen.y[start:stop], label_smoothing=recipe.label_smoothing
+            )
             (loss + penalty(net)).backward()
             optimizer.step()
             after(net)
@@ -142,15 +181,26 @@ def same_weights(recipe, make, **more):
     expected = plain_loop(split, recipe, make, **more)
     got = fit(split, recipe).module()
     for (name, a), (_, b) in zip(expected.named_parameters(), got.named_parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(
+            a, b, rtol=1e-4, atol=1e-5, msg=lambda m, name=name: f"{name}: {m}"
+        )
 
 
 TORCH = {
     "sgd": (Optimizer("sgd", 0.1), lambda p: torch.optim.SGD(p, 0.1)),
-    "momentum": (Optimizer("sgd", 0.1, momentum=0.9), lambda p: torch.optim.SGD(p, 0.1, momentum=0.9)),
-    "nesterov": (Optimizer("sgd", 0.1, 0.9, True), lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, nesterov=True)),
+    "momentum": (
+        Optimizer("sgd", 0.1, momentum=0.9),
+        lambda p: torch.optim.SGD(p, 0.1, momentum=0.9),
+    ),
+    "nesterov": (
+        Optimizer("sgd", 0.1, 0.9, True),
+        lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, nesterov=True),
+    ),
     "adam": (Optimizer("adam", 0.01), lambda p: torch.optim.Adam(p, 0.01)),
-    "rmsprop": (Optimizer("rmsprop", 0.01, 0.5), lambda p: torch.optim.RMSprop(p, 0.01, momentum=0.5)),
+    "rmsprop": (
+        Optimizer("rmsprop", 0.01, 0.5),
+        lambda p: torch.optim.RMSprop(p, 0.01, momentum=0.5),
+    ),
     "adadelta": (Optimizer("adadelta", 1.0), lambda p: torch.optim.Adadelta(p, 1.0)),
     "adagrad": (Optimizer("adagrad", 0.05), lambda p: torch.optim.Adagrad(p, 0.05)),
 }
@@ -178,7 +228,9 @@ def test_differential_learning_rates():
         return torch.optim.SGD(
             [
                 {"params": layer.parameters(), "lr": lr}
-                for layer, lr in zip((net.linear1, net.linear2, net.linear3), (0.01, 0.1, 0.1), strict=True)
+                for layer, lr in zip(
+                    (net.linear1, net.linear2, net.linear3), (0.01, 0.1, 0.1), strict=True
+                )
             ]
         )
 
@@ -197,7 +249,8 @@ def test_schedule():
     assert history[0] > history[1] > history[2]
 
 
-# --- Regularizers, against their formulas --------------------------------------------------------------------------
+# --- Regularizers, against their formulas
+# --------------------------------------------------------------------------
 
 
 def weights(net):
@@ -225,7 +278,11 @@ def test_max_norm():
         lambda net: torch.optim.SGD(net.parameters(), 0.3),
         after=project,
     )
-    lengths = fit(blobs(), BASE.at(max_norm=0.4, optimizer=Optimizer("sgd", 0.3))).module().linear1.weight.norm(dim=1)
+    lengths = (
+        fit(blobs(), BASE.at(max_norm=0.4, optimizer=Optimizer("sgd", 0.3)))
+        .module()
+        .linear1.weight.norm(dim=1)
+    )
     assert lengths.max() <= 0.4 + 1e-6
     assert lengths.max() > 0.39
 
@@ -248,12 +305,16 @@ def test_clip():
 def test_label_smoothing_is_torchs():
     out, y = torch.randn(1, 9, 4), torch.randint(0, 4, (9,))
     expected = torch.nn.functional.cross_entropy(out[0], y, label_smoothing=0.2)
-    torch.testing.assert_close(losses(out, y, Task("classification", 4), torch.tensor([0.2]))[0], expected)
+    torch.testing.assert_close(
+        losses(out, y, Task("classification", 4), torch.tensor([0.2]))[0], expected
+    )
 
 
 def test_early_stopping_restores_the_best_weights():
     split = blobs(task="classification")
-    done = fit(split, BASE.at(network=Mlp((64,)), optimizer=Optimizer(lr=0.03), epochs=60, patience=5))
+    done = fit(
+        split, BASE.at(network=Mlp((64,)), optimizer=Optimizer(lr=0.03), epochs=60, patience=5)
+    )
     history = done.history["val_loss"]
     assert done.stopped
     assert done.epochs == done.best + 6 < 60
@@ -278,19 +339,28 @@ def test_divergence_is_reported_and_stays_alone():
 
 
 def test_a_diverged_member_ends_as_it_would_alone():
-    """Weights that decay by a factor of -1.3 a step: the loss passes the bound early, long before it stops being a number."""
+    """Weights that decay by a factor of -1.3 a step: the loss passes the bound early, long before
+    it stops being a number.
+    """
     wild = BASE.at(optimizer=Optimizer("adam", 1e-2, weight_decay=230.0), epochs=7)
     member, alone = fit_population(blobs(), [wild, BASE.at(epochs=7)])[0], fit(blobs(), wild)
     assert member.diverged == alone.diverged < 6
-    for (_, a), (_, b) in zip(member.module().named_parameters(), alone.module().named_parameters(), strict=True):
+    for (_, a), (_, b) in zip(
+        member.module().named_parameters(), alone.module().named_parameters(), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=2e-2, atol=1e-3)
     assert member.scores["val"].loss == pytest.approx(alone.scores["val"].loss, rel=2e-2)
 
 
 def test_divergence_in_the_last_step_is_reported():
-    """The minibatch losses are taken before their steps, so that the last step shows in the evaluations alone."""
+    """The minibatch losses are taken before their steps, so that the last step shows in the
+    evaluations alone.
+    """
     once = BASE.at(optimizer=Optimizer("sgd", 1e30), epochs=1, batch_size=1000)
-    for done in (fit(blobs(), once), fit_population(blobs(), [once, BASE.at(epochs=1, batch_size=1000)])[0]):
+    for done in (
+        fit(blobs(), once),
+        fit_population(blobs(), [once, BASE.at(epochs=1, batch_size=1000)])[0],
+    ):
         assert math.isfinite(done.history["loss"][0])
         assert done.diverged == 0
 
@@ -326,13 +396,18 @@ def test_a_parameter_without_a_gradient_rests():
 
 
 def test_a_members_clip_and_smoothing_leave_its_neighbours_alone():
-    """Gradients whose norm is inf are not clipped to NaN, and losses of inf not smoothed to NaN, where nobody asked."""
+    """Gradients whose norm is inf are not clipped to NaN, and losses of inf not smoothed to NaN,
+    where nobody asked.
+    """
     stack = Stack([BASE, BASE.at(clip=1.0)], blobs())
     updates = Updates(stack, 1)
     for part in stack.parts:
         part.tensor.grad = torch.full_like(part.tensor, 1e30)
     updates._clip(updates.clip)
-    assert all(torch.equal(part.tensor.grad[0], torch.full_like(part.tensor[0], 1e30)) for part in stack.parts)
+    assert all(
+        torch.equal(part.tensor.grad[0], torch.full_like(part.tensor[0], 1e30))
+        for part in stack.parts
+    )
     out = torch.tensor([3e38, -3e38]).expand(2, 1, 2)
     loss = losses(out, torch.tensor([0]), Task("classification", 2), torch.tensor([0.0, 0.1]))
     assert loss.tolist() == [0.0, math.inf]
@@ -349,10 +424,14 @@ def test_a_trained_module_has_no_key():
 
 
 def test_networks_of_any_layers():
-    """Without a weight layer; with a frozen first layer, whose missing gradients are not called vanishing; with nothing."""
+    """Without a weight layer; with a frozen first layer, whose missing gradients are not called
+    vanishing; with nothing.
+    """
     norm = torch.nn.BatchNorm1d(12)
     assert len(fit(blobs(), BASE, torch.nn.Sequential(norm, torch.nn.Flatten())).gradients[0]) == 1
-    frozen = torch.nn.Sequential(torch.nn.Linear(12, 8).requires_grad_(False), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    frozen = torch.nn.Sequential(
+        torch.nn.Linear(12, 8).requires_grad_(False), torch.nn.ReLU(), torch.nn.Linear(8, 3)
+    )
     done = fit(blobs(), BASE, frozen)
     assert done.flags() == []
     assert len(done.gradients[0]) == 1
@@ -362,17 +441,22 @@ def test_networks_of_any_layers():
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_max_norm_of_transposed_convolutions(groups):
-    """An output's response to unit inputs, one at a time, is its incoming weights: their length is the limit's."""
+    """An output's response to unit inputs, one at a time, is its incoming weights: their length is
+    the limit's.
+    """
     torch.manual_seed(0)
     layer = torch.nn.ConvTranspose1d(4, 6, 3, groups=groups, bias=False)
-    net = torch.nn.Sequential(torch.nn.Unflatten(1, (4, 3)), layer, torch.nn.Flatten(), torch.nn.Linear(30, 3))
+    net = torch.nn.Sequential(
+        torch.nn.Unflatten(1, (4, 3)), layer, torch.nn.Flatten(), torch.nn.Linear(30, 3)
+    )
     fit(blobs(), BASE.at(max_norm=0.2, optimizer=Optimizer("sgd", 0.1)), net)
     with torch.no_grad():
         lengths = layer(torch.eye(4)[:, :, None]).square().sum((0, 2)).sqrt()  # [out]
     torch.testing.assert_close(lengths, torch.full((6,), 0.2))
 
 
-# --- The user's own networks ---------------------------------------------------------------------------------------
+# --- The user's own networks
+# ---------------------------------------------------------------------------------------
 
 
 class Attentive(torch.nn.Module):
@@ -456,7 +540,9 @@ def test_training_learns():
 
 
 def test_rows_know_their_masks():
-    """A row's masks go with its id: the order of rows in the file does not matter when batches are the whole set."""
+    """A row's masks go with its id: the order of rows in the file does not matter when batches are
+    the whole set.
+    """
     split = blobs(n=50)
     turned = torch.arange(len(split.train) - 1, -1, -1)
     other = Split(split.task, split.train.take(turned), split.val)
@@ -469,14 +555,17 @@ def test_cnn_and_population_fall_back_to_one_by_one():
     split = blobs(features=64, image=(1, 8, 8))
     orders = (("linear", "act", "drop"), ("linear", "norm", "act", "drop"))
     recipes = [
-        Recipe(Cnn((4, 6), 16, o), (d(0.1), d(0.2), d(0.2), d(0.5)), epochs=2, connect=c) for o in orders for c in (0.0,)
+        Recipe(Cnn((4, 6), 16, o), (d(0.1), d(0.2), d(0.2), d(0.5)), epochs=2, connect=c)
+        for o in orders
+        for c in (0.0,)
     ]
     results = fit_population(split, [*recipes, Recipe(Cnn((4,), 8), connect=0.4, epochs=2)])
     assert all(np.isfinite(r.history["val_loss"]).all() for r in results)
     assert results[0].module()(split.val.x).shape == (len(split.val), 3)
 
 
-# --- Augmentation --------------------------------------------------------------------------------------------------
+# --- Augmentation
+# --------------------------------------------------------------------------------------------------
 
 
 def test_augment_zero_is_identity_and_draws_belong_to_rows():
@@ -487,13 +576,18 @@ def test_augment_zero_is_identity_and_draws_belong_to_rows():
     order = torch.tensor([3, 1, 5, 0, 2, 4])
     moved = [Augment(shift=2, rotate=20, noise=0.1)]
     torch.testing.assert_close(
-        augment(x[order], moved, (1, 8, 8), 0, 3, ids[order]), augment(x, moved, (1, 8, 8), 0, 3, ids)[:, order]
+        augment(x[order], moved, (1, 8, 8), 0, 3, ids[order]),
+        augment(x, moved, (1, 8, 8), 0, 3, ids)[:, order],
     )
-    assert not torch.equal(augment(x, moved, (1, 8, 8), 0, 4, ids), augment(x, moved, (1, 8, 8), 0, 3, ids))
+    assert not torch.equal(
+        augment(x, moved, (1, 8, 8), 0, 4, ids), augment(x, moved, (1, 8, 8), 0, 3, ids)
+    )
 
 
 def test_augment_moves_pixels_as_told(monkeypatch):
-    """With the draw fixed at 1: a shift of 2 pixels moves the picture by 2, a rotation of 90 degrees turns it."""
+    """With the draw fixed at 1: a shift of 2 pixels moves the picture by 2, a rotation of 90
+    degrees turns it.
+    """
     from thinned.train import augment as module
 
     picture = torch.arange(30.0).view(1, 30)
@@ -512,13 +606,16 @@ def test_augment_moves_pixels_as_told(monkeypatch):
     assert any(torch.allclose(out, t, atol=1e-4) for t in turned)
 
 
-# --- Bad input -----------------------------------------------------------------------------------------------------
+# --- Bad input
+# -----------------------------------------------------------------------------------------------------
 
 TRAIN = (lambda recipe: fit(blobs(), recipe), lambda recipe: fit_population(blobs(), [recipe]))
 
 
 def test_lists_are_tuples():
-    recipe = Recipe(Mlp([10, 6]), drops=[None], optimizer=Optimizer(layer_lr=[0.1, 1.0]), seed=np.int64(3))
+    recipe = Recipe(
+        Mlp([10, 6]), drops=[None], optimizer=Optimizer(layer_lr=[0.1, 1.0]), seed=np.int64(3)
+    )
     assert recipe == Recipe(SMALL, (None,), optimizer=Optimizer(layer_lr=(0.1, 1.0)), seed=3)
     assert hash(recipe) == hash(recipe.at())
     assert Cnn([4], 8) == Cnn((4,), 8)
@@ -536,7 +633,10 @@ def test_lists_are_tuples():
         (lambda: Mlp(()), "hidden has to be one or more widths"),
         (lambda: Mlp((8,), "rellu"), "unknown activation 'rellu'; did you mean 'relu'"),
         (lambda: Mlp((8,), order=("act", "linear")), "order has to start with 'linear'"),
-        (lambda: Recipe(SMALL, drops=(None,) * 4), "drops has 4 places, but there are the input and 2 hidden layers"),
+        (
+            lambda: Recipe(SMALL, drops=(None,) * 4),
+            "drops has 4 places, but there are the input and 2 hidden layers",
+        ),
         (lambda: Recipe(max_norm=0), "max_norm has to be above 0"),
         (lambda: Recipe(label_smoothing=1.0), "label_smoothing has to be below 1"),
         (lambda: Recipe(epochs=0), "epochs has to be at least 1"),
@@ -546,17 +646,32 @@ def test_lists_are_tuples():
         (lambda: Recipe(seed=1.5), "seed has to be a whole number"),
         (lambda: Recipe(shuffle=-1), "shuffle has to be at least 0, but got -1"),
         (lambda: Recipe(drops=(0.5,)), "drops has to hold points or None, but got 0.5"),
-        (lambda: Recipe(Custom("a:b"), connect=0.5), "connect needs the activation .* of a built-in network"),
+        (
+            lambda: Recipe(Custom("a:b"), connect=0.5),
+            "connect needs the activation .* of a built-in network",
+        ),
         (lambda: Mlp(8), "hidden has to be a tuple, but got 8"),
         (lambda: Mlp((8.5,)), "a hidden width has to be a whole number"),
         (lambda: Optimizer(layer_lr=(1.0, -0.1)), "a factor of layer_lr has to be at least 0"),
-        (lambda: rows(np.ones((2, 2)), np.array([1, np.nan])), "y holds values that are not finite"),
+        (
+            lambda: rows(np.ones((2, 2)), np.array([1, np.nan])),
+            "y holds values that are not finite",
+        ),
         (lambda: rows(np.ones((2, 2)), np.ones((2, 1))), r"y has to be 1-d, .* got shape \[2, 1\]"),
-        *((lambda train=train: train(VARIANTS["norm"].at(batch_size=1)), "batches of at least 2 rows") for train in TRAIN),
+        *(
+            (
+                lambda train=train: train(VARIANTS["norm"].at(batch_size=1)),
+                "batches of at least 2 rows",
+            )
+            for train in TRAIN
+        ),
         (lambda: Augment(shift=-1), "shift has to be at least 0"),
         (lambda: rows(np.ones((3, 2)), np.ones(2)), "x has 3 rows, but y has 2"),
         (lambda: rows(np.array([[np.nan]]), np.ones(1)), "x holds values that are not finite"),
-        (lambda: fit(blobs(task="regression"), BASE.at(label_smoothing=0.1)), "label_smoothing is for classification"),
+        (
+            lambda: fit(blobs(task="regression"), BASE.at(label_smoothing=0.1)),
+            "label_smoothing is for classification",
+        ),
         (lambda: fit(blobs(), BASE.at(augment=Augment(shift=1))), "are for images"),
         (lambda: fit(blobs(), BASE.at(network=Cnn())), "model 'cnn' needs images"),
         (

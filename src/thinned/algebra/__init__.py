@@ -1,4 +1,6 @@
-"""What a dropout is: points, laws, coins, scales, and the key that a mask belongs to. Standard library only."""
+"""What a dropout is: points, laws, coins, scales, and the key that a mask belongs to. Standard
+library only.
+"""
 
 from .drop import Drop
 from .fill import Constant, Zero

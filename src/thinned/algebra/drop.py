@@ -28,11 +28,13 @@ _PARTS: dict[str, dict[str, type]] = {
 
 @dataclass(frozen=True)
 class Drop:
-    """One dropout: an affine noise map ``y = a * x + b`` with (a, b) drawn from a law, independent of x.
+    """One dropout: an affine noise map ``y = a * x + b`` with (a, b) drawn from a law, independent
+    of x.
 
-    ``law``: what is drawn for a cell. ``per``: the axes that have a coin of their own, or a :class:`Block`.
-    ``of``: the layout of the tensor, such as ``"b c *"``. ``fill``: what replaces the dropped. ``scale``: how
-    training and evaluation agree. ``name`` is for people and takes no part in equality.
+    ``law``: what is drawn for a cell. ``per``: the axes that have a coin of their own, or a
+    :class:`Block`. ``of``: the layout of the tensor, such as ``"b c *"``. ``fill``: what replaces
+    the dropped. ``scale``: how training and evaluation agree. ``name`` is for people and takes no
+    part in equality.
 
     >>> Drop(Bernoulli(0.2), per="b c", of="b c *").to_json()["per"]
     'b c'
@@ -56,10 +58,18 @@ class Drop:
                 "keeps a mean only where what falls is 0"
             )
         if not binary and isinstance(self.scale, (Realised, MomentMatch)):
-            raise InputError(f"scale {type(self.scale).__name__} needs the Bernoulli law, but got {self.law}")
+            raise InputError(
+                f"scale {type(self.scale).__name__} needs the Bernoulli law, but got {self.law}"
+            )
         if isinstance(self.per, Block) and not (binary and isinstance(self.scale, Realised)):
-            raise InputError("a Block needs the Bernoulli law and the scale Realised(), because its kept fraction varies")
-        if isinstance(self.per, Block) and self.per.per and not set(_per.axes(self.per.over)) <= set(_per.axes(self.per.per)):
+            raise InputError(
+                "a Block needs the Bernoulli law and the scale Realised(), because its kept fraction varies"
+            )
+        if (
+            isinstance(self.per, Block)
+            and self.per.per
+            and not set(_per.axes(self.per.over)) <= set(_per.axes(self.per.per))
+        ):
             raise InputError(
                 f"a Block needs seeds of its own along the axes {self.per.over!r} that it covers, but got {self.per}"
             )
@@ -95,14 +105,18 @@ class Drop:
 
 def _encode(part: str, value: Any) -> Any:
     name = next(n for n, cls in _PARTS[part].items() if type(value) is cls)
-    arguments = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(value).items() if v != ""}
+    arguments = {
+        k: list(v) if isinstance(v, tuple) else v for k, v in asdict(value).items() if v != ""
+    }
     return {name: arguments} if arguments else name
 
 
 def _decode(part: str, value: Any) -> Any:
     if part == "per" and isinstance(value, str):
         return value
-    name, arguments = (value, {}) if isinstance(value, str) else next(iter(dict(value).items()), ("", {}))
+    name, arguments = (
+        (value, {}) if isinstance(value, str) else next(iter(dict(value).items()), ("", {}))
+    )
     if name not in _PARTS[part]:
         raise unknown(part, name, _PARTS[part])
     arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}

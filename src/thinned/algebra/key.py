@@ -1,13 +1,15 @@
-"""Whom a mask belongs to: the key, the counter, and the generator that turns them into random words.
+"""Whom a mask belongs to: the key, the counter, and the generator that turns them into random
+words.
 
-    half(block) = the (cell % 8)-th 16 bits of Philox4x32-10(key = f(seed, stream, call), counter = (block, sample, step))
-    word = half(cell // 8) * 2^16 + half(cell // 8 + 2^31)
+    half(block) = the (cell % 8)-th 16 bits of Philox4x32-10(key = f(seed, stream, call), counter =
+    (block, sample, step)) word = half(cell // 8) * 2^16 + half(cell // 8 + 2^31)
 
-A word's high half nearly always decides whether it is below a threshold, so kernels draw the low half only where the high
-ones are equal: one Philox block for eight cells. Bit by bit: the counter's four 32-bit words are (block, low half of
-sample, high half of sample, step); halves are counted from the low one of the block's first word. f is the first two
-words of Philox4x32-10 under the key (low half of seed, high half of seed) at the counter (low half of stream, high half
-of stream, call, TAG). This file is the definition, in plain integers; the engines repeat it on arrays.
+A word's high half nearly always decides whether it is below a threshold, so kernels draw the low
+half only where the high ones are equal: one Philox block for eight cells. Bit by bit: the counter's
+four 32-bit words are (block, low half of sample, high half of sample, step); halves are counted
+from the low one of the block's first word. f is the first two words of Philox4x32-10 under the key
+(low half of seed, high half of seed) at the counter (low half of stream, high half of stream, call,
+TAG). This file is the definition, in plain integers; the engines repeat it on arrays.
 
 Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3".
 """
@@ -33,10 +35,11 @@ WORD = 0xFFFFFFFF
 class Key:
     """What a mask is a function of.
 
-    ``seed``: 64 bits, the user's. ``stream``: 64 bits, the layer's (:func:`stream_of`). ``call``: how many times the
-    layer was called before in this step. ``step``: the optimizer's step, below 2^32. ``samples``: the identity of
-    each example, a one-dimensional integer array or tensor of values in [0, 2^63); None stands for 0, 1, 2 ...
-    Where examples are at different steps (a replayed rollout), ``step`` is such an array too.
+    ``seed``: 64 bits, the user's. ``stream``: 64 bits, the layer's (:func:`stream_of`). ``call``:
+    how many times the layer was called before in this step. ``step``: the optimizer's step, below
+    2^32. ``samples``: the identity of each example, a one-dimensional integer array or tensor of
+    values in [0, 2^63); None stands for 0, 1, 2 ... Where examples are at different steps (a
+    replayed rollout), ``step`` is such an array too.
     """
 
     seed: int
@@ -69,12 +72,18 @@ def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[in
 
 @lru_cache(maxsize=4096)
 def derive(seed: int, stream: int, call: int) -> tuple[int, int]:
-    """The Philox key of one call of one layer: f(seed, stream, call) above. Negative seeds wrap to 64 bits."""
-    first, second, _, _ = philox((stream & WORD, stream >> 32 & WORD, call, TAG), (seed & WORD, seed >> 32 & WORD))
+    """The Philox key of one call of one layer: f(seed, stream, call) above. Negative seeds wrap to
+    64 bits.
+    """
+    first, second, _, _ = philox(
+        (stream & WORD, stream >> 32 & WORD, call, TAG), (seed & WORD, seed >> 32 & WORD)
+    )
     return first, second
 
 
 @lru_cache(maxsize=4096)
 def stream_of(name: str) -> int:
-    """A layer's stream: the first 8 bytes, little-endian, of BLAKE2b of its qualified name in UTF-8."""
+    """A layer's stream: the first 8 bytes, little-endian, of BLAKE2b of its qualified name in
+    UTF-8.
+    """
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")

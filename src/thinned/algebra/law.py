@@ -1,6 +1,7 @@
 """Laws of the noise m that a dropout multiplies by: what is drawn for one noise cell.
 
-Throughout, p is the probability of DROPPING and q = 1 - p of keeping (Srivastava 2014 writes p for keeping).
+Throughout, p is the probability of DROPPING and q = 1 - p of keeping (Srivastava 2014 writes p for
+keeping).
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Bernoulli:
 
 @dataclass(frozen=True, slots=True)
 class Gaussian:
-    """m ~ N(1, p / (1 - p)): the two first moments of inverted dropout at rate ``p`` (Srivastava 2014, section 10).
+    """m ~ N(1, p / (1 - p)): the two first moments of inverted dropout at rate ``p`` (Srivastava
+    2014, section 10).
 
     ``p`` is in [0, 1): at 1 the variance would be infinite.
     """
@@ -48,7 +50,9 @@ class Gaussian:
 
 @dataclass(frozen=True, slots=True)
 class Uniform:
-    """m ~ U(1 - beta, 1 + beta), beta >= 0: Uout of Li et al. 2019, "Understanding the disharmony ...", section 5."""
+    """m ~ U(1 - beta, 1 + beta), beta >= 0: Uout of Li et al. 2019, "Understanding the disharmony
+    ...", section 5.
+    """
 
     beta: float
 

@@ -1,4 +1,6 @@
-"""Closed forms: the mean and variance of what a point does, and the constants that methods are built from."""
+"""Closed forms: the mean and variance of what a point does, and the constants that methods are
+built from.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ SELU_SATURATION = -1.7580993408473766  # -lambda * alpha of SELU, Klambauer et a
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """E[y|x] = ``gain`` * x + ``shift`` and Var[y|x] = ``square`` * x^2 + ``linear`` * x + ``constant``, at training."""
+    """E[y|x] = ``gain`` * x + ``shift`` and Var[y|x] = ``square`` * x^2 + ``linear`` * x +
+    ``constant``, at training.
+    """
 
     gain: float
     shift: float
@@ -38,12 +42,17 @@ def moments(drop: Drop) -> Moments:
     >>> moments(Drop(Bernoulli(0.5))).var(3.0)  # x^2 p / q
     9.0
 
-    Raises :class:`InputError` for blocks, whose places share seeds, and for Realised scales, which depend on the draw.
+    Raises :class:`InputError` for blocks, whose places share seeds, and for Realised scales, which
+    depend on the draw.
     """
     if isinstance(drop.per, Block):
-        raise InputError("a Block has no moments for one element; see thinned.algebra.per.block_fraction")
+        raise InputError(
+            "a Block has no moments for one element; see thinned.algebra.per.block_fraction"
+        )
     if isinstance(drop.scale, Realised):
-        raise InputError("a Realised scale has no moments for one element: it depends on what else fell")
+        raise InputError(
+            "a Realised scale has no moments for one element: it depends on what else fell"
+        )
     law = drop.law
     if not isinstance(law, Bernoulli):
         gain, shift, _ = coefficients(drop, 0.0)
@@ -51,7 +60,13 @@ def moments(drop: Drop) -> Moments:
     p, q = law.p, 1.0 - law.p
     gain, shift, dropped = coefficients(drop, p)
     step = shift - dropped
-    return Moments(q * gain, q * shift + p * dropped, p * q * gain * gain, 2.0 * p * q * gain * step, p * q * step * step)
+    return Moments(
+        q * gain,
+        q * shift + p * dropped,
+        p * q * gain * gain,
+        2.0 * p * q * gain * step,
+        p * q * step * step,
+    )
 
 
 def rectified(mean: float, std: float) -> float:
@@ -62,7 +77,9 @@ def rectified(mean: float, std: float) -> float:
     if std == 0.0:
         return max(0.0, mean)
     t = mean / std
-    return mean * 0.5 * math.erfc(-t / math.sqrt(2.0)) + std * math.exp(-0.5 * t * t) / math.sqrt(2.0 * math.pi)
+    return mean * 0.5 * math.erfc(-t / math.sqrt(2.0)) + std * math.exp(-0.5 * t * t) / math.sqrt(
+        2.0 * math.pi
+    )
 
 
 def variance_ratio_uniform(beta: float) -> float:

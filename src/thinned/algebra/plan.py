@@ -23,9 +23,10 @@ WORDS = 1 << 32
 class Plan:
     """What happens to a tensor of ``shape``.
 
-    Cells are drawn on ``cells_shape``, which broadcasts to ``shape`` (a Block first dilates it by ``extent``). A cell
-    of a Bernoulli law falls iff its word is below ``threshold``. Kept: y = gain * x + shift; dropped: y = dropped.
-    A continuous law draws m = 1 + spread * noise and y = gain * m * x + shift. In evaluation y = mean_gain * x + mean_shift.
+    Cells are drawn on ``cells_shape``, which broadcasts to ``shape`` (a Block first dilates it by
+    ``extent``). A cell of a Bernoulli law falls iff its word is below ``threshold``. Kept: y = gain
+    * x + shift; dropped: y = dropped. A continuous law draws m = 1 + spread * noise and y = gain *
+    m * x + shift. In evaluation y = mean_gain * x + mean_shift.
     """
 
     shape: tuple[int, ...]
@@ -54,9 +55,13 @@ class Plan:
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """By how many cells a step along each axis moves: 0 on shared axes and on the examples' axis."""
+        """By how many cells a step along each axis moves: 0 on shared axes and on the examples'
+        axis.
+        """
         own = [cells > 1 or n == 1 for cells, n in zip(self.cells_shape, self.shape, strict=True)]
-        return tuple(strides(self.cells_shape, own, -1 if self.sample_axis is None else self.sample_axis))
+        return tuple(
+            strides(self.cells_shape, own, -1 if self.sample_axis is None else self.sample_axis)
+        )
 
     @property
     def blocks(self) -> bool:
@@ -74,7 +79,9 @@ class Plan:
 
 
 def strides(cells: Sequence[int], own: Sequence[bool], axis: int) -> list[int]:
-    """By how many cells a step along each axis moves: 0 on axes without cells of their own and on the examples', ``axis``."""
+    """By how many cells a step along each axis moves: 0 on axes without cells of their own and on
+    the examples', ``axis``.
+    """
     out = [0] * len(cells)
     stride = 1
     for i in range(len(cells) - 1, -1, -1):
@@ -85,19 +92,25 @@ def strides(cells: Sequence[int], own: Sequence[bool], axis: int) -> list[int]:
 
 
 def threshold(p: float) -> int:
-    """The 32-bit threshold nearest to ``p``: a word below it drops. Only 0 and 1 themselves give never and always."""
+    """The 32-bit threshold nearest to ``p``: a word below it drops. Only 0 and 1 themselves give
+    never and always.
+    """
     if p in (0.0, 1.0):
         return int(p) * WORDS
     return min(max(round(p * WORDS), 1), WORDS - 1)
 
 
 def coefficients(drop: Drop, p: float) -> tuple[float, float, float]:
-    """(gain, shift, dropped) of a point whose drop probability is exactly ``p`` (its mean is 1 for continuous laws)."""
+    """(gain, shift, dropped) of a point whose drop probability is exactly ``p`` (its mean is 1 for
+    continuous laws).
+    """
     fill = drop.fill.value if isinstance(drop.fill, Constant) else 0.0
     match drop.scale:
         case Inverted():
             gain, shift = (1.0 / (1.0 - p) if p < 1.0 else 0.0), 0.0
-        case MomentMatch() if p < 1.0:  # Klambauer et al. 2017, equation 25, for mean 0 and variance 1
+        case MomentMatch() if (
+            p < 1.0
+        ):  # Klambauer et al. 2017, equation 25, for mean 0 and variance 1
             gain = ((1.0 - p) * (1.0 + p * fill**2)) ** -0.5
             shift = -gain * p * fill
         case MomentMatch():
@@ -109,7 +122,9 @@ def coefficients(drop: Drop, p: float) -> tuple[float, float, float]:
 
 @lru_cache(maxsize=4096)
 def averages(drop: Drop) -> tuple[float, float]:
-    """What evaluation does, as (gain, shift): the mean of the map under Classic, the identity under every other scale."""
+    """What evaluation does, as (gain, shift): the mean of the map under Classic, the identity under
+    every other scale.
+    """
     if not isinstance(drop.scale, Classic):
         return 1.0, 0.0
     realised = threshold(drop.law.p) / WORDS if isinstance(drop.law, Bernoulli) else 0.0
@@ -145,7 +160,13 @@ def plan(drop: Drop, shape: tuple[int, ...]) -> Plan:
 
 
 def _name(law: Law) -> LawName:
-    return "bernoulli" if isinstance(law, Bernoulli) else "gaussian" if isinstance(law, Gaussian) else "uniform"
+    return (
+        "bernoulli"
+        if isinstance(law, Bernoulli)
+        else "gaussian"
+        if isinstance(law, Gaussian)
+        else "uniform"
+    )
 
 
 def _spread(law: Law) -> float:

@@ -13,22 +13,30 @@ class Inverted:
 
 @dataclass(frozen=True, slots=True)
 class Classic:
-    """Nothing while training; evaluation multiplies by the law's mean (q for Bernoulli). Srivastava et al. 2014."""
+    """Nothing while training; evaluation multiplies by the law's mean (q for Bernoulli). Srivastava
+    et al. 2014.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Realised:
-    """Divide by the fraction that was kept in this very draw; evaluation is the identity. DropBlock's rule."""
+    """Divide by the fraction that was kept in this very draw; evaluation is the identity.
+    DropBlock's rule.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class MomentMatch:
-    """Scale and shift so that input of mean 0 and variance 1 keeps both; evaluation is the identity. Klambauer et al. 2017."""
+    """Scale and shift so that input of mean 0 and variance 1 keeps both; evaluation is the
+    identity. Klambauer et al. 2017.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Unscaled:
-    """No scale while training and none in evaluation: means differ, and the method lives with it (LayerDrop, word dropout)."""
+    """No scale while training and none in evaluation: means differ, and the method lives with it
+    (LayerDrop, word dropout).
+    """
 
 
 Scale: TypeAlias = Inverted | Classic | Realised | MomentMatch | Unscaled

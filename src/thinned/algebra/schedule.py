@@ -11,14 +11,18 @@ from .._errors import InputError, probability, real
 
 def _steps(name: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name} has to be a whole number of steps of at least {least}, but got {value!r}")
+        raise InputError(
+            f"{name} has to be a whole number of steps of at least {least}, but got {value!r}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """From ``start`` to ``end`` in equal parts over ``steps`` steps, then ``end``. DropBlock ramps so.
+    """From ``start`` to ``end`` in equal parts over ``steps`` steps, then ``end``. DropBlock ramps
+    so.
 
-    As a drop path rate it is ScheduledDropPath: Zoph, Vasudevan, Shlens, Le 2018, "Learning transferable architectures".
+    As a drop path rate it is ScheduledDropPath: Zoph, Vasudevan, Shlens, Le 2018, "Learning
+    transferable architectures".
     """
 
     start: float
@@ -46,12 +50,16 @@ class Cosine:
         Linear(self.start, self.end, self.steps)
 
     def __call__(self, step: int) -> float:
-        return self.end + (self.start - self.end) * 0.5 * (1.0 + math.cos(math.pi * min(step / self.steps, 1.0)))
+        return self.end + (self.start - self.end) * 0.5 * (
+            1.0 + math.cos(math.pi * min(step / self.steps, 1.0))
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Early:
-    """``p`` before step ``until``, then 0: early dropout, against underfitting (Liu et al. 2023). ``decay``: falls linearly."""
+    """``p`` before step ``until``, then 0: early dropout, against underfitting (Liu et al. 2023).
+    ``decay``: falls linearly.
+    """
 
     p: float
     until: int
@@ -84,7 +92,8 @@ class Late:
 
 @dataclass(frozen=True, slots=True)
 class Curriculum:
-    """p (1 - exp(-gamma step)): from 0 up to ``p`` (Morerio et al. 2017, theta(t) = (1 - theta) exp(-gamma t) + theta).
+    """p (1 - exp(-gamma step)): from 0 up to ``p`` (Morerio et al. 2017, theta(t) = (1 - theta)
+    exp(-gamma t) + theta).
 
     ``gamma`` > 0; 10 / (number of steps) is their choice.
     """
@@ -95,7 +104,9 @@ class Curriculum:
     def __post_init__(self) -> None:
         probability(self.p)
         if real(self.gamma, "gamma") <= 0:
-            raise InputError(f"gamma has to be above 0, but got {self.gamma}; 10 / (number of steps) is usual")
+            raise InputError(
+                f"gamma has to be above 0, but got {self.gamma}; 10 / (number of steps) is usual"
+            )
 
     def __call__(self, step: int) -> float:
         return self.p * (1.0 - math.exp(-self.gamma * step))

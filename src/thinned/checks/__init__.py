@@ -4,4 +4,13 @@ from .finding import Change, Finding, Findings
 from .rules import LEFT_OUT, RULES, Rule
 from .static import check_paths, check_source
 
-__all__ = ["LEFT_OUT", "RULES", "Change", "Finding", "Findings", "Rule", "check_paths", "check_source"]
+__all__ = [
+    "LEFT_OUT",
+    "RULES",
+    "Change",
+    "Finding",
+    "Findings",
+    "Rule",
+    "check_paths",
+    "check_source",
+]

@@ -23,11 +23,13 @@ class Change:
 class Finding:
     """One mistake at one place.
 
-    ``code``: the rule's, such as "L1". ``message``: what is wrong here, in one sentence, with the name or number that shows
-    it. ``site``: the qualified name of the module (live). ``file``, ``line`` (from 1), ``column`` (from 0), ``source``: the
-    place in the code, and its line. ``cell``: in a notebook, the cell, from 1 and counting all, in which ``line`` counts;
-    ``raw_line``: the line of the notebook's file. ``evidence``: what was measured, as pairs of name and value. ``changes``:
-    what ``--fix`` would write, where that is safe. ``remedy``: what to do here, where that is more exact than the rule's own.
+    ``code``: the rule's, such as "L1". ``message``: what is wrong here, in one sentence, with the
+    name or number that shows it. ``site``: the qualified name of the module (live). ``file``,
+    ``line`` (from 1), ``column`` (from 0), ``source``: the place in the code, and its line.
+    ``cell``: in a notebook, the cell, from 1 and counting all, in which ``line`` counts;
+    ``raw_line``: the line of the notebook's file. ``evidence``: what was measured, as pairs of name
+    and value. ``changes``: what ``--fix`` would write, where that is safe. ``remedy``: what to do
+    here, where that is more exact than the rule's own.
     """
 
     code: str
@@ -50,7 +52,9 @@ class Finding:
 
     @property
     def severity(self) -> str:
-        """ "error": results are wrong; "warning": most likely not what was meant; "note": worth knowing."""
+        """ "error": results are wrong; "warning": most likely not what was meant; "note": worth
+        knowing.
+        """
         return self.rule.severity
 
     @property
@@ -67,8 +71,20 @@ class Findings(tuple[Finding, ...]):
 
     unchecked: tuple[tuple[str, str], ...]
 
-    def __new__(cls, found: Iterable[Finding] = (), unchecked: Iterable[tuple[str, str]] = ()) -> Findings:
-        ordered = sorted(found, key=lambda f: (SEVERITIES.index(f.severity), f.file, f.cell or 0, f.line, f.column, f.code))
+    def __new__(
+        cls, found: Iterable[Finding] = (), unchecked: Iterable[tuple[str, str]] = ()
+    ) -> Findings:
+        ordered = sorted(
+            found,
+            key=lambda f: (
+                SEVERITIES.index(f.severity),
+                f.file,
+                f.cell or 0,
+                f.line,
+                f.column,
+                f.code,
+            ),
+        )
         made = super().__new__(cls, ordered)
         made.unchecked = tuple(unchecked)
         return made

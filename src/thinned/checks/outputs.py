@@ -18,28 +18,39 @@ _COLOURS = {"error": "31", "warning": "33", "note": "36"}
 
 
 def text(found: Findings, *, colour: bool = False) -> str:
-    """What was found, for a terminal: each place with its line and a caret; why a rule matters where it is met first."""
+    """What was found, for a terminal: each place with its line and a caret; why a rule matters
+    where it is met first.
+    """
     lines: list[str] = []
     told: set[str] = set()
     for one in found:
         severity = _painted(f"{one.severity} {one.code}", _COLOURS[one.severity], colour)
         site = f" ({one.site})" if one.file and one.site else ""
-        lines.append(f"{_painted(where(one), '1', colour)}{site}: {severity} {one.rule.name}: {one.message}")
+        lines.append(
+            f"{_painted(where(one), '1', colour)}{site}: {severity} {one.rule.name}: {one.message}"
+        )
         lines += _pointed(one, colour)
         if one.evidence:
             lines.append(
-                "    measured: " + ", ".join(f"{n} {v if isinstance(v, str) else f'{v:.4g}'}" for n, v in one.evidence)
+                "    measured: "
+                + ", ".join(
+                    f"{n} {v if isinstance(v, str) else f'{v:.4g}'}" for n, v in one.evidence
+                )
             )
         if one.code not in told:
             lines.append(f"    {one.rule.why}")
-        lines.append(f"    -> {one.what_to_do}" + ("" if one.code in told else f"  ({one.rule.url})"))
+        lines.append(
+            f"    -> {one.what_to_do}" + ("" if one.code in told else f"  ({one.rule.url})")
+        )
         told.add(one.code)
     lines += [f"not checked: {what}: {why}" for what, why in found.unchecked]
     return "\n".join(lines if found else ["no known mistake found", *lines])
 
 
 def where(one: Finding) -> str:
-    """A finding's place: ``net.py:12:9``, ``net.ipynb:cell 3:2:5``, a module's name, or "the model". Columns count from 1."""
+    """A finding's place: ``net.py:12:9``, ``net.ipynb:cell 3:2:5``, a module's name, or "the
+    model". Columns count from 1.
+    """
     if not one.file:
         return one.site or "the model"
     cell = f"cell {one.cell}:" if one.cell is not None else ""
@@ -62,7 +73,9 @@ def _pointed(one: Finding, colour: bool) -> list[str]:
 
 
 def as_json(found: Findings) -> str:
-    """All fields as JSON: ``{"version": 1, "findings": [...], "unchecked": [...]}``. Lines and columns count from 1."""
+    """All fields as JSON: ``{"version": 1, "findings": [...], "unchecked": [...]}``. Lines and
+    columns count from 1.
+    """
     rows = [
         {
             "code": one.code,
@@ -83,7 +96,9 @@ def as_json(found: Findings) -> str:
         for one in found
     ]
     unchecked = [{"what": what, "why": why} for what, why in found.unchecked]
-    return json.dumps({"version": 1, "findings": rows, "unchecked": unchecked}, indent=2, ensure_ascii=False)
+    return json.dumps(
+        {"version": 1, "findings": rows, "unchecked": unchecked}, indent=2, ensure_ascii=False
+    )
 
 
 def sarif(found: Findings) -> str:
@@ -106,14 +121,19 @@ def sarif(found: Findings) -> str:
             {
                 "executionSuccessful": True,
                 "toolExecutionNotifications": [
-                    {"level": "warning", "message": {"text": f"not checked: {what}: {why}"}} for what, why in found.unchecked
+                    {"level": "warning", "message": {"text": f"not checked: {what}: {why}"}}
+                    for what, why in found.unchecked
                 ],
             }
         ],
         "results": [_sarif_result(one, codes.index(one.code), seen) for one in found],
     }
-    schema = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
-    return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False)
+    schema = (
+        "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+    )
+    return json.dumps(
+        {"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False
+    )
 
 
 def _sarif_rule(rule: Rule) -> dict[str, Any]:
@@ -129,8 +149,18 @@ def _sarif_rule(rule: Rule) -> dict[str, Any]:
 
 
 def _sarif_result(one: Finding, index: int, seen: Counter[str]) -> dict[str, Any]:
-    mark = "\n".join([one.code, PurePath(one.file).as_posix(), str(one.cell), one.site, " ".join(one.source.split())])
-    seen[mark] += 1  # the same line twice in a file: told apart by its turn, not by its number, which edits above would change
+    mark = "\n".join(
+        [
+            one.code,
+            PurePath(one.file).as_posix(),
+            str(one.cell),
+            one.site,
+            " ".join(one.source.split()),
+        ]
+    )
+    seen[mark] += (
+        1  # the same line twice in a file: told apart by its turn, not by its number, which edits above would change
+    )
     print_ = hashlib.sha256(f"{mark}\n{seen[mark]}".encode()).hexdigest()[:32]
     place: dict[str, Any] = {}
     if one.file:
@@ -150,7 +180,9 @@ def _sarif_result(one: Finding, index: int, seen: Counter[str]) -> dict[str, Any
         "ruleId": one.code,
         "ruleIndex": index,
         "level": _LEVELS[one.severity],
-        "message": {"text": f"{at + ': ' if at else ''}{one.message}. What to do: {one.what_to_do}."},
+        "message": {
+            "text": f"{at + ': ' if at else ''}{one.message}. What to do: {one.what_to_do}."
+        },
         "locations": [place] if place else [],
         "partialFingerprints": {"thinned/v1": print_},
     }
@@ -172,10 +204,20 @@ def github(found: Findings) -> str:
         elif one.line:
             properties |= {"line": str(one.line), "col": str(one.column + 1)}
         properties["title"] = f"{one.code} {one.rule.name}"
-        at = f"cell {one.cell}, line {one.line}: " if one.cell is not None else f"{one.site}: " if one.site else ""
+        at = (
+            f"cell {one.cell}, line {one.line}: "
+            if one.cell is not None
+            else f"{one.site}: "
+            if one.site
+            else ""
+        )
         given = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
-        lines.append(f"::{kind} {given}::{_data(f'{at}{one.message}. What to do: {one.what_to_do}')}")
-    lines += [f"::notice title=not checked::{_data(f'{what}: {why}')}" for what, why in found.unchecked]
+        lines.append(
+            f"::{kind} {given}::{_data(f'{at}{one.message}. What to do: {one.what_to_do}')}"
+        )
+    lines += [
+        f"::notice title=not checked::{_data(f'{what}: {why}')}" for what, why in found.unchecked
+    ]
     return "\n".join(lines)
 
 
@@ -187,4 +229,9 @@ def _property(words: str) -> str:
     return _data(words).replace(":", "%3A").replace(",", "%2C")
 
 
-FORMATS: dict[str, Callable[[Findings], str]] = {"text": text, "json": as_json, "sarif": sarif, "github": github}
+FORMATS: dict[str, Callable[[Findings], str]] = {
+    "text": text,
+    "json": as_json,
+    "sarif": sarif,
+    "github": github,
+}

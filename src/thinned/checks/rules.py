@@ -1,4 +1,6 @@
-"""The known mistakes with dropout: what each is, why it matters, what to do, and where it was met. One table, no code."""
+"""The known mistakes with dropout: what each is, why it matters, what to do, and where it was met.
+One table, no code.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ SEVERITIES = ("error", "warning", "note")
 
 @dataclass(frozen=True)
 class Rule:
-    """A known mistake. ``how``: "static" (read in source), "live" (seen in a running model), "both", or "watch"."""
+    """A known mistake. ``how``: "static" (read in source), "live" (seen in a running model),
+    "both", or "watch".
+    """
 
     code: str
     name: str
@@ -24,8 +28,19 @@ class Rule:
 _GITHUB = "https://github.com/"
 
 
-def _rule(code: str, name: str, severity: str, how: str, title: str, why: str, remedy: str, url: str) -> Rule:
-    return Rule(code, name, severity, how, title, why, remedy, url if url.startswith("http") else _GITHUB + url)
+def _rule(
+    code: str, name: str, severity: str, how: str, title: str, why: str, remedy: str, url: str
+) -> Rule:
+    return Rule(
+        code,
+        name,
+        severity,
+        how,
+        title,
+        why,
+        remedy,
+        url if url.startswith("http") else _GITHUB + url,
+    )
 
 
 RULES = {rule.code: rule for rule in (

@@ -20,21 +20,37 @@ if TYPE_CHECKING:
 
 
 def check(
-    paths: Annotated[list[str] | None, typer.Argument(help="Files, folders and notebooks; - is standard input.")] = None,
-    select: Annotated[str | None, typer.Option(help="Only these rules, separated by commas: L1,rate-lost-in-eval.")] = None,
+    paths: Annotated[
+        list[str] | None, typer.Argument(help="Files, folders and notebooks; - is standard input.")
+    ] = None,
+    select: Annotated[
+        str | None,
+        typer.Option(help="Only these rules, separated by commas: L1,rate-lost-in-eval."),
+    ] = None,
     ignore: Annotated[str | None, typer.Option(help="Not these rules.")] = None,
     format: Annotated[str, typer.Option(help="text, json, sarif or github.")] = "text",
     output: Annotated[str | None, typer.Option(help="Write the findings to this file.")] = None,
-    fix: Annotated[bool, typer.Option("--fix", help="Write the changes that are safe, then check.")] = False,
-    diff: Annotated[bool, typer.Option("--diff", help="Show what --fix would write, and write nothing.")] = False,
-    severity: Annotated[str, typer.Option(help="Exit with 1 for error, warning (and error), or note (any).")] = "warning",
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Write the changes that are safe, then check.")
+    ] = False,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Show what --fix would write, and write nothing.")
+    ] = False,
+    severity: Annotated[
+        str, typer.Option(help="Exit with 1 for error, warning (and error), or note (any).")
+    ] = "warning",
     rules: Annotated[bool, typer.Option("--list", help="The table of rules.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="With --list: as Markdown, for a document.")] = False,
-    explain: Annotated[str | None, typer.Option(help="One rule: why, what to do, what is looked for.")] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="With --list: as Markdown, for a document.")
+    ] = False,
+    explain: Annotated[
+        str | None, typer.Option(help="One rule: why, what to do, what is looked for.")
+    ] = None,
 ) -> None:
     """Find the known mistakes with dropout in source files and notebooks, without running them.
 
-    Exit status: 0 where nothing was found, 1 where something was, 2 for bad input or where nothing could be read.
+    Exit status: 0 where nothing was found, 1 where something was, 2 for bad input or where nothing
+    could be read.
     """
     try:
         if rules:
@@ -42,7 +58,18 @@ def check(
         elif explain is not None:
             typer.echo(_explained(explain))
         else:
-            raise typer.Exit(_check(paths or [], _names(select), _names(ignore) or [], format, output, fix, diff, severity))
+            raise typer.Exit(
+                _check(
+                    paths or [],
+                    _names(select),
+                    _names(ignore) or [],
+                    format,
+                    output,
+                    fix,
+                    diff,
+                    severity,
+                )
+            )
     except (InputError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
@@ -98,7 +125,10 @@ def _check(
         typer.echo(shown)
     _summary(found, read, mended, time.perf_counter() - began)
     if not read:
-        typer.echo("error: nothing to check could be read; name .py or .ipynb files, or folders that hold some", err=True)
+        typer.echo(
+            "error: nothing to check could be read; name .py or .ipynb files, or folders that hold some",
+            err=True,
+        )
         return 2
     return int(any(SEVERITIES.index(f.severity) <= SEVERITIES.index(severity) for f in found))
 
@@ -109,7 +139,9 @@ def _summary(found: Findings, read: int, mended: int, seconds: float) -> None:
     counts = [(sum(f.severity == s for f in found), s) for s in SEVERITIES]
     said = ", ".join(f"{n} {s}{'s' * (n != 1)}" for n, s in counts if n) or "nothing found"
     fixable = sum(bool(f.changes) for f in found)
-    more = (f"; {mended} mended" if mended else "") + (f"; --fix would mend {fixable}" if fixable else "")
+    more = (f"; {mended} mended" if mended else "") + (
+        f"; --fix would mend {fixable}" if fixable else ""
+    )
     typer.echo(f"{read} file{'s' * (read != 1)} read in {seconds:.1f} s: {said}{more}", err=True)
 
 
@@ -118,7 +150,9 @@ def _names(given: str | None) -> list[str] | None:
         return None
     names = [n.strip() for n in given.split(",") if n.strip()]
     if not names:
-        raise InputError(f"rules have to be named, such as L1,L2, but got {given!r}; thinned check --list shows all")
+        raise InputError(
+            f"rules have to be named, such as L1,L2, but got {given!r}; thinned check --list shows all"
+        )
     return names
 
 
@@ -132,7 +166,12 @@ def _standard_input() -> str:
 
 
 def _coloured(output: str | None) -> bool:
-    return output is None and sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return (
+        output is None
+        and sys.stdout.isatty()
+        and not os.environ.get("NO_COLOR")
+        and os.environ.get("TERM") != "dumb"
+    )
 
 
 def _differences(files: Sequence[Fixed], given: str | None, codes: list[str]) -> int:
@@ -145,11 +184,18 @@ def _differences(files: Sequence[Fixed], given: str | None, codes: list[str]) ->
     for name, before, after in pairs:
         old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
         for line in difflib.unified_diff(old, new, name, name):
-            typer.echo(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n", nl=False)
+            typer.echo(
+                line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n", nl=False
+            )
     return int(any(before != after for _, before, after in pairs))
 
 
-_SEEN = {"static": "source", "live": "a running model", "both": "source, a running model", "watch": "training"}
+_SEEN = {
+    "static": "source",
+    "live": "a running model",
+    "both": "source, a running model",
+    "watch": "training",
+}
 
 
 def _table() -> str:
@@ -157,7 +203,10 @@ def _table() -> str:
 
     rows = [(r.code, r.severity, _SEEN[r.how], r.name, r.title) for r in RULES.values()]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]]) for row in rows]
+    lines = [
+        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]])
+        for row in rows
+    ]
     return "\n".join([*lines, "", "thinned check --explain L1 says more of one."])
 
 
@@ -167,8 +216,14 @@ def _markdown() -> str:
     lines = ["| rule | name | severity | seen in | what | met in |", "|---|---|---|---|---|---|"]
     for r in RULES.values():
         source = r.url.split("://")[1].removeprefix("github.com/").removeprefix("www.")
-        met = source.replace("/issues/", "#").replace("/pull/", "#") if "github.com" in r.url else source.split("/")[0]
-        lines.append(f"| {r.code} | {r.name} | {r.severity} | {_SEEN[r.how]} | {r.title} | [{met}]({r.url}) |")
+        met = (
+            source.replace("/issues/", "#").replace("/pull/", "#")
+            if "github.com" in r.url
+            else source.split("/")[0]
+        )
+        lines.append(
+            f"| {r.code} | {r.name} | {r.severity} | {_SEEN[r.how]} | {r.title} | [{met}]({r.url}) |"
+        )
     return "\n".join(lines)
 
 
@@ -183,7 +238,17 @@ def _explained(name: str) -> str:
     if code is None:
         raise unknown("rule", name, [*RULES, *(r.name for r in RULES.values())])
     rule = RULES[code]
-    parts = [f"{rule.code} {rule.name} ({rule.severity}): {rule.title}", rule.why, f"What to do: {rule.remedy}."]
+    parts = [
+        f"{rule.code} {rule.name} ({rule.severity}): {rule.title}",
+        rule.why,
+        f"What to do: {rule.remedy}.",
+    ]
     if code in STATIC:
         parts.append("In source. " + " ".join((inspect.getdoc(STATIC[code]) or "").split()))
-    return "\n\n".join([*parts, f"Met in {rule.url}", f"To leave it out in one place: # thinned: ignore[{rule.code}]"])
+    return "\n\n".join(
+        [
+            *parts,
+            f"Met in {rule.url}",
+            f"To leave it out in one place: # thinned: ignore[{rule.code}]",
+        ]
+    )

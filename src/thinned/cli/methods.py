@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="One method's page; without it, the table of all.")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="The table as Markdown, for a document.")] = False,
+    name: Annotated[
+        str | None, typer.Argument(help="One method's page; without it, the table of all.")
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="The table as Markdown, for a document.")
+    ] = False,
 ) -> None:
     """Every dropout that is here: name, paper, where it acts; or one method's page."""
     from rich.console import Console
@@ -45,7 +49,13 @@ def _table(console: Console, catalog: Mapping[str, Preset]) -> None:
     from rich.table import Table
 
     wide = console.width >= 110
-    table = Table(title=f"{len(catalog)} methods", title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(
+        title=f"{len(catalog)} methods",
+        title_justify="left",
+        box=None,
+        padding=(0, 2, 0, 0),
+        header_style="bold",
+    )
     table.add_column("name", no_wrap=True)
     for column in ["method", "paper", "runs as"] if wide else ["paper"]:
         table.add_column(column, no_wrap=True)
@@ -70,7 +80,13 @@ def _markdown(catalog: Mapping[str, Preset]) -> str:
         "`thinned methods NAME` prints a method's page. Written by `thinned methods --markdown`.",
     ]
     for place in dict.fromkeys(row.host for row in catalog.values()):
-        lines += ["", f"## {place}", "", "| name | method | paper | runs as | in one line |", "|---|---|---|---|---|"]
+        lines += [
+            "",
+            f"## {place}",
+            "",
+            "| name | method | paper | runs as | in one line |",
+            "|---|---|---|---|---|",
+        ]
         for key, row in catalog.items():
             if row.host == place:
                 paper = f"[{row.paper} {row.year}]({row.url})"
@@ -84,16 +100,30 @@ def _page(console: Console, row: Preset, advice: Advice) -> None:
 
     what = _public(row.fn) if isinstance(row.fn, str) else row.fn
     where = row.fn if isinstance(row.fn, str) else f"presets.{row.fn.__name__}"
-    signature = str(inspect.signature(what)).split(" ->")[0].replace("'", "").replace("thinned.", "")
-    console.print(f"[bold]{row.title}[/bold]  {row.paper} {row.year}, {row.url}", highlight=False, soft_wrap=True)
+    signature = (
+        str(inspect.signature(what)).split(" ->")[0].replace("'", "").replace("thinned.", "")
+    )
+    console.print(
+        f"[bold]{row.title}[/bold]  {row.paper} {row.year}, {row.url}",
+        highlight=False,
+        soft_wrap=True,
+    )
     console.print(f"{row.host}; {_STATUS[row.status]}\n", highlight=False)
     console.print(f"    {row.example}", highlight=False, markup=False)
     console.print(f"    {where}{signature}\n", highlight=False, markup=False)
-    described = re.search(r":func:`thinned\.(functional\.\w+)`", what.__doc__ or "") if isinstance(row.fn, str) else None
+    described = (
+        re.search(r":func:`thinned\.(functional\.\w+)`", what.__doc__ or "")
+        if isinstance(row.fn, str)
+        else None
+    )
     _text(console, inspect.getdoc(what) or "")
     if described:
         _text(console, inspect.getdoc(_public(described.group(1))) or "")
-    for label, said in (("Use it for", advice.use), ("It costs", advice.cost), ("Avoid", advice.avoid)):
+    for label, said in (
+        ("Use it for", advice.use),
+        ("It costs", advice.cost),
+        ("Avoid", advice.avoid),
+    ):
         console.print(f"[bold]{label}:[/bold] {escape(said)}", highlight=False)
 
 
@@ -105,7 +135,10 @@ def _text(console: Console, doc: str) -> None:
         console.print(text, highlight=False, markup=False, end="\n\n")
 
 
-_STATUS = {"kernel": "runs in the fused kernels", "torch": "runs in torch's operations, on masks of the same contract"}
+_STATUS = {
+    "kernel": "runs in the fused kernels",
+    "torch": "runs in torch's operations, on masks of the same contract",
+}
 
 
 def _public(name: str) -> Callable[..., Any]:

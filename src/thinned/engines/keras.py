@@ -1,4 +1,5 @@
-"""The Keras engine: a point drawn with keras.ops, on TensorFlow, JAX and torch alike. The law is ours, the bits are Keras's.
+"""The Keras engine: a point drawn with keras.ops, on TensorFlow, JAX and torch alike. The law is
+ours, the bits are Keras's.
 
 A rate may be a tensor, so that a schedule moves it inside a compiled step.
 """
@@ -20,7 +21,9 @@ from ..algebra.per import Block
 from ..algebra.scale import Classic, Inverted, MomentMatch, Realised
 
 Rate: TypeAlias = Any  # a float, or a tensor of no axes
-Shape: TypeAlias = tuple[Any, ...]  # of numbers; of tensors (TensorFlow) or None where a size is not known yet
+Shape: TypeAlias = tuple[
+    Any, ...
+]  # of numbers; of tensors (TensorFlow) or None where a size is not known yet
 
 
 def wide(x: Any) -> str:
@@ -28,11 +31,14 @@ def wide(x: Any) -> str:
     return "float64" if keras.backend.standardize_dtype(x.dtype) == "float64" else "float32"
 
 
-def cells(shape: Shape, point: Drop, noise_shape: Sequence[int | None] | None = None) -> tuple[Shape, Shape]:
+def cells(
+    shape: Shape, point: Drop, noise_shape: Sequence[int | None] | None = None
+) -> tuple[Shape, Shape]:
     """(the shape of the coins, the extent of a block along each axis) on a tensor of ``shape``.
 
-    ``noise_shape`` in Keras's way takes the place of the point's own coins: 1 where an axis shares, None or the axis's size
-    where it does not. Raises :class:`thinned.InputError` where the two do not fit.
+    ``noise_shape`` in Keras's way takes the place of the point's own coins: 1 where an axis shares,
+    None or the axis's size where it does not. Raises :class:`thinned.InputError` where the two do
+    not fit.
     """
     ones = (1,) * len(shape)
     if noise_shape is not None:
@@ -43,7 +49,9 @@ def cells(shape: Shape, point: Drop, noise_shape: Sequence[int | None] | None = 
     if block is None:
         return coins, ones
     over = _per.chosen(block.over, point.of, len(shape))
-    unknown = [i for i, (o, n) in enumerate(zip(over, shape, strict=True)) if o and not isinstance(n, int)]
+    unknown = [
+        i for i, (o, n) in enumerate(zip(over, shape, strict=True)) if o and not isinstance(n, int)
+    ]
     if unknown:
         raise InputError(
             f"blocks need a map of known size, but axis {unknown[0]} of {_shown(shape)} has none; give Input a shape"
@@ -54,7 +62,8 @@ def cells(shape: Shape, point: Drop, noise_shape: Sequence[int | None] | None = 
 
 def _given(shape: Shape, noise_shape: tuple[int | None, ...]) -> Shape:
     fits = len(shape) == len(noise_shape) and all(
-        m in (1, None) or not isinstance(n, int) or m == n for m, n in zip(noise_shape, shape, strict=True)
+        m in (1, None) or not isinstance(n, int) or m == n
+        for m, n in zip(noise_shape, shape, strict=True)
     )
     if not fits:
         raise InputError(
@@ -69,13 +78,24 @@ def _shown(shape: Shape) -> str:
 
 
 def check(shape: Shape, point: Drop, noise_shape: Sequence[int | None] | None = None) -> None:
-    """Raise :class:`thinned.InputError` where ``point`` does not fit a tensor of ``shape``, in which sizes may be None."""
+    """Raise :class:`thinned.InputError` where ``point`` does not fit a tensor of ``shape``, in
+    which sizes may be None.
+    """
     if not (isinstance(point.per, Block) and None in shape):
         cells(shape, point, noise_shape)
 
 
-def kept(shape: Shape, point: Drop, rate: Rate, seed: Any, noise_shape: Sequence[int | None] | None, dtype: str) -> Any:
-    """The mask of a Bernoulli law, True where kept; it broadcasts to ``shape``. A uniform number below the rate drops."""
+def kept(
+    shape: Shape,
+    point: Drop,
+    rate: Rate,
+    seed: Any,
+    noise_shape: Sequence[int | None] | None,
+    dtype: str,
+) -> Any:
+    """The mask of a Bernoulli law, True where kept; it broadcasts to ``shape``. A uniform number
+    below the rate drops.
+    """
     coins, extent = cells(shape, point, noise_shape)
     rate = ops.cast(rate, dtype)
     if max(extent) > 1:
@@ -88,7 +108,9 @@ def kept(shape: Shape, point: Drop, rate: Rate, seed: Any, noise_shape: Sequence
 
 
 def dilated(fell: Any, extent: Shape) -> Any:
-    """Each seed drops its place and the next ``extent - 1`` along every axis, which grows by as many; bool."""
+    """Each seed drops its place and the next ``extent - 1`` along every axis, which grows by as
+    many; bool.
+    """
     for axis, size in enumerate(extent):
         if size > 1:
             sides = [[(0, 0)] * len(extent) for _ in range(size)]
@@ -100,7 +122,9 @@ def dilated(fell: Any, extent: Shape) -> Any:
 
 
 def coefficients(point: Drop, rate: Rate) -> tuple[Any, Any, Any]:
-    """(gain, shift, dropped) as :func:`thinned.algebra.plan.coefficients` has them, at a rate that may be a tensor."""
+    """(gain, shift, dropped) as :func:`thinned.algebra.plan.coefficients` has them, at a rate that
+    may be a tensor.
+    """
     fill = point.fill.value if isinstance(point.fill, Constant) else 0.0
     if isinstance(point.law, Bernoulli) and isinstance(point.scale, (Inverted, MomentMatch)):
         stays = ops.cast(rate < 1, rate.dtype)
@@ -113,13 +137,19 @@ def coefficients(point: Drop, rate: Rate) -> tuple[Any, Any, Any]:
     return 1.0, 0.0, fill
 
 
-def sample(x: Any, point: Drop, rate: Rate, seed: Any, noise_shape: Sequence[int | None] | None = None) -> Any:
-    """What training sees: ``x`` [...] of a floating type, the same shape and type. ``seed``: a keras SeedGenerator."""
+def sample(
+    x: Any, point: Drop, rate: Rate, seed: Any, noise_shape: Sequence[int | None] | None = None
+) -> Any:
+    """What training sees: ``x`` [...] of a floating type, the same shape and type. ``seed``: a
+    keras SeedGenerator.
+    """
     dtype = wide(x)
     y, rate = ops.cast(x, dtype), ops.cast(ops.convert_to_tensor(rate), dtype)
     shape = tuple(ops.shape(x))
     if not isinstance(point.law, Bernoulli):
-        return ops.cast(y * _noise(cells(shape, point, noise_shape)[0], point, rate, seed, dtype), x.dtype)
+        return ops.cast(
+            y * _noise(cells(shape, point, noise_shape)[0], point, rate, seed, dtype), x.dtype
+        )
     keep = kept(shape, point, rate, seed, noise_shape, dtype)
     gain, shift, dropped = coefficients(point, rate)
     if isinstance(point.scale, Realised):
@@ -144,12 +174,16 @@ def share(keep: Any, dtype: str) -> Any:
 def _noise(coins: Shape, point: Drop, rate: Any, seed: Any, dtype: str) -> Any:
     """Factors of mean 1: normal of variance rate / (1 - rate), or uniform on (1 - rate, 1 + rate)."""
     if isinstance(point.law, Gaussian):
-        return 1.0 + ops.sqrt(rate / (1.0 - rate)) * keras.random.normal(coins, dtype=dtype, seed=seed)
+        return 1.0 + ops.sqrt(rate / (1.0 - rate)) * keras.random.normal(
+            coins, dtype=dtype, seed=seed
+        )
     return 1.0 + rate * keras.random.uniform(coins, -1.0, 1.0, dtype=dtype, seed=seed)
 
 
 def mean(x: Any, point: Drop, rate: Rate) -> Any:
-    """What evaluation sees: the mean of the map under Classic, ``x`` itself under every other scale."""
+    """What evaluation sees: the mean of the map under Classic, ``x`` itself under every other
+    scale.
+    """
     if not isinstance(point.scale, Classic) or not isinstance(point.law, Bernoulli):
         return x
     dtype = wide(x)

@@ -16,7 +16,9 @@ _HALF = np.uint64(32)
 _LOW = np.uint64(WORD)
 
 
-def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[Words, Words, Words, Words]:
+def philox(
+    counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]
+) -> tuple[Words, Words, Words, Words]:
     """Philox4x32-10 on arrays of 32-bit counters and keys that broadcast; four arrays of words."""
     c0, c1, c2, c3 = (np.asarray(c, np.uint64) for c in counter)
     k0, k1 = (np.asarray(k, np.uint64) for k in key)
@@ -31,12 +33,23 @@ def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[Wo
 
 
 def words(key: Key, samples: int, cells: int) -> Words:
-    """The random words of ``cells`` cells for each of ``samples`` examples: uint32 [samples, cells]."""
-    ids = np.arange(samples, dtype=np.uint64) if key.samples is None else np.asarray(key.samples).astype(np.uint64)
+    """The random words of ``cells`` cells for each of ``samples`` examples: uint32 [samples,
+    cells].
+    """
+    ids = (
+        np.arange(samples, dtype=np.uint64)
+        if key.samples is None
+        else np.asarray(key.samples).astype(np.uint64)
+    )
     blocks = np.arange((cells + 7) // 8, dtype=np.uint64)
 
     def halves(flag: int) -> Words:
-        counter = (blocks[None, :] | np.uint64(flag), (ids & _LOW)[:, None], (ids >> _HALF)[:, None], _column(key.step))
+        counter = (
+            blocks[None, :] | np.uint64(flag),
+            (ids & _LOW)[:, None],
+            (ids >> _HALF)[:, None],
+            _column(key.step),
+        )
         four: Words = np.stack(philox(counter, derive(key.seed, key.stream, key.call)), axis=-1)
         both: Words = np.stack((four & np.uint32(0xFFFF), four >> np.uint32(16)), axis=-1)
         return both.reshape(samples, 8 * len(blocks))
@@ -72,17 +85,23 @@ def kept(plan: Plan, key: Key) -> NDArray[np.bool_]:
         if size > 1:  # a seed drops its place and the next size - 1
             padding = [(0, 0)] * fell.ndim
             padding[axis] = (size - 1, size - 1)
-            windows = np.lib.stride_tricks.sliding_window_view(np.pad(fell, padding), size, axis=axis)
+            windows = np.lib.stride_tricks.sliding_window_view(
+                np.pad(fell, padding), size, axis=axis
+            )
             fell = np.any(windows, axis=-1)
     return ~fell
 
 
 def noise(plan: Plan, key: Key) -> NDArray[np.float64]:
-    """The unit noise of a continuous plan: standard normal (Box-Muller on pairs of cells) or uniform on (-1, 1)."""
+    """The unit noise of a continuous plan: standard normal (Box-Muller on pairs of cells) or
+    uniform on (-1, 1).
+    """
     if plan.law == "uniform":
         return (cells(plan, key).astype(np.float64) + 0.5) * (2.0 / WORDS) - 1.0
     even = plan.cells + plan.cells % 2
-    u = (words(_own(plan, key), plan.samples, even).reshape(plan.samples, even // 2, 2) + 0.5) / WORDS
+    u = (
+        words(_own(plan, key), plan.samples, even).reshape(plan.samples, even // 2, 2) + 0.5
+    ) / WORDS
     radius, angle = np.sqrt(-2.0 * np.log(u[..., 0])), 2.0 * np.pi * u[..., 1]
     pairs = np.stack((radius * np.cos(angle), radius * np.sin(angle)), -1)
     drawn = pairs.reshape(plan.samples, even)[:, : plan.cells]
@@ -98,7 +117,9 @@ def sample(x: NDArray[Any], plan: Plan, key: Key) -> NDArray[Any]:
     if plan.erased:
         return np.full_like(x, plan.dropped)
     if plan.law != "bernoulli":
-        return (x * (plan.gain * (1.0 + plan.spread * noise(plan, key))) + plan.shift).astype(x.dtype)
+        return (x * (plan.gain * (1.0 + plan.spread * noise(plan, key))) + plan.shift).astype(
+            x.dtype
+        )
     keep = kept(plan, key)
     gain = plan.gain
     if plan.realised:

@@ -22,13 +22,20 @@ def _two_slopes(x: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
 
 
 def shake_shake(
-    first: Tensor, second: Tensor, training: bool = True, *, backward: Backward = "shake", key: Keyed = None
+    first: Tensor,
+    second: Tensor,
+    training: bool = True,
+    *,
+    backward: Backward = "shake",
+    key: Keyed = None,
 ) -> Tensor:
-    """Shake-Shake: two residual branches are blended by a random share, and the gradient by another.
+    """Shake-Shake: two residual branches are blended by a random share, and the gradient by
+    another.
 
-    a first + (1 - a) second while training, a ~ U(0, 1) for each example; gradients flow with b and 1 - b, b ~ U(0, 1) drawn
-    anew (``backward="shake"``), 1/2 (``"even"``) or a itself (``"keep"``). (first + second) / 2 in evaluation. Both of
-    shape [b, ...]. The gradient is not the slope of what was computed, on purpose; with ``"keep"`` it is.
+    a first + (1 - a) second while training, a ~ U(0, 1) for each example; gradients flow with b and
+    1 - b, b ~ U(0, 1) drawn anew (``backward="shake"``), 1/2 (``"even"``) or a itself (``"keep"``).
+    (first + second) / 2 in evaluation. Both of shape [b, ...]. The gradient is not the slope of
+    what was computed, on purpose; with ``"keep"`` it is.
 
     Gastaldi 2017, "Shake-shake regularization", section 1.
     """
@@ -43,7 +50,11 @@ def shake_shake(
     if backward == "keep":
         b = a
     else:
-        b = uniform(shape, further(whose, 1), first, per="b", of="b *") if backward == "shake" else torch.full_like(a, 0.5)
+        b = (
+            uniform(shape, further(whose, 1), first, per="b", of="b *")
+            if backward == "shake"
+            else torch.full_like(a, 0.5)
+        )
     return _two_slopes(first, a, b) + _two_slopes(second, 1.0 - a, 1.0 - b)
 
 
@@ -58,16 +69,20 @@ def shake_drop(
 ) -> Tensor:
     """ShakeDrop: with probability ``p`` a residual branch is shaken instead of dropped.
 
-    F while training with probability 1 - p, one coin for the batch; else a F, a ~ U(alpha) for each example, with gradients
-    that flow with b ~ U(beta) instead. (1 - p + p E[a]) F in evaluation, which is the mean. ``branch`` [b, ...], before the
-    addition of the skip; ``p`` grows with depth (:func:`thinned.presets.linear_rates`), 0.5 in the last block. With alpha
-    and beta (0, 0) it is stochastic depth. The gradient is not the slope of what was computed, on purpose.
+    F while training with probability 1 - p, one coin for the batch; else a F, a ~ U(alpha) for each
+    example, with gradients that flow with b ~ U(beta) instead. (1 - p + p E[a]) F in evaluation,
+    which is the mean. ``branch`` [b, ...], before the addition of the skip; ``p`` grows with depth
+    (:func:`thinned.presets.linear_rates`), 0.5 in the last block. With alpha and beta (0, 0) it is
+    stochastic depth. The gradient is not the slope of what was computed, on purpose.
 
-    Yamada, Iwamura, Akiba, Kise 2019, "ShakeDrop regularization for deep residual learning", equation 4.
+    Yamada, Iwamura, Akiba, Kise 2019, "ShakeDrop regularization for deep residual learning",
+    equation 4.
     """
     for name, (low, high) in (("alpha", alpha), ("beta", beta)):
         if not low <= high:
-            raise InputError(f"{name} has to be a range (low, high), but got {(low, high)}; the paper uses (-1, 1) and (0, 1)")
+            raise InputError(
+                f"{name} has to be a range (low, high), but got {(low, high)}; the paper uses (-1, 1) and (0, 1)"
+            )
     check_rate(p)
     if not isinstance(p, Tensor) and p == 0:
         return branch
@@ -80,7 +95,10 @@ def shake_drop(
     kept = coins(shape, p, whose, branch, per="", of="b *")
     drawn = [uniform(shape, further(whose, n), branch, per="b", of="b *") for n in (1, 2)]
     one = torch.ones_like(drawn[0])
-    a, b = (one.where(kept, low + (high - low) * u) for u, (low, high) in zip(drawn, (alpha, beta), strict=True))
+    a, b = (
+        one.where(kept, low + (high - low) * u)
+        for u, (low, high) in zip(drawn, (alpha, beta), strict=True)
+    )
     return _two_slopes(branch, a, b)
 
 
@@ -95,10 +113,11 @@ def swapout(
 ) -> Tensor:
     """Swapout: the skip connection falls too, unit by unit and on its own.
 
-    m1 x + m2 F(x) while training, P(m2 = 0) = ``p`` and P(m1 = 0) = ``skip`` (None: also ``p``), nothing scaled;
-    (1 - skip) x + (1 - p) F(x) in evaluation, the mean (the paper prefers 30 samples: :func:`thinned.sampling`). ``input`` and
-    ``branch`` of one shape [b, ...]. ``skip=0`` is classic dropout of the branch; each unit so samples among nothing, skip,
-    feed-forward and residual.
+    m1 x + m2 F(x) while training, P(m2 = 0) = ``p`` and P(m1 = 0) = ``skip`` (None: also ``p``),
+    nothing scaled; (1 - skip) x + (1 - p) F(x) in evaluation, the mean (the paper prefers 30
+    samples: :func:`thinned.sampling`). ``input`` and ``branch`` of one shape [b, ...]. ``skip=0``
+    is classic dropout of the branch; each unit so samples among nothing, skip, feed-forward and
+    residual.
 
     Singh, Hoiem, Forsyth 2016, "Swapout: learning an ensemble of deep architectures", equation 4.
     """
@@ -110,7 +129,9 @@ def swapout(
         return input * (1.0 - rates[0]) + branch * (1.0 - rates[1])
     whose = anyones(key)
     drawn = [
-        t if nothing(t, rate, True) else t * coins(tuple(t.shape), rate, further(whose, n), t).to(t.dtype)
+        t
+        if nothing(t, rate, True)
+        else t * coins(tuple(t.shape), rate, further(whose, n), t).to(t.dtype)
         for n, (t, rate) in enumerate(zip((input, branch), rates, strict=True))
     ]
     return drawn[0] + drawn[1]

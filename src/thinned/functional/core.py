@@ -36,21 +36,24 @@ def drop(
 ) -> Tensor:
     """Apply the point ``spec`` to ``x``.
 
-    ``mode``: ``"sample"`` draws (training, or Monte Carlo inference), ``"mean"`` is the point's evaluation, ``"off"``
-    returns ``x``. ``key`` says whom the mask belongs to; without one, 64 bits are drawn from ``generator`` or from
-    torch's global generator. ``x`` is floating point or complex, of any shape that fits ``spec.of``; the result has
-    its shape, dtype and memory format, and is ``x`` itself where nothing can fall. ``impl``: "reference", "native" or
-    "triton" instead of the fastest that fits; all give the same mask.
+    ``mode``: ``"sample"`` draws (training, or Monte Carlo inference), ``"mean"`` is the point's
+    evaluation, ``"off"`` returns ``x``. ``key`` says whom the mask belongs to; without one, 64 bits
+    are drawn from ``generator`` or from torch's global generator. ``x`` is floating point or
+    complex, of any shape that fits ``spec.of``; the result has its shape, dtype and memory format,
+    and is ``x`` itself where nothing can fall. ``impl``: "reference", "native" or "triton" instead
+    of the fastest that fits; all give the same mask.
 
-    Raises :class:`thinned.InputError` (a ValueError) for a wrong mode, dtype, shape or sample ids, or for an ``impl``
-    that cannot run here.
+    Raises :class:`thinned.InputError` (a ValueError) for a wrong mode, dtype, shape or sample ids,
+    or for an ``impl`` that cannot run here.
     """
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
     if mode == "off" or not x.numel():
         return x
     if mode == "mean":
-        if not isinstance(spec.scale, Classic):  # asked here too, since a compiler warns of calls to what is cached
+        if not isinstance(
+            spec.scale, Classic
+        ):  # asked here too, since a compiler warns of calls to what is cached
             return x
         factors = averages(spec)
         if factors == (1.0, 0.0):
@@ -73,14 +76,20 @@ def sample(
     if ready.plan.identity:
         return x
     if not (x.is_floating_point() or x.is_complex()):
-        raise InputError(f"dropout needs a floating-point tensor, but got {x.dtype}; write x.float()")
+        raise InputError(
+            f"dropout needs a floating-point tensor, but got {x.dtype}; write x.float()"
+        )
     return dispatch.sample(x, ready, belonging(key, ready.plan, generator), inplace, impl)
 
 
-def mask(spec: Drop, shape: tuple[int, ...], key: Key | Whose, device: torch.device | None = None) -> Tensor:
-    """Which elements of a tensor of ``shape`` are kept under ``key``: bool, True where kept, broadcasts to ``shape``.
+def mask(
+    spec: Drop, shape: tuple[int, ...], key: Key | Whose, device: torch.device | None = None
+) -> Tensor:
+    """Which elements of a tensor of ``shape`` are kept under ``key``: bool, True where kept,
+    broadcasts to ``shape``.
 
-    A mask is a function of its key, so it can be looked at without having been stored. ``spec`` has a Bernoulli law.
+    A mask is a function of its key, so it can be looked at without having been stored. ``spec`` has
+    a Bernoulli law.
     """
     if not isinstance(spec.law, Bernoulli):
         raise InputError(f"only a Bernoulli law has a mask, but got {spec.law}")
@@ -98,7 +107,9 @@ def explain(x: Tensor, impl: Impl | None = None) -> str:
     return f"{kind}{f' ({native.running()})' if kind == 'native' else ''}: {why}"
 
 
-def belonging(key: Key | Whose | None, planned: Plan, generator: torch.Generator | None = None) -> Whose:
+def belonging(
+    key: Key | Whose | None, planned: Plan, generator: torch.Generator | None = None
+) -> Whose:
     """Whose noise ``key`` means, checked against the plan's examples; without a key, fresh bits."""
     if key is None:
         return _whose.draw(generator)
@@ -134,8 +145,11 @@ def nothing(x: Tensor, p: Rate, training: bool) -> bool:
     return not training or (not isinstance(p, Tensor) and p == 0) or not x.numel()
 
 
-def coins(shape: tuple[int, ...], p: Rate, key: Keyed, like: Tensor, per: str = "b *", of: str = "b *") -> Tensor:
-    """One coin for each of the axes ``per`` of a tensor of ``shape``: bool, True where kept, broadcasts to ``shape``.
+def coins(
+    shape: tuple[int, ...], p: Rate, key: Keyed, like: Tensor, per: str = "b *", of: str = "b *"
+) -> Tensor:
+    """One coin for each of the axes ``per`` of a tensor of ``shape``: bool, True where kept,
+    broadcasts to ``shape``.
 
     ``p`` is the rate of dropping. ``like`` says the device.
     """
@@ -145,17 +159,26 @@ def coins(shape: tuple[int, ...], p: Rate, key: Keyed, like: Tensor, per: str = 
     rate = p if isinstance(p, Tensor) else torch.tensor(p, dtype=torch.float64, device="cpu")
     threshold = (rate.double() * WORDS).round().to(torch.int64).reshape(1)
     numbers = torch.cat((threshold, torch.tensor([_ONE, 0, 0, 0], device=threshold.device)))
-    return _drawn("bernoulli", numbers, shape, key, like.new_empty(0, dtype=torch.float32), per, of) != 0
+    return (
+        _drawn("bernoulli", numbers, shape, key, like.new_empty(0, dtype=torch.float32), per, of)
+        != 0
+    )
 
 
-def factor(shape: tuple[int, ...], p: Rate, key: Keyed, like: Tensor, per: str = "b *", of: str = "b *") -> Tensor:
-    """:func:`coins` as numbers: 1 / (1 - p) where kept and 0 where not, of the dtype of ``like``, at least float32."""
+def factor(
+    shape: tuple[int, ...], p: Rate, key: Keyed, like: Tensor, per: str = "b *", of: str = "b *"
+) -> Tensor:
+    """:func:`coins` as numbers: 1 / (1 - p) where kept and 0 where not, of the dtype of ``like``,
+    at least float32.
+    """
     kept = coins(shape, p, key, like, per, of).to(reference.wide(like))
     return kept * inverse(p)
 
 
 def dropped(x: Tensor, p: Rate, key: Keyed, per: str, of: str) -> Tensor:
-    """``x`` under inverted dropout with a coin for each of the axes ``per``, also within a graph and at a rate that moves."""
+    """``x`` under inverted dropout with a coin for each of the axes ``per``, also within a graph
+    and at a rate that moves.
+    """
     if not isinstance(p, Tensor) and not torch.compiler.is_compiling():
         return drop(x, Drop(Bernoulli(p), per, of), key=key)
     return (x * factor(tuple(x.shape), p, key, x, per, of)).to(x.dtype)
@@ -164,35 +187,63 @@ def dropped(x: Tensor, p: Rate, key: Keyed, per: str, of: str) -> Tensor:
 def one_shape(first: Tensor, second: Tensor, names: str) -> None:
     """Raise unless the two tensors that ``names`` names are of one shape."""
     if first.shape != second.shape:
-        raise InputError(f"{names} have to be of one shape, but got {list(first.shape)} and {list(second.shape)}")
+        raise InputError(
+            f"{names} have to be of one shape, but got {list(first.shape)} and {list(second.shape)}"
+        )
 
 
-def uniform(shape: tuple[int, ...], key: Keyed, like: Tensor, per: str = "b *", of: str = "b *") -> Tensor:
-    """Uniform numbers on (0, 1), one for each of the axes ``per``; of the device and dtype of ``like``, at least float32."""
+def uniform(
+    shape: tuple[int, ...], key: Keyed, like: Tensor, per: str = "b *", of: str = "b *"
+) -> Tensor:
+    """Uniform numbers on (0, 1), one for each of the axes ``per``; of the device and dtype of
+    ``like``, at least float32.
+    """
     drawn = 0.5 * _noise("uniform", shape, key, like, per, of)
     return drawn.clamp(2.0**-33, 1.0 - torch.finfo(drawn.dtype).eps / 2)
 
 
-def normal(shape: tuple[int, ...], key: Keyed, like: Tensor, per: str = "b *", of: str = "b *") -> Tensor:
-    """Standard normal numbers, one for each of the axes ``per``; of the device and dtype of ``like``, at least float32."""
+def normal(
+    shape: tuple[int, ...], key: Keyed, like: Tensor, per: str = "b *", of: str = "b *"
+) -> Tensor:
+    """Standard normal numbers, one for each of the axes ``per``; of the device and dtype of
+    ``like``, at least float32.
+    """
     return _noise("gaussian", shape, key, like, per, of) - 1.0
 
 
 _ONE = 0x3FF0000000000000  # the bits of the double 1.0
 
 
-def _noise(law: LawName, shape: tuple[int, ...], key: Keyed, like: Tensor, per: str, of: str) -> Tensor:
+def _noise(
+    law: LawName, shape: tuple[int, ...], key: Keyed, like: Tensor, per: str, of: str
+) -> Tensor:
     """1 + the unit noise of ``law``; 1 long on shared axes."""
     numbers = torch.tensor([0, _ONE, 0, 0, _ONE], device="cpu")
     return _drawn(law, numbers, shape, key, like.new_empty(0, dtype=reference.wide(like)), per, of)
 
 
-def _drawn(law: LawName, numbers: Tensor, shape: tuple[int, ...], key: Keyed, like: Tensor, per: str, of: str) -> Tensor:
+def _drawn(
+    law: LawName,
+    numbers: Tensor,
+    shape: tuple[int, ...],
+    key: Keyed,
+    like: Tensor,
+    per: str,
+    of: str,
+) -> Tensor:
     own, axis = dispatch.geometry(per, of, len(shape))
     whose = anyones(key)
     if whose.who is not None and axis >= 0:
         check_samples(whose.who, axis, shape[axis])
-    return dispatch.drawn([n if o else 1 for n, o in zip(shape, own, strict=True)], own, axis, law, numbers, whose, like)
+    return dispatch.drawn(
+        [n if o else 1 for n, o in zip(shape, own, strict=True)],
+        own,
+        axis,
+        law,
+        numbers,
+        whose,
+        like,
+    )
 
 
 def further(key: Keyed, which: int) -> Whose:
@@ -205,13 +256,17 @@ _GOLDEN = 0x9E3779B97F4A7C15  # an odd number far from every small multiple of i
 
 
 def subset(rows: int, n: int, count: int, key: Keyed, device: torch.device) -> Tensor:
-    """``count`` of ``n`` places for each of ``rows`` examples, every subset as likely, in their order: int64 [rows, count]."""
+    """``count`` of ``n`` places for each of ``rows`` examples, every subset as likely, in their
+    order: int64 [rows, count].
+    """
     drawn = uniform((rows, n), key, torch.empty(0, dtype=torch.float64, device=device))
     return drawn.topk(count, dim=1, largest=False).indices.sort(dim=1).values
 
 
 def inverse(p: Rate) -> Rate:
-    """1 / (1 - p), what inverted scaling multiplies survivors by; 0 at rate 1, where there are none."""
+    """1 / (1 - p), what inverted scaling multiplies survivors by; 0 at rate 1, where there are
+    none.
+    """
     if isinstance(p, Tensor):
         return torch.where(p < 1, 1 / (1 - p), 0.0)
     return 1 / (1 - p) if p < 1 else 0.0

@@ -15,7 +15,9 @@ from .core import Keyed, belonging, drop
 from .named import dropout, elementwise, mode_of
 
 
-def dropout_add(input: Tensor, residual: Tensor, p: float = 0.5, training: bool = True, *, key: Keyed = None) -> Tensor:
+def dropout_add(
+    input: Tensor, residual: Tensor, p: float = 0.5, training: bool = True, *, key: Keyed = None
+) -> Tensor:
     """``residual + dropout(input, p)``, in one pass over memory where the native kernels run.
 
     ``residual``: of a shape that broadcasts with ``input``. The end of a transformer's sublayer.
@@ -36,9 +38,11 @@ def dropout_add_layer_norm(
     *,
     key: Keyed = None,
 ) -> Tensor:
-    """``layer_norm(residual + dropout(input, p))`` over the last axis: the end of a post-norm sublayer.
+    """``layer_norm(residual + dropout(input, p))`` over the last axis: the end of a post-norm
+    sublayer.
 
-    ``weight`` and ``bias``: [d]. On a GPU with Triton the forward pass of [b, ..., d] is one kernel.
+    ``weight`` and ``bias``: [d]. On a GPU with Triton the forward pass of [b, ..., d] is one
+    kernel.
     """
     fits = input.shape == residual.shape and input.dim() > 1 and input.numel() > 0
     if training and 0 < p < 1 and fits and dispatch.choose(input)[0] == "triton":
@@ -56,9 +60,11 @@ def bias_act_dropout(
     *,
     key: Keyed = None,
 ) -> Tensor:
-    """``dropout(activation(input + bias), p)``, saving less: for ReLU one tensor instead of two and no mask.
+    """``dropout(activation(input + bias), p)``, saving less: for ReLU one tensor instead of two and
+    no mask.
 
-    ``bias``: of a shape that broadcasts with ``input``, or None. The middle of a transformer's feed-forward layer.
+    ``bias``: of a shape that broadcasts with ``input``, or None. The middle of a transformer's
+    feed-forward layer.
     """
     if activation not in ("relu", "gelu"):
         raise unknown("activation", activation, ("relu", "gelu"))

@@ -1,4 +1,6 @@
-"""A layer of an LSTM whose states fall, with its backward pass written out: a third of the operations that autograd needs."""
+"""A layer of an LSTM whose states fall, with its backward pass written out: a third of the
+operations that autograd needs.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,16 @@ from ..engines.torch import dispatch
 
 
 class Noise(NamedTuple):
-    """What acts on the states of one layer and direction: [b, h], or a number, or None where nothing does."""
+    """What acts on the states of one layer and direction: [b, h], or a number, or None where
+    nothing does.
+    """
 
-    hidden: Tensor | float | None = None  # the factor of h where it meets weights; [gates, b, h] where gates are not tied
-    candidate: Tensor | float | None = None  # the factor of what is written into the memory; or [t, b, h]
+    hidden: Tensor | float | None = (
+        None  # the factor of h where it meets weights; [gates, b, h] where gates are not tied
+    )
+    candidate: Tensor | float | None = (
+        None  # the factor of what is written into the memory; or [t, b, h]
+    )
     cell: Tensor | float | None = None  # the factor of the memory itself
     moves: Tensor | float | None = None  # how far h moves to its new value; [t, b, h]
     cell_moves: Tensor | float | None = None
@@ -23,8 +31,15 @@ class Noise(NamedTuple):
 
 def fits(x: Tensor, noise: Noise) -> bool:
     """May :class:`Layer` run? Under compilation, transforms and autocast the readable loop does."""
-    tensors = all(n is None or isinstance(n, Tensor) for n in noise) and getattr(noise.hidden, "ndim", 2) == 2
-    plain = not torch.compiler.is_compiling() and not dispatch.transformed() and not torch.is_autocast_enabled(x.device.type)
+    tensors = (
+        all(n is None or isinstance(n, Tensor) for n in noise)
+        and getattr(noise.hidden, "ndim", 2) == 2
+    )
+    plain = (
+        not torch.compiler.is_compiling()
+        and not dispatch.transformed()
+        and not torch.is_autocast_enabled(x.device.type)
+    )
     return tensors and plain and x.dtype in (torch.float32, torch.float64)
 
 
@@ -38,8 +53,8 @@ def _each(mask: Tensor | None, steps: int, like: Tensor) -> list[Tensor | None]:
 class Layer(torch.autograd.Function):
     """(outputs [t, b, h], last h, last c) of one layer in one direction.
 
-    ``x`` [t, b, d]; weights and bias as torch's, the two biases added; ``noise`` a :class:`Noise` of tensors; ``readable``: the
-    same by autograd, for second derivatives.
+    ``x`` [t, b, d]; weights and bias as torch's, the two biases added; ``noise`` a :class:`Noise`
+    of tensors; ``readable``: the same by autograd, for second derivatives.
     """
 
     @staticmethod
@@ -54,7 +69,10 @@ class Layer(torch.autograd.Function):
         cells[0] = c
         met = gates.new_empty(steps, batch, size)  # h as it meets the weights
         hidden, cell = (None if m is None else m.to(x.dtype) for m in (noise.hidden, noise.cell))  # type: ignore[union-attr]
-        candidate, moves, cell_moves = (_each(m, steps, x) for m in (noise.candidate, noise.moves, noise.cell_moves))  # type: ignore[arg-type]
+        candidate, moves, cell_moves = (
+            _each(m, steps, x)
+            for m in (noise.candidate, noise.moves, noise.cell_moves)  # type: ignore[arg-type]
+        )
         for t, gate in enumerate(gates.unbind(0)):
             torch.mul(h, 1.0 if hidden is None else hidden, out=met[t])
             gate.add_(_linear(met[t], weight))
@@ -127,22 +145,37 @@ class Layer(torch.autograd.Function):
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W^T + bias: by oneDNN where torch has it, as torch's LSTM does it; its other products may be half as fast."""
-    if _ONEDNN is not None and x.dtype == torch.float32 and x.is_cpu and torch.backends.mkldnn.enabled:
+    """x W^T + bias: by oneDNN where torch has it, as torch's LSTM does it; its other products may
+    be half as fast.
+    """
+    if (
+        _ONEDNN is not None
+        and x.dtype == torch.float32
+        and x.is_cpu
+        and torch.backends.mkldnn.enabled
+    ):
         y: Tensor = _ONEDNN(x, weight, bias, "none", [], "")
         return y
     return torch.nn.functional.linear(x, weight, bias)
 
 
-_ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None  # type: ignore[no-untyped-call]
+_ONEDNN = (
+    getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    if torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    else None
+)
 
 
 def _through(gate: Tensor, slope: Tensor, size: int) -> None:
     """Multiply what comes to the activated gates by the slopes of sigmoid and tanh, in place."""
     for part in (slice(0, 2 * size), slice(3 * size, 4 * size)):
-        torch.ops.aten.sigmoid_backward.grad_input(slope[:, part], gate[:, part], grad_input=slope[:, part])
+        torch.ops.aten.sigmoid_backward.grad_input(
+            slope[:, part], gate[:, part], grad_input=slope[:, part]
+        )
     part = slice(2 * size, 3 * size)
-    torch.ops.aten.tanh_backward.grad_input(slope[:, part], gate[:, part], grad_input=slope[:, part])
+    torch.ops.aten.tanh_backward.grad_input(
+        slope[:, part], gate[:, part], grad_input=slope[:, part]
+    )
 
 
 def _twice(ctx: Any, grads: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
@@ -150,6 +183,8 @@ def _twice(ctx: Any, grads: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
     given = ctx.saved_tensors[:6]
     places = [n for n, needed in enumerate(ctx.needs_input_grad[:6]) if needed]
     results = ctx.readable(*given, ctx.first)
-    found = torch.autograd.grad(results, [given[n] for n in places], grads, create_graph=True, allow_unused=True)
+    found = torch.autograd.grad(
+        results, [given[n] for n in places], grads, create_graph=True, allow_unused=True
+    )
     slopes = dict(zip(places, found, strict=True))
     return (*(slopes.get(n) for n in range(6)), None, None)

@@ -38,33 +38,49 @@ def elementwise(p: float, shape: tuple[int, ...]) -> dispatch.Ready:
     return dispatch.ready(plan(presets.dropout(p), shape))
 
 
-def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """:func:`thinned.presets.spatial` on [n, c, l] or unbatched [c, l], as ``torch.nn.functional.dropout1d``.
+def dropout1d(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
+    """:func:`thinned.presets.spatial` on [n, c, l] or unbatched [c, l], as
+    ``torch.nn.functional.dropout1d``.
 
     Raises RuntimeError for other ranks.
     """
     return _channels(1, input, p, training, inplace)
 
 
-def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+def dropout2d(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
     """:func:`thinned.presets.spatial` on [n, c, h, w], as ``torch.nn.functional.dropout2d``.
 
-    As in torch a 3-d input is read as [n, c, l], with a warning; for one image [c, h, w] write ``x.unsqueeze(0)``.
+    As in torch a 3-d input is read as [n, c, l], with a warning; for one image [c, h, w] write
+    ``x.unsqueeze(0)``.
     """
     return _channels(2, input, p, training, inplace)
 
 
-def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """:func:`thinned.presets.spatial` on [n, c, d, h, w] or unbatched [c, d, h, w], as ``torch.nn.functional.dropout3d``."""
+def dropout3d(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
+    """:func:`thinned.presets.spatial` on [n, c, d, h, w] or unbatched [c, d, h, w], as
+    ``torch.nn.functional.dropout3d``.
+    """
     return _channels(3, input, p, training, inplace)
 
 
-def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
-    """:func:`thinned.presets.alpha`, as ``torch.nn.functional.alpha_dropout``: ``training`` is False by default, as there."""
+def alpha_dropout(
+    input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False
+) -> Tensor:
+    """:func:`thinned.presets.alpha`, as ``torch.nn.functional.alpha_dropout``: ``training`` is
+    False by default, as there.
+    """
     return drop(input, presets.alpha(p), mode=mode_of(training), inplace=inplace)
 
 
-def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
+def feature_alpha_dropout(
+    input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False
+) -> Tensor:
     """:func:`thinned.presets.feature_alpha`, as ``torch.nn.functional.feature_alpha_dropout``."""
     return drop(input, presets.feature_alpha(p), mode=mode_of(training), inplace=inplace)
 
@@ -73,7 +89,8 @@ _SHAPES = {1: "[n, c, l] or [c, l]", 2: "[n, c, h, w]", 3: "[n, c, d, h, w] or [
 
 
 def laid_out(spec: Drop, x: Tensor, dims: int, name: Callable[[], str]) -> Drop:
-    """``spec`` of layout ``b c *`` made ready for ``x``, a map of ``dims`` axes: torch's rules for its rank.
+    """``spec`` of layout ``b c *`` made ready for ``x``, a map of ``dims`` axes: torch's rules for
+    its rank.
 
     Unbatched [c, l] and [c, d, h, w] are read as such; [c, h, w] cannot be told from [n, c, l].
     """
@@ -82,13 +99,23 @@ def laid_out(spec: Drop, x: Tensor, dims: int, name: Callable[[], str]) -> Drop:
     if spec.of != "b c *" or (spec.per not in ("b c", "b c *") and not isinstance(spec.per, Block)):
         return spec  # coins of another layout: the rank does not matter
     if x.dim() == dims + 1 and dims != 2:
-        per = replace(spec.per, per="c *") if isinstance(spec.per, Block) else spec.per.replace("b ", "")
+        per = (
+            replace(spec.per, per="c *")
+            if isinstance(spec.per, Block)
+            else spec.per.replace("b ", "")
+        )
         return replace(spec, per=per, of="c *")
     message = f"{name()}: expected an input of shape {_SHAPES[dims]}, but got {list(x.shape)}"
     if dims == 1 or x.dim() < 2 or isinstance(spec.per, Block):
         raise RuntimeError(f"{message}; for one example write x.unsqueeze(0)")
-    reading = "it is read as [n, c, l]" if x.dim() == 3 else "each of the first two axes has its own coins"
-    warnings.warn(f"{message}; {reading}. Add a batch axis, or use the function for this rank.", stacklevel=3)
+    reading = (
+        "it is read as [n, c, l]"
+        if x.dim() == 3
+        else "each of the first two axes has its own coins"
+    )
+    warnings.warn(
+        f"{message}; {reading}. Add a batch axis, or use the function for this rank.", stacklevel=3
+    )
     return spec
 
 

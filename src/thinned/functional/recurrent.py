@@ -1,7 +1,8 @@
 """What happens to a recurrent state, and the cells that it happens in.
 
-Inputs [t, b, d], states [b, h], weights as torch's recurrent modules hold them. Where no state falls torch's own kernels
-run; else a loop over steps, with the product of the inputs of all steps taken at once.
+Inputs [t, b, d], states [b, h], weights as torch's recurrent modules hold them. Where no state
+falls torch's own kernels run; else a loop over steps, with the product of the inputs of all steps
+taken at once.
 """
 
 from __future__ import annotations
@@ -24,16 +25,22 @@ Method = Literal["variational", "recurrent", "rnndrop", "zoneout"]
 States: TypeAlias = tuple[Tensor, ...]  # (h,), or (h, c) of an LSTM
 
 
-def zoneout(new: Tensor, previous: Tensor, p: float = 0.5, training: bool = True, *, key: Keyed = None) -> Tensor:
+def zoneout(
+    new: Tensor, previous: Tensor, p: float = 0.5, training: bool = True, *, key: Keyed = None
+) -> Tensor:
     """Zoneout: each unit of a recurrent state keeps its previous value with probability ``p``.
 
-    ``new`` and ``previous``: [b, ..., d]. previous + m (new - previous) while training, previous + (1 - p)(new - previous)
-    in evaluation, which is the mean. p = 0 is the plain recurrence, p = 1 a state that never moves.
+    ``new`` and ``previous``: [b, ..., d]. previous + m (new - previous) while training, previous +
+    (1 - p)(new - previous) in evaluation, which is the mean. p = 0 is the plain recurrence, p = 1 a
+    state that never moves.
 
-    Krueger et al. 2017, "Zoneout: regularizing RNNs by randomly preserving hidden activations", section 3.2.
+    Krueger et al. 2017, "Zoneout: regularizing RNNs by randomly preserving hidden activations",
+    section 3.2.
     """
     one_shape(new, previous, "new and previous")
-    return previous + drop(new - previous, presets.dropout(p, "classic"), mode=mode_of(training), key=key)
+    return previous + drop(
+        new - previous, presets.dropout(p, "classic"), mode=mode_of(training), key=key
+    )
 
 
 class Network(NamedTuple):
@@ -73,10 +80,11 @@ def stack(
     *,
     key: Keyed = None,
 ) -> tuple[Tensor, States]:
-    """A stack of recurrent layers under the ``rates`` that are not 0; see :class:`thinned.nn.DropState`.
+    """A stack of recurrent layers under the ``rates`` that are not 0; see
+    :class:`thinned.nn.DropState`.
 
-    ``x`` [t, b, d]; ``state`` each [layers x directions, b, h]; ``weights`` in the order of torch's module. The result is
-    torch's: outputs [t, b, directions x h], and the last states.
+    ``x`` [t, b, d]; ``state`` each [layers x directions, b, h]; ``weights`` in the order of torch's
+    module. The result is torch's: outputs [t, b, directions x h], and the last states.
     """
     if not training:
         rates = {} if falling.inverted else {n: rates[n] for n in ("states", "cells") if n in rates}
@@ -91,7 +99,9 @@ def stack(
     if not noisy and "between" not in rates:
         x, state = _fused(network, x, state, groups)
     else:
-        x, state = _layers(network, x, state, groups, rates, falling if noisy else None, training, key)
+        x, state = _layers(
+            network, x, state, groups, rates, falling if noisy else None, training, key
+        )
     if "outputs" in rates:
         x = _locked(x, rates["outputs"], key=further(key, _SITES * network.layers))
     return x, state
@@ -104,10 +114,14 @@ def _locked(x: Tensor, p: Rate, *, key: Keyed = None) -> Tensor:
     return dropped(x, p, key, "b d", "t b d")
 
 
-def weight_drop(weight: Tensor, p: Rate = 0.5, training: bool = True, *, key: Keyed = None) -> Tensor:
-    """The recurrent weights [o, i] of a call, each of them 0 with probability ``p``, the rest divided by 1 - p.
+def weight_drop(
+    weight: Tensor, p: Rate = 0.5, training: bool = True, *, key: Keyed = None
+) -> Tensor:
+    """The recurrent weights [o, i] of a call, each of them 0 with probability ``p``, the rest
+    divided by 1 - p.
 
-    One mask for all examples and steps of the call; the weight itself is not written to. Evaluation is the weight.
+    One mask for all examples and steps of the call; the weight itself is not written to. Evaluation
+    is the weight.
 
     Merity, Keskar, Socher 2018, "Regularizing and optimizing LSTM language models", section 2.
     """
@@ -134,7 +148,9 @@ def _layers(
         ways = []
         for way, group in enumerate(groups[own]):
             site = _SITES * layer + 3 + way
-            noise = _noise(network, falling, rates, (*x.shape[:2], network.hidden), training, key, site, x)
+            noise = _noise(
+                network, falling, rates, (*x.shape[:2], network.hidden), training, key, site, x
+            )
             read = x.flip(0) if way else x
             y, end = _loop(network.kind, read, tuple(s[way] for s in start), group, noise)
             ways.append(y.flip(0) if way else y)
@@ -143,11 +159,25 @@ def _layers(
     return x, tuple(torch.cat(parts) for parts in zip(*ends, strict=True))
 
 
-def _fused(network: Network, x: Tensor, state: States, groups: list[list[Tensor]]) -> tuple[Tensor, States]:
+def _fused(
+    network: Network, x: Tensor, state: States, groups: list[list[Tensor]]
+) -> tuple[Tensor, States]:
     """torch's own kernel."""
-    rest = (network.bias, network.layers, 0.0, torch.is_grad_enabled(), network.directions == 2, False)
+    rest = (
+        network.bias,
+        network.layers,
+        0.0,
+        torch.is_grad_enabled(),
+        network.directions == 2,
+        False,
+    )
     run: Any = getattr(torch, network.kind)
-    y, *end = run(x, state if network.kind == "lstm" else state[0], [w for group in groups for w in group], *rest)
+    y, *end = run(
+        x,
+        state if network.kind == "lstm" else state[0],
+        [w for group in groups for w in group],
+        *rest,
+    )
     return y, tuple(end)
 
 
@@ -168,7 +198,11 @@ def _noise(
         return Noise(moves=moves(p, site), cell_moves=moves(rates.get("cells", 0.0), site + 2))
     mask: Tensor | float = 1.0 - p
     if training:
-        shape, per, of = (shape, "t b d" if each_step else "b d", "t b d") if tied else ((network.gates, *shape[1:]), *_GATES)
+        shape, per, of = (
+            (shape, "t b d" if each_step else "b d", "t b d")
+            if tied
+            else ((network.gates, *shape[1:]), *_GATES)
+        )
         mask = (factor if inverted else coins)(shape, p, further(key, site), like, per, of)
         mask = mask[0] if tied and not each_step else mask
     return Noise(**{_PLACES[method]: mask})
@@ -178,27 +212,41 @@ _GATES = ("g b d", "g b d")
 _PLACES = {"variational": "hidden", "recurrent": "candidate", "rnndrop": "cell"}
 
 
-def _loop(kind: Kind, x: Tensor, state: States, weights: list[Tensor], noise: Noise) -> tuple[Tensor, States]:
+def _loop(
+    kind: Kind, x: Tensor, state: States, weights: list[Tensor], noise: Noise
+) -> tuple[Tensor, States]:
     """One layer in one direction, step by step."""
     inward, weight, *biases = weights
     bias, own = biases or (None, None)
-    if kind != "gru" and bias is not None and own is not None:  # a GRU's reset gate stands between the two
+    if (
+        kind != "gru" and bias is not None and own is not None
+    ):  # a GRU's reset gate stands between the two
         bias, own = bias + own, None
     if kind == "lstm" and lstm.fits(x, noise):
         y, h, c = lstm.Layer.apply(x, *state, inward, weight, bias, noise, _readable)  # type: ignore[no-untyped-call]
         return y, (h, c)
     gates = torch.nn.functional.linear(x, inward, bias)
-    if kind != "gru" or x.device.type != "cpu":  # there autocast leaves the states of torch's GRU as they are
+    if (
+        kind != "gru" or x.device.type != "cpu"
+    ):  # there autocast leaves the states of torch's GRU as they are
         state = tuple(s.to(gates.dtype) for s in state)
     ys, state = _CELLS[kind](gates.unbind(0), state, weight, own, noise)
     return torch.stack(ys), state
 
 
 def _readable(
-    x: Tensor, h: Tensor, c: Tensor, inward: Tensor, weight: Tensor, bias: Tensor | None, noise: Noise
+    x: Tensor,
+    h: Tensor,
+    c: Tensor,
+    inward: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    noise: Noise,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """:class:`thinned.functional.lstm.Layer` by autograd."""
-    ys, (h, c) = _lstm(torch.nn.functional.linear(x, inward, bias).unbind(0), (h, c), weight, None, noise)
+    ys, (h, c) = _lstm(
+        torch.nn.functional.linear(x, inward, bias).unbind(0), (h, c), weight, None, noise
+    )
     return torch.stack(ys), h, c
 
 
@@ -236,7 +284,12 @@ def _gru(
 
 
 def _rnn(
-    act: Callable[[Tensor], Tensor], gates: Sequence[Tensor], state: States, weight: Tensor, bias: Tensor | None, noise: Noise
+    act: Callable[[Tensor], Tensor],
+    gates: Sequence[Tensor],
+    state: States,
+    weight: Tensor,
+    bias: Tensor | None,
+    noise: Noise,
 ) -> tuple[list[Tensor], States]:
     (h,) = state
     _, moves, _ = _steps(noise, len(gates), h)
@@ -259,7 +312,11 @@ def _meet(base: Tensor | None, h: Tensor, weight: Tensor, mask: Tensor | float |
     """base + W h, of what the mask leaves of h: [b, gates x h]."""
     h = _times(h, mask)
     if h.dim() == 3:
-        y = torch.bmm(h, weight.reshape(len(h), -1, h.shape[-1]).transpose(1, 2)).transpose(0, 1).flatten(1)
+        y = (
+            torch.bmm(h, weight.reshape(len(h), -1, h.shape[-1]).transpose(1, 2))
+            .transpose(0, 1)
+            .flatten(1)
+        )
         return y if base is None else base + y
     return h @ weight.t() if base is None else torch.addmm(base, h, weight.t())
 

@@ -1,4 +1,6 @@
-"""Thinning: what one pattern of the whole batch drops is cut out of the products, instead of being multiplied as zeros."""
+"""Thinning: what one pattern of the whole batch drops is cut out of the products, instead of being
+multiplied as zeros.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ _WIDE, _FEW = 512, 64
 def kept_count(n: int, p: float) -> int:
     """How many of ``n`` units stay at rate ``p``: (1 - p) n rounded, at least 1 unless ``p`` is 1.
 
-    Rounded to a whole number; for ``n`` from 512, where at least 64 stay and 64 fall, to a multiple of 16, because products of
-    such sizes are faster by up to a quarter. Whoever scales by n / count keeps the mean exact all the same.
+    Rounded to a whole number; for ``n`` from 512, where at least 64 stay and 64 fall, to a multiple
+    of 16, because products of such sizes are faster by up to a quarter. Whoever scales by n / count
+    keeps the mean exact all the same.
 
     >>> kept_count(100, 0.3), kept_count(2048, 0.3), kept_count(10, 0.99), kept_count(10, 1.0)
     (70, 1440, 1, 0)
@@ -26,27 +29,43 @@ def kept_count(n: int, p: float) -> int:
     if p == 1 or not n:
         return 0
     count = round((1 - p) * n)
-    return 16 * round((1 - p) * n / 16) if n >= _WIDE and _FEW <= count <= n - _FEW else max(1, count)
+    return (
+        16 * round((1 - p) * n / 16) if n >= _WIDE and _FEW <= count <= n - _FEW else max(1, count)
+    )
 
 
-def patterns(n: int, p: float, key: Keyed = None, groups: int = 1, device: torch.device | None = None) -> Tensor:
-    """Which of ``n`` units stay: int64 [groups, kept_count(n, p)], ascending; every subset of that size is as likely.
+def patterns(
+    n: int, p: float, key: Keyed = None, groups: int = 1, device: torch.device | None = None
+) -> Tensor:
+    """Which of ``n`` units stay: int64 [groups, kept_count(n, p)], ascending; every subset of that
+    size is as likely.
 
-    The draw belongs to the batch and not to its examples: the same for the same seed, layer, call and step, in any order of
-    the batch. Raises :class:`thinned.InputError` under a key that holds a step for each example.
+    The draw belongs to the batch and not to its examples: the same for the same seed, layer, call
+    and step, in any order of the batch. Raises :class:`thinned.InputError` under a key that holds a
+    step for each example.
     """
     check_rate(p)
     whose = anyones(key)
     if whose.who is not None and whose.who.dim() > 1:
-        raise InputError("thinning draws one pattern for the batch, so it needs one step, but got one for each example")
-    return subset(groups, n, kept_count(n, p), whose._replace(who=None), device or torch.device("cpu"))
+        raise InputError(
+            "thinning draws one pattern for the batch, so it needs one step, but got one for each example"
+        )
+    return subset(
+        groups, n, kept_count(n, p), whose._replace(who=None), device or torch.device("cpu")
+    )
 
 
-def part(weight: Tensor, inputs: Tensor | None = None, outputs: Tensor | None = None, units: int | None = None) -> Tensor:
-    """The part of ``weight`` [out, in, ...] that joins the kept ``inputs`` [i] to the kept ``outputs`` [o].
+def part(
+    weight: Tensor,
+    inputs: Tensor | None = None,
+    outputs: Tensor | None = None,
+    units: int | None = None,
+) -> Tensor:
+    """The part of ``weight`` [out, in, ...] that joins the kept ``inputs`` [i] to the kept
+    ``outputs`` [o].
 
-    ``units``: into how many units the inputs are divided, where a unit is several columns, as a channel is after flattening.
-    Its gradient is that of the whole weight, exactly zero outside.
+    ``units``: into how many units the inputs are divided, where a unit is several columns, as a
+    channel is after flattening. Its gradient is that of the whole weight, exactly zero outside.
     """
     if outputs is not None:  # rows are copied as they lie; columns then of what is left
         weight = weight.index_select(0, outputs)
@@ -67,10 +86,11 @@ def in_parts(
     outputs: Tensor | None = None,
     units: int | None = None,
 ) -> Tensor:
-    """``product(x, weight, bias)`` on the kept part alone, group by group: ``inputs`` [groups, i], ``outputs`` [groups, o].
+    """``product(x, weight, bias)`` on the kept part alone, group by group: ``inputs`` [groups, i],
+    ``outputs`` [groups, o].
 
-    ``x`` holds the kept inputs alone, and the result the kept outputs. Groups are consecutive rows of ``x``, as equal as
-    they can be; an index with one row holds for all.
+    ``x`` holds the kept inputs alone, and the result the kept outputs. Groups are consecutive rows
+    of ``x``, as equal as they can be; an index with one row holds for all.
     """
     count = max(1 if index is None else len(index) for index in (inputs, outputs))
     results = []
@@ -83,35 +103,52 @@ def in_parts(
 
 
 def thinned_linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, inputs: Tensor | None = None, outputs: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    inputs: Tensor | None = None,
+    outputs: Tensor | None = None,
 ) -> Tensor:
     """A linear layer between thinned ones: the product of what stayed with what stays.
 
-    ``x`` [b, ..., i] holds only the units ``inputs`` of the layer before (:func:`patterns`, [groups, i] or [i]); None: all.
-    The result [b, ..., o] holds only the units ``outputs``. ``weight`` [out, in] and ``bias`` [out] are the whole ones, and
-    their gradients are whole too, zero where something fell. It equals the dense product with zeros in the place of what
-    fell. Scaling is left to the caller: n / count times what stayed keeps the mean exactly.
+    ``x`` [b, ..., i] holds only the units ``inputs`` of the layer before (:func:`patterns`,
+    [groups, i] or [i]); None: all. The result [b, ..., o] holds only the units ``outputs``.
+    ``weight`` [out, in] and ``bias`` [out] are the whole ones, and their gradients are whole too,
+    zero where something fell. It equals the dense product with zeros in the place of what fell.
+    Scaling is left to the caller: n / count times what stayed keeps the mean exactly.
 
     Raises :class:`thinned.InputError` where ``x`` does not have as many columns as ``inputs``.
 
     Graham, Reizenstein, Robinson 2015, "Efficient batchwise dropout training using submatrices".
     """
-    inputs, outputs = (i if i is None or i.dim() == 2 else i.unsqueeze(0) for i in (inputs, outputs))
+    inputs, outputs = (
+        i if i is None or i.dim() == 2 else i.unsqueeze(0) for i in (inputs, outputs)
+    )
     wanted = weight.shape[1] if inputs is None else inputs.shape[1]
     if x.shape[-1] != wanted:
-        raise InputError(f"x has to hold the {wanted} kept units in its last axis, but got {list(x.shape)}")
+        raise InputError(
+            f"x has to hold the {wanted} kept units in its last axis, but got {list(x.shape)}"
+        )
     return in_parts(F.linear, x, weight, bias, inputs, outputs)
 
 
 def thin_units(
-    x: Tensor, p: float = 0.5, axis: int = -1, groups: int = 1, training: bool = True, *, key: Keyed = None
+    x: Tensor,
+    p: float = 0.5,
+    axis: int = -1,
+    groups: int = 1,
+    training: bool = True,
+    *,
+    key: Keyed = None,
 ) -> Tensor:
-    """What thinning computes, on all units: about (1 - p) n of the n units on ``axis`` stay for the whole batch.
+    """What thinning computes, on all units: about (1 - p) n of the n units on ``axis`` stay for the
+    whole batch.
 
-    y = x n / count where kept and 0 where not while training, so that E[y] = x exactly; x in evaluation. The count is fixed,
-    :func:`thinned.functional.thinning.kept_count`, and every subset of that size as likely. ``groups``:
-    consecutive parts of axis 0 with patterns of their own. The same law as a linked :class:`thinned.nn.Thinned`, and the
-    same draw under the same key, at the price of the dense products. At p = 1 all is zero, with zero gradients.
+    y = x n / count where kept and 0 where not while training, so that E[y] = x exactly; x in
+    evaluation. The count is fixed, :func:`thinned.functional.thinning.kept_count`, and every subset
+    of that size as likely. ``groups``: consecutive parts of axis 0 with patterns of their own. The
+    same law as a linked :class:`thinned.nn.Thinned`, and the same draw under the same key, at the
+    price of the dense products. At p = 1 all is zero, with zero gradients.
     """
     check_rate(p)
     groups = whole(groups, "groups", 1)
@@ -124,7 +161,9 @@ def thin_units(
     if count == 0:
         return x.masked_fill(torch.ones((), dtype=torch.bool, device=x.device), 0.0)
     kept = patterns(n, p, key, groups, x.device)
-    fell = torch.ones(groups, n, dtype=torch.bool, device=x.device).scatter_(1, kept, False)  # [groups, n]
+    fell = torch.ones(groups, n, dtype=torch.bool, device=x.device).scatter_(
+        1, kept, False
+    )  # [groups, n]
     behind = x.dim() - 1 - axis % x.dim()
     if groups > 1 and behind + 1 < x.dim():
         sizes = [len(rows) for rows in torch.empty(x.shape[0], 0).tensor_split(groups)]

@@ -1,1 +1,3 @@
-"""Callbacks for training frameworks, one file each (lightning, huggingface, skorch, keras), and data that says whose masks."""
+"""Callbacks for training frameworks, one file each (lightning, huggingface, skorch, keras), and
+data that says whose masks.
+"""

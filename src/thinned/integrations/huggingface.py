@@ -1,4 +1,6 @@
-"""For the Trainer of Hugging Face: watch a training, move keys and schedules, check at the start, sample predictions."""
+"""For the Trainer of Hugging Face: watch a training, move keys and schedules, check at the start,
+sample predictions.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ class _Inputs:
 
 
 class _Ids:
-    """Takes the examples' ids out of a model's named inputs, which it does not know, and says them while training."""
+    """Takes the examples' ids out of a model's named inputs, which it does not know, and says them
+    while training.
+    """
 
     def __init__(self, model: Any, name: str, say: Callable[[Any], None]) -> None:
         self.name, self.say = name, say
@@ -65,9 +69,10 @@ class _Ids:
 class WatchCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """:func:`thinned.watch` in a ``Trainer``. ``watch`` is the :class:`thinned.Watch`.
 
-    The loss is the model's own (pass ``labels``), the validation loss the Trainer's ``eval_loss``. ``options``: of
-    :func:`thinned.watch`, such as ``every``, ``budget``, ``show``, ``log``. A callback knows no Trainer, so to log through it,
-    call ``WatchCallback().attach(trainer)``; else give it as ``callbacks=[WatchCallback()]``.
+    The loss is the model's own (pass ``labels``), the validation loss the Trainer's ``eval_loss``.
+    ``options``: of :func:`thinned.watch`, such as ``every``, ``budget``, ``show``, ``log``. A
+    callback knows no Trainer, so to log through it, call ``WatchCallback().attach(trainer)``; else
+    give it as ``callbacks=[WatchCallback()]``.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -83,13 +88,21 @@ class WatchCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         return self
 
     def _log(self, values: dict[str, float]) -> None:
-        self._trainer.log({name: v for name, v in values.items() if not name.startswith(("watch/gradient", "watch/step"))})
+        self._trainer.log(
+            {
+                name: v
+                for name, v in values.items()
+                if not name.startswith(("watch/gradient", "watch/step"))
+            }
+        )
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._end()  # of a training that an error ended
         self._inputs = _Inputs(kwargs["model"])
         through = [] if self._trainer is None else [self._log]
-        self.watch = watch(kwargs["model"], **{**self.options, "log": sinks(self.options.get("log"), *through)})
+        self.watch = watch(
+            kwargs["model"], **{**self.options, "log": sinks(self.options.get("log"), *through)}
+        )
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Gradients still stand here."""
@@ -98,7 +111,9 @@ class WatchCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         if self._inputs.named is not None:
             self.watch.step(*self._inputs.args, **self._inputs.named)
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
+    ) -> None:
         if self.watch is not None and metrics and "eval_loss" in metrics:
             self.watch.validated(metrics["eval_loss"])
 
@@ -115,19 +130,30 @@ class WatchCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
 class ThinnedCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """What a training loop does for thinned layers, done by the Trainer.
 
-    ``key``: a seed; the masks are then functions of the optimizer step (:func:`thinned.key`), other ones on each rank.
-    ``samples``: the name under which batches hold their examples' ids, as ``Indexed(data, name=...)`` of
-    :mod:`thinned.integrations.data` gives them; then masks are the examples' own, on any number of ranks. The Trainer keeps
-    what the model does not know only with ``remove_unused_columns=False``; the ids are taken out before the model is called.
-    ``schedules``: move rates to ``state.global_step``. ``check``: run ``thinned.check`` on the first batch, and warn of what it
-    finds. To sample in prediction is no callback's, which hear of a prediction when it is done: :func:`mc_predict`.
+    ``key``: a seed; the masks are then functions of the optimizer step (:func:`thinned.key`), other
+    ones on each rank. ``samples``: the name under which batches hold their examples' ids, as
+    ``Indexed(data, name=...)`` of :mod:`thinned.integrations.data` gives them; then masks are the
+    examples' own, on any number of ranks. The Trainer keeps what the model does not know only with
+    ``remove_unused_columns=False``; the ids are taken out before the model is called.
+    ``schedules``: move rates to ``state.global_step``. ``check``: run ``thinned.check`` on the
+    first batch, and warn of what it finds. To sample in prediction is no callback's, which hear of
+    a prediction when it is done: :func:`mc_predict`.
 
-    Raises :class:`thinned.InputError` for ``samples`` without ``key``, and in training where a batch has no ids.
+    Raises :class:`thinned.InputError` for ``samples`` without ``key``, and in training where a
+    batch has no ids.
     """
 
-    def __init__(self, key: int | None = None, schedules: bool = True, check: bool = False, samples: str | None = None) -> None:
+    def __init__(
+        self,
+        key: int | None = None,
+        schedules: bool = True,
+        check: bool = False,
+        samples: str | None = None,
+    ) -> None:
         if samples is not None and key is None:
-            raise InputError(f"samples needs a key to give ids to, but got samples={samples!r} alone; pass key=0 too")
+            raise InputError(
+                f"samples needs a key to give ids to, but got samples={samples!r} alone; pass key=0 too"
+            )
         self.seed, self.schedules, self.check, self.samples = key, schedules, check, samples
         self.findings: Any = None
         self._key: Any = None
@@ -137,9 +163,13 @@ class ThinnedCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._end()  # of a training that an error ended, as auto_find_batch_size catches it
         if self.seed is not None:
-            self._key = key(kwargs["model"], self.seed + (0 if self.samples else args.process_index))
+            self._key = key(
+                kwargs["model"], self.seed + (0 if self.samples else args.process_index)
+            )
         if self.samples is not None:
-            self._ids = _Ids(kwargs["model"], self.samples, lambda ids: self._key.at(state.global_step, ids))
+            self._ids = _Ids(
+                kwargs["model"], self.samples, lambda ids: self._key.at(state.global_step, ids)
+            )
         if self.check:
             self._inputs = _Inputs(kwargs["model"])
 
@@ -172,13 +202,16 @@ class ThinnedCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
 
 def mc_predict(trainer: Any, data: Any, passes: int = 20) -> list[Any]:
-    """What ``trainer.predict(data)`` gives, ``passes`` times, with masks drawn each time: Monte Carlo dropout.
+    """What ``trainer.predict(data)`` gives, ``passes`` times, with masks drawn each time: Monte
+    Carlo dropout.
 
-    Only our layers draw, so call ``thinned.replace(model)`` first; normalisation stays in evaluation. ``numpy.stack`` the
-    ``predictions`` of what is returned: their mean is the prediction, their spread the model's uncertainty. (Gal and Ghahramani
-    2016.) ``evaluate`` samples in the same way: ``with thinned.sampling(model): trainer.evaluate()``.
+    Only our layers draw, so call ``thinned.replace(model)`` first; normalisation stays in
+    evaluation. ``numpy.stack`` the ``predictions`` of what is returned: their mean is the
+    prediction, their spread the model's uncertainty. (Gal and Ghahramani 2016.) ``evaluate``
+    samples in the same way: ``with thinned.sampling(model): trainer.evaluate()``.
 
-    Raises :class:`thinned.InputError` for less than one pass, and for a model in which nothing of ours draws.
+    Raises :class:`thinned.InputError` for less than one pass, and for a model in which nothing of
+    ours draws.
     """
     passes = whole(passes, "passes", 1)
     needs_ours(trainer.model, "mc_predict")

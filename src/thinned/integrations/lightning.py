@@ -1,4 +1,6 @@
-"""Callbacks for Lightning 2: watch a training, move keys and schedules, check at the start, sample in prediction."""
+"""Callbacks for Lightning 2: watch a training, move keys and schedules, check at the start, sample
+in prediction.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,13 @@ def inputs_of(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 class WatchCallback(Callback):  # type: ignore[misc, unused-ignore]
-    """:func:`thinned.watch` in a ``Trainer``. ``watch`` is the :class:`thinned.Watch`; values go to the trainer's loggers.
+    """:func:`thinned.watch` in a ``Trainer``. ``watch`` is the :class:`thinned.Watch`; values go to
+    the trainer's loggers.
 
-    ``loss``: ``f(output, target)``; the batch is then ``(*inputs, target)`` of ``LightningModule.forward``. ``unpack``: a
-    function of the batch that gives such a tuple (or a dict of named inputs). ``monitor``: the name under which the
-    validation loss is logged. ``options``: of :func:`thinned.watch`, such as ``forward``, ``every``, ``budget``, ``show``.
+    ``loss``: ``f(output, target)``; the batch is then ``(*inputs, target)`` of
+    ``LightningModule.forward``. ``unpack``: a function of the batch that gives such a tuple (or a
+    dict of named inputs). ``monitor``: the name under which the validation loss is logged.
+    ``options``: of :func:`thinned.watch`, such as ``forward``, ``every``, ``budget``, ``show``.
 
     ``trainer = Trainer(callbacks=[WatchCallback(loss=F.cross_entropy)])``
     """
@@ -54,11 +58,17 @@ class WatchCallback(Callback):  # type: ignore[misc, unused-ignore]
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step)
 
-        self.watch = watch(pl_module, loss=self.loss, **{**self.options, "log": sinks(self.options.get("log"), log)})
+        self.watch = watch(
+            pl_module,
+            loss=self.loss,
+            **{**self.options, "log": sinks(self.options.get("log"), log)},
+        )
         if self._state is not None:
             self.watch.load_state_dict(self._state)
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         assert self.watch is not None
         args, named = inputs_of(self.unpack(batch) if self.unpack else batch)
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
@@ -83,11 +93,13 @@ class WatchCallback(Callback):  # type: ignore[misc, unused-ignore]
 class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
     """What a training loop does for thinned layers, done by the trainer.
 
-    ``key``: a seed; the masks are then functions of the optimizer step (:func:`thinned.key`), other ones on each rank.
-    ``samples``: a function of the batch that gives its examples' ids; then masks are the examples' own, on any number of
-    ranks. ``schedules``: move rates to ``trainer.global_step``. ``check``: run ``thinned.check`` on the first batch, and warn
-    of what it finds; ``unpack`` gives the model's inputs of a batch (default: all but the last of a tuple). ``sampling``:
-    our layers draw in ``trainer.predict`` too; raises :class:`thinned.InputError` there where the module has none.
+    ``key``: a seed; the masks are then functions of the optimizer step (:func:`thinned.key`), other
+    ones on each rank. ``samples``: a function of the batch that gives its examples' ids; then masks
+    are the examples' own, on any number of ranks. ``schedules``: move rates to
+    ``trainer.global_step``. ``check``: run ``thinned.check`` on the first batch, and warn of what
+    it finds; ``unpack`` gives the model's inputs of a batch (default: all but the last of a tuple).
+    ``sampling``: our layers draw in ``trainer.predict`` too; raises :class:`thinned.InputError`
+    there where the module has none.
     """
 
     def __init__(
@@ -112,10 +124,14 @@ class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
             self._key = key(pl_module, self.seed + (0 if self.samples else trainer.global_rank))
         self._last = None
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
         now = trainer.global_step
         if self._key is not None and (self.samples is not None or now != self._last):
-            self._key.at(now, None if self.samples is None else self.samples(batch))  # micro-batches count as more calls
+            self._key.at(
+                now, None if self.samples is None else self.samples(batch)
+            )  # micro-batches count as more calls
         elif self._key is None and self.schedules:
             step(pl_module, now)
         self._last = now
@@ -123,7 +139,13 @@ class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
             self._checked(pl_module, batch)
 
     def _checked(self, model: Any, batch: Any) -> None:
-        given = self.unpack(batch) if self.unpack else batch[:-1] if isinstance(batch, (tuple, list)) else batch
+        given = (
+            self.unpack(batch)
+            if self.unpack
+            else batch[:-1]
+            if isinstance(batch, (tuple, list))
+            else batch
+        )
         args, named = inputs_of(given)
         self.findings = checked(model, args, named)
 

@@ -26,4 +26,6 @@ def sinks(log: Any, *more: Any) -> list[Any]:
 def needs_ours(model: Any, what: str) -> None:
     """Raise :class:`thinned.InputError` where no layer of ours would draw for ``what``."""
     if not any(True for _ in hosts(model)):
-        raise InputError(f"{what} needs dropout of ours in the model, and there is none; call thinned.replace(model) first")
+        raise InputError(
+            f"{what} needs dropout of ours in the model, and there is none; call thinned.replace(model) first"
+        )

@@ -25,16 +25,22 @@ def inputs_of(net: Any, x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 class WatchCallback(Callback):  # type: ignore[misc, unused-ignore]
-    """:func:`thinned.watch` in ``net.fit``. ``watch_`` is the :class:`thinned.Watch` of the last fit.
+    """:func:`thinned.watch` in ``net.fit``. ``watch_`` is the :class:`thinned.Watch` of the last
+    fit.
 
-    The loss is the net's own (``net.get_loss``), the validation loss its ``valid_loss``. ``every``, ``budget``, ``window``,
-    ``log``, ``show``: as of :func:`thinned.watch`.
+    The loss is the net's own (``net.get_loss``), the validation loss its ``valid_loss``. ``every``,
+    ``budget``, ``window``, ``log``, ``show``: as of :func:`thinned.watch`.
 
     ``NeuralNetClassifier(Module, callbacks=[WatchCallback()])``
     """
 
     def __init__(
-        self, every: int | None = None, budget: float = 0.03, window: int = 8, log: Any = None, show: bool = False
+        self,
+        every: int | None = None,
+        budget: float = 0.03,
+        window: int = 8,
+        log: Any = None,
+        show: bool = False,
     ) -> None:
         self.every, self.budget, self.window, self.log, self.show = every, budget, window, log, show
 
@@ -43,15 +49,25 @@ class WatchCallback(Callback):  # type: ignore[misc, unused-ignore]
             args, named = inputs_of(net, given)
             return net.get_loss(model(*args, **named), target, X=given, training=model.training)
 
-        options = {"every": self.every, "budget": self.budget, "window": self.window, "log": self.log, "show": self.show}
+        options = {
+            "every": self.every,
+            "budget": self.budget,
+            "window": self.window,
+            "log": self.log,
+            "show": self.show,
+        }
         self.watch_: Watch = watch(net.module_, forward=forward, **options)
 
-    def on_batch_end(self, net: Any, batch: Any = None, training: Any = None, loss: Any = None, **kwargs: Any) -> None:
+    def on_batch_end(
+        self, net: Any, batch: Any = None, training: Any = None, loss: Any = None, **kwargs: Any
+    ) -> None:
         """Gradients still stand here."""
         if training:
             self.watch_.step(*unpack_data(batch), loss=loss)
 
-    def on_epoch_end(self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **kwargs: Any) -> None:
+    def on_epoch_end(
+        self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **kwargs: Any
+    ) -> None:
         if "valid_loss" in net.history[-1]:
             self.watch_.validated(net.history[-1]["valid_loss"])
 
@@ -62,9 +78,10 @@ class WatchCallback(Callback):  # type: ignore[misc, unused-ignore]
 class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
     """What a training loop does for thinned layers, done by ``net.fit``.
 
-    ``key``: a seed; the masks are then functions of how many batches were trained on before (:func:`thinned.key`), and go on
-    from there in ``partial_fit``. ``schedules``: move rates by that count. ``check``: run ``thinned.check`` on the first batch,
-    and warn of what it finds; ``findings_`` holds it.
+    ``key``: a seed; the masks are then functions of how many batches were trained on before
+    (:func:`thinned.key`), and go on from there in ``partial_fit``. ``schedules``: move rates by
+    that count. ``check``: run ``thinned.check`` on the first batch, and warn of what it finds;
+    ``findings_`` holds it.
     """
 
     def __init__(self, key: int | None = None, schedules: bool = True, check: bool = False) -> None:
@@ -80,7 +97,9 @@ class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
         self.on_train_end(net)  # of a fit that an error ended
         self.key_ = None if self.key is None else key(net.module_, self.key)
 
-    def on_batch_begin(self, net: Any, batch: Any = None, training: Any = None, **kwargs: Any) -> None:
+    def on_batch_begin(
+        self, net: Any, batch: Any = None, training: Any = None, **kwargs: Any
+    ) -> None:
         if not training:
             return
         if self.key_ is not None:

@@ -1,10 +1,12 @@
-"""The Keras 3 face: dropout layers, and tools for models, on TensorFlow, JAX and torch from one code.
+"""The Keras 3 face: dropout layers, and tools for models, on TensorFlow, JAX and torch from one
+code.
 
-``layers``: the layers. ``find``: where a model draws. ``check``: the known mistakes. ``apply``: a copy with dropout put in.
-``predict``: Monte Carlo dropout with batch normalisation left alone. ``ScheduleCallback``: rates that move while training.
+``layers``: the layers. ``find``: where a model draws. ``check``: the known mistakes. ``apply``: a
+copy with dropout put in. ``predict``: Monte Carlo dropout with batch normalisation left alone.
+``ScheduleCallback``: rates that move while training.
 
-Masks have the law of the torch face, not its bits. Needs ``pip install 'thinned[keras]'`` and a backend, chosen by
-``KERAS_BACKEND`` as always in Keras.
+Masks have the law of the torch face, not its bits. Needs ``pip install 'thinned[keras]'`` and a
+backend, chosen by ``KERAS_BACKEND`` as always in Keras.
 """
 
 from __future__ import annotations
@@ -29,6 +31,16 @@ from .schedules import ScheduleCallback
 from .sites import Site, Sites, find
 from .surgery import apply
 
-__all__ = ["Prediction", "ScheduleCallback", "Site", "Sites", "apply", "check", "find", "layers", "predict"]
+__all__ = [
+    "Prediction",
+    "ScheduleCallback",
+    "Site",
+    "Sites",
+    "apply",
+    "check",
+    "find",
+    "layers",
+    "predict",
+]
 
 del _keras

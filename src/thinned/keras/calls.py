@@ -12,7 +12,9 @@ Around = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 @contextmanager
-def wrapped(layers: Iterable[keras.Layer], around: Callable[[keras.Layer], Around]) -> Iterator[None]:
+def wrapped(
+    layers: Iterable[keras.Layer], around: Callable[[keras.Layer], Around]
+) -> Iterator[None]:
     """Each layer's ``call`` is ``around(layer)`` of it within the block."""
     changed: list[keras.Layer] = []
     try:

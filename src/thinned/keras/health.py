@@ -29,7 +29,9 @@ _SHAPING = (keras.layers.Flatten, keras.layers.Reshape, keras.layers.Permute)
 
 @dataclass
 class _Call:
-    """One call of a layer in a pass: which layers' tensors it took, and whether its output differs from its input."""
+    """One call of a layer in a pass: which layers' tensors it took, and whether its output differs
+    from its input.
+    """
 
     name: str
     layer: keras.Layer
@@ -53,7 +55,9 @@ class _Pass:
                     sources = [self.makers[id(t)] for t in given if id(t) in self.makers]
                     made = call(*args, **kwargs)
                     results = [t for t in keras.tree.flatten(made) if _tensor(t)]
-                    self.log.append(_Call(name, layer, given[0] if given else None, results[0], sources))
+                    self.log.append(
+                        _Call(name, layer, given[0] if given else None, results[0], sources)
+                    )
                     for t in results:
                         self.makers.setdefault(id(t), name)
                     return made
@@ -66,15 +70,18 @@ class _Pass:
 
 
 def check(model: keras.Model, x: Any) -> Findings:
-    """What is known to go wrong with dropout, looked for in ``model`` on the batch ``x`` (what the model is called with).
+    """What is known to go wrong with dropout, looked for in ``model`` on the batch ``x`` (what the
+    model is called with).
 
-    Found are: evaluation that draws (L7); dropout before batch normalisation (L5) and on the output (L14); rates of 1 and NaN
-    (L19); measured rates that are not the nominal ones (L20); dropout that does nothing in training (L21); SELU with plain
-    dropout (L22); batch normalisation that moves, or weights that change, in a pass (L6, L12). See :mod:`thinned.checks.rules`.
+    Found are: evaluation that draws (L7); dropout before batch normalisation (L5) and on the output
+    (L14); rates of 1 and NaN (L19); measured rates that are not the nominal ones (L20); dropout
+    that does nothing in training (L21); SELU with plain dropout (L22); batch normalisation that
+    moves, or weights that change, in a pass (L6, L12). See :mod:`thinned.checks.rules`.
 
-    The model runs about a dozen times; its weights and moving statistics are put back, its seeds go on. Call or build it
-    before. Layers are followed by the tensors that they pass on, and so not through operations that stand between them in
-    a ``call`` of one's own. Raises :class:`thinned.InputError` for what is no built Keras model.
+    The model runs about a dozen times; its weights and moving statistics are put back, its seeds go
+    on. Call or build it before. Layers are followed by the tensors that they pass on, and so not
+    through operations that stand between them in a ``call`` of one's own. Raises
+    :class:`thinned.InputError` for what is no built Keras model.
     """
     check_model(model)
     if not model.built:
@@ -108,8 +115,14 @@ def _first(outputs: Any) -> Any:
 def _run(model: keras.Model, watched: dict[str, keras.Layer], x: Any) -> _Pass:
     seen, names = _Pass(), {id(layer): name for name, layer in watched.items()}
     parts = [layer for layer in watched.values() if not isinstance(layer, keras.Model)]
-    inner = {id(c) for layer in parts if hasattr(layer, "cell") for _, c in walk.layers(layer)}  # cells run inside loops
-    parts = [layer for layer in parts if id(layer) not in inner and not isinstance(layer, keras.layers.InputLayer)]
+    inner = {
+        id(c) for layer in parts if hasattr(layer, "cell") for _, c in walk.layers(layer)
+    }  # cells run inside loops
+    parts = [
+        layer
+        for layer in parts
+        if id(layer) not in inner and not isinstance(layer, keras.layers.InputLayer)
+    ]
     with calls.wrapped(parts, lambda layer: seen.watch(names[id(layer)])(layer)):
         seen.log.append(_Call("", model, None, _first(model(x, training=True)), []))
     return seen
@@ -125,16 +138,24 @@ def _evaluation(model: keras.Model, first: Any, second: Any) -> list[Finding]:
 
 def _differing(before: list[tuple[Any, Any]], trainable: bool) -> list[str]:
     return [
-        v.path for v, value in before if v.trainable is trainable and not np.array_equal(ops.convert_to_numpy(v.value), value)
+        v.path
+        for v, value in before
+        if v.trainable is trainable and not np.array_equal(ops.convert_to_numpy(v.value), value)
     ]
 
 
 def _moved(before: list[tuple[Any, Any]]) -> list[Finding]:
-    return [Finding("L6", f"{path} changes in a pass with training=False", path) for path in _differing(before, False)]
+    return [
+        Finding("L6", f"{path} changes in a pass with training=False", path)
+        for path in _differing(before, False)
+    ]
 
 
 def _changed(before: list[tuple[Any, Any]]) -> list[Finding]:
-    return [Finding("L12", f"{path} changes in a forward pass", path) for path in _differing(before, True)]
+    return [
+        Finding("L12", f"{path} changes in a forward pass", path)
+        for path in _differing(before, True)
+    ]
 
 
 def _drops(layer: keras.Layer) -> bool:
@@ -142,7 +163,9 @@ def _drops(layer: keras.Layer) -> bool:
 
 
 def _alpha(layer: Any) -> bool:
-    return "Alpha" in type(layer).__name__ or (isinstance(layer, PointLayer) and "alpha" in layer.point.name)
+    return "Alpha" in type(layer).__name__ or (
+        isinstance(layer, PointLayer) and "alpha" in layer.point.name
+    )
 
 
 def _uniform(layer: Any) -> bool:
@@ -166,7 +189,9 @@ def _structure(run: _Pass) -> list[Finding]:
         normal = "Normalization" in type(call.layer).__name__
         if isinstance(call.layer, keras.layers.BatchNormalization) and behind:
             names = ", ".join(sorted(behind))
-            found.append(Finding("L5", f"{call.name} normalises what {names} dropped before", call.name))
+            found.append(
+                Finding("L5", f"{call.name} normalises what {names} dropped before", call.name)
+            )
         dropped = {call.name} if _drops(call.layer) and not _uniform(call.layer) else set()
         upstream[call.name] = dropped if normal else behind | dropped
         if _drops(call.layer):
@@ -184,15 +209,27 @@ def _selu(call: _Call, layers: dict[str, _Call]) -> list[Finding]:
     if activation != "selu" and isinstance(source.layer, keras.layers.InputLayer):
         return []
     kind = type(call.layer).__name__
-    return [Finding("L22", f"{kind} {call.name} follows {source.name}, whose activation is {activation}", call.name)]
+    return [
+        Finding(
+            "L22",
+            f"{kind} {call.name} follows {source.name}, whose activation is {activation}",
+            call.name,
+        )
+    ]
 
 
 def _on_output(run: _Pass, layers: dict[str, _Call]) -> list[Finding]:
     name = run.makers.get(id(run.log[-1].made))
     while name in layers:
         call = layers[name]
-        if _drops(call.layer) and not isinstance(call.layer, (ConcreteDropout, Shakeout)):  # these drop what they are given
-            return [Finding("L14", f"{name} ({type(call.layer).__name__}) drops the model's output", name)]
+        if _drops(call.layer) and not isinstance(
+            call.layer, (ConcreteDropout, Shakeout)
+        ):  # these drop what they are given
+            return [
+                Finding(
+                    "L14", f"{name} ({type(call.layer).__name__}) drops the model's output", name
+                )
+            ]
         if call.layer.weights or len(call.sources) != 1:
             break
         name = call.sources[0]
@@ -204,9 +241,17 @@ def _rates(runs: list[_Pass]) -> list[Finding]:
     found = []
     for at, call in enumerate(runs[0].log):
         rates = [s.rate for s in walk.sources(call.layer) if s.kind == "dropout"]
-        if len(rates) != 1 or not rates[0] or not _like(call) or len(runs[-1].log) != len(runs[0].log):
+        if (
+            len(rates) != 1
+            or not rates[0]
+            or not _like(call)
+            or len(runs[-1].log) != len(runs[0].log)
+        ):
             continue
-        seen = [(ops.convert_to_numpy(r.log[at].given), ops.convert_to_numpy(r.log[at].made)) for r in runs]
+        seen = [
+            (ops.convert_to_numpy(r.log[at].given), ops.convert_to_numpy(r.log[at].made))
+            for r in runs
+        ]
         if all(np.array_equal(a, b) for a, b in seen):
             if rates[0] < 1.0 and seen[0][0].size * _PASSES * rates[0] < 20:
                 continue
@@ -236,8 +281,11 @@ def _rate(call: _Call, rate: float, seen: list[tuple[Any, Any]]) -> list[Finding
     if not of:
         return []
     measured, expected = fell / of, _expected(call, rate)
-    # Coins may be shared, so how far a share wanders is read from the passes themselves, and at least as for single coins.
-    error = max(float(np.std(shares, ddof=1)) / _PASSES**0.5, (expected * (1.0 - expected) / of) ** 0.5)
+    # Coins may be shared, so how far a share wanders is read from the passes themselves, and at
+    # least as for single coins.
+    error = max(
+        float(np.std(shares, ddof=1)) / _PASSES**0.5, (expected * (1.0 - expected) / of) ** 0.5
+    )
     if abs(measured - expected) <= max(_UNLIKELY * error, 0.02 * expected):
         return []
     message = f"{call.name} has the rate {rate:g}, but drops {measured:.3f}"
@@ -262,10 +310,14 @@ def _nothing_left(watched: dict[str, keras.Layer], first: Any, run: _Pass) -> li
             if source.rate != 1.0 or source.kind == "noise":
                 continue
             if source.argument == "recurrent_dropout":
-                message = f"{name} has recurrent_dropout=1.0, which Keras ignores: nothing is dropped"
+                message = (
+                    f"{name} has recurrent_dropout=1.0, which Keras ignores: nothing is dropped"
+                )
                 found.append(Finding("L21", message, name, remedy="choose a rate below 1"))
             else:
-                found.append(Finding("L19", f"{name} drops everything: {source.argument} is 1", name))
+                found.append(
+                    Finding("L19", f"{name} drops everything: {source.argument} is 1", name)
+                )
     last = ops.convert_to_numpy(run.log[-1].made)
     if np.isnan(last.astype("float64")).any() and not np.isnan(first.astype("float64")).any():
         found.append(Finding("L19", "the output is NaN in training, and not in evaluation", ""))

@@ -23,9 +23,10 @@ Outputs = Literal["auto", "probabilities", "logits", "binary", "values"]
 class Prediction:
     """What many thinned networks say, float64.
 
-    ``mean`` and ``std`` (with the divisor n - 1) have the shape of the model's output; of logits, those of the probabilities.
-    ``entropy``: of the mean probabilities, in nats, [b, ...]. ``mutual_information``: ``entropy`` less the mean of each
-    network's own, what the networks disagree about. Both are None for values. ``samples``: all outputs, [samples, b, ...].
+    ``mean`` and ``std`` (with the divisor n - 1) have the shape of the model's output; of logits,
+    those of the probabilities. ``entropy``: of the mean probabilities, in nats, [b, ...].
+    ``mutual_information``: ``entropy`` less the mean of each network's own, what the networks
+    disagree about. Both are None for values. ``samples``: all outputs, [samples, b, ...].
     """
 
     mean: Array
@@ -44,20 +45,24 @@ def predict(
     batch_size: int = 32,
     keep: bool = False,
 ) -> Prediction:
-    """Monte Carlo dropout, Gal and Ghahramani 2016: ``samples`` passes in which dropout draws and nothing else trains.
+    """Monte Carlo dropout, Gal and Ghahramani 2016: ``samples`` passes in which dropout draws and
+    nothing else trains.
 
-    Only the layers that :func:`find` shows as dropout, recurrent or attention run with ``training=True``; batch normalisation
-    uses its running statistics and does not move, and noise layers such as GaussianNoise stay off. ``x``: what
-    ``model.predict`` takes. ``outputs``: what the model's are along their last axis: "probabilities", "logits", "binary" (one
-    probability, as of a sigmoid), or "values"; "auto" reads probabilities where two or more sum to 1 everywhere, else values.
-    ``keep`` keeps all outputs.
+    Only the layers that :func:`find` shows as dropout, recurrent or attention run with
+    ``training=True``; batch normalisation uses its running statistics and does not move, and noise
+    layers such as GaussianNoise stay off. ``x``: what ``model.predict`` takes. ``outputs``: what
+    the model's are along their last axis: "probabilities", "logits", "binary" (one probability, as
+    of a sigmoid), or "values"; "auto" reads probabilities where two or more sum to 1 everywhere,
+    else values. ``keep`` keeps all outputs.
 
-    The model is compiled for this once and its own compiled prediction is put back. Raises :class:`thinned.InputError` where
-    nothing draws, and for models with several outputs.
+    The model is compiled for this once and its own compiled prediction is put back. Raises
+    :class:`thinned.InputError` where nothing draws, and for models with several outputs.
     """
     check_model(model)
     if not isinstance(model, keras.Model):
-        raise InputError(f"predict needs a keras.Model, but got the layer {type(model).__name__}; put it into a Sequential")
+        raise InputError(
+            f"predict needs a keras.Model, but got the layer {type(model).__name__}; put it into a Sequential"
+        )
     count = arguments.whole_of(samples, "samples", 2)
     arguments.whole_of(batch_size, "batch_size", 1)
     arguments.one_of(outputs, "outputs", ("auto", "probabilities", "logits", "binary", "values"))
@@ -66,7 +71,9 @@ def predict(
         for _ in range(count):
             given = _outputs(model, x, batch_size)
             if not isinstance(given, np.ndarray):
-                raise InputError(f"predict needs a model of one output, but got {type(given).__name__}")
+                raise InputError(
+                    f"predict needs a model of one output, but got {type(given).__name__}"
+                )
             y = np.asarray(given, dtype=np.float64)
             totals = totals or _Totals(_kind(y) if outputs == "auto" else outputs, keep)
             totals.add(y)
@@ -78,8 +85,14 @@ def predict(
 def sampling(model: keras.Model) -> Iterator[None]:
     """Dropout draws in ``model.predict``, and nothing else trains."""
     drawing = [layer for _, layer in walk.drawing(model)]
-    if not any(s.rate is None or s.rate > 0 for layer in drawing for s in walk.sources(layer) or walk.sources(layer.cell)):
-        raise InputError("this model draws nothing, so all samples would be equal; thinned.keras.apply puts dropout in")
+    if not any(
+        s.rate is None or s.rate > 0
+        for layer in drawing
+        for s in walk.sources(layer) or walk.sources(layer.cell)
+    ):
+        raise InputError(
+            "this model draws nothing, so all samples would be equal; thinned.keras.apply puts dropout in"
+        )
     before = model.predict_function
     try:
         with calls.wrapped(drawing, calls.training):
@@ -90,9 +103,13 @@ def sampling(model: keras.Model) -> Iterator[None]:
 
 
 def _outputs(model: keras.Model, x: Any, batch_size: int) -> Any:
-    """What ``model.predict`` gives; arrays go batch by batch, without the loop's overhead of a tenth of a second a call."""
+    """What ``model.predict`` gives; arrays go batch by batch, without the loop's overhead of a
+    tenth of a second a call.
+    """
     leaves = keras.tree.flatten(x)
-    arrays = bool(leaves) and all(isinstance(a, np.ndarray) or keras.ops.is_tensor(a) for a in leaves)
+    arrays = bool(leaves) and all(
+        isinstance(a, np.ndarray) or keras.ops.is_tensor(a) for a in leaves
+    )
     sizes = {a.shape[0] if a.shape else 0 for a in leaves} if arrays else set()
     if len(sizes) != 1 or 0 in sizes:
         return model.predict(x, batch_size=batch_size, verbose=0)
@@ -104,7 +121,11 @@ def _outputs(model: keras.Model, x: Any, batch_size: int) -> Any:
 
 
 def _kind(y: Array) -> Outputs:
-    sums = y.ndim > 1 and y.shape[-1] > 1 and bool((y >= 0).all() and np.allclose(y.sum(-1), 1.0, atol=1e-2))
+    sums = (
+        y.ndim > 1
+        and y.shape[-1] > 1
+        and bool((y >= 0).all() and np.allclose(y.sum(-1), 1.0, atol=1e-2))
+    )
     return "probabilities" if sums else "values"
 
 
@@ -144,4 +165,6 @@ class _Totals:
         if self.kind == "values":
             return Prediction(self.mean, std, None, None, kept)
         entropy = self._entropy(self.mean)
-        return Prediction(self.mean, std, entropy, np.maximum(entropy - self.entropies / self.n, 0.0), kept)
+        return Prediction(
+            self.mean, std, entropy, np.maximum(entropy - self.entropies / self.n, 0.0), kept
+        )

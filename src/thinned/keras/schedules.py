@@ -15,19 +15,25 @@ from .surgery import Where, means
 
 
 class ScheduleCallback(keras.callbacks.Callback):
-    """Sets the rates of our layers to ``schedule(step)`` at every step, or ``schedule(epoch)`` at every epoch, from 0.
+    """Sets the rates of our layers to ``schedule(step)`` at every step, or ``schedule(epoch)`` at
+    every epoch, from 0.
 
-    ``schedule``: one of :mod:`thinned.algebra`'s, such as ``Linear(0, 0.3, 1000)``, or any function of a whole number.
-    ``where``: which layers, as :func:`thinned.keras.apply` reads it; None for all. ``unit``: "step" counts optimizer steps, on
-    from where the optimizer stands; "epoch" counts epochs. A compiled step sees the change and is not compiled again. After
-    training the last rate stays. With ``steps_per_execution`` above 1 rates move once an execution.
+    ``schedule``: one of :mod:`thinned.algebra`'s, such as ``Linear(0, 0.3, 1000)``, or any function
+    of a whole number. ``where``: which layers, as :func:`thinned.keras.apply` reads it; None for
+    all. ``unit``: "step" counts optimizer steps, on from where the optimizer stands; "epoch" counts
+    epochs. A compiled step sees the change and is not compiled again. After training the last rate
+    stays. With ``steps_per_execution`` above 1 rates move once an execution.
 
-    Keras's own layers hold their rates as constants of the compiled step: where they alone are meant, training raises
-    :class:`thinned.InputError`; put ours in their place with :func:`thinned.keras.apply`.
+    Keras's own layers hold their rates as constants of the compiled step: where they alone are
+    meant, training raises :class:`thinned.InputError`; put ours in their place with
+    :func:`thinned.keras.apply`.
     """
 
     def __init__(
-        self, schedule: Schedule | Callable[[int], float], where: Where = None, unit: Literal["step", "epoch"] = "step"
+        self,
+        schedule: Schedule | Callable[[int], float],
+        where: Where = None,
+        unit: Literal["step", "epoch"] = "step",
     ) -> None:
         super().__init__()
         if not callable(schedule):
@@ -39,7 +45,11 @@ class ScheduleCallback(keras.callbacks.Callback):
         self.step = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
-        meant = [(n, layer) for n, layer in walk.layers(self.model) if self.where is None or means(self.where, n, layer)]
+        meant = [
+            (n, layer)
+            for n, layer in walk.layers(self.model)
+            if self.where is None or means(self.where, n, layer)
+        ]
         self.layers = [layer for _, layer in meant if isinstance(layer, Noisy)]
         if not self.layers:
             raise InputError(
@@ -57,7 +67,9 @@ class ScheduleCallback(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         if self.unit == "step" and self.layers[0].rate != self.schedule(self.step):
-            if hasattr(self.model, "jax_state_sync"):  # JAX keeps the state of a running epoch beside the variables
+            if hasattr(
+                self.model, "jax_state_sync"
+            ):  # JAX keeps the state of a running epoch beside the variables
                 self.model.jax_state_sync()
             self._set(self.step)
 

@@ -21,16 +21,18 @@ Make: TypeAlias = Callable[[], keras.Layer]
 
 
 def apply(model: keras.Model, where: Where = None, rate: float | Point | Make = 0.5) -> keras.Model:
-    """A copy of ``model`` with dropout after the layers that ``where`` means, or in their place where they are dropout layers.
+    """A copy of ``model`` with dropout after the layers that ``where`` means, or in their place
+    where they are dropout layers.
 
-    ``model``: Sequential or functional, at any depth. ``where``: a class of layers; a name, the end of one after "/", or else a
-    regular expression that matches somewhere in a name; a function of name and layer; None for every Dense and convolution
-    but those that make the output. ``rate``: a rate of :class:`thinned.keras.layers.Dropout`, a point, or a function that makes
-    a layer.
+    ``model``: Sequential or functional, at any depth. ``where``: a class of layers; a name, the end
+    of one after "/", or else a regular expression that matches somewhere in a name; a function of
+    name and layer; None for every Dense and convolution but those that make the output. ``rate``: a
+    rate of :class:`thinned.keras.layers.Dropout`, a point, or a function that makes a layer.
 
-    Weights are copied, ``model`` stays as it is, the copy is not compiled. Layers keep their names; what is put in is named
-    "<layer>_dropout". A layer used twice has one dropout behind it. Raises :class:`thinned.InputError` for subclassed models,
-    whose calls cannot be rewritten, and where nothing is meant.
+    Weights are copied, ``model`` stays as it is, the copy is not compiled. Layers keep their names;
+    what is put in is named "<layer>_dropout". A layer used twice has one dropout behind it. Raises
+    :class:`thinned.InputError` for subclassed models, whose calls cannot be rewritten, and where
+    nothing is meant.
     """
     check_model(model)
     _known(model, "the model")
@@ -56,16 +58,24 @@ def _sequential(model: Any) -> bool:
 
 
 def _functional(model: Any) -> bool:
-    return isinstance(model, keras.Model) and hasattr(model, "_functional") is False and hasattr(model, "operations")
+    return (
+        isinstance(model, keras.Model)
+        and hasattr(model, "_functional") is False
+        and hasattr(model, "operations")
+    )
 
 
 def _known(model: Any, what: str) -> None:
     if not (_sequential(model) or _functional(model)):
-        raise InputError(f"{what} ({type(model).__name__}) is neither Sequential nor functional; put dropout into its own code")
+        raise InputError(
+            f"{what} ({type(model).__name__}) is neither Sequential nor functional; put dropout into its own code"
+        )
 
 
 def _parts(model: keras.Model, prefix: str = "") -> list[tuple[str, keras.Layer]]:
-    """The layers that stand in graphs, with their names: nested models are opened, other layers are not."""
+    """The layers that stand in graphs, with their names: nested models are opened, other layers are
+    not.
+    """
     found = []
     for layer in model.layers:
         if _sequential(layer) or _functional(layer):
@@ -83,11 +93,17 @@ def _targets(model: keras.Model, where: Where) -> set[int]:
         if not found:
             raise InputError("no Dense or convolution layer stands before the output; say where")
         return {id(layer) for layer in found}
-    named = [layer for name, layer in known if isinstance(where, str) and (name == where or name.endswith(f"/{where}"))]
+    named = [
+        layer
+        for name, layer in known
+        if isinstance(where, str) and (name == where or name.endswith(f"/{where}"))
+    ]
     found = named or [layer for name, layer in known if means(where, name, layer)]
     if not found:
         names = [name for name, _ in known]
-        hint = nearest(where, names) if isinstance(where, str) else f"there are {', '.join(names[:8])}"
+        hint = (
+            nearest(where, names) if isinstance(where, str) else f"there are {', '.join(names[:8])}"
+        )
         raise InputError(f"{where!r} names no layer of this model; {hint}")
     return {id(layer) for layer in found}
 
@@ -100,7 +116,9 @@ def means(where: Where, name: str, layer: keras.Layer) -> bool:
         try:
             return re.search(where, name) is not None
         except re.error as error:
-            raise InputError(f"{where!r} is neither a name nor a regular expression: {error}") from None
+            raise InputError(
+                f"{where!r} is neither a name nor a regular expression: {error}"
+            ) from None
     assert where is not None
     return bool(where(name, layer))
 
@@ -112,11 +130,17 @@ def _computes(layer: keras.Layer) -> bool:
 def _only_drops(layer: keras.Layer) -> bool:
     """Does it nothing else, so that another dropout may stand in its place?"""
     more = layer.weights and not isinstance(layer, VariationalDropout)
-    return bool(walk.sources(layer)) and not more and not isinstance(layer, (keras.layers.Wrapper, ShakeShake, Swapout))
+    return (
+        bool(walk.sources(layer))
+        and not more
+        and not isinstance(layer, (keras.layers.Wrapper, ShakeShake, Swapout))
+    )
 
 
 def _last(model: keras.Model) -> set[int]:
-    """The layers that compute the outputs: those that make them, with activations and reshapes behind left aside."""
+    """The layers that compute the outputs: those that make them, with activations and reshapes
+    behind left aside.
+    """
     if _sequential(model):
         return _last_of(list(model.layers)[::-1])
     ends: set[int] = set()
@@ -174,7 +198,9 @@ def _copied(model: keras.Model, meant: set[int], make: Make) -> keras.Model:
         return behind[layer.name](y) if layer.name in behind else y
 
     if _functional(model):
-        return keras.models.clone_model(model, _inputs(model), clone_function=clone, call_function=call)
+        return keras.models.clone_model(
+            model, _inputs(model), clone_function=clone, call_function=call
+        )
     copy = keras.Sequential(name=model.name)
     if model.built and model.inputs:
         copy.add(keras.Input(batch_shape=model.inputs[0].shape, dtype=model.inputs[0].dtype))
@@ -189,7 +215,10 @@ def _copied(model: keras.Model, meant: set[int], make: Make) -> keras.Model:
 def _inputs(model: keras.Model) -> Any:
     """Inputs as the model's, under their layers' names."""
     return keras.tree.map_structure(
-        lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t._keras_history.operation.name), model.input
+        lambda t: keras.Input(
+            batch_shape=t.shape, dtype=t.dtype, name=t._keras_history.operation.name
+        ),
+        model.input,
     )
 
 

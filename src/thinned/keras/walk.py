@@ -30,7 +30,9 @@ _NAMED = re.compile(r"Drop|Zoneout|StochasticDepth")  # layers of other librarie
 
 
 class Source(NamedTuple):
-    """What draws in a layer: its ``kind``, the ``argument`` that says how much, and its ``rate`` (None where it has none)."""
+    """What draws in a layer: its ``kind``, the ``argument`` that says how much, and its ``rate``
+    (None where it has none).
+    """
 
     kind: str
     argument: str
@@ -48,7 +50,9 @@ OURS: tuple[Any, ...] = (Noisy, ConcreteDropout, VariationalDropout, PatchDropou
 
 
 def layers(model: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.Layer]]:
-    """(name, layer) of every layer inside, in order, names joined by "/"; a layer that stands in two places once."""
+    """(name, layer) of every layer inside, in order, names joined by "/"; a layer that stands in
+    two places once.
+    """
     seen: set[int] = set()
 
     def inside(parent: keras.Layer, prefix: str) -> Iterator[tuple[str, keras.Layer]]:
@@ -66,7 +70,9 @@ def sources(layer: Any) -> list[Source]:
     """What draws in this layer itself, its parts left aside."""
     if isinstance(layer, Noisy):
         rates = {name: float(getattr(layer, name)) for name in ("rate", *layer.others)}
-        return [Source(layer.kind, name, rate) for name, rate in rates.items() if rate or name == "rate"]
+        return [
+            Source(layer.kind, name, rate) for name, rate in rates.items() if rate or name == "rate"
+        ]
     for ours, source in _RATELESS.items():
         if isinstance(layer, ours):
             return [source]
@@ -90,8 +96,18 @@ def sources(layer: Any) -> list[Source]:
 
 
 def drawing(model: keras.Layer) -> list[tuple[str, keras.Layer]]:
-    """The layers to switch on for Monte Carlo dropout: those that draw, and the recurrent layers around such cells."""
+    """The layers to switch on for Monte Carlo dropout: those that draw, and the recurrent layers
+    around such cells.
+    """
     every = [("", model), *layers(model)] if sources(model) else list(layers(model))
     own = [(name, layer) for name, layer in every if any(s.kind != "noise" for s in sources(layer))]
-    around = [(name, layer) for name, layer in every if getattr(layer, "cell", None) is not None and not sources(layer)]
-    return own + [(n, layer) for n, layer in around if hasattr(layer, "recurrent_dropout") and sources(layer.cell)]
+    around = [
+        (name, layer)
+        for name, layer in every
+        if getattr(layer, "cell", None) is not None and not sources(layer)
+    ]
+    return own + [
+        (n, layer)
+        for n, layer in around
+        if hasattr(layer, "recurrent_dropout") and sources(layer.cell)
+    ]

@@ -1,4 +1,6 @@
-"""Hosts: modules that hold a point and a place. Mathematics lives in :mod:`thinned.functional` and the engines."""
+"""Hosts: modules that hold a point and a place. Mathematics lives in :mod:`thinned.functional` and
+the engines.
+"""
 
 from .activations import FastDropout, Jumpout, StandoutDropout
 from .agents import droq
@@ -18,10 +20,23 @@ from .dropout import (
 )
 from .graphs import DropEdge, DropMessage, DropNode
 from .keys import ModelKey, key, key_of, step
-from .learned import ConcreteDropout, InformationDropout, SparseVariationalDropout, VariationalDropout, divergence
+from .learned import (
+    ConcreteDropout,
+    InformationDropout,
+    SparseVariationalDropout,
+    VariationalDropout,
+    divergence,
+)
 from .lora import LoraDropout
 from .loss import fraternal, multi_sample, r_drop
-from .maps import Cutout, Disout, MaxPoolDropout1d, MaxPoolDropout2d, MaxPoolDropout3d, WeightedChannelDropout
+from .maps import (
+    Cutout,
+    Disout,
+    MaxPoolDropout1d,
+    MaxPoolDropout2d,
+    MaxPoolDropout3d,
+    WeightedChannelDropout,
+)
 from .method import MethodDropout
 from .modes import Tape, frozen, off, recording, replaying, sampling
 from .reweighted import MethodDropWeight, Mixout, Shakeout, Targeted

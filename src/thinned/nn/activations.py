@@ -15,17 +15,22 @@ from .host import Host, Rated
 from .method import MethodDropout
 
 
-def Jumpout(sigma: float | Schedule = 0.05, least: float = 0.0, most: float = 0.6, power: float = 0.75) -> MethodDropout:
+def Jumpout(
+    sigma: float | Schedule = 0.05, least: float = 0.0, most: float = 0.6, power: float = 0.75
+) -> MethodDropout:
     """:func:`thinned.functional.jumpout`, after a ReLU."""
     off = {"least": 0.0} if least else None
-    return MethodDropout(functional.jumpout, "sigma", off=off, sigma=sigma, least=least, most=most, power=power)
+    return MethodDropout(
+        functional.jumpout, "sigma", off=off, sigma=sigma, least=least, most=most, power=power
+    )
 
 
 class StandoutDropout(Host, nn.Module):
-    """:func:`thinned.functional.standout` of ``module``'s result: ``layer(x)`` is its activation, thinned.
+    """:func:`thinned.functional.standout` of ``module``'s result: ``layer(x)`` is its activation,
+    thinned.
 
-    ``module``: what gives the pre-activations, such as a Linear or a convolution. ``activation`` follows it inside the
-    layer, because the same pre-activation decides what is kept.
+    ``module``: what gives the pre-activations, such as a Linear or a convolution. ``activation``
+    follows it inside the layer, because the same pre-activation decides what is kept.
     """
 
     def __init__(
@@ -37,8 +42,15 @@ class StandoutDropout(Host, nn.Module):
     ) -> None:
         super().__init__()
         if not callable(activation):
-            raise InputError(f"activation has to be a function, such as torch.relu, but got {activation!r}")
-        self.module, self.activation, self.alpha, self.beta = module, activation, real(alpha, "alpha"), real(beta, "beta")
+            raise InputError(
+                f"activation has to be a function, such as torch.relu, but got {activation!r}"
+            )
+        self.module, self.activation, self.alpha, self.beta = (
+            module,
+            activation,
+            real(alpha, "alpha"),
+            real(beta, "beta"),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         mode = self.mode()
@@ -46,27 +58,38 @@ class StandoutDropout(Host, nn.Module):
         if mode == "off" or not h.numel():
             return self.activation(h)
         key = self.whose() if mode == "sample" else None
-        return functional.standout(h, self.activation, self.alpha, self.beta, mode == "sample", key=key)
+        return functional.standout(
+            h, self.activation, self.alpha, self.beta, mode == "sample", key=key
+        )
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, beta={self.beta}"
 
 
 class FastDropout(Rated, nn.Module):
-    """Dropout on the inputs of a linear layer, integrated out instead of drawn: :func:`thinned.functional.fast_dropout`.
+    """Dropout on the inputs of a linear layer, integrated out instead of drawn:
+    :func:`thinned.functional.fast_dropout`.
 
-    ``layer(x)`` takes a tensor [b, ..., in], or the pair that another such layer gives, and gives the pair (mean, variance) of
-    the activation, [b, ..., out] each: exact sums, read as Gaussian, then the moments of ``activation`` ("relu", or None for
-    the last layer). Train on the mean, or by :func:`thinned.functional.sigmoid_mean` of the pair. In evaluation the mean is
-    the plain layer's and the variance 0. ``p`` in [0, 1); 0.5 is usual.
+    ``layer(x)`` takes a tensor [b, ..., in], or the pair that another such layer gives, and gives
+    the pair (mean, variance) of the activation, [b, ..., out] each: exact sums, read as Gaussian,
+    then the moments of ``activation`` ("relu", or None for the last layer). Train on the mean, or
+    by :func:`thinned.functional.sigmoid_mean` of the pair. In evaluation the mean is the plain
+    layer's and the variance 0. ``p`` in [0, 1); 0.5 is usual.
 
     Wang and Manning 2013, "Fast dropout training". It draws nothing, so a key changes nothing.
     """
 
-    def __init__(self, linear: nn.Linear, p: float | Schedule = 0.5, activation: Literal["relu"] | None = None) -> None:
+    def __init__(
+        self,
+        linear: nn.Linear,
+        p: float | Schedule = 0.5,
+        activation: Literal["relu"] | None = None,
+    ) -> None:
         super().__init__()
         if not isinstance(linear, nn.Linear):
-            raise InputError(f"FastDropout needs a torch.nn.Linear, but got {type(linear).__name__}")
+            raise InputError(
+                f"FastDropout needs a torch.nn.Linear, but got {type(linear).__name__}"
+            )
         if activation not in ("relu", None):
             raise unknown("activation", activation, ("relu",))
         self.linear, self.activation = linear, activation

@@ -12,14 +12,18 @@ from ..algebra.schedule import Schedule
 from .dropout import Dropout
 
 
-def droq(inputs: int, outputs: int = 1, hidden: Sequence[int] = (256, 256), p: float | Schedule = 0.01) -> nn.Sequential:
+def droq(
+    inputs: int, outputs: int = 1, hidden: Sequence[int] = (256, 256), p: float | Schedule = 0.01
+) -> nn.Sequential:
     """DroQ's Q network: Linear, Dropout, LayerNorm, ReLU for each of ``hidden``, then Linear.
 
-    Dropout before layer normalisation, with a small rate (0.01; 0.0001 for Hopper), lets few such networks do the work of
-    REDQ's ensemble of ten. Two of them make the minimum of the targets; dropout stays on in the target networks too, whatever
-    their mode: ``with thinned.sampling(target): ...``.
+    Dropout before layer normalisation, with a small rate (0.01; 0.0001 for Hopper), lets few such
+    networks do the work of REDQ's ensemble of ten. Two of them make the minimum of the targets;
+    dropout stays on in the target networks too, whatever their mode: ``with
+    thinned.sampling(target): ...``.
 
-    Hiraoka, Imagawa, Hashimoto, Onishi, Tsuruoka 2022, "Dropout Q-functions for doubly efficient reinforcement learning".
+    Hiraoka, Imagawa, Hashimoto, Onishi, Tsuruoka 2022, "Dropout Q-functions for doubly efficient
+    reinforcement learning".
     """
     sizes = [whole(inputs, "inputs", 1), *(whole(n, "hidden", 1) for n in hidden)]
     if len(sizes) < 2:

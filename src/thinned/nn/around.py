@@ -19,10 +19,11 @@ Names = str | Iterable[str] | None
 class Around(Rated, nn.Module):
     """A host in the place of ``module``, which is called with changed weights. Abstract.
 
-    The module's parameters, buffers and children stand on the host under their own names, so checkpoints of either load
-    into the other. The module itself stays out of the tree; the two share their dictionaries, so what moves one moves both.
-    ``names``: which parameters change, by shell patterns on their qualified names. None: the weight matrices, no biases; of
-    recurrent modules those on the state (``weight_hh*``).
+    The module's parameters, buffers and children stand on the host under their own names, so
+    checkpoints of either load into the other. The module itself stays out of the tree; the two
+    share their dictionaries, so what moves one moves both. ``names``: which parameters change, by
+    shell patterns on their qualified names. None: the weight matrices, no biases; of recurrent
+    modules those on the state (``weight_hh*``).
     """
 
     inner: nn.Module
@@ -30,7 +31,9 @@ class Around(Rated, nn.Module):
     def __init__(self, module: nn.Module, names: Names = None) -> None:
         super().__init__()
         if not isinstance(module, nn.Module) or isinstance(module, Host):
-            raise InputError(f"{type(self).__name__} needs a module without a host of its own, but got {type(module).__name__}")
+            raise InputError(
+                f"{type(self).__name__} needs a module without a host of its own, but got {type(module).__name__}"
+            )
         self.names = _chosen(module, names)
         self.__dict__["inner"] = module  # no child: its parameters would stand in the tree twice
         for shared in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
@@ -75,14 +78,18 @@ def _chosen(module: nn.Module, names: Names) -> tuple[str, ...]:
     known = dict(module.named_parameters())
     lazy = [name for name, parameter in known.items() if is_lazy(parameter)]
     if lazy:
-        raise InputError(f"parameter {lazy[0]!r} has no shape yet; call the module once before it is wrapped")
+        raise InputError(
+            f"parameter {lazy[0]!r} has no shape yet; call the module once before it is wrapped"
+        )
     if names is None:
         recurrent = isinstance(module, (nn.RNNBase, nn.RNNCellBase))
         last = {name: name.rpartition(".")[2] for name in known}
         found = [n for n, p in known.items() if p.dim() > 1 and "bias" not in last[n]]
         found = [n for n in found if not recurrent or last[n].startswith("weight_hh")]
         if not found:
-            raise InputError(f"{type(module).__name__} has no weight matrix; say what changes, such as names='weight'")
+            raise InputError(
+                f"{type(module).__name__} has no weight matrix; say what changes, such as names='weight'"
+            )
         return tuple(found)
     patterns = (names,) if isinstance(names, str) else tuple(names)
     for pattern in patterns:

@@ -22,7 +22,9 @@ def ShakeShake(backward: functional.branches.Backward = "shake") -> MethodDropou
 
 
 def ShakeDrop(
-    p: float | Schedule = 0.5, alpha: tuple[float, float] = (-1.0, 1.0), beta: tuple[float, float] = (0.0, 1.0)
+    p: float | Schedule = 0.5,
+    alpha: tuple[float, float] = (-1.0, 1.0),
+    beta: tuple[float, float] = (0.0, 1.0),
 ) -> MethodDropout:
     """:func:`thinned.functional.shake_drop` of a branch: ``x + layer(branch)``."""
     return MethodDropout(functional.shake_drop, p=p, alpha=alpha, beta=beta)
@@ -34,16 +36,20 @@ def Swapout(p: float | Schedule = 0.5, skip: float | None = None) -> MethodDropo
 
 
 class LayerDrop(Rated, nn.ModuleList):
-    """LayerDrop: whole layers of a stack are skipped while training, and some may be left out for good.
+    """LayerDrop: whole layers of a stack are skipped while training, and some may be left out for
+    good.
 
-    ``layers`` run one after the other, each on the result of the last and on the further arguments of the call. While
-    training each is skipped with probability ``p``, one coin for the batch; nothing is scaled, in training or evaluation, so
-    it is for residual layers. In eager code a skipped layer is not computed; in a compiled graph all are, and skipped ones
-    have no effect. ``p`` in [0, 1] or a schedule: 0.1 to 0.2 for quality, up to 0.5 where layers will be pruned.
-    ``prune`` keeps a part of the layers for smaller networks. It is a ``ModuleList``, so checkpoints of one load. Under
-    DistributedDataParallel a skipped layer's parameters have no gradient: ``find_unused_parameters=True``.
+    ``layers`` run one after the other, each on the result of the last and on the further arguments
+    of the call. While training each is skipped with probability ``p``, one coin for the batch;
+    nothing is scaled, in training or evaluation, so it is for residual layers. In eager code a
+    skipped layer is not computed; in a compiled graph all are, and skipped ones have no effect.
+    ``p`` in [0, 1] or a schedule: 0.1 to 0.2 for quality, up to 0.5 where layers will be pruned.
+    ``prune`` keeps a part of the layers for smaller networks. It is a ``ModuleList``, so
+    checkpoints of one load. Under DistributedDataParallel a skipped layer's parameters have no
+    gradient: ``find_unused_parameters=True``.
 
-    Fan, Grave, Joulin 2020, "Reducing transformer depth on demand with structured dropout", sections 3.2 and 3.3.
+    Fan, Grave, Joulin 2020, "Reducing transformer depth on demand with structured dropout",
+    sections 3.2 and 3.3.
     """
 
     def __init__(self, layers: Iterable[nn.Module], p: float | Schedule = 0.2) -> None:
@@ -66,19 +72,25 @@ class LayerDrop(Rated, nn.ModuleList):
         return x
 
     def prune(self, keep: int | Sequence[int] = 2) -> LayerDrop:
-        """A stack of a part of these layers, which are shared: every ``keep``-th from the first, or those of the given places.
+        """A stack of a part of these layers, which are shared: every ``keep``-th from the first, or
+        those of the given places.
 
-        Fan et al. find "every other" (2) as good as any rule. Raises :class:`thinned.InputError` for a place that is not here.
+        Fan et al. find "every other" (2) as good as any rule. Raises :class:`thinned.InputError`
+        for a place that is not here.
         """
         if isinstance(keep, int):
             if keep < 1:
-                raise InputError(f"keep has to be at least 1, but got {keep}; 2 keeps every other layer")
+                raise InputError(
+                    f"keep has to be at least 1, but got {keep}; 2 keeps every other layer"
+                )
             places: Sequence[int] = range(0, len(self), keep)
         else:
             places = keep
         wrong = [i for i in places if not 0 <= i < len(self)]
         if wrong:
-            raise InputError(f"keep names layer {wrong[0]}, but there are layers 0 to {len(self) - 1}")
+            raise InputError(
+                f"keep names layer {wrong[0]}, but there are layers 0 to {len(self) - 1}"
+            )
         return self._part([self[i] for i in places])
 
     def __getitem__(self, index: Any) -> Any:

@@ -27,14 +27,16 @@ _SHAPES = 64  # how many input shapes a layer remembers
 class Dropout(Rated, _DropoutNd):
     """Any point on activations; with a number, torch's Dropout.
 
-    ``method``: the rate, the name of a preset with its arguments, or a :class:`thinned.algebra.Drop`. A schedule may stand
-    where the rate does, moved by :meth:`ModelKey.at` or :func:`thinned.step`.
-    ``inplace``: write the result into the input. ``dims``: the axes of the map (1, 2 or 3), which then decides how
-    the input's rank is read, as torch's Dropout1d, 2d and 3d do. ``layout``: the input's axes by name where the examples
-    are not first, such as ``"t b d"``; ``"(b t) d"`` for examples and tokens flattened into one axis (a keyed model reads
-    the number of examples from their ids). ``shard``: (axis, index, count) where this rank holds one of ``count`` equal
-    parts of an axis, so that it draws its part of the whole tensor's mask. ``impl``: see :func:`thinned.functional.drop`.
-    ``p`` may be changed at any time, also in a compiled model.
+    ``method``: the rate, the name of a preset with its arguments, or a
+    :class:`thinned.algebra.Drop`. A schedule may stand where the rate does, moved by
+    :meth:`ModelKey.at` or :func:`thinned.step`. ``inplace``: write the result into the input.
+    ``dims``: the axes of the map (1, 2 or 3), which then decides how the input's rank is read, as
+    torch's Dropout1d, 2d and 3d do. ``layout``: the input's axes by name where the examples are not
+    first, such as ``"t b d"``; ``"(b t) d"`` for examples and tokens flattened into one axis (a
+    keyed model reads the number of examples from their ids). ``shard``: (axis, index, count) where
+    this rank holds one of ``count`` equal parts of an axis, so that it draws its part of the whole
+    tensor's mask. ``impl``: see :func:`thinned.functional.drop`. ``p`` may be changed at any time,
+    also in a compiled model.
 
     >>> Dropout(0.5), Dropout("dropblock", p=0.1, block=5).p
     (Dropout(p=0.5, inplace=False), 0.1)
@@ -59,14 +61,18 @@ class Dropout(Rated, _DropoutNd):
             method = method(0)
         elif moving:
             if not isinstance(method, str) or moving != [presets.strength(method)]:
-                raise InputError(f"a schedule stands in the place of the rate, but got it for {', '.join(moving)}")
+                raise InputError(
+                    f"a schedule stands in the place of the rate, but got it for {', '.join(moving)}"
+                )
             self.schedule = arguments[moving[0]]
             arguments[moving[0]] = self.schedule(0)
         if isinstance(method, str):
             point = presets.make(method, **arguments)
         elif isinstance(method, Drop):
             if arguments:
-                raise InputError(f"a Drop says everything itself; unexpected {', '.join(arguments)}")
+                raise InputError(
+                    f"a Drop says everything itself; unexpected {', '.join(arguments)}"
+                )
             point = method
         else:
             if method is not None:
@@ -95,8 +101,14 @@ class Dropout(Rated, _DropoutNd):
         self._ready: dict[tuple[int, ...], Ready] = {}
         self._numbers = numbers_of(self.drop)
         per = self.point.per
-        self._blocks = per.size if isinstance(per, Block) and per == Block("*", per.size) and self.point.of == "b c *" else None
-        self._number = torch.tensor(rate, dtype=torch.float64, device="cpu")  # for graphs that must not hold the rate
+        self._blocks = (
+            per.size
+            if isinstance(per, Block) and per == Block("*", per.size) and self.point.of == "b c *"
+            else None
+        )
+        self._number = torch.tensor(
+            rate, dtype=torch.float64, device="cpu"
+        )  # for graphs that must not hold the rate
 
     def repoint(self, point: Drop) -> None:
         """Take another point, at the present rate."""
@@ -122,7 +134,9 @@ class Dropout(Rated, _DropoutNd):
             return input
         x = input
         if self.layout is not None and "(" in self.layout:
-            x = placing.unflattened(input, self.layout, None if self.owner is None else self.owner.now().who)
+            x = placing.unflattened(
+                input, self.layout, None if self.owner is None else self.owner.now().who
+            )
         shape = tuple(x.shape)
         ready = self._ready.get(shape)
         if ready is None:
@@ -146,7 +160,9 @@ class Dropout(Rated, _DropoutNd):
 
     def _traced(self, x: Tensor, numbers: Tensor) -> Tensor:
         """Within a graph: the rate is read from a tensor, and sizes may be symbols."""
-        spec = self.point  # of the same law and coins as the point at the current rate, and never another object
+        spec = (
+            self.point
+        )  # of the same law and coins as the point at the current rate, and never another object
         if self.dims is not None:
             spec = named.laid_out(spec, x, self.dims, self.extra_repr)
         return dispatch.traced(x, spec, numbers, self.whose(), self.impl)
@@ -174,7 +190,9 @@ def Dropout3d(p: float | Schedule = 0.5, inplace: bool = False) -> Dropout:
 
 
 def AlphaDropout(p: float | Schedule = 0.5, inplace: bool = False) -> Dropout:
-    """torch's AlphaDropout: :func:`thinned.presets.alpha`. torch ignores ``inplace`` there; this does not."""
+    """torch's AlphaDropout: :func:`thinned.presets.alpha`. torch ignores ``inplace`` there; this
+    does not.
+    """
     return Dropout("alpha", inplace, p=p)
 
 
@@ -193,11 +211,15 @@ def DropBlock1d(p: float | Schedule = 0.1, block: int = 7, inplace: bool = False
     return Dropout("dropblock", inplace, p=p, block=block, dims=1)
 
 
-def DropBlock2d(p: float | Schedule = 0.1, block: int | tuple[int, int] = 7, inplace: bool = False) -> Dropout:
+def DropBlock2d(
+    p: float | Schedule = 0.1, block: int | tuple[int, int] = 7, inplace: bool = False
+) -> Dropout:
     """:func:`thinned.presets.dropblock` on [n, c, h, w]."""
     return Dropout("dropblock", inplace, p=p, block=block, dims=2)
 
 
-def DropBlock3d(p: float | Schedule = 0.1, block: int | tuple[int, int, int] = 7, inplace: bool = False) -> Dropout:
+def DropBlock3d(
+    p: float | Schedule = 0.1, block: int | tuple[int, int, int] = 7, inplace: bool = False
+) -> Dropout:
     """:func:`thinned.presets.dropblock` on [n, c, d, h, w] or [c, d, h, w]."""
     return Dropout("dropblock", inplace, p=p, block=block, dims=3)

@@ -8,8 +8,12 @@ from .dropout import Dropout
 from .method import MethodDropout
 
 
-def DropEdge(p: float | Schedule = 0.5, exact: bool = False, undirected: bool = False) -> MethodDropout:
-    """Rong et al. 2020: :func:`thinned.functional.drop_edge`; call it with edge_index and whatever attributes edges have."""
+def DropEdge(
+    p: float | Schedule = 0.5, exact: bool = False, undirected: bool = False
+) -> MethodDropout:
+    """Rong et al. 2020: :func:`thinned.functional.drop_edge`; call it with edge_index and whatever
+    attributes edges have.
+    """
     return MethodDropout(functional.drop_edge, p=p, shapes=True, exact=exact, undirected=undirected)
 
 

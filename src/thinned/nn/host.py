@@ -45,7 +45,9 @@ class Host:
         return twin
 
     def mode(self) -> Mode:
-        """``"sample"`` in training, ``"mean"`` in evaluation, unless a context manager says otherwise."""
+        """``"sample"`` in training, ``"mean"`` in evaluation, unless a context manager says
+        otherwise.
+        """
         return self.mode_override or ("sample" if self.training else "mean")
 
     def whose(self) -> Whose:
@@ -65,13 +67,17 @@ class Host:
             return self.calls.next(self.owner.now(), self.stream, self)
         if torch.compiler.is_compiling():
             return draw()
-        return again(self) or draw()  # a segment keeps only what was frozen or replayed; else torch restores its generator
+        return (
+            again(self) or draw()
+        )  # a segment keeps only what was frozen or replayed; else torch restores its generator
 
 
 def unfused(module: nn.Module) -> Any:
-    """Keep torch's fused kernels, which read weights past a layer, from running a model that ``module`` stands in.
+    """Keep torch's fused kernels, which read weights past a layer, from running a model that
+    ``module`` stands in.
 
-    torch refuses its fused transformer layer where any module inside has a hook. Returns the hook's handle.
+    torch refuses its fused transformer layer where any module inside has a hook. Returns the hook's
+    handle.
     """
     return module.register_forward_pre_hook(_nothing)
 
@@ -107,11 +113,17 @@ class Rated(Host):
 
     def now(self) -> Rate:
         """The rate; as a tensor in a graph that must not hold it."""
-        return self._number if self.schedule is not None and torch.compiler.is_compiling() else self._rate
+        return (
+            self._number
+            if self.schedule is not None and torch.compiler.is_compiling()
+            else self._rate
+        )
 
 
 def hosts(model: nn.Module) -> Iterator[tuple[str, Host]]:
-    """The hosts in a model with their qualified names, wrappers left out; a shared one once, under its first name."""
+    """The hosts in a model with their qualified names, wrappers left out; a shared one once, under
+    its first name.
+    """
     seen: set[int] = set()
 
     def walk(module: nn.Module, path: tuple[str, ...]) -> Iterator[tuple[str, Host]]:

@@ -19,11 +19,13 @@ from .recompute import Calls
 class ModelKey:
     """The key of a model. Make it with :func:`key`, move it with :meth:`at`.
 
-    ``capturable``: keep seed, step and ids at fixed addresses, as a captured CUDA graph needs. Then a backward pass has to
-    run before the next :meth:`at`.
+    ``capturable``: keep seed, step and ids at fixed addresses, as a captured CUDA graph needs. Then
+    a backward pass has to run before the next :meth:`at`.
     """
 
-    def __init__(self, model: nn.Module, seed: int, members: dict[str, Host], capturable: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, seed: int, members: dict[str, Host], capturable: bool = False
+    ) -> None:
         self.seed = seed
         self.step: int | Tensor | None = None
         self.capturable = capturable
@@ -40,19 +42,29 @@ class ModelKey:
     def at(self, step: int | Tensor, samples: Any = None) -> None:
         """Say which optimizer step comes now, and which examples the batch holds.
 
-        ``step``: in [0, 2^32), or one step for each example. ``samples``: one id in [0, 2^63) for each example (tensor,
-        array or list); None stands for 0, 1, 2 ... Calls are counted from 0 again, so call it before each micro-batch.
+        ``step``: in [0, 2^32), or one step for each example. ``samples``: one id in [0, 2^63) for
+        each example (tensor, array or list); None stands for 0, 1, 2 ... Calls are counted from 0
+        again, so call it before each micro-batch.
 
-        Raises :class:`thinned.InputError` for a bad step or bad ids, or where the layers are not those that were keyed.
+        Raises :class:`thinned.InputError` for a bad step or bad ids, or where the layers are not
+        those that were keyed.
         """
-        if not isinstance(step, int) and getattr(step, "ndim", None) in (0, None) and hasattr(step, "__index__"):
+        if (
+            not isinstance(step, int)
+            and getattr(step, "ndim", None) in (0, None)
+            and hasattr(step, "__index__")
+        ):
             step = operator.index(step)
         device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
         with ops.plainly():  # what is kept here is used beyond the modes that surround this call
             now = self._whose(step, samples, device)
         self._check_layers()
-        if not isinstance(step, int) and any(getattr(h, "schedule", None) is not None for h in self._members.values()):
-            raise InputError("a schedule needs one step for the whole batch, but got one for each example; set rates by hand")
+        if not isinstance(step, int) and any(
+            getattr(h, "schedule", None) is not None for h in self._members.values()
+        ):
+            raise InputError(
+                "a schedule needs one step for the whole batch, but got one for each example; set rates by hand"
+            )
         self.step = step
         self._now = self._kept(now)
         for host in self._members.values():
@@ -68,15 +80,24 @@ class ModelKey:
             return Whose(torch.tensor([signed(self.seed), step], device=device), who)
         steps = _integers("step", step, 32, device)
         if who is not None and len(who) != len(steps):
-            raise InputError(f"step and samples have to be of one length, but got {len(steps)} and {len(who)}")
+            raise InputError(
+                f"step and samples have to be of one length, but got {len(steps)} and {len(who)}"
+            )
         who = torch.stack((torch.arange(len(steps), device=device) if who is None else who, steps))
         return Whose(torch.tensor([signed(self.seed)], device=device), who)
 
     def _kept(self, new: Whose) -> Whose:
         old = self._now
-        if not self.capturable or old is None or old.key.shape != new.key.shape or old.key.device != new.key.device:
+        if (
+            not self.capturable
+            or old is None
+            or old.key.shape != new.key.shape
+            or old.key.device != new.key.device
+        ):
             return new
-        if (old.who is None) != (new.who is None) or (old.who is not None and old.who.shape != new.who.shape):  # type: ignore[union-attr]
+        if (old.who is None) != (new.who is None) or (
+            old.who is not None and old.who.shape != new.who.shape  # type: ignore[union-attr]
+        ):
             return new
         old.key.copy_(new.key)
         if old.who is not None:
@@ -84,9 +105,13 @@ class ModelKey:
         return old
 
     def now(self) -> Whose:
-        """Seed, step and examples of this step. Raises :class:`thinned.InputError` before the first :meth:`at`."""
+        """Seed, step and examples of this step. Raises :class:`thinned.InputError` before the first
+        :meth:`at`.
+        """
         if self._now is None:
-            raise InputError("this model has a key, but no step yet; call key.at(step) before the forward pass")
+            raise InputError(
+                "this model has a key, but no step yet; call key.at(step) before the forward pass"
+            )
         return self._now
 
     def remove(self) -> None:
@@ -107,12 +132,20 @@ class ModelKey:
 
     def _check_layers(self) -> None:
         if not self._members:
-            raise InputError("this key was removed from its model; give it a new one with thinned.key(model, seed)")
-        if all(len(children) == len(was) and all(children.get(n) is c for n, c in was) for children, was in self._edges):
+            raise InputError(
+                "this key was removed from its model; give it a new one with thinned.key(model, seed)"
+            )
+        if all(
+            len(children) == len(was) and all(children.get(n) is c for n, c in was)
+            for children, was in self._edges
+        ):
             return
         now = dict(hosts(self._model))
         if {n: id(h) for n, h in now.items()} != {n: id(h) for n, h in self._members.items()}:
-            gone, come = sorted(self._members.keys() - now.keys()), sorted(now.keys() - self._members.keys())
+            gone, come = (
+                sorted(self._members.keys() - now.keys()),
+                sorted(now.keys() - self._members.keys()),
+            )
             raise InputError(
                 f"the model's dropout layers changed after it was given its key (gone: {', '.join(gone) or 'none'}; new: "
                 f"{', '.join(come) or 'none, but others stand under these names'}); call key.remove() and "
@@ -131,22 +164,28 @@ def _integers(name: str, values: Any, bits: int, device: torch.device) -> Tensor
     if given.numel() and given.device.type == "cpu":  # on another device a look would wait for it
         low, high = int(given.min()), int(given.max())
         if low < 0 or high >> bits:
-            raise InputError(f"{name} has to hold ids of at least 0 and below 2^{bits}, but got {low if low < 0 else high}")
+            raise InputError(
+                f"{name} has to hold ids of at least 0 and below 2^{bits}, but got {low if low < 0 else high}"
+            )
     return given.to(device, copy=True)  # a copy: the caller may reuse the memory
 
 
 def key(model: nn.Module, seed: int = 0, *, capturable: bool = False) -> ModelKey:
-    """Give every host in ``model`` a stream of its own under ``seed``, and return the key that moves them.
+    """Give every host in ``model`` a stream of its own under ``seed``, and return the key that
+    moves them.
 
-    From then on the masks depend on (seed, layer's name, call, step, example) alone: not on the batch's order or
-    size, the number of ranks, recomputation or compilation, nor on torch's generator. Layers are known by their names in
-    ``model`` (without the prefixes of DDP, FSDP, ``torch.compile`` and checkpoint wrappers), so key the model itself.
+    From then on the masks depend on (seed, layer's name, call, step, example) alone: not on the
+    batch's order or size, the number of ranks, recomputation or compilation, nor on torch's
+    generator. Layers are known by their names in ``model`` (without the prefixes of DDP, FSDP,
+    ``torch.compile`` and checkpoint wrappers), so key the model itself.
 
     Raises :class:`thinned.InputError` where the model has no host of ours, or has a key already.
     """
     named = dict(hosts(model))
     if not named:
-        raise InputError("this model has no thinned dropout to give a key to; build it with thinned.nn.Dropout")
+        raise InputError(
+            "this model has no thinned dropout to give a key to; build it with thinned.nn.Dropout"
+        )
     for name, host in named.items():
         if host.owner is not None:
             raise InputError(
@@ -160,7 +199,9 @@ def key(model: nn.Module, seed: int = 0, *, capturable: bool = False) -> ModelKe
 
 
 def step(model: nn.Module, step: int) -> None:
-    """Move the schedules in a model to ``step``. A keyed model needs it not: its key's ``at`` does so."""
+    """Move the schedules in a model to ``step``. A keyed model needs it not: its key's ``at`` does
+    so.
+    """
     if isinstance(step, bool) or not isinstance(step, int) or step < 0:
         raise InputError(f"step has to be a whole number of at least 0, but got {step!r}")
     for _, host in hosts(model):

@@ -17,18 +17,24 @@ from .host import unfused
 class LoraDropout(nn.Module):
     """LoRA with dropout: W x + b + alpha / rank B A drop(x), where only A and B are trained.
 
-    ``linear``: a ``torch.nn.Linear``, whose ``weight`` and ``bias`` are taken over under these names and frozen. ``rank`` r:
-    ``down`` A [r, in] starts as torch's Linear does, ``up`` B [out, r] at 0, so the output is that of ``linear`` until B
-    moves, whatever is drawn. ``p``: the rate on the input of the low-rank path alone, a coin for each element of x
-    [b, ..., in]; 0.05 to 0.1 is usual. Evaluation drops nothing. :meth:`merge` gives the plain Linear of it.
+    ``linear``: a ``torch.nn.Linear``, whose ``weight`` and ``bias`` are taken over under these
+    names and frozen. ``rank`` r: ``down`` A [r, in] starts as torch's Linear does, ``up`` B [out,
+    r] at 0, so the output is that of ``linear`` until B moves, whatever is drawn. ``p``: the rate
+    on the input of the low-rank path alone, a coin for each element of x [b, ..., in]; 0.05 to 0.1
+    is usual. Evaluation drops nothing. :meth:`merge` gives the plain Linear of it.
 
-    Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang, Chen 2022, "LoRA: low-rank adaptation of large language models", section 4.1.
+    Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang, Chen 2022, "LoRA: low-rank adaptation of large
+    language models", section 4.1.
     """
 
-    def __init__(self, linear: nn.Linear, rank: int = 8, alpha: float = 16.0, p: float | Schedule = 0.05) -> None:
+    def __init__(
+        self, linear: nn.Linear, rank: int = 8, alpha: float = 16.0, p: float | Schedule = 0.05
+    ) -> None:
         super().__init__()
         if not isinstance(linear, nn.Linear):
-            raise InputError(f"LoraDropout needs a torch.nn.Linear, but got {type(linear).__name__}")
+            raise InputError(
+                f"LoraDropout needs a torch.nn.Linear, but got {type(linear).__name__}"
+            )
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.rank = whole(rank, "rank", 1, min(linear.in_features, linear.out_features))
         self.alpha = real(alpha, "alpha")
@@ -56,9 +62,13 @@ class LoraDropout(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> nn.Linear:
-        """A plain Linear with W + alpha / rank B A: what evaluation computes, in one product. It shares no memory."""
+        """A plain Linear with W + alpha / rank B A: what evaluation computes, in one product. It
+        shares no memory.
+        """
         out, inputs = self.weight.shape
-        merged = nn.Linear(inputs, out, self.bias is not None, device=self.weight.device, dtype=self.weight.dtype)
+        merged = nn.Linear(
+            inputs, out, self.bias is not None, device=self.weight.device, dtype=self.weight.dtype
+        )
         merged.weight.copy_(self.weight + self.alpha / self.rank * (self.up @ self.down))
         if self.bias is not None:
             merged.bias.copy_(self.bias)

@@ -14,12 +14,14 @@ from .host import Rated
 
 
 class MethodDropout(Rated, _DropoutNd):
-    """A function of :mod:`thinned.functional` as a layer; made by :func:`thinned.nn.Cutout` and its like.
+    """A function of :mod:`thinned.functional` as a layer; made by :func:`thinned.nn.Cutout` and its
+    like.
 
-    ``method``: called as ``method(*inputs, training=, key=, **settings)``. ``rate``: the name of its rate among
-    ``settings``, or None; a schedule may stand there, moved by :meth:`ModelKey.at` or :func:`thinned.step`. ``shapes``:
-    does the rate decide the result's shape? Then a compiled graph holds it, and a schedule compiles anew. ``off``: the
-    settings that draw though the rate is 0, as they are when the noise is off.
+    ``method``: called as ``method(*inputs, training=, key=, **settings)``. ``rate``: the name of
+    its rate among ``settings``, or None; a schedule may stand there, moved by :meth:`ModelKey.at`
+    or :func:`thinned.step`. ``shapes``: does the rate decide the result's shape? Then a compiled
+    graph holds it, and a schedule compiles anew. ``off``: the settings that draw though the rate is
+    0, as they are when the noise is off.
     """
 
     def __init__(
@@ -34,7 +36,9 @@ class MethodDropout(Rated, _DropoutNd):
     ) -> None:
         moving = [name for name, value in settings.items() if isinstance(value, SCHEDULES)]
         if moving and moving != [rate]:
-            raise InputError(f"a schedule stands in the place of the rate, but got it for {', '.join(moving)}")
+            raise InputError(
+                f"a schedule stands in the place of the rate, but got it for {', '.join(moving)}"
+            )
         self.method, self.rate, self.shapes, self.off = method, rate, shapes, off or {}
         self.settings = {name: value for name, value in settings.items() if name != rate}
         super().__init__(0.0)
@@ -47,7 +51,9 @@ class MethodDropout(Rated, _DropoutNd):
             return self.method(*inputs, training=mode == "sample", key=key, **self.settings)
         rate = self._rate if self.shapes else self.now()
         if mode == "sample" and (isinstance(rate, Tensor) or rate or self.off):
-            return self.method(*inputs, training=True, key=self.whose(), **{self.rate: rate}, **self.settings)
+            return self.method(
+                *inputs, training=True, key=self.whose(), **{self.rate: rate}, **self.settings
+            )
         now = {self.rate: self._rate if mode == "mean" else 0.0}
         settings = self.settings | self.off if mode == "off" else self.settings
         return self.method(*inputs, training=mode != "mean", **now, **settings)

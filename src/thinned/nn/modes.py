@@ -34,10 +34,11 @@ def _mode(model: nn.Module, mode: Mode) -> AbstractContextManager[None]:
 
 
 def sampling(model: nn.Module) -> AbstractContextManager[None]:
-    """Within: hosts draw masks whatever ``model.training`` says. Monte Carlo dropout that leaves BatchNorm alone.
+    """Within: hosts draw masks whatever ``model.training`` says. Monte Carlo dropout that leaves
+    BatchNorm alone.
 
-    The mean of many passes is the prediction, their spread the model's uncertainty: Gal and Ghahramani 2016, "Dropout as a
-    Bayesian approximation", section 4.
+    The mean of many passes is the prediction, their spread the model's uncertainty: Gal and
+    Ghahramani 2016, "Dropout as a Bayesian approximation", section 4.
     """
     return _sampling(model)
 
@@ -58,9 +59,11 @@ def off(model: nn.Module) -> AbstractContextManager[None]:
 
 
 def frozen(model: nn.Module) -> AbstractContextManager[None]:
-    """Within: every host draws the same noise in all its calls; one thinned network, for as long as it is wanted.
+    """Within: every host draws the same noise in all its calls; one thinned network, for as long as
+    it is wanted.
 
-    In a keyed model the noise of the current step and its call 0; else 64 bits of torch's generator for each host.
+    In a keyed model the noise of the current step and its call 0; else 64 bits of torch's generator
+    for each host.
     """
     return _with(model, "frozen", {name: _first(host) for name, host in hosts(model)})
 
@@ -71,7 +74,9 @@ def _first(host: Host) -> Whose:
 
 @dataclass
 class Tape:
-    """Whose noise each layer drew, call by call: enough to draw all of it again. Read with :func:`recording`."""
+    """Whose noise each layer drew, call by call: enough to draw all of it again. Read with
+    :func:`recording`.
+    """
 
     drawn: dict[str, list[Whose]] = field(default_factory=dict)
 
@@ -111,10 +116,12 @@ class _Player:
 
 @contextmanager
 def recording(model: nn.Module) -> Iterator[Tape]:
-    """Within: what every host draws is written on the tape that this yields, a key a call and no mask.
+    """Within: what every host draws is written on the tape that this yields, a key a call and no
+    mask.
 
-    Consistent dropout for policy gradients (Hausknecht and Wagener 2022): record the rollout, then compute the
-    log-probabilities of the update under :func:`replaying`, so that the ratio is 1 at the first step.
+    Consistent dropout for policy gradients (Hausknecht and Wagener 2022): record the rollout, then
+    compute the log-probabilities of the update under :func:`replaying`, so that the ratio is 1 at
+    the first step.
     """
     tape = Tape()
     with _with(model, "tape", {name: _Recorder(tape, name) for name, _ in hosts(model)}):

@@ -1,4 +1,6 @@
-"""Layouts that the user names: examples on another axis, axes flattened into one, parts of an axis on other ranks."""
+"""Layouts that the user names: examples on another axis, axes flattened into one, parts of an axis
+on other ranks.
+"""
 
 from __future__ import annotations
 
@@ -20,40 +22,56 @@ def _named(layout: str) -> tuple[list[list[str]], str]:
     """(the names of each axis of the input, the layout with its groups opened)."""
     flat = _GROUP.sub(lambda m: m.group(1), layout)
     groups = [
-        m.group(1).split() if m.group(1) is not None else [m.group(2)] for m in re.finditer(r"\(([^()]*)\)|(\S+)", layout)
+        m.group(1).split() if m.group(1) is not None else [m.group(2)]
+        for m in re.finditer(r"\(([^()]*)\)|(\S+)", layout)
     ]
-    wrong = "(" in flat or ")" in flat or sum(len(g) > 1 for g in groups) > 1 or any(len(g) > 2 or not g for g in groups)
+    wrong = (
+        "(" in flat
+        or ")" in flat
+        or sum(len(g) > 1 for g in groups) > 1
+        or any(len(g) > 2 or not g for g in groups)
+    )
     if wrong or any(EXAMPLE not in g for g in groups if len(g) > 1):
-        raise InputError(f"a layout may flatten the examples b with one other axis, such as '(b t) d', but got {layout!r}")
+        raise InputError(
+            f"a layout may flatten the examples b with one other axis, such as '(b t) d', but got {layout!r}"
+        )
     return groups, flat
 
 
 def placed(point: Drop, layout: str, dims: int | None) -> Drop:
     """The point on an input of ``layout``, whose axis b holds the examples.
 
-    A point with a coin for each element keeps one for each element; one with a coin for each example and channel needs
-    the channel's axis by its name, c.
+    A point with a coin for each element keeps one for each element; one with a coin for each
+    example and channel needs the channel's axis by its name, c.
     """
     _, flat = _named(layout)
     names = flat.split()
     if EXAMPLE not in names:
         raise InputError(f"a layout names the axis of the examples, b, but got {layout!r}")
     if dims is not None or isinstance(point.per, Block):
-        raise InputError("layout= is for points whose coins fall on elements or channels; these maps have their own layout")
+        raise InputError(
+            "layout= is for points whose coins fall on elements or channels; these maps have their own layout"
+        )
     if point.per == point.of:
         return replace(point, of=flat, per=flat)
     own = str(point.per).split()
     missing = [n for n in own if n not in names]
     if missing:
-        raise InputError(f"this point has a coin for each {point.per!r}, but the layout {layout!r} has no axis {missing[0]!r}")
+        raise InputError(
+            f"this point has a coin for each {point.per!r}, but the layout {layout!r} has no axis {missing[0]!r}"
+        )
     return replace(point, of=flat)
 
 
 def unflattened(x: Tensor, layout: str, who: Tensor | None) -> Tensor:
-    """``x`` with the flattened axis of ``layout`` in two. Without ids each row is an example by itself."""
+    """``x`` with the flattened axis of ``layout`` in two. Without ids each row is an example by
+    itself.
+    """
     groups, _ = _named(layout)
     if x.dim() != len(groups) and "*" not in layout:
-        raise InputError(f"layout {layout!r} needs a tensor of {len(groups)} axes, but got one of {x.dim()}")
+        raise InputError(
+            f"layout {layout!r} needs a tensor of {len(groups)} axes, but got one of {x.dim()}"
+        )
     at = next(i for i, g in enumerate(groups) if len(g) > 1)
     rows, count = x.shape[at], x.shape[at] if who is None else who.shape[-1]
     if count == 0 or rows % count:
@@ -79,7 +97,9 @@ def check_shard(shard: tuple[str, int, int], point: Drop) -> tuple[str, int, int
     return axis, index, count
 
 
-def shard_of(spec: Drop, shape: tuple[int, ...], axis: str, index: int, count: int) -> dispatch.Ready:
+def shard_of(
+    spec: Drop, shape: tuple[int, ...], axis: str, index: int, count: int
+) -> dispatch.Ready:
     """The plan of one part: the cells of the whole tensor, from where this part begins."""
     at = expand(spec.of, len(shape)).index(axis)
     whole = plan(spec, (*shape[:at], shape[at] * count, *shape[at + 1 :]))

@@ -1,8 +1,8 @@
 """The number of a call within a step, also when activation checkpointing runs the call again.
 
-A forward pass inside a backward pass is a recomputation: it has to draw what the first pass drew, whatever came between.
-torch's checkpointing says so only in the frames that are running: :func:`_marks` reads them, and what was drawn is kept on
-the object that stands for the segment.
+A forward pass inside a backward pass is a recomputation: it has to draw what the first pass drew,
+whatever came between. torch's checkpointing says so only in the frames that are running:
+:func:`_marks` reads them, and what was drawn is kept on the object that stands for the segment.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ _ATTRIBUTE = "_thinned_calls"
 
 
 def _marks() -> tuple[list[Any], Any]:
-    """(the segments whose first pass is running, the segment that is being recomputed or None), innermost first."""
+    """(the segments whose first pass is running, the segment that is being recomputed or None),
+    innermost first.
+    """
     first: list[Any] = []
     frame = sys._getframe(2)
     while frame is not None:
@@ -45,7 +47,8 @@ def _marks() -> tuple[list[Any], Any]:
     return first, None
 
 
-# Within a graph a checkpointed segment may change nothing, so the calls in there are counted while the graph is traced.
+# Within a graph a checkpointed segment may change nothing, so the calls in there are counted while
+# the graph is traced.
 _TOKENS = itertools.count()
 
 
@@ -59,7 +62,9 @@ def _in_segment() -> bool:
 
 @torch._dynamo.assume_constant_result
 def _traced_calls(token: int, more: bool) -> int:
-    """How many calls of a host this graph has in checkpointed segments so far; with ``more``, this is another."""
+    """How many calls of a host this graph has in checkpointed segments so far; with ``more``, this
+    is another.
+    """
     from torch._dynamo.symbolic_convert import InstructionTranslator
 
     graph = InstructionTranslator.current_tx().output.__dict__
@@ -104,7 +109,9 @@ class Calls:
 
 
 def again(host: object) -> Whose | None:
-    """What the call drew that is being recomputed; None where nothing is, or where the segment kept nothing of ``host``."""
+    """What the call drew that is being recomputed; None where nothing is, or where the segment kept
+    nothing of ``host``.
+    """
     if torch._C._current_graph_task_id() == -1:
         return None
     first, segment = _marks()

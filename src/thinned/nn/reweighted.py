@@ -19,9 +19,10 @@ from .around import Around, Names
 class MethodDropWeight(Around):
     """A function of weights as a layer; made by :func:`Mixout` and :func:`Targeted`.
 
-    ``method``: called as ``method(weight, p=, training=, key=, **settings)`` for each parameter that ``names`` means, once a
-    call of the layer, so the batch shares its draws. ``anchored``: it takes a second weight, the parameter as it was when the
-    layer was made (:meth:`anchor` takes it anew).
+    ``method``: called as ``method(weight, p=, training=, key=, **settings)`` for each parameter
+    that ``names`` means, once a call of the layer, so the batch shares its draws. ``anchored``: it
+    takes a second weight, the parameter as it was when the layer was made (:meth:`anchor` takes it
+    anew).
     """
 
     def __init__(
@@ -59,7 +60,16 @@ class MethodDropWeight(Around):
         for i, weight in enumerate(self.weights()):
             key = None if whose is None else core.further(whose, i)
             anchors = (self.get_buffer(f"anchor_{i}"),) if self.anchored else ()
-            changed.append(self.method(weight, *anchors, p=self.now(), training=key is not None, key=key, **self.settings))
+            changed.append(
+                self.method(
+                    weight,
+                    *anchors,
+                    p=self.now(),
+                    training=key is not None,
+                    key=key,
+                    **self.settings,
+                )
+            )
         return changed
 
     def extra_repr(self) -> str:
@@ -68,12 +78,17 @@ class MethodDropWeight(Around):
 
 
 def Mixout(
-    module: nn.Module, p: float | Schedule = 0.5, per: functional.weights.Per = "weight", names: Names = None
+    module: nn.Module,
+    p: float | Schedule = 0.5,
+    per: functional.weights.Per = "weight",
+    names: Names = None,
 ) -> MethodDropWeight:
-    """:func:`thinned.functional.mixout` of a module's weights with what they are now: make it after loading what is pretrained.
+    """:func:`thinned.functional.mixout` of a module's weights with what they are now: make it after
+    loading what is pretrained.
 
-    ``module``: any, also a whole model; ``names``: as in :class:`DropWeight`. Checkpoints are those of ``module`` and do not
-    hold the pretrained weights: to go on from one, load the pretrained weights, make this, then load the checkpoint.
+    ``module``: any, also a whole model; ``names``: as in :class:`DropWeight`. Checkpoints are those
+    of ``module`` and do not hold the pretrained weights: to go on from one, load the pretrained
+    weights, make this, then load the checkpoint.
     """
     return MethodDropWeight(functional.mixout, module, p, names, anchored=True, per=per)
 
@@ -85,14 +100,17 @@ def Targeted(
     per: functional.weights.Per = "weight",
     names: Names = None,
 ) -> MethodDropWeight:
-    """:func:`thinned.functional.targeted` on a module's weights; ``names`` as in :class:`DropWeight`.
+    """:func:`thinned.functional.targeted` on a module's weights; ``names`` as in
+    :class:`DropWeight`.
 
-    Evaluation runs the pruned module. Raises :class:`thinned.InputError` for transposed convolutions, whose outputs are not on
-    the weight's first axis.
+    Evaluation runs the pruned module. Raises :class:`thinned.InputError` for transposed
+    convolutions, whose outputs are not on the weight's first axis.
     """
     host = MethodDropWeight(functional.targeted, module, p, names, fraction=fraction, per=per)
     if any(isinstance(m, nn.modules.conv._ConvTransposeNd) for m in module.modules()):
-        raise InputError("targeted dropout ranks the weights of each output, which transposed convolutions hold on axis 1")
+        raise InputError(
+            "targeted dropout ranks the weights of each output, which transposed convolutions hold on axis 1"
+        )
     return host
 
 
@@ -112,12 +130,16 @@ class ShakeoutDropWeight(Around):
     def forward(self, input: Tensor) -> Tensor:
         if self.mode() != "sample" or (not torch.compiler.is_compiling() and self._rate == 0):
             return self.inner(input)
-        return functional.shakeout(input, self.weight, self.bias, self.now(), self.c, key=self.whose())
+        return functional.shakeout(
+            input, self.weight, self.bias, self.now(), self.c, key=self.whose()
+        )
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, c={self.c}"
 
 
 def Shakeout(linear: nn.Linear, p: float | Schedule = 0.5, c: float = 0.1) -> ShakeoutDropWeight:
-    """:func:`thinned.functional.shakeout` in the place of a ``torch.nn.Linear``, under its parameters' names."""
+    """:func:`thinned.functional.shakeout` in the place of a ``torch.nn.Linear``, under its
+    parameters' names.
+    """
     return ShakeoutDropWeight(linear, p, c)

@@ -1,4 +1,6 @@
-"""The host of thinning: a pattern of the whole batch, and the products on both of its sides that shrink to it."""
+"""The host of thinning: a pattern of the whole batch, and the products on both of its sides that
+shrink to it.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +18,25 @@ from .host import Rated
 
 
 class Thinned(Rated, _DropoutNd):
-    """Batchwise dropout of a fixed count: of n units about (1 - p) n stay, the same for the whole batch.
+    """Batchwise dropout of a fixed count: of n units about (1 - p) n stay, the same for the whole
+    batch.
 
-    While training y = x n / count where kept and 0 where not, so that E[y] = x exactly; evaluation is x. ``p`` in [0, 1] or a
-    schedule. ``groups``: the batch in so many parts, each with a pattern of its own; the products are cut for each.
-    ``dims``: 0: units stand on the last axis; 1, 2, 3: channels stand before so many map axes.
+    While training y = x n / count where kept and 0 where not, so that E[y] = x exactly; evaluation
+    is x. ``p`` in [0, 1] or a schedule. ``groups``: the batch in so many parts, each with a pattern
+    of its own; the products are cut for each. ``dims``: 0: units stand on the last axis; 1, 2, 3:
+    channels stand before so many map axes.
 
-    By itself it computes :func:`thinned.functional.thin_units`. Linked by :func:`thinned.thin` it makes the linear layers
-    around it leave out what fell: same numbers, less work. It is another regularizer than dropout: examples of a batch do
-    not average over masks, so rates are lower, about 0.3 where dropout takes 0.5. The count is (1 - p) n rounded, for wide
-    layers to a multiple of 16 (:func:`thinned.functional.thinning.kept_count`); 0.01 of 12 units is none.
+    By itself it computes :func:`thinned.functional.thin_units`. Linked by :func:`thinned.thin` it
+    makes the linear layers around it leave out what fell: same numbers, less work. It is another
+    regularizer than dropout: examples of a batch do not average over masks, so rates are lower,
+    about 0.3 where dropout takes 0.5. The count is (1 - p) n rounded, for wide layers to a multiple
+    of 16 (:func:`thinned.functional.thinning.kept_count`); 0.01 of 12 units is none.
 
     >>> Thinned(0.3, groups=2)
     Thinned(p=0.3, groups=2)
 
-    Graham, Reizenstein, Robinson 2015, "Efficient batchwise dropout training using submatrices". Their code rounds down and
-    scales in evaluation.
+    Graham, Reizenstein, Robinson 2015, "Efficient batchwise dropout training using submatrices".
+    Their code rounds down and scales in evaluation.
     """
 
     def __init__(self, p: float | Schedule = 0.5, groups: int = 1, dims: int = 0) -> None:
@@ -40,15 +45,21 @@ class Thinned(Rated, _DropoutNd):
         super().__init__(0.0)
         self.start(p)
         self.linked = False  # does a layer behind take the kept units alone?
-        self._pending: tuple[Tensor, int] | None = None  # kept and width, on the way from the layer before to that behind
+        self._pending: tuple[Tensor, int] | None = (
+            None  # kept and width, on the way from the layer before to that behind
+        )
         self._passed = False
 
     def draw(self, width: int, input: Tensor, batched: bool = True) -> Tensor | None:
-        """For the layer before, which is given ``input``: which of its ``width`` outputs stay, [groups, count]; None: all."""
+        """For the layer before, which is given ``input``: which of its ``width`` outputs stay,
+        [groups, count]; None: all.
+        """
         self._pending, self._passed = None, False
         if self.mode() != "sample" or not 0 < thinning.kept_count(width, self._rate) < width:
             return None
-        kept = thinning.patterns(width, self._rate, self.whose(), self.groups if batched else 1, input.device)
+        kept = thinning.patterns(
+            width, self._rate, self.whose(), self.groups if batched else 1, input.device
+        )
         self._pending = kept, width
         return kept
 
@@ -58,12 +69,18 @@ class Thinned(Rated, _DropoutNd):
         if self._pending is not None and width == self._pending[0].shape[1]:
             self._passed = True
             return input * (self._pending[1] / width)
-        if self.linked and (kept := self.draw(width, input, batched)) is not None:  # there is no layer before
+        if (
+            self.linked and (kept := self.draw(width, input, batched)) is not None
+        ):  # there is no layer before
             self._passed = True
             parts = input.tensor_split(len(kept)) if len(kept) > 1 else (input,)
             chosen = [rows.index_select(axis, kept[group]) for group, rows in enumerate(parts)]
             return (chosen[0] if len(chosen) == 1 else torch.cat(chosen)) * (width / kept.shape[1])
-        if self.mode() != "sample" or thinning.kept_count(width, self._rate) == width or not input.numel():
+        if (
+            self.mode() != "sample"
+            or thinning.kept_count(width, self._rate) == width
+            or not input.numel()
+        ):
             return input
         key = self.whose() if self._rate < 1 else None
         return thinning.thin_units(input, self._rate, axis, self.groups if batched else 1, key=key)
@@ -80,8 +97,14 @@ class Thinned(Rated, _DropoutNd):
         return None if pending is None else pending[0]
 
     def fell(self) -> tuple[int, int] | None:
-        """Of the pass that is running: how many units fell, of how many; None where none was cut out."""
-        return None if self._pending is None else (self._pending[1] - self._pending[0].shape[1], self._pending[1])
+        """Of the pass that is running: how many units fell, of how many; None where none was cut
+        out.
+        """
+        return (
+            None
+            if self._pending is None
+            else (self._pending[1] - self._pending[0].shape[1], self._pending[1])
+        )
 
     def extra_repr(self) -> str:
         dims = f", dims={self.dims}" if self.dims else ""
@@ -89,13 +112,19 @@ class Thinned(Rated, _DropoutNd):
 
 
 class Shrinking:
-    """The forward pass of a linear layer or convolution between :class:`Thinned` layers; put there by :func:`thinned.thin`.
+    """The forward pass of a linear layer or convolution between :class:`Thinned` layers; put there
+    by :func:`thinned.thin`.
 
-    ``before`` thins its inputs and ``behind`` its outputs. ``units``: into how many units its inputs are divided.
+    ``before`` thins its inputs and ``behind`` its outputs. ``units``: into how many units its
+    inputs are divided.
     """
 
     def __init__(
-        self, module: nn.Module, before: Thinned | None = None, behind: Thinned | None = None, units: int | None = None
+        self,
+        module: nn.Module,
+        before: Thinned | None = None,
+        behind: Thinned | None = None,
+        units: int | None = None,
     ) -> None:
         self.module, self.before, self.behind, self.units = module, before, behind, units
 
@@ -104,8 +133,14 @@ class Shrinking:
         inputs = None if self.before is None else self.before.take()
         linear = isinstance(module, nn.Linear)
         batched = input.dim() > (1 if linear else len(module.kernel_size) + 1)
-        outputs = None if self.behind is None else self.behind.draw(module.weight.shape[0], input, batched)
+        outputs = (
+            None
+            if self.behind is None
+            else self.behind.draw(module.weight.shape[0], input, batched)
+        )
         if inputs is None and outputs is None:
             return type(module).forward(module, input)
         product = F.linear if linear else module._conv_forward
-        return thinning.in_parts(product, input, module.weight, module.bias, inputs, outputs, self.units)
+        return thinning.in_parts(
+            product, input, module.weight, module.bias, inputs, outputs, self.units
+        )

@@ -8,9 +8,19 @@ from ..algebra.schedule import Schedule
 from .method import MethodDropout
 
 
-def PatchDropout(p: float | Schedule = 0.5, prefix: int = 1, indices: bool = False) -> MethodDropout:
-    """Liu et al. 2023: :func:`thinned.functional.patch_dropout`. A schedule compiles anew: the rate decides the length."""
-    return MethodDropout(functional.patch_dropout, p=p, shapes=True, prefix=whole(prefix, "prefix", 0), indices=indices)
+def PatchDropout(
+    p: float | Schedule = 0.5, prefix: int = 1, indices: bool = False
+) -> MethodDropout:
+    """Liu et al. 2023: :func:`thinned.functional.patch_dropout`. A schedule compiles anew: the rate
+    decides the length.
+    """
+    return MethodDropout(
+        functional.patch_dropout,
+        p=p,
+        shapes=True,
+        prefix=whole(prefix, "prefix", 0),
+        indices=indices,
+    )
 
 
 def HiddenCut(p: float | Schedule = 0.1) -> MethodDropout:

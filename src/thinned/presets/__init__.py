@@ -53,11 +53,14 @@ def make(name: str, *args: Any, **kwargs: Any) -> Drop:
     >>> make("dropblock", p=0.1, block=5).per.size
     5
 
-    Raises :class:`thinned.InputError` on an unknown name, with the nearest ones, and for a method that is no point.
+    Raises :class:`thinned.InputError` on an unknown name, with the nearest ones, and for a method
+    that is no point.
     """
     row = _row(name)
     if isinstance(row.fn, str):
-        raise InputError(f"{name!r} is no point that goes anywhere, but thinned.{row.fn}: write {row.example}")
+        raise InputError(
+            f"{name!r} is no point that goes anywhere, but thinned.{row.fn}: write {row.example}"
+        )
     return row.fn(*args, **kwargs)
 
 

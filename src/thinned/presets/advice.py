@@ -9,7 +9,9 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """``use``: where it is meant for. ``cost``: in time or memory. ``avoid``: where it fails, and its usual mistakes."""
+    """``use``: where it is meant for. ``cost``: in time or memory. ``avoid``: where it fails, and
+    its usual mistakes.
+    """
 
     use: str
     cost: str

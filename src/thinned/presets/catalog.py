@@ -20,10 +20,11 @@ from .weight import dropconnect
 class Preset:
     """A row of the catalogue.
 
-    ``fn``: what makes the point; or, for a method that is no point of the algebra, the public name of the layer, function
-    or schedule that it is, such as "nn.Cutout". ``host``: the place where it acts, or what else it is. ``example``: one line
-    that builds it. ``strength``: the name of its rate. ``status``: "kernel" where the fused kernels run it, "torch" where
-    torch's own operations do, on masks of the same contract.
+    ``fn``: what makes the point; or, for a method that is no point of the algebra, the public name
+    of the layer, function or schedule that it is, such as "nn.Cutout". ``host``: the place where it
+    acts, or what else it is. ``example``: one line that builds it. ``strength``: the name of its
+    rate. ``status``: "kernel" where the fused kernels run it, "torch" where torch's own operations
+    do, on masks of the same contract.
     """
 
     fn: Callable[..., Drop] | str
@@ -46,9 +47,17 @@ _SELU = "https://arxiv.org/abs/1706.02515"
 CATALOG: Mapping[str, Preset] = MappingProxyType(
     {
         # activations
-        "dropout": Preset(dropout, "Dropout", "Srivastava et al.", 2014, _JMLR, "activation", "nn.Dropout(0.5)"),
+        "dropout": Preset(
+            dropout, "Dropout", "Srivastava et al.", 2014, _JMLR, "activation", "nn.Dropout(0.5)"
+        ),
         "gaussian": Preset(
-            gaussian, "Gaussian dropout", "Srivastava et al.", 2014, _JMLR, "activation", "nn.GaussianDropout(0.5)"
+            gaussian,
+            "Gaussian dropout",
+            "Srivastava et al.",
+            2014,
+            _JMLR,
+            "activation",
+            "nn.GaussianDropout(0.5)",
         ),
         "uout": Preset(
             uout,
@@ -60,7 +69,15 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             'nn.Dropout("uout", beta=0.1)',
             "beta",
         ),
-        "alpha": Preset(alpha, "Alpha dropout", "Klambauer et al.", 2017, _SELU, "activation", "nn.AlphaDropout(0.05)"),
+        "alpha": Preset(
+            alpha,
+            "Alpha dropout",
+            "Klambauer et al.",
+            2017,
+            _SELU,
+            "activation",
+            "nn.AlphaDropout(0.05)",
+        ),
         "feature-alpha": Preset(
             feature_alpha,
             "Feature alpha dropout",
@@ -326,7 +343,13 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "",
         ),
         "swapout": Preset(
-            "nn.Swapout", "Swapout", "Singh et al.", 2016, "https://arxiv.org/abs/1605.06465", "branch", "nn.Swapout(0.5)"
+            "nn.Swapout",
+            "Swapout",
+            "Singh et al.",
+            2016,
+            "https://arxiv.org/abs/1605.06465",
+            "branch",
+            "nn.Swapout(0.5)",
         ),
         # end of branches
         # sequences
@@ -466,7 +489,13 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
         # end of attention and tokens
         # graphs and agents
         "droq": Preset(
-            "nn.droq", "DroQ", "Hiraoka et al.", 2022, "https://arxiv.org/abs/2110.02034", "agent", "nn.droq(17, p=0.01)"
+            "nn.droq",
+            "DroQ",
+            "Hiraoka et al.",
+            2022,
+            "https://arxiv.org/abs/2110.02034",
+            "agent",
+            "nn.droq(17, p=0.01)",
         ),
         "consistent": Preset(
             "nn.recording",

@@ -15,19 +15,23 @@ CHANNELS = "b c *"
 
 
 def spatial(p: float = 0.5, scaling: Literal["inverted", "classic"] = "inverted") -> Drop:
-    """SpatialDropout: one coin for each channel of each example; a whole feature map falls or stays.
+    """SpatialDropout: one coin for each channel of each example; a whole feature map falls or
+    stays.
 
-    Layout ``b c *``: sequences [b, c, l], images [b, c, h, w], volumes [b, c, d, h, w]. Neighbouring pixels say much
-    the same, so dropping single pixels of a map hardly hides anything; dropping the map does. ``p`` in [0, 1],
-    typically 0.1 to 0.5. It is torch's Dropout1d, 2d and 3d, and Keras's SpatialDropout. On maps of one place it is
-    dropout.
+    Layout ``b c *``: sequences [b, c, l], images [b, c, h, w], volumes [b, c, d, h, w].
+    Neighbouring pixels say much the same, so dropping single pixels of a map hardly hides anything;
+    dropping the map does. ``p`` in [0, 1], typically 0.1 to 0.5. It is torch's Dropout1d, 2d and
+    3d, and Keras's SpatialDropout. On maps of one place it is dropout.
 
     >>> spatial(0.2).per
     'b c'
 
-    Tompson, Goroshin, Jain, LeCun, Bregler 2015, "Efficient object localization using convolutional networks".
+    Tompson, Goroshin, Jain, LeCun, Bregler 2015, "Efficient object localization using convolutional
+    networks".
     """
-    return Drop(Bernoulli(p), per="b c", of=CHANNELS, scale=elementwise.scaling_of(scaling), name="spatial")
+    return Drop(
+        Bernoulli(p), per="b c", of=CHANNELS, scale=elementwise.scaling_of(scaling), name="spatial"
+    )
 
 
 def feature_alpha(p: float = 0.05) -> Drop:
@@ -44,19 +48,23 @@ def feature_alpha(p: float = 0.05) -> Drop:
 def dropblock(p: float = 0.1, block: int | tuple[int, ...] = 7) -> Drop:
     """DropBlock: contiguous blocks of each channel's map fall together.
 
-    Seeds fall with gamma = p / block^d * map / (map - block + 1)^d, only where a whole block fits, and each drops
-    ``block`` places along every axis of the map; what stays is divided by the kept fraction of this draw. Layout
-    ``b c *`` with one to three map axes; channels draw their own blocks. ``p`` in [0, 1], 0.1 in the paper, reached by
-    a linear ramp; block 7; even sizes and maps that are not square are right.
+    Seeds fall with gamma = p / block^d * map / (map - block + 1)^d, only where a whole block fits,
+    and each drops ``block`` places along every axis of the map; what stays is divided by the kept
+    fraction of this draw. Layout ``b c *`` with one to three map axes; channels draw their own
+    blocks. ``p`` in [0, 1], 0.1 in the paper, reached by a linear ramp; block 7; even sizes and
+    maps that are not square are right.
 
-    Blocks overlap, so a map loses a little less than p: :func:`thinned.algebra.per.block_fraction` says how much
-    (0.093 for 0.1 on 14 x 14). timm 1.0.31 puts seeds everywhere under the same gamma and loses 0.21 there, 0.93 on
-    7 x 7; torchvision follows the paper but fails on even blocks. With block 1 this is dropout; with a block as large
-    as the map, SpatialDropout.
+    Blocks overlap, so a map loses a little less than p: :func:`thinned.algebra.per.block_fraction`
+    says how much (0.093 for 0.1 on 14 x 14). timm 1.0.31 puts seeds everywhere under the same gamma
+    and loses 0.21 there, 0.93 on 7 x 7; torchvision follows the paper but fails on even blocks.
+    With block 1 this is dropout; with a block as large as the map, SpatialDropout.
 
     >>> dropblock(0.1, 3).per.size
     3
 
-    Ghiasi, Lin, Le 2018, "DropBlock: a regularization method for convolutional networks", equation 1, algorithm 1.
+    Ghiasi, Lin, Le 2018, "DropBlock: a regularization method for convolutional networks", equation
+    1, algorithm 1.
     """
-    return Drop(Bernoulli(p), per=Block("*", block), of=CHANNELS, scale=Realised(), name="dropblock")
+    return Drop(
+        Bernoulli(p), per=Block("*", block), of=CHANNELS, scale=Realised(), name="dropblock"
+    )

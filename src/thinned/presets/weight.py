@@ -17,11 +17,12 @@ def dropconnect(
 ) -> Drop:
     """DropConnect: each weight (and bias) is zeroed with probability ``p``, anew for every example.
 
-    Layout ``b o i`` of a weight [o, i] seen by a batch b; ``DropWeight`` is the host. As in the paper nothing is
-    scaled while training, and inference looks at u ~ N(q W v, p q W^2 v^2) before the activation. Two equal rows of a
-    batch get different outputs. ``per="batch"`` is what most ports are: one mask for the whole batch, on a weight of any
-    shape; with ``scaling="inverted"`` on an LSTM's recurrent weights it is the weight-drop of AWD-LSTM. ``p`` in [0, 1];
-    the paper uses 0.5 on fully connected layers. EfficientNet's "drop_connect" is stochastic depth.
+    Layout ``b o i`` of a weight [o, i] seen by a batch b; ``DropWeight`` is the host. As in the
+    paper nothing is scaled while training, and inference looks at u ~ N(q W v, p q W^2 v^2) before
+    the activation. Two equal rows of a batch get different outputs. ``per="batch"`` is what most
+    ports are: one mask for the whole batch, on a weight of any shape; with ``scaling="inverted"``
+    on an LSTM's recurrent weights it is the weight-drop of AWD-LSTM. ``p`` in [0, 1]; the paper
+    uses 0.5 on fully connected layers. EfficientNet's "drop_connect" is stochastic depth.
 
     >>> dropconnect(0.5).of, dropconnect(0.5, per="batch").of
     ('b o i', '*')

@@ -1,4 +1,6 @@
-"""Dropout for scikit-learn: the multilayer perceptrons it has, with what they lack, and a search that trains all at once."""
+"""Dropout for scikit-learn: the multilayer perceptrons it has, with what they lack, and a search
+that trains all at once.
+"""
 
 from __future__ import annotations
 

@@ -37,7 +37,15 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "dropout": [Interval(Real, 0, 1, closed="both"), str, Drop, dict, *SCHEDULES, "array-like", None],
+        "dropout": [
+            Interval(Real, 0, 1, closed="both"),
+            str,
+            Drop,
+            dict,
+            *SCHEDULES,
+            "array-like",
+            None,
+        ],
         "input_dropout": [Interval(Real, 0, 1, closed="both"), str, Drop, dict, *SCHEDULES, None],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "solver": [StrOptions({"adam", "sgd"})],
@@ -128,7 +136,9 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
 
     @abstractmethod
     def _encode(self, y: Any, fresh: bool, incremental: bool = False) -> Any:
-        """Targets as float32 [n, outputs]; sets what the kind of estimator knows about them, anew if ``fresh``."""
+        """Targets as float32 [n, outputs]; sets what the kind of estimator knows about them, anew
+        if ``fresh``.
+        """
 
     @abstractmethod
     def _head(self) -> str:
@@ -145,7 +155,9 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
     def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool) -> Any:
         self._validate_params()
         if incremental and self.early_stopping:
-            raise ValueError("partial_fit does not support early_stopping=True, for it sees no epoch end")
+            raise ValueError(
+                "partial_fit does not support early_stopping=True, for it sees no epoch end"
+            )
         fresh = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         widths(self.hidden_layer_sizes)
         X, y = self._validate(X, y, fresh)
@@ -153,7 +165,9 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
             sample_weight = _check_sample_weight(sample_weight, X)
         encoded = self._encode(y, fresh, incremental)
         weight = self._weights(y, sample_weight)
-        job = self._job(Rows(X), torch.from_numpy(encoded), weight, fresh=fresh, incremental=incremental)
+        job = self._job(
+            Rows(X), torch.from_numpy(encoded), weight, fresh=fresh, incremental=incremental
+        )
         try:
             train([job], verbose=bool(self.verbose))
         except KeyboardInterrupt:
@@ -186,7 +200,9 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         index: Any = None,
         labels: Any = None,
     ) -> Job:
-        """What is to be trained: a network, new or as it stands, on ``index`` of the rows (default: all)."""
+        """What is to be trained: a network, new or as it stands, on ``index`` of the rows (default:
+        all).
+        """
         random = check_random_state(self.random_state)
         if fresh or not hasattr(self, "_seed"):
             self._seed = int(copy.deepcopy(random).randint(np.iinfo(np.int32).max))
@@ -205,7 +221,10 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         n = len(index)
         size = min(200, n) if self.batch_size == "auto" else int(self.batch_size)
         if size > n:
-            warnings.warn(f"batch_size {size} is more than the {n} rows there are to train on; it is clipped", stacklevel=4)
+            warnings.warn(
+                f"batch_size {size} is more than the {n} rows there are to train on; it is clipped",
+                stacklevel=4,
+            )
             size = n
         each = self._points()
         by_modules = modules(each)
@@ -230,18 +249,29 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         job = Job(plan, setting, track, list(coefs), list(intercepts))
         if not fresh:
             job.state, job.anchored = self.dropout_state_, incremental
-            job.memory = self._memory if incremental and self._memory_solver == self.solver else None
-            job.step, job.loss_curve, job.waited = self._step, self.loss_curve_, self._no_improvement
+            job.memory = (
+                self._memory if incremental and self._memory_solver == self.solver else None
+            )
+            job.step, job.loss_curve, job.waited = (
+                self._step,
+                self.loss_curve_,
+                self._no_improvement,
+            )
             job.best_loss = np.inf if self.best_loss_ is None else self.best_loss_
             if self.early_stopping and self.best_validation_score_ is not None:
-                job.validation_scores, job.best_score = self.validation_scores_ or [], self.best_validation_score_
+                job.validation_scores, job.best_score = (
+                    self.validation_scores_ or [],
+                    self.best_validation_score_,
+                )
                 job.best = (list(coefs), list(intercepts), self.dropout_state_)
         return job
 
     def _points(self) -> Points:
         return points(self.dropout, self.input_dropout, len(widths(self.hidden_layer_sizes)))
 
-    def _start(self, units: tuple[int, ...], random: np.random.RandomState) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def _start(
+        self, units: tuple[int, ...], random: np.random.RandomState
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """New weights: those that ``MLPClassifier`` would draw (Glorot and Bengio 2010)."""
         coefs, intercepts = [], []
         for wide, narrow in itertools.pairwise(units):
@@ -253,9 +283,13 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
     def _split(self, index: Any, y: Tensor, random: np.random.RandomState) -> tuple[Any, Any]:
         """Rows to train on and rows to validate on, as scikit-learn's perceptrons split them."""
         stratify = self._strata(y[index].numpy())
-        training, held = train_test_split(index, random_state=random, test_size=self.validation_fraction, stratify=stratify)
+        training, held = train_test_split(
+            index, random_state=random, test_size=self.validation_fraction, stratify=stratify
+        )
         if len(held) < 2:
-            raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
+            )
         return training, held
 
     def _strata(self, y: Any) -> Any:
@@ -263,9 +297,16 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
 
     def _collect(self, job: Job, incremental: bool = False) -> None:
         """What a job learned, as fitted attributes."""
-        best = job.best if job.best is not None and self.early_stopping else (job.coefs, job.intercepts, job.state)
+        best = (
+            job.best
+            if job.best is not None and self.early_stopping
+            else (job.coefs, job.intercepts, job.state)
+        )
         self.coefs_, self.intercepts_, self.dropout_state_ = best
-        if not all(np.isfinite(w).all() for w in (*self.coefs_, *self.intercepts_, *self.dropout_state_.values())):
+        if not all(
+            np.isfinite(w).all()
+            for w in (*self.coefs_, *self.intercepts_, *self.dropout_state_.values())
+        ):
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large values and need to be"
                 " preprocessed."
@@ -279,17 +320,25 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         self.best_loss_ = None if self.early_stopping else job.best_loss
         self.validation_scores_ = job.validation_scores if self.early_stopping else None
         self.best_validation_score_ = job.best_score if self.early_stopping else None
-        self.t_ = getattr(self, "t_", 0) if job.step > job.epochs * -(-job.plan.rows // job.plan.batch_size) else 0
+        self.t_ = (
+            getattr(self, "t_", 0)
+            if job.step > job.epochs * -(-job.plan.rows // job.plan.batch_size)
+            else 0
+        )
         self.t_ += job.epochs * job.plan.rows
         self._memory, self._memory_solver = job.memory, job.plan.solver
         self._step, self._no_improvement = job.step, job.waited
 
     def _rows(self, X: Any) -> Any:
         check_is_fitted(self)
-        return validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32), reset=False)
+        return validate_data(
+            self, X, accept_sparse="csr", dtype=(np.float64, np.float32), reset=False
+        )
 
     def _outputs(self, X: Any) -> Any:
-        """The outputs for checked rows [n, outputs]: without noise, or the mean of ``mc_samples`` thinned networks."""
+        """The outputs for checked rows [n, outputs]: without noise, or the mean of ``mc_samples``
+        thinned networks.
+        """
         if self.mc_samples:
             return self._moments(X, self.mc_samples)[0]
         return self._pass(X, None)[0]
@@ -316,38 +365,56 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         """Outputs of some thinned networks, or of the one without noise: [networks, rows, outputs]."""
         many = 1 if samples is None else len(samples)
         with threads(many * X.shape[0] * sum(w.size for w in self.coefs_)):
-            return np.concatenate([head(z, self.out_activation_).numpy() for z in self._pieces(X, samples)], 1)
+            return np.concatenate(
+                [head(z, self.out_activation_).numpy() for z in self._pieces(X, samples)], 1
+            )
 
     def _widest(self) -> int:
         return max(max(w.shape) for w in self.coefs_)
 
     def predict_samples(self, X: Any, n_samples: int | None = None) -> Any:
-        """Outputs of thinned networks, one for each of ``n_samples`` draws of the masks (Gal and Ghahramani 2016).
+        """Outputs of thinned networks, one for each of ``n_samples`` draws of the masks (Gal and
+        Ghahramani 2016).
 
-        Returns an array of shape (n_samples, n_rows, n_outputs): class probabilities (one column where classes are
-        two), or values. ``n_samples``: default ``mc_samples``, or 100 where that is 0. A mask belongs to the fitted
-        network, the row's place in ``X`` and the draw's number, so the same call gives the same numbers.
+        Returns an array of shape (n_samples, n_rows, n_outputs): class probabilities (one column
+        where classes are two), or values. ``n_samples``: default ``mc_samples``, or 100 where that
+        is 0. A mask belongs to the fitted network, the row's place in ``X`` and the draw's number,
+        so the same call gives the same numbers.
         """
         X = self._rows(X)
         return np.stack(list(self._samples(X, n_samples or self.mc_samples or MONTE_CARLO)))
 
     def _pieces(self, X: Any, samples: Tensor | None) -> Any:
-        """The last sums of rows [networks, b, outputs], piece by piece; ``samples``: which thinned networks, or None."""
+        """The last sums of rows [networks, b, outputs], piece by piece; ``samples``: which thinned
+        networks, or None.
+        """
         each = self._points()
         network = (self.coefs_, self.intercepts_, self.activation)
         fitted = (
             modular.Fitted(
-                *network, self.out_activation_, each, self.dropout_state_, self._seed, max(self._step - 1, 0), X.dtype
+                *network,
+                self.out_activation_,
+                each,
+                self.dropout_state_,
+                self._seed,
+                max(self._step - 1, 0),
+                X.dtype,
             )
             if modules(each)
             else stacked.Fitted(*network, each, self._seed, X.dtype)
         )
-        widest = fitted.cells if samples is not None and isinstance(fitted, modular.Fitted) else self._widest()
+        widest = (
+            fitted.cells
+            if samples is not None and isinstance(fitted, modular.Fitted)
+            else self._widest()
+        )
         size = max(1, _ROWS // widest)
         with torch.no_grad():
             for start in range(0, max(X.shape[0], 1), size):
                 some = X[start : start + size]
-                x = torch.from_numpy(np.array(some, order="C") if isinstance(some, np.ndarray) else some.toarray())
+                x = torch.from_numpy(
+                    np.array(some, order="C") if isinstance(some, np.ndarray) else some.toarray()
+                )
                 yield fitted.sums(x, start, samples)
 
 

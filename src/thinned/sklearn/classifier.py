@@ -15,32 +15,38 @@ from .base import DropoutEstimator
 
 
 class DropoutClassifier(ClassifierMixin, DropoutEstimator):
-    """A multilayer perceptron with dropout, as ``sklearn.neural_network.MLPClassifier`` but for what that lacks.
+    """A multilayer perceptron with dropout, as ``sklearn.neural_network.MLPClassifier`` but for
+    what that lacks.
 
-    With ``dropout=0`` it is trained as ``MLPClassifier`` is, from the same weights in the same order, in float32; the
-    parameters of one name mean the same. New are:
+    With ``dropout=0`` it is trained as ``MLPClassifier`` is, from the same weights in the same
+    order, in float32; the parameters of one name mean the same. New are:
 
-    ``dropout``: what falls behind each hidden layer: a rate, a schedule of :mod:`thinned.algebra`, the name of a method of
-    the catalogue, a dict of its name and settings such as ``{"method": "shakeout", "c": 0.2}``, or a point of
-    :mod:`thinned.presets`; or a list of these, one for each hidden layer. ``input_dropout``: one of these for the inputs.
-    On units: dropout, gaussian, uout, alpha, feature-alpha, batchwise, spatial, drop-path, stochastic-depth, jumpout,
-    thinned, concrete, variational. On the next layer's weights, which take these units: dropconnect, mixout, shakeout,
-    targeted, sparse-variational, fast. On the hidden layer itself: standout, targeted-unit, information. Others make no
-    sense of rows and raise :class:`thinned.InputError`. ``divergence``: the weight, or its schedule, of what learned
-    methods add to the loss.
-    ``l1``: the loss gains l1 * sum|W|, divided by the batch's rows as ``alpha``'s term is. ``max_norm``: the longest
-    vector of a hidden unit's incoming weights. ``class_weight``: as elsewhere in scikit-learn. ``mc_samples``: predict by
-    the mean of so many thinned networks; 0: by one network without noise. ``activation`` may also be ``"selu"``.
-    ``solver`` is ``"adam"`` or ``"sgd"``, and learning rates are constant.
+    ``dropout``: what falls behind each hidden layer: a rate, a schedule of :mod:`thinned.algebra`,
+    the name of a method of the catalogue, a dict of its name and settings such as ``{"method":
+    "shakeout", "c": 0.2}``, or a point of :mod:`thinned.presets`; or a list of these, one for each
+    hidden layer. ``input_dropout``: one of these for the inputs. On units: dropout, gaussian, uout,
+    alpha, feature-alpha, batchwise, spatial, drop-path, stochastic-depth, jumpout, thinned,
+    concrete, variational. On the next layer's weights, which take these units: dropconnect, mixout,
+    shakeout, targeted, sparse-variational, fast. On the hidden layer itself: standout,
+    targeted-unit, information. Others make no sense of rows and raise :class:`thinned.InputError`.
+    ``divergence``: the weight, or its schedule, of what learned methods add to the loss. ``l1``:
+    the loss gains l1 * sum|W|, divided by the batch's rows as ``alpha``'s term is. ``max_norm``:
+    the longest vector of a hidden unit's incoming weights. ``class_weight``: as elsewhere in
+    scikit-learn. ``mc_samples``: predict by the mean of so many thinned networks; 0: by one network
+    without noise. ``activation`` may also be ``"selu"``. ``solver`` is ``"adam"`` or ``"sgd"``, and
+    learning rates are constant.
 
-    Masks belong to ``random_state``, the layer, the batch's number and the row, so a fit is the same with any number of
-    threads but for rounding. torch's global generator is left alone. Sparse rows become dense batch by batch.
+    Masks belong to ``random_state``, the layer, the batch's number and the row, so a fit is the
+    same with any number of threads but for rounding. torch's global generator is left alone. Sparse
+    rows become dense batch by batch.
 
-    Fitted attributes are those of ``MLPClassifier``: ``classes_``, ``coefs_``, ``intercepts_``, ``loss_curve_``,
-    ``best_loss_``, ``validation_scores_``, ``n_iter_`` and so on. ``dropout_state_``: what methods hold beside these, a
-    dict of arrays, such as concrete dropout's ``"drop1.logit"``; empty for points.
+    Fitted attributes are those of ``MLPClassifier``: ``classes_``, ``coefs_``, ``intercepts_``,
+    ``loss_curve_``, ``best_loss_``, ``validation_scores_``, ``n_iter_`` and so on.
+    ``dropout_state_``: what methods hold beside these, a dict of arrays, such as concrete dropout's
+    ``"drop1.logit"``; empty for points.
 
-    Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15.
+    Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting",
+    JMLR 15.
 
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)
@@ -101,21 +107,28 @@ class DropoutClassifier(ClassifierMixin, DropoutEstimator):
         return tags
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DropoutClassifier:
-        """Train on rows ``X`` (array, data frame or sparse matrix) and classes ``y``, or 0-1 rows for many labels.
+        """Train on rows ``X`` (array, data frame or sparse matrix) and classes ``y``, or 0-1 rows
+        for many labels.
 
-        ``sample_weight``: one number a row. Warns as ``MLPClassifier`` does where ``max_iter`` ended it
-        (``ConvergenceWarning``), or the user did, whose interrupt leaves what was learned.
+        ``sample_weight``: one number a row. Warns as ``MLPClassifier`` does where ``max_iter``
+        ended it (``ConvergenceWarning``), or the user did, whose interrupt leaves what was learned.
         """
         return self._fit(X, y, sample_weight, incremental=False)
 
-    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> DropoutClassifier:
-        """Train for one epoch on these rows. ``classes``: all there will ever be; needed in the first call."""
+    def partial_fit(
+        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
+    ) -> DropoutClassifier:
+        """Train for one epoch on these rows. ``classes``: all there will ever be; needed in the
+        first call.
+        """
         if self.class_weight == "balanced":
             raise ValueError(
                 "class_weight 'balanced' needs all the rows, which partial_fit does not see; pass class_weight as a dict"
             )
         if _check_partial_fit_first_call(self, classes):
-            self._binarizer = LabelBinarizer().fit(y if type_of_target(y).startswith("multilabel") else classes)
+            self._binarizer = LabelBinarizer().fit(
+                y if type_of_target(y).startswith("multilabel") else classes
+            )
         return self._fit(X, y, sample_weight, incremental=True)
 
     def predict(self, X: Any) -> Any:
@@ -124,7 +137,9 @@ class DropoutClassifier(ClassifierMixin, DropoutEstimator):
         return self._binarizer.inverse_transform(outputs[:, 0] if self.n_outputs_ == 1 else outputs)
 
     def predict_proba(self, X: Any) -> Any:
-        """Probabilities (n_rows, n_classes), in the order of ``classes_``; with ``mc_samples``, a mean over networks."""
+        """Probabilities (n_rows, n_classes), in the order of ``classes_``; with ``mc_samples``, a
+        mean over networks.
+        """
         outputs = self._outputs(self._rows(X))
         return np.hstack([1.0 - outputs, outputs]) if self.n_outputs_ == 1 else outputs
 

@@ -1,6 +1,8 @@
-"""A population by the native kernels: its loss and gradients, and Adam. Without them the operators of torch do the same.
+"""A population by the native kernels: its loss and gradients, and Adam. Without them the operators
+of torch do the same.
 
-Gradients are two parallel passes, over rows and over units, in which each thread makes its own products.
+Gradients are two parallel passes, over rows and over units, in which each thread makes its own
+products.
 """
 
 from __future__ import annotations
@@ -16,31 +18,50 @@ from .job import Entries, Job, Plan
 from .network import Kept, Map, Population
 from .points import by_batch, shifts
 
-_NUMBERS = {"identity": 0, "logistic": 1, "softmax": 2, "relu": 3, "tanh": 4}  # of activations and heads, in csrc/kernels.h
+_NUMBERS = {
+    "identity": 0,
+    "logistic": 1,
+    "softmax": 2,
+    "relu": 3,
+    "tanh": 4,
+}  # of activations and heads, in csrc/kernels.h
 _LAYERS = 64
 _EPOCHS = 5  # to train for, from which on it pays to look for zeros in dense rows
 
 
 class Gradients:
-    """What :class:`Population` does in ``forward`` and ``backward``, for batches of at most ``rows`` rows.
+    """What :class:`Population` does in ``forward`` and ``backward``, for batches of at most
+    ``rows`` rows.
 
-    ``entries``: of all rows, where they are sparse; then ``x`` are the numbers of a batch's rows, [..., b, 1].
+    ``entries``: of all rows, where they are sparse; then ``x`` are the numbers of a batch's rows,
+    [..., b, 1].
     """
 
-    def __init__(self, population: Population, head: str, rows: int, entries: Entries | None) -> None:
+    def __init__(
+        self, population: Population, head: str, rows: int, entries: Entries | None
+    ) -> None:
         self.population, self.entries = population, entries
         units, m = population.units, population.m
         inputs = 0 if entries else units[0]
         self.scratch = torch.empty(m * rows * (inputs + 3 * sum(units[1:-1]) + units[-1]))
         self.plan = _plan(population, (_NUMBERS[population.activation], _NUMBERS[head]), entries)
 
-    def __call__(self, x: Tensor, y: Tensor, share: Tensor, maps: Sequence[tuple[Tensor, None] | None]) -> Tensor:
+    def __call__(
+        self, x: Tensor, y: Tensor, share: Tensor, maps: Sequence[tuple[Tensor, None] | None]
+    ) -> Tensor:
         """Write down a batch's gradients, and return its loss: [m], or [] of one network."""
         assert native.perceptron is not None
         loss = torch.empty(self.population.m if self.population.m > 1 else ())
         data = [part for given in (x, y, share) for part in _place(given)]
         noise = [part for given in maps for part in (_place(given[0]) if given else (0, 0))]
-        native.perceptron(self.plan.data_ptr(), x.shape[-2], loss.data_ptr(), self.scratch.data_ptr(), *data, *noise)
+        native.perceptron(
+            self.plan.data_ptr(),
+            x.shape[-2],
+            loss.data_ptr(),
+            self.scratch.data_ptr(),
+            *data,
+            *noise,
+        )
         return loss
 
 
@@ -51,7 +72,9 @@ def known(plan: Plan) -> bool:
 
 
 def entries(jobs: Sequence[Job]) -> Entries | None:
-    """What is not 0 in the rows of all jobs, if that is the faster way to train them, and a way that their noise allows."""
+    """What is not 0 in the rows of all jobs, if that is the faster way to train them, and a way
+    that their noise allows.
+    """
     rows, plan = jobs[0].track.rows, jobs[0].plan
     if not known(plan) or plan.modules or any(job.track.rows is not rows for job in jobs):
         return None
@@ -62,17 +85,24 @@ def entries(jobs: Sequence[Job]) -> Entries | None:
 
 
 class Adam:
-    """Steps on a population's weights. ``moments``: buffers like theirs; ``rates``: of each network."""
+    """Steps on a population's weights. ``moments``: buffers like theirs; ``rates``: of each
+    network.
+    """
 
-    def __init__(self, population: Population, moments: Sequence[Tensor], rates: Sequence[float]) -> None:
+    def __init__(
+        self, population: Population, moments: Sequence[Tensor], rates: Sequence[float]
+    ) -> None:
         self.plan = _plan(population)
         self.moments = moments
         self.rates = torch.tensor(rates, dtype=torch.float64)
 
-    def __call__(self, decays: Tensor, correction: float, beta_1: float, beta_2: float, epsilon: float) -> Tensor:
+    def __call__(
+        self, decays: Tensor, correction: float, beta_1: float, beta_2: float, epsilon: float
+    ) -> Tensor:
         """One step, and the sum of the squares of each network's weights before it, float64 [m].
 
-        ``decays``: what of a weight is added to its gradient, float64 [m]. ``correction``: of the moments' bias.
+        ``decays``: what of a weight is added to its gradient, float64 [m]. ``correction``: of the
+        moments' bias.
         """
         assert native.adam is not None
         squares, rates = torch.empty_like(self.rates), self.rates * correction
@@ -88,13 +118,26 @@ def adam(population: Population, moments: Sequence[Tensor], rates: Sequence[floa
 
 def scales(maps: Sequence[Map]) -> bool:
     """Does all noise multiply, row by row?"""
-    return not any(isinstance(noise, Kept) or (noise is not None and noise[1] is not None) for noise in maps)
+    return not any(
+        isinstance(noise, Kept) or (noise is not None and noise[1] is not None) for noise in maps
+    )
 
 
-def _plan(population: Population, kinds: Sequence[int] = (0, 0), entries: Entries | None = None) -> Tensor:
+def _plan(
+    population: Population, kinds: Sequence[int] = (0, 0), entries: Entries | None = None
+) -> Tensor:
     """What the kernels know of networks that lie where they do."""
     where = [t.data_ptr() for t in (population.flat, population.gradient, *(entries or ()))]
-    return torch.tensor([population.m, population.layers, *kinds, *where, *(() if entries else (0, 0, 0)), *population.units])
+    return torch.tensor(
+        [
+            population.m,
+            population.layers,
+            *kinds,
+            *where,
+            *(() if entries else (0, 0, 0)),
+            *population.units,
+        ]
+    )
 
 
 def _place(t: Tensor) -> tuple[int, int]:

@@ -1,4 +1,6 @@
-"""What is trained, as plain records: the plan that a population shares, each network's numbers, its rows, what became of it."""
+"""What is trained, as plain records: the plan that a population shares, each network's numbers, its
+rows, what became of it.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ _FULL = 1 / 3  # of the numbers that are not 0: above, dense products are faster
 
 
 class Entries(NamedTuple):
-    """What is not 0 in rows: row i has the ``columns`` (int32) and ``values`` (float32) from ``starts[i]`` (int64) on."""
+    """What is not 0 in rows: row i has the ``columns`` (int32) and ``values`` (float32) from
+    ``starts[i]`` (int64) on.
+    """
 
     starts: Tensor
     columns: Tensor
@@ -70,8 +74,12 @@ class Rows:
     def __init__(self, x: Any) -> None:
         self.sparse = not isinstance(x, np.ndarray)
         self.n = x.shape[0]
-        with np.errstate(over="ignore"):  # what float32 cannot hold shows as weights that are not finite
-            self.x: Any = x.tocsr().astype(np.float32) if self.sparse else torch.from_numpy(_float32(x))
+        with np.errstate(
+            over="ignore"
+        ):  # what float32 cannot hold shows as weights that are not finite
+            self.x: Any = (
+                x.tocsr().astype(np.float32) if self.sparse else torch.from_numpy(_float32(x))
+            )
 
     def take(self, index: Tensor) -> Tensor:
         """The rows of ``index``: [b, features]."""
@@ -90,7 +98,9 @@ class Rows:
         return Entries(
             *(
                 torch.from_numpy(part.astype(kind, copy=False))
-                for part, kind in zip((x.indptr, x.indices, x.data), (np.int64, np.int32, np.float32), strict=True)
+                for part, kind in zip(
+                    (x.indptr, x.indices, x.data), (np.int64, np.int32, np.float32), strict=True
+                )
             )
         )
 
@@ -102,9 +112,11 @@ def _float32(x: Any) -> Any:
 
 @dataclass
 class Track:
-    """Rows, their targets, and the order in which they come. ``index``, ``held``: which rows train and which validate.
+    """Rows, their targets, and the order in which they come. ``index``, ``held``: which rows train
+    and which validate.
 
-    ``y``: float32 [all rows, outputs]. ``weight``: float32 [all rows]. ``scorer``: the score of outputs on ``held``.
+    ``y``: float32 [all rows, outputs]. ``weight``: float32 [all rows]. ``scorer``: the score of
+    outputs on ``held``.
     """
 
     rows: Rows
@@ -117,12 +129,16 @@ class Track:
     name: object = None  # networks with tracks of one name share the first one's
 
 
-Learned: TypeAlias = tuple[list[np.ndarray], list[np.ndarray], dict[str, np.ndarray]]  # coefs, intercepts, state
+Learned: TypeAlias = tuple[
+    list[np.ndarray], list[np.ndarray], dict[str, np.ndarray]
+]  # coefs, intercepts, state
 
 
 @dataclass
 class Memory:
-    """What an optimizer keeps between calls: of weights and biases, and of what methods learn beside them."""
+    """What an optimizer keeps between calls: of weights and biases, and of what methods learn
+    beside them.
+    """
 
     moments: list[list[np.ndarray]]
     steps: int
@@ -138,7 +154,9 @@ class Job:
     track: Track
     coefs: list[np.ndarray]
     intercepts: list[np.ndarray]
-    state: dict[str, np.ndarray] = field(default_factory=dict)  # what methods hold beside these, by name
+    state: dict[str, np.ndarray] = field(
+        default_factory=dict
+    )  # what methods hold beside these, by name
     anchored: bool = False  # is what weights are pulled to in there for this fit too?
     memory: Memory | None = None
     step: int = 0  # of the masks: how many batches it has ever seen

@@ -1,4 +1,6 @@
-"""Methods that are modules of :mod:`thinned.nn`, on a batch of rows: where each acts in a perceptron, and how it is built."""
+"""Methods that are modules of :mod:`thinned.nn`, on a batch of rows: where each acts in a
+perceptron, and how it is built.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,11 @@ class Method:
 
 @dataclass(frozen=True)
 class Place:
-    """What a method is put on. ``layer``: between ``inputs`` and ``outputs`` units; ``activation``: what follows the layer.
+    """What a method is put on. ``layer``: between ``inputs`` and ``outputs`` units; ``activation``:
+    what follows the layer.
 
-    The activation is None behind the last layer, where there is no layer, and where another method calls it.
+    The activation is None behind the last layer, where there is no layer, and where another method
+    calls it.
     """
 
     layer: Any
@@ -41,9 +45,13 @@ class Place:
     random: torch.Generator
 
 
-def _jumpout(place: Place, sigma: Any = 0.05, least: float = 0.0, most: float = 0.6, power: float = 0.75) -> Any:
+def _jumpout(
+    place: Place, sigma: Any = 0.05, least: float = 0.0, most: float = 0.6, power: float = 0.75
+) -> Any:
     if not isinstance(place.activation, torch_nn.ReLU):
-        raise InputError("'jumpout' goes behind a ReLU, where it counts what is above 0; use it with activation='relu'")
+        raise InputError(
+            "'jumpout' goes behind a ReLU, where it counts what is above 0; use it with activation='relu'"
+        )
     return nn.Jumpout(sigma, least, most, power)
 
 
@@ -51,7 +59,9 @@ def _thinned(place: Place, p: Any = 0.5, groups: int = 1) -> Any:
     return nn.Thinned(p, groups)
 
 
-def _concrete(place: Place, p: float = 0.1, temperature: float = 0.1, unbiased: bool = False) -> Any:
+def _concrete(
+    place: Place, p: float = 0.1, temperature: float = 0.1, unbiased: bool = False
+) -> Any:
     return nn.ConcreteDropout(place.outputs, p, temperature, unbiased=unbiased)
 
 
@@ -60,12 +70,19 @@ def _variational(place: Place, p: float = 0.2, per: Any = "unit") -> Any:
 
 
 def _dropconnect(
-    place: Place, p: Any = 0.5, scaling: Any = "classic", per: Any = "example", sampling: Any = "exact", inference: Any = "mean"
+    place: Place,
+    p: Any = 0.5,
+    scaling: Any = "classic",
+    per: Any = "example",
+    sampling: Any = "exact",
+    inference: Any = "mean",
 ) -> Any:
     rate = p(0) if isinstance(p, SCHEDULES) else p
     point = rate if isinstance(rate, Drop) else presets.dropconnect(rate, scaling, per)
     inside = place.activation if inference == "moments" else None
-    host = nn.DropWeight(place.layer, point, activation=inside, sampling=sampling, inference=inference)
+    host = nn.DropWeight(
+        place.layer, point, activation=inside, sampling=sampling, inference=inference
+    )
     host.schedule = p if isinstance(p, SCHEDULES) else None
     return host
 
@@ -110,13 +127,17 @@ def _standout(place: Place, alpha: float = 1.0, beta: float = 0.0) -> Any:
 
 def _information(place: Place, max_alpha: float = 0.7) -> Any:
     if not isinstance(place.activation, torch_nn.ReLU):
-        raise InputError("'information' has a price for what a ReLU gives; use it with activation='relu'")
+        raise InputError(
+            "'information' has a price for what a ReLU gives; use it with activation='relu'"
+        )
     noise: Any = torch_nn.utils.skip_init(torch_nn.Linear, place.inputs, place.outputs)
     bound = 1.0 / math.sqrt(place.inputs)  # as torch.nn.Linear begins, from a generator of our own
     with torch.no_grad():
         for part in (noise.weight, noise.bias):
             part.uniform_(-bound, bound, generator=place.random)
-    return nn.InformationDropout(torch_nn.Sequential(place.layer, place.activation), noise, max_alpha)
+    return nn.InformationDropout(
+        torch_nn.Sequential(place.layer, place.activation), noise, max_alpha
+    )
 
 
 UNITS: dict[str, Callable[..., Any]] = {
@@ -149,7 +170,9 @@ def modules(places: Sequence[Drop | Method | None]) -> bool:
 
 
 def method(name: str, settings: Mapping[str, Any]) -> Method:
-    """A method by name; :class:`thinned.InputError` for a setting that it has not. The values are checked where it is built."""
+    """A method by name; :class:`thinned.InputError` for a setting that it has not. The values are
+    checked where it is built.
+    """
     known = list(inspect.signature(METHODS[name]).parameters)[1:]
     for setting in settings:
         if setting not in known:
@@ -167,7 +190,9 @@ ACTIVATIONS: dict[str, Callable[[], torch_nn.Module]] = {
 
 
 def linears(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> list[torch_nn.Linear]:
-    """Layers whose parameters are ``weights`` [out, in] and ``biases`` [out] themselves, in their memory."""
+    """Layers whose parameters are ``weights`` [out, in] and ``biases`` [out] themselves, in their
+    memory.
+    """
     layers = []
     for w, b in zip(weights, biases, strict=True):
         layer: Any = torch_nn.Linear(w.shape[1], w.shape[0], device="meta")
@@ -177,9 +202,13 @@ def linears(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> list[torch_n
 
 
 def network(
-    layers: Sequence[torch_nn.Linear], activation: str, points: Sequence[Drop | Method | None], seed: int
+    layers: Sequence[torch_nn.Linear],
+    activation: str,
+    points: Sequence[Drop | Method | None],
+    seed: int,
 ) -> torch_nn.Sequential:
-    """The perceptron as a module: ``layer0``, ``act0``, ``layer1`` and so on; what falls at place i is ``drop<i>``.
+    """The perceptron as a module: ``layer0``, ``act0``, ``layer1`` and so on; what falls at place i
+    is ``drop<i>``.
 
     Raises :class:`thinned.InputError` where methods cannot stand beside each other.
     """
@@ -203,7 +232,9 @@ def network(
         if isinstance(here, Method) and here.name in WEIGHTS:
             name, module = f"drop{i}", WEIGHTS[here.name](place, **here.settings)
         elif here is not None:
-            out.add_module(f"drop{i}", _on_units(here, Place(None, before, 0, layer.in_features, random)))
+            out.add_module(
+                f"drop{i}", _on_units(here, Place(None, before, 0, layer.in_features, random))
+            )
         elif spread:
             module = _fast(place, 0.0)
         inside = getattr(module, "activation", None) is not None
@@ -220,7 +251,9 @@ def network(
 
 
 def _link(net: torch_nn.Sequential) -> None:
-    """Cut what thinning drops out of the products of the plain layers around it: the same numbers, less work."""
+    """Cut what thinning drops out of the products of the plain layers around it: the same numbers,
+    less work.
+    """
     modules: list[Any] = list(net)
     made: dict[Any, Shrinking] = {}
     for k, host in enumerate(modules):

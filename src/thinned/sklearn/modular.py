@@ -1,6 +1,8 @@
-"""One perceptron as modules of :mod:`thinned.nn`, by autograd: for methods that are no points. It is the slower of the two.
+"""One perceptron as modules of :mod:`thinned.nn`, by autograd: for methods that are no points. It
+is the slower of the two.
 
-Weights lie in the memory of a :class:`Population`, so that penalties, optimizers and copies are the same code.
+Weights lie in the memory of a :class:`Population`, so that penalties, optimizers and copies are the
+same code.
 """
 
 from __future__ import annotations
@@ -43,33 +45,49 @@ class Modular:
         self.net = network(layers, self.plan.activation, job.setting.points, job.setting.seed)
         self.learned = _further(self.net, layers)
         same = load(self.net, self.learned, job.state, job.anchored)
-        self.flat = torch.cat([torch.zeros(0), *(p.detach().reshape(-1) for p in self.learned.values())])
+        self.flat = torch.cat(
+            [torch.zeros(0), *(p.detach().reshape(-1) for p in self.learned.values())]
+        )
         self.gradient = torch.zeros_like(self.flat)
         self._share(layers)
         memory = job.memory if same or not self.learned else None
-        self.updates = Updates(self.plan, population, [job.setting], (self.flat, self.gradient), memory)
+        self.updates = Updates(
+            self.plan, population, [job.setting], (self.flat, self.gradient), memory
+        )
         self.costly = [host for _, host in hosts(self.net) if isinstance(host, Learned)]
         self.key = nn.key(self.net, job.setting.seed)
         track = job.track
-        self.examples = float(self.plan.rows if track.weight is None else track.weight[track.index].sum().clamp_min(1e-30))
+        self.examples = float(
+            self.plan.rows
+            if track.weight is None
+            else track.weight[track.index].sum().clamp_min(1e-30)
+        )
 
     def _share(self, layers: Sequence[torch_nn.Linear]) -> None:
         """Put what is learned into one buffer, and every gradient into a buffer's memory."""
         n = len(layers)
-        for layer, w, b in zip(layers, self.population.gradients[:n], self.population.gradients[n:], strict=True):
+        for layer, w, b in zip(
+            layers, self.population.gradients[:n], self.population.gradients[n:], strict=True
+        ):
             layer.weight.grad, layer.bias.grad = w[0], b[0, 0]
         sizes = [p.numel() for p in self.learned.values()]
-        for p, value, slope in zip(self.learned.values(), self.flat.split(sizes), self.gradient.split(sizes), strict=True):
+        for p, value, slope in zip(
+            self.learned.values(), self.flat.split(sizes), self.gradient.split(sizes), strict=True
+        ):
             p.data = value.view(p.shape)
             p.grad = slope.view(p.shape)
 
     def draw(self, places: list[Tensor], first: int) -> list[tuple[int, Tensor]]:
-        """Each batch's step and rows, from the epoch's row ``first`` on; a row's name is its place among the training rows."""
+        """Each batch's step and rows, from the epoch's row ``first`` on; a row's name is its place
+        among the training rows.
+        """
         size = self.plan.batch_size
         return list(enumerate(places[0].split(size), self.job.step + first // size))
 
     def learn(self, x: Tensor, y: Tensor, share: Tensor, drawn: Any) -> Tensor:
-        """Write down a batch's gradients, and return its loss; ``share``: of each row in it, ``drawn``: of :meth:`draw`."""
+        """Write down a batch's gradients, and return its loss; ``share``: of each row in it,
+        ``drawn``: of :meth:`draw`.
+        """
         step, ids = drawn
         self.key.at(step, samples=ids)
         self.net.train()
@@ -91,7 +109,10 @@ class Modular:
         weight = weight(step) if isinstance(weight, SCHEDULES) else float(weight)
         if not weight or not self.costly:
             return None
-        each = [h.divergence() / (1.0 if isinstance(h, InformationDropout) else self.examples) for h in self.costly]
+        each = [
+            h.divergence() / (1.0 if isinstance(h, InformationDropout) else self.examples)
+            for h in self.costly
+        ]
         return weight * torch.stack(each).sum()
 
     def evaluate(self, x: Tensor) -> Tensor:
@@ -100,14 +121,18 @@ class Modular:
         return settle(self.net(x), self.plan.head)[0]
 
     def state(self) -> State:
-        return {name: value.detach().numpy().copy() for name, value in held(self.net, self.learned).items()}
+        return {
+            name: value.detach().numpy().copy()
+            for name, value in held(self.net, self.learned).items()
+        }
 
 
 def settle(outputs: Any, head: str) -> tuple[Tensor, Tensor | None]:
-    """The last sums, and what their variance adds to each row's loss, where the network gives a mean and a variance.
+    """The last sums, and what their variance adds to each row's loss, where the network gives a
+    mean and a variance.
 
-    The squared error's mean has a term for the variance; probabilities are those of sums divided by sqrt(1 + pi var / 8), which
-    for one class is :func:`thinned.functional.sigmoid_mean`.
+    The squared error's mean has a term for the variance; probabilities are those of sums divided by
+    sqrt(1 + pi var / 8), which for one class is :func:`thinned.functional.sigmoid_mean`.
     """
     if isinstance(outputs, Tensor):
         return outputs, None
@@ -122,7 +147,9 @@ def _split(population: Population) -> tuple[list[Tensor], list[Tensor]]:
     return [w[0] for w in population.parts[:n]], [b[0, 0] for b in population.parts[n:]]
 
 
-def _further(net: torch_nn.Module, layers: Sequence[torch_nn.Linear]) -> dict[str, torch_nn.Parameter]:
+def _further(
+    net: torch_nn.Module, layers: Sequence[torch_nn.Linear]
+) -> dict[str, torch_nn.Parameter]:
     """What is learned beside the weights and biases of ``layers``, by name."""
     own = {id(p) for layer in layers for p in layer.parameters()}
     return {name: p for name, p in net.named_parameters() if id(p) not in own}
@@ -134,11 +161,18 @@ def held(net: torch_nn.Module, learned: Mapping[str, Tensor]) -> dict[str, Tenso
 
 
 @torch.no_grad()
-def load(net: torch_nn.Module, learned: Mapping[str, Tensor], state: Mapping[str, Any], anchors: bool) -> bool:
-    """Take what was learned, and with ``anchors`` what weights are pulled to; False where it is of another network."""
+def load(
+    net: torch_nn.Module, learned: Mapping[str, Tensor], state: Mapping[str, Any], anchors: bool
+) -> bool:
+    """Take what was learned, and with ``anchors`` what weights are pulled to; False where it is of
+    another network.
+    """
     buffers = dict(net.named_buffers()) if anchors else {}
     wanted = {**learned, **buffers}
-    if any(name not in state or state[name].shape != tuple(value.shape) for name, value in wanted.items()):
+    if any(
+        name not in state or state[name].shape != tuple(value.shape)
+        for name, value in wanted.items()
+    ):
         return False
     for name, value in wanted.items():
         value.copy_(torch.from_numpy(np.asarray(state[name])))
@@ -154,37 +188,49 @@ def check(units: Sequence[int], activation: str, points: Points) -> None:
 class Fitted:
     """A fitted network for prediction, in the dtype of the rows.
 
-    ``step``: the last of training, whose rates it keeps. ``cells``: the most numbers that a row becomes while noise is drawn.
-    Raises :class:`thinned.InputError` where ``state`` is of another ``dropout`` than ``points``.
+    ``step``: the last of training, whose rates it keeps. ``cells``: the most numbers that a row
+    becomes while noise is drawn. Raises :class:`thinned.InputError` where ``state`` is of another
+    ``dropout`` than ``points``.
     """
 
     def __init__(
         self, coefs: Any, intercepts: Any, activation: str, head: str, points: Points, state: State, seed: int, step: int,
         dtype: Any,
     ) -> None:  # fmt: skip
-        parts = [[torch.from_numpy(np.asarray(part, dtype)) for part in some] for some in (coefs, intercepts)]
+        parts = [
+            [torch.from_numpy(np.asarray(part, dtype)) for part in some]
+            for some in (coefs, intercepts)
+        ]
         layers = linears([w.t() for w in parts[0]], parts[1])
         self.net = network(layers, activation, points, seed).to(parts[0][0].dtype)
         if not load(self.net, _further(self.net, layers), state, True):
-            raise InputError("dropout is another than when this was fitted, and holds values that were not learned; fit again")
+            raise InputError(
+                "dropout is another than when this was fitted, and holds values that were not learned; fit again"
+            )
         nn.step(self.net, step)
         for _, host in hosts(self.net):
             if getattr(host, "schedule", None) is not None:
                 host.schedule = None  # type: ignore[attr-defined]  # the draws to come are no steps of training
         self.net.requires_grad_(False).eval()
         self.head, self.seed = head, seed
-        drawn = [host for _, host in hosts(self.net) if isinstance(host, nn.DropWeight) and host.each]
+        drawn = [
+            host for _, host in hosts(self.net) if isinstance(host, nn.DropWeight) and host.each
+        ]
         each = [host.weight.numel() for host in drawn if host.sampling == "exact"]
         self.cells = max([max(w.shape) for w in parts[0]] + each)
         self.mc = torch_nn.ModuleDict({"mc": self.net})  # for streams of its own
         self.key = nn.key(self.mc, seed)
 
     def sums(self, x: Tensor, start: int, samples: Tensor | None) -> Tensor:
-        """The last sums [networks, b, outputs] of rows from ``start`` on: of thinned networks, or of the one without noise."""
+        """The last sums [networks, b, outputs] of rows from ``start`` on: of thinned networks, or
+        of the one without noise.
+        """
         if samples is None:
             return settle(self.net(x), self.head)[0][None]
         with nn.sampling(self.mc):
-            return torch.stack(list(self._drawn(x, torch.arange(start, start + len(x)), samples.tolist())))
+            return torch.stack(
+                list(self._drawn(x, torch.arange(start, start + len(x)), samples.tolist()))
+            )
 
     def _drawn(self, x: Tensor, ids: Tensor, samples: Sequence[int]) -> Iterator[Tensor]:
         for sample in samples:

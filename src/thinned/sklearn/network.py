@@ -1,6 +1,7 @@
 """Many perceptrons of one shape: weights stacked in one buffer, and their gradients by formula.
 
-Written without autograd: at the batch sizes of scikit-learn its bookkeeping would cost as much as the products.
+Written without autograd: at the batch sizes of scikit-learn its bookkeeping would cost as much as
+the products.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from ..algebra.plan import averages
 
 @dataclass(frozen=True)
 class Kept:
-    """A place of one network where all rows of a batch have the same coins: only the units that stay are computed."""
+    """A place of one network where all rows of a batch have the same coins: only the units that
+    stay are computed.
+    """
 
     index: Tensor  # of the units that stay
     gain: Tensor  # of each of them
@@ -66,7 +69,9 @@ def head(z: Tensor, name: str) -> Tensor:
 
 
 def losses(z: Tensor, y: Tensor, share: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    """Of sums and targets [..., b, outputs] and each row's share in the loss [..., b, 1]: the loss [...], and its gradient."""
+    """Of sums and targets [..., b, outputs] and each row's share in the loss [..., b, 1]: the loss
+    [...], and its gradient.
+    """
     if name == "softmax":
         log = z.log_softmax(-1)
         return -(log * y * share).sum((-2, -1)), log.exp().sub_(y).mul_(share)
@@ -78,12 +83,14 @@ def losses(z: Tensor, y: Tensor, share: Tensor, name: str) -> tuple[Tensor, Tens
 
 
 class Population:
-    """``m`` networks with ``units`` from input to output; weights [m, out, in] and biases [m, 1, out] of one flat buffer.
+    """``m`` networks with ``units`` from input to output; weights [m, out, in] and biases [m, 1,
+    out] of one flat buffer.
 
-    What a unit weighs lies together, so that leaving units out of the first and largest layer leaves out whole stretches;
-    with ``inward``, what an input weighs lies together in the first layer, as sparse inputs want it.
-    Rows and sums are [m, b, units], or [1, b, units] where all networks have the same; of a network alone they are [b, units],
-    for plain products are faster than batched ones.
+    What a unit weighs lies together, so that leaving units out of the first and largest layer
+    leaves out whole stretches; with ``inward``, what an input weighs lies together in the first
+    layer, as sparse inputs want it. Rows and sums are [m, b, units], or [1, b, units] where all
+    networks have the same; of a network alone they are [b, units], for plain products are faster
+    than batched ones.
     """
 
     def __init__(self, units: Sequence[int], m: int, activation: str, inward: bool = False) -> None:
@@ -98,9 +105,13 @@ class Population:
     def hold(self, parts: list[Tensor]) -> None:
         """Compute with these weights and biases."""
         self.parts = parts
-        self.inner, self.slopes = ([p[0] if self.m == 1 else p for p in some] for some in (parts, self.gradients))
+        self.inner, self.slopes = (
+            [p[0] if self.m == 1 else p for p in some] for some in (parts, self.gradients)
+        )
         self.turned = [w.mT for w in self.inner[: self.layers]]
-        self.saved: list[tuple[Tensor, Tensor, Tensor]] = []  # of each layer: inputs, weights, what the activation gave
+        self.saved: list[
+            tuple[Tensor, Tensor, Tensor]
+        ] = []  # of each layer: inputs, weights, what the activation gave
         self.maps: Sequence[Map] = ()
 
     def buffer(self) -> Tensor:
@@ -120,7 +131,9 @@ class Population:
         return self.parts[: self.layers]
 
     def forward(self, x: Tensor, maps: Sequence[Map], signed: bool) -> Tensor:
-        """Sums of the last layer from inputs, with the noise of every place; ``signed``: may it be below 0?"""
+        """Sums of the last layer from inputs, with the noise of every place; ``signed``: may it be
+        below 0?
+        """
         h = _mapped(self._wide(x), maps[0])
         self.saved, self.maps = [], (*maps, None)
         for i, (before, after) in enumerate(pairwise(self.maps)):
@@ -130,7 +143,12 @@ class Population:
                 break
             active = activate(z, self.activation)
             self.saved.append((h, w, active))
-            if isinstance(after, tuple) and after[1] is None and self.activation == "relu" and not signed:
+            if (
+                isinstance(after, tuple)
+                and after[1] is None
+                and self.activation == "relu"
+                and not signed
+            ):
                 h = active.mul_(after[0])  # 0 where it fell, and so is its slope
             else:
                 h = active * after.gain if isinstance(after, Kept) else _mapped(active, after)
@@ -169,17 +187,23 @@ class Population:
     def _learn(self, i: int, h: Tensor, delta: Tensor, before: Map, after: Map) -> None:
         """Write down the gradients of layer ``i``'s weights and biases."""
         weight, bias = self.slopes[i], self.slopes[self.layers + i]
-        given, made = (noise.index if isinstance(noise, Kept) else None for noise in (before, after))
+        given, made = (
+            noise.index if isinstance(noise, Kept) else None for noise in (before, after)
+        )
         if made is None:
             torch.sum(delta, -2, keepdim=True, out=bias)
         else:
             bias[0].index_copy_(0, made, delta.sum(0))
         if given is None and made is None:
-            torch.mm(delta.t(), h, out=weight) if self.m == 1 else torch.bmm(delta.mT, h, out=weight)
+            torch.mm(delta.t(), h, out=weight) if self.m == 1 else torch.bmm(
+                delta.mT, h, out=weight
+            )
             return
         g = torch.mm(delta.t(), h)
         if given is not None and made is not None:  # a fifth of index_put_'s time
-            weight.view(-1).scatter_(0, (made[:, None] * weight.shape[1] + given).view(-1), g.view(-1))
+            weight.view(-1).scatter_(
+                0, (made[:, None] * weight.shape[1] + given).view(-1), g.view(-1)
+            )
         elif given is not None:
             weight.scatter_(1, given.expand(len(g), -1), g)
         elif made is not None:

@@ -20,13 +20,22 @@ from ..algebra.schedule import SCHEDULES
 from ..functional import drop
 from .methods import METHODS, OWN, Method, method
 
-Points: TypeAlias = tuple[Drop | Method | None, ...]  # of the input, then of each hidden layer; None: nothing falls
-_LAYOUTS = {("b *", "b *"), ("*", "b *"), ("b", "b *"), ("b c", "b c *")}  # of rows [b, units]; a unit is a channel of one cell
+Points: TypeAlias = tuple[
+    Drop | Method | None, ...
+]  # of the input, then of each hidden layer; None: nothing falls
+_LAYOUTS = {
+    ("b *", "b *"),
+    ("*", "b *"),
+    ("b", "b *"),
+    ("b c", "b c *"),
+}  # of rows [b, units]; a unit is a channel of one cell
 _WEIGHTS = {"b o i", "o i", "o i *", "*"}  # layouts of a layer's weights
 
 
 def points(dropout: Any, input_dropout: Any, hidden: int) -> Points:
-    """What falls, of an estimator with ``hidden`` hidden layers; :class:`thinned.InputError` where it makes no sense."""
+    """What falls, of an estimator with ``hidden`` hidden layers; :class:`thinned.InputError` where
+    it makes no sense.
+    """
     if isinstance(dropout, (list, tuple, np.ndarray)):
         if len(dropout) != hidden:
             raise InputError(
@@ -49,19 +58,27 @@ def _point(value: Any, argument: str) -> Drop | Method | None:
         if value.of in _WEIGHTS:
             return method("dropconnect", {"p": value}) if value.rate else None
         if (value.per, value.of) not in _LAYOUTS:
-            raise _misplaced(argument, value.name or repr(value), f"has coins per {value.per!r} of {value.of!r}")
+            raise _misplaced(
+                argument, value.name or repr(value), f"has coins per {value.per!r} of {value.of!r}"
+            )
         return value if value.rate else None
     name, settings = _named(value, argument)
     if name in METHODS:
         made = method(name, settings)
         if argument == "input_dropout" and name in OWN:
-            raise InputError(f"{name!r} needs the layer that gives the units, which an input has not; give it as dropout")
+            raise InputError(
+                f"{name!r} needs the layer that gives the units, which an input has not; give it as dropout"
+            )
         return made
     if name == "monte-carlo":
-        raise InputError("'monte-carlo' is a way to predict, by many thinned networks; set mc_samples or call predict_samples")
+        raise InputError(
+            "'monte-carlo' is a way to predict, by many thinned networks; set mc_samples or call predict_samples"
+        )
     row = presets.CATALOG.get(name)
     if row is not None and row.host == "schedule":
-        raise InputError(f"{name!r} is a schedule of a rate; give it with its settings in a rate's place, as in {row.example}")
+        raise InputError(
+            f"{name!r} is a schedule of a rate; give it with its settings in a rate's place, as in {row.example}"
+        )
     if row is not None and isinstance(row.fn, str):
         raise _misplaced(argument, name, f"is a method for another place ({row.host})")
     moving = {key: rate for key, rate in settings.items() if isinstance(rate, SCHEDULES)}
@@ -71,7 +88,9 @@ def _point(value: Any, argument: str) -> Drop | Method | None:
         raise InputError(f"{name!r} cannot take {settings}: {error}") from None
     checked = _point(point, argument)  # None where the rate is 0, if only at first
     if moving and list(moving) != [presets.strength(name)]:
-        raise InputError(f"a schedule stands in the place of the rate, but got it for {', '.join(moving)}")
+        raise InputError(
+            f"a schedule stands in the place of the rate, but got it for {', '.join(moving)}"
+        )
     return Method(name, settings) if moving else checked
 
 
@@ -96,7 +115,11 @@ def _misplaced(argument: str, name: str, why: str) -> InputError:
 
 def for_rows() -> list[str]:
     """The catalogue's points and methods that go into a perceptron."""
-    return [name for name, row in presets.CATALOG.items() if name in METHODS or (not isinstance(row.fn, str) and _fits(name))]
+    return [
+        name
+        for name, row in presets.CATALOG.items()
+        if name in METHODS or (not isinstance(row.fn, str) and _fits(name))
+    ]
 
 
 def _fits(name: str) -> bool:
@@ -112,10 +135,11 @@ def factors(
     before: Sequence[int] = (),
     room: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None] | None:
-    """The maps a x + b at one place of m networks: a and b, each [m, rows, width]; b is None where it is 0 everywhere.
+    """The maps a x + b at one place of m networks: a and b, each [m, rows, width]; b is None where
+    it is 0 everywhere.
 
-    Networks with one point and one key share a draw; ``before`` says for each which network has the same key first.
-    ``room``: memory for a, [m, rows or more, width].
+    Networks with one point and one key share a draw; ``before`` says for each which network has the
+    same key first. ``room``: memory for a, [m, rows or more, width].
     """
     if not any(each):
         return None
@@ -139,7 +163,9 @@ def factors(
 
 
 def _draw(x: Tensor, point: Drop, key: Key) -> None:
-    """``point`` at equal rows [b, units], in place; rows of different steps are of different batches."""
+    """``point`` at equal rows [b, units], in place; rows of different steps are of different
+    batches.
+    """
     if point.per != "*":
         drop(x, point, key=key, inplace=True)
         return
@@ -148,8 +174,15 @@ def _draw(x: Tensor, point: Drop, key: Key) -> None:
 
 
 def _batches(x: Tensor, point: Drop, key: Key, steps: Tensor) -> Tensor:
-    """``point`` at equal rows [batches, units], one for each batch, in place: a coin that all rows share is sample 0's."""
-    return drop(x, replace(point, per="b *"), key=replace(key, step=steps, samples=torch.zeros_like(steps)), inplace=True)
+    """``point`` at equal rows [batches, units], one for each batch, in place: a coin that all rows
+    share is sample 0's.
+    """
+    return drop(
+        x,
+        replace(point, per="b *"),
+        key=replace(key, step=steps, samples=torch.zeros_like(steps)),
+        inplace=True,
+    )
 
 
 def by_batch(point: Drop | None) -> bool:
@@ -158,7 +191,9 @@ def by_batch(point: Drop | None) -> bool:
 
 
 def factors_by_batch(point: Drop, key: Key, steps: Tensor, width: int) -> Tensor:
-    """What a point of :func:`by_batch` multiplies units by: [steps, width], as :func:`factors` has it at each row."""
+    """What a point of :func:`by_batch` multiplies units by: [steps, width], as :func:`factors` has
+    it at each row.
+    """
     return _batches(torch.ones(len(steps), width), point, key, steps)
 
 

@@ -13,11 +13,13 @@ from .base import MONTE_CARLO, DropoutEstimator
 
 
 class DropoutRegressor(RegressorMixin, DropoutEstimator):
-    """A multilayer perceptron with dropout, as ``sklearn.neural_network.MLPRegressor`` but for what that lacks.
+    """A multilayer perceptron with dropout, as ``sklearn.neural_network.MLPRegressor`` but for what
+    that lacks.
 
-    Parameters and rules are those of :class:`DropoutClassifier`, without ``class_weight``; the loss is the squared error.
-    As in scikit-learn the target is not scaled: put ``TransformedTargetRegressor`` around it where its unit is not near 1.
-    ``y`` may have several columns.
+    Parameters and rules are those of :class:`DropoutClassifier`, without ``class_weight``; the loss
+    is the squared error. As in scikit-learn the target is not scaled: put
+    ``TransformedTargetRegressor`` around it where its unit is not near 1. ``y`` may have several
+    columns.
 
     >>> import numpy as np
     >>> X = np.random.default_rng(0).normal(size=(200, 3))
@@ -28,7 +30,9 @@ class DropoutRegressor(RegressorMixin, DropoutEstimator):
     """
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DropoutRegressor:
-        """Train on rows ``X`` (array, data frame or sparse matrix) and numbers ``y``, one or several a row."""
+        """Train on rows ``X`` (array, data frame or sparse matrix) and numbers ``y``, one or
+        several a row.
+        """
         return self._fit(X, y, sample_weight, incremental=False)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> DropoutRegressor:
@@ -36,10 +40,11 @@ class DropoutRegressor(RegressorMixin, DropoutEstimator):
         return self._fit(X, y, sample_weight, incremental=True)
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
-        """Values (n_rows,) or (n_rows, n_outputs); with ``return_std`` also their standard deviation over thinned networks.
+        """Values (n_rows,) or (n_rows, n_outputs); with ``return_std`` also their standard
+        deviation over thinned networks.
 
-        The deviation is the network's own doubt (Gal and Ghahramani 2016), without the noise of the target. Both are over
-        ``mc_samples`` networks, or 100 where that is 0.
+        The deviation is the network's own doubt (Gal and Ghahramani 2016), without the noise of the
+        target. Both are over ``mc_samples`` networks, or 100 where that is 0.
         """
         X = self._rows(X)
         if not return_std:
@@ -60,7 +65,11 @@ class DropoutRegressor(RegressorMixin, DropoutEstimator):
         return "identity"
 
     def _scorer(self, y: Any, weight: Any) -> Any:
-        return lambda outputs: float(r2_score(y, outputs, sample_weight=weight)) if np.isfinite(outputs).all() else np.nan
+        return lambda outputs: (
+            float(r2_score(y, outputs, sample_weight=weight))
+            if np.isfinite(outputs).all()
+            else np.nan
+        )
 
     def _weights(self, y: Any, weight: Any) -> Any:
         return weight

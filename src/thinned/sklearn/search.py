@@ -24,21 +24,25 @@ from .training import train
 
 
 class DropoutSearchCV(BaseSearchCV):
-    """A cross-validated grid search over :class:`DropoutClassifier` or :class:`DropoutRegressor`, trained in few passes.
+    """A cross-validated grid search over :class:`DropoutClassifier` or :class:`DropoutRegressor`,
+    trained in few passes.
 
-    The networks of all candidates and folds that share a shape, a solver and batches of one size are trained in one
-    batched pass, each as if it were alone. They may differ in ``dropout``, ``input_dropout``, ``alpha``, ``l1``,
-    ``max_norm``, ``learning_rate_init``, ``class_weight`` and ``random_state``; candidates that differ in another
-    parameter are trained in passes of their own, and so is each network whose dropout is a schedule or a method that is no
-    point. Results are those of ``GridSearchCV`` with the same estimator up to rounding, except where ``random_state`` is
-    None: then one seed is drawn for the whole search, so that candidates are compared on the same weights, batches and masks.
+    The networks of all candidates and folds that share a shape, a solver and batches of one size
+    are trained in one batched pass, each as if it were alone. They may differ in ``dropout``,
+    ``input_dropout``, ``alpha``, ``l1``, ``max_norm``, ``learning_rate_init``, ``class_weight`` and
+    ``random_state``; candidates that differ in another parameter are trained in passes of their
+    own, and so is each network whose dropout is a schedule or a method that is no point. Results
+    are those of ``GridSearchCV`` with the same estimator up to rounding, except where
+    ``random_state`` is None: then one seed is drawn for the whole search, so that candidates are
+    compared on the same weights, batches and masks.
 
-    Parameters and attributes (``cv_results_``, ``best_params_``, ``best_score_``, ``best_estimator_`` and so on) are
-    those of ``GridSearchCV``; there is no ``n_jobs``. ``fit`` takes ``sample_weight`` and ``groups`` as it does.
-    ``mean_fit_time`` is a network's share of its pass. ``n_passes_``: how many passes there were.
+    Parameters and attributes (``cv_results_``, ``best_params_``, ``best_score_``,
+    ``best_estimator_`` and so on) are those of ``GridSearchCV``; there is no ``n_jobs``. ``fit``
+    takes ``sample_weight`` and ``groups`` as it does. ``mean_fit_time`` is a network's share of its
+    pass. ``n_passes_``: how many passes there were.
 
-    Raises TypeError for another estimator: a pipeline's steps would have to be fitted fold by fold, which
-    ``GridSearchCV`` does.
+    Raises TypeError for another estimator: a pipeline's steps would have to be fitted fold by fold,
+    which ``GridSearchCV`` does.
 
     >>> from sklearn.datasets import load_iris
     >>> from thinned.sklearn import DropoutClassifier
@@ -73,7 +77,9 @@ class DropoutSearchCV(BaseSearchCV):
         self.param_grid = param_grid
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> DropoutSearchCV:
-        """Train every candidate on every fold, score it on the rest, and train the best one on all rows."""
+        """Train every candidate on every fold, score it on the rest, and train the best one on all
+        rows.
+        """
         self._validate_params()
         if not isinstance(self.estimator, DropoutEstimator):
             raise TypeError(
@@ -102,7 +108,9 @@ class DropoutSearchCV(BaseSearchCV):
         self._choose(results, out[0]["test_scores"], metric)
         if self.refit:
             began = time.time()
-            self.best_estimator_ = clone(self.estimator).set_params(**clone(self.best_params_, safe=False))
+            self.best_estimator_ = clone(self.estimator).set_params(
+                **clone(self.best_params_, safe=False)
+            )
             self.best_estimator_.fit(X, y, **routed.estimator.fit)
             self.refit_time_ = time.time() - began
             if hasattr(self.best_estimator_, "feature_names_in_"):
@@ -112,7 +120,12 @@ class DropoutSearchCV(BaseSearchCV):
         return self
 
     def _jobs(
-        self, X: Any, y: Any, candidates: Sequence[dict[str, Any]], splits: Sequence[Any], sample_weight: Any = None
+        self,
+        X: Any,
+        y: Any,
+        candidates: Sequence[dict[str, Any]],
+        splits: Sequence[Any],
+        sample_weight: Any = None,
     ) -> tuple[list[DropoutEstimator], list[Job | None]]:
         """An estimator and its job for each candidate and fold, candidate by candidate."""
         first = clone(self.estimator)
@@ -120,9 +133,15 @@ class DropoutSearchCV(BaseSearchCV):
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, checked)
         rows, n = Rows(checked), checked.shape[0]
-        known = {name: getattr(first, name) for name in ("n_features_in_", "feature_names_in_") if hasattr(first, name)}
+        known = {
+            name: getattr(first, name)
+            for name in ("n_features_in_", "feature_names_in_")
+            if hasattr(first, name)
+        }
         targets: dict[int, torch.Tensor] = {}
-        common = int(deepcopy(check_random_state(first.random_state)).randint(np.iinfo(np.int32).max))
+        common = int(
+            deepcopy(check_random_state(first.random_state)).randint(np.iinfo(np.int32).max)
+        )
         nets, jobs = [], []
         for candidate, (fold, (train_rows, _)) in product(candidates, enumerate(splits)):
             net = clone(self.estimator).set_params(**clone(candidate, safe=False))
@@ -136,7 +155,9 @@ class DropoutSearchCV(BaseSearchCV):
             if fold not in targets:
                 targets[fold] = torch.zeros(n, encoded.shape[1])
                 targets[fold][index] = torch.from_numpy(encoded)
-            weight = net._weights(labels[index], None if sample_weight is None else sample_weight[index])
+            weight = net._weights(
+                labels[index], None if sample_weight is None else sample_weight[index]
+            )
             if weight is not None:
                 weight = _spread(weight, index, n)
             job = net._job(rows, targets[fold], weight, index=index)
@@ -157,14 +178,23 @@ class DropoutSearchCV(BaseSearchCV):
             )
 
     def _scored(
-        self, net: DropoutEstimator, job: Job | None, X: Any, y: Any, split: Any, scorers: Any, params: dict[str, Any]
+        self,
+        net: DropoutEstimator,
+        job: Job | None,
+        X: Any,
+        y: Any,
+        split: Any,
+        scorers: Any,
+        params: dict[str, Any],
     ) -> dict[str, Any]:
         """What ``_format_results`` wants to know of one network."""
         assert job is not None
         out: dict[str, Any] = {"fit_time": job.seconds, "score_time": 0.0, "fit_error": None}
         began = time.time()
         parts = (
-            (("train_scores", split[0]), ("test_scores", split[1])) if self.return_train_score else (("test_scores", split[1]),)
+            (("train_scores", split[0]), ("test_scores", split[1]))
+            if self.return_train_score
+            else (("test_scores", split[1]),)
         )
         try:
             net._collect(job)
@@ -206,11 +236,15 @@ def _insert(out: list[dict[str, Any]], error_score: Any) -> None:
     if not failed:
         return
     warnings.warn(
-        f"{len(failed)} fits failed out of {len(out)}. The first: {failed[0]['fit_error']}", FitFailedWarning, stacklevel=3
+        f"{len(failed)} fits failed out of {len(out)}. The first: {failed[0]['fit_error']}",
+        FitFailedWarning,
+        stacklevel=3,
     )
     good = next(each for each in out if not each["fit_error"])
     for each in failed:
         for name in ("test_scores", "train_scores"):
             if name in good:
                 scores = good[name]
-                each[name] = dict.fromkeys(scores, error_score) if isinstance(scores, dict) else error_score
+                each[name] = (
+                    dict.fromkeys(scores, error_score) if isinstance(scores, dict) else error_score
+                )

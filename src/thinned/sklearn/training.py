@@ -1,6 +1,8 @@
-"""The training loop. Its rules are those of ``MLPClassifier``: order, loss, penalties, when to stop, what to keep.
+"""The training loop. Its rules are those of ``MLPClassifier``: order, loss, penalties, when to
+stop, what to keep.
 
-So a network without dropout is the one that scikit-learn would have trained, up to rounding; a test holds it to that.
+So a network without dropout is the one that scikit-learn would have trained, up to rounding; a test
+holds it to that.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from .stacked import Stacked, stacked
 
 _AHEAD = 1 << 22  # cells drawn at once for one place
 _ROWS = 1 << 22  # numbers in one evaluation
-_SMALL = 1e7  # multiplications of a step below which threads wait for each other longer than they work
+_SMALL = (
+    1e7  # multiplications of a step below which threads wait for each other longer than they work
+)
 
 
 def train(jobs: Sequence[Job], verbose: bool = False) -> int:
@@ -39,14 +43,18 @@ def train(jobs: Sequence[Job], verbose: bool = False) -> int:
         size = 1 if members[0].plan.modules else _fit_in_memory(members[0].plan)
         for start in range(0, len(members), size):
             some_jobs = members[start : start + size]
-            with threads(3 * len(some_jobs) * members[0].plan.batch_size * _weights(members[0].plan)):
+            with threads(
+                3 * len(some_jobs) * members[0].plan.batch_size * _weights(members[0].plan)
+            ):
                 _Pass(some_jobs, verbose).run()
             passes += 1
     return passes
 
 
 def threads(work: int) -> AbstractContextManager[Any]:
-    """One thread where ``work``, in multiplications, is small, for this thread of the caller alone; else torch's number."""
+    """One thread where ``work``, in multiplications, is small, for this thread of the caller alone;
+    else torch's number.
+    """
     return _controller().limit(limits=1, user_api="openmp") if work < _SMALL else nullcontext()
 
 
@@ -64,7 +72,9 @@ def _fit_in_memory(plan: Plan) -> int:
 
 
 class _Pass:
-    """One population, or one network of modules, from its first batch to its last; networks that end early leave it."""
+    """One population, or one network of modules, from its first batch to its last; networks that
+    end early leave it.
+    """
 
     def __init__(self, jobs: list[Job], verbose: bool) -> None:
         self.plan, self.verbose = jobs[0].plan, verbose
@@ -74,7 +84,11 @@ class _Pass:
                 job.track = named.setdefault(job.track.name, job.track)
         self._gather(jobs)
         population = stacked(jobs)
-        self.net: Stacked | Modular = Modular(jobs[0], population) if self.plan.modules else Stacked(jobs, self.on, population)
+        self.net: Stacked | Modular = (
+            Modular(jobs[0], population)
+            if self.plan.modules
+            else Stacked(jobs, self.on, population)
+        )
         self.orders = {id(track): torch.arange(self.plan.rows) for track in self.tracks}
 
     def _gather(self, jobs: list[Job]) -> None:
@@ -113,7 +127,9 @@ class _Pass:
         seen: list[tuple[Tensor, Tensor, float | Tensor, int]] = []
         for start in range(0, plan.rows, ahead):
             places = [order[start : start + ahead] for order in orders]
-            for (x, y, share, weight), drawn in zip(self._batches(places), self.net.draw(places, start), strict=True):
+            for (x, y, share, weight), drawn in zip(
+                self._batches(places), self.net.draw(places, start), strict=True
+            ):
                 loss = self.net.learn(x, y, share, drawn)
                 seen.append((loss, self.net.updates.step(weight), weight, x.shape[-2]))
         for job, value in zip(self.jobs, self._mean(*zip(*seen, strict=True)), strict=True):
@@ -123,10 +139,16 @@ class _Pass:
         if self.verbose:
             print(f"Iteration {self.jobs[0].epochs}, loss = {self.jobs[0].loss_curve[-1]:.8f}")
 
-    def _batches(self, places: list[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor, float | Tensor]]:
-        """Of each batch: rows (or their numbers), targets, each row's share in its loss, and what its rows weigh together."""
+    def _batches(
+        self, places: list[Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, float | Tensor]]:
+        """Of each batch: rows (or their numbers), targets, each row's share in its loss, and what
+        its rows weigh together.
+        """
         size = self.plan.batch_size
-        chosen = [(track, track.index[place]) for track, place in zip(self.tracks, places, strict=True)]
+        chosen = [
+            (track, track.index[place]) for track, place in zip(self.tracks, places, strict=True)
+        ]
 
         def split(get: Callable[[Track, Tensor], Tensor]) -> tuple[Tensor, ...]:
             return self._each([get(track, index) for track, index in chosen]).split(size, -2)
@@ -146,13 +168,17 @@ class _Pass:
             yield rows, targets, part / weight, weight if weight.dim() == 3 else weight.item()
 
     def _mean(self, losses: Any, penalties: Any, weights: Any, rows: Any) -> Any:
-        """The mean loss of an epoch for each network; of each batch: loss, penalty, what its rows weigh, how many they are."""
+        """The mean loss of an epoch for each network; of each batch: loss, penalty, what its rows
+        weigh, how many they are.
+        """
         weight = torch.stack([torch.as_tensor(w).view(-1) for w in weights])
         each = torch.stack(losses).view(len(rows), -1) + torch.stack(penalties) / weight
         return (torch.tensor(rows, dtype=each.dtype) @ each / self.plan.rows).tolist()
 
     def _each(self, parts: list[Tensor]) -> Tensor:
-        """One tensor a track as one a network, [m, ...], or [1, ...] where they share a track; without axis for one network."""
+        """One tensor a track as one a network, [m, ...], or [1, ...] where they share a track;
+        without axis for one network.
+        """
         if len(self.jobs) == 1:
             return parts[0]
         return parts[0][None] if len(parts) == 1 else torch.stack(parts)[self.index]
@@ -177,17 +203,24 @@ class _Pass:
                 job.stopped = True
                 if self.verbose:
                     what = "Validation score" if plan.early_stopping else "Training loss"
-                    print(f"{what} did not improve by {plan.tol:g} in {plan.patience:g} epochs. Stopping.")
+                    print(
+                        f"{what} did not improve by {plan.tol:g} in {plan.patience:g} epochs. Stopping."
+                    )
 
     @torch.no_grad()
     def _scores(self) -> list[float]:
         size = max(1, _ROWS // (len(self.jobs) * max(self.plan.units)))
         out = []
         for start in range(0, self.plan.validation, size):
-            x = self._each([track.rows.take(_held(track)[start : start + size]) for track in self.tracks])
+            x = self._each(
+                [track.rows.take(_held(track)[start : start + size]) for track in self.tracks]
+            )
             out.append(head(self.net.evaluate(x), self.plan.head))
         found = torch.cat(out, -2).view(len(self.jobs), self.plan.validation, -1)
-        return [self.tracks[on].scorer(outputs) for on, outputs in zip(self.on, found.numpy(), strict=True)]
+        return [
+            self.tracks[on].scorer(outputs)
+            for on, outputs in zip(self.on, found.numpy(), strict=True)
+        ]
 
     def _leave(self) -> None:
         """Networks that have ended leave the population."""

@@ -1,4 +1,6 @@
-"""From gradients to new weights, for a population: penalties, torch's fused optimizers, the longest weight vectors."""
+"""From gradients to new weights, for a population: penalties, torch's fused optimizers, the longest
+weight vectors.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,17 @@ from . import fused
 from .job import Memory, Plan, Setting
 from .network import Population
 
-Call: TypeAlias = tuple[float, bool, list[list[Tensor]]]  # rate, are these weights, what and its gradient and memory
+Call: TypeAlias = tuple[
+    float, bool, list[list[Tensor]]
+]  # rate, are these weights, what and its gradient and memory
 
 
 class Updates:
-    """One step for every network. ``moments``: the optimizer's memory, buffers like the weights'; ``steps``: how many.
+    """One step for every network. ``moments``: the optimizer's memory, buffers like the weights';
+    ``steps``: how many.
 
-    ``further``: a value and its gradient, of what one network learns beside its weights, where no penalty falls.
-    ``memory``: of the steps before.
+    ``further``: a value and its gradient, of what one network learns beside its weights, where no
+    penalty falls. ``memory``: of the steps before.
     """
 
     def __init__(
@@ -34,12 +39,16 @@ class Updates:
     ) -> None:
         self.plan, self.population = plan, population
         self.steps = 0
-        self.moments = [population.buffer() for _ in range(2 if plan.solver == "adam" else bool(plan.momentum))]
+        self.moments = [
+            population.buffer() for _ in range(2 if plan.solver == "adam" else bool(plan.momentum))
+        ]
         parts = population.layers
         end = population.flat.numel() - sum(b.numel() for b in population.parts[parts:])
         self.weights = population.flat[:end]
         self.alpha = torch.tensor([s.alpha for s in settings], dtype=torch.float64)
-        self.decay = settings[0].alpha if len({s.alpha for s in settings}) == 1 else None  # of all networks
+        self.decay = (
+            settings[0].alpha if len({s.alpha for s in settings}) == 1 else None
+        )  # of all networks
         l1 = [s.l1 for s in settings]
         self.l1 = torch.tensor(l1).view(-1, 1, 1) if any(l1) else None
         longest = [math.inf if s.max_norm is None else s.max_norm for s in settings]
@@ -56,7 +65,9 @@ class Updates:
             for buffer, arrays in zip(self.moments, memory.moments, strict=True):
                 for view, array in zip(population.views(buffer), arrays, strict=True):
                     view.copy_(torch.from_numpy(array))
-            for buffer, array in zip(self.further, memory.further, strict=False):  # after a network that learned more: nothing
+            for buffer, array in zip(
+                self.further, memory.further, strict=False
+            ):  # after a network that learned more: nothing
                 buffer.copy_(torch.from_numpy(array))
 
     def memory(self) -> Memory:
@@ -70,21 +81,29 @@ class Updates:
         buffers = [population.flat, population.gradient, *self.moments]
         if len(set(rates)) == 1:
             end = len(self.weights)
-            return [(rates[0], True, [[b[:end]] for b in buffers]), (rates[0], False, [[b[end:]] for b in buffers])]
+            return [
+                (rates[0], True, [[b[:end]] for b in buffers]),
+                (rates[0], False, [[b[end:]] for b in buffers]),
+            ]
         calls: list[Call] = []
         start = 0
         for lr, some in groupby(rates):
             stop = start + len(list(some))
             each = [[view[start:stop] for view in population.views(b)] for b in buffers]
-            calls += [(lr, True, [views[:parts] for views in each]), (lr, False, [views[parts:] for views in each])]
+            calls += [
+                (lr, True, [views[:parts] for views in each]),
+                (lr, False, [views[parts:] for views in each]),
+            ]
             start = stop
         return calls
 
     @torch.no_grad()
     def step(self, total: Tensor | float) -> Tensor:
-        """Use the gradients; returns alpha / 2 * sum W^2 + l1 * sum |W| of every network before, [m].
+        """Use the gradients; returns alpha / 2 * sum W^2 + l1 * sum |W| of every network before,
+        [m].
 
-        ``total``: what the batch's rows weigh, by which penalties are divided; a number, or [m, 1, 1].
+        ``total``: what the batch's rows weigh, by which penalties are divided; a number, or [m, 1,
+        1].
         """
         plan, population = self.plan, self.population
         pairs = list(zip(population.gradients, population.weights, strict=False))
@@ -111,18 +130,28 @@ class Updates:
         self.steps += 1
         if self.longest is not None:
             for w in population.weights[:-1]:
-                w.mul_((self.longest / w.square().sum(2, keepdim=True).sqrt_().clamp_min(1e-12)).clamp_max(1.0))
+                w.mul_(
+                    (
+                        self.longest / w.square().sum(2, keepdim=True).sqrt_().clamp_min(1e-12)
+                    ).clamp_max(1.0)
+                )
         return 0.5 * self.alpha * squares + lengths
 
     def _optimize(
-        self, lr: float, decay: float, params: list[Tensor], grads: list[Tensor], moments: list[list[Tensor]]
+        self,
+        lr: float,
+        decay: float,
+        params: list[Tensor],
+        grads: list[Tensor],
+        moments: list[list[Tensor]],
     ) -> None:
         """One step of torch's optimizer. ``decay``: what of a weight is added to its gradient."""
         plan = self.plan
         shared: dict[str, Any] = {"weight_decay": decay, "lr": lr, "maximize": False}
         if plan.solver == "adam":
             steps = [torch.tensor(self.steps + 1.0)] * len(params)
-            # scikit-learn adds epsilon before it corrects the bias, as the paper's shorter form does; torch after
+            # scikit-learn adds epsilon before it corrects the bias, as the paper's shorter form
+            # does; torch after
             epsilon = plan.epsilon / math.sqrt(1.0 - plan.beta_2 ** (self.steps + 1))
             torch._fused_adam_(params, grads, moments[0], moments[1], [], steps, amsgrad=False, beta1=plan.beta_1,
                                beta2=plan.beta_2, eps=epsilon, **shared)  # fmt: skip

@@ -1,4 +1,5 @@
-"""Studies: does dropout help on your data, which kind, how much, where, and is it better than the other regularizers.
+"""Studies: does dropout help on your data, which kind, how much, where, and is it better than the
+other regularizers.
 
 Names are resolved when first used: the processes that train need neither pandas nor matplotlib.
 """

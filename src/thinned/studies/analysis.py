@@ -1,4 +1,6 @@
-"""From records to comparisons: what each arm chose and scored, and what can be said about it. Plain data in and out."""
+"""From records to comparisons: what each arm chose and scored, and what can be said about it. Plain
+data in and out.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ FAMILIES = {
 
 def sound(r: Record) -> bool:
     """Did a network not diverge, and is every score of it a number?"""
-    return r["diverged"] is None and all(math.isfinite(v) for pair in r["scores"].values() for v in pair)
+    return r["diverged"] is None and all(
+        math.isfinite(v) for pair in r["scores"].values() for v in pair
+    )
 
 
 @dataclass
@@ -90,14 +94,20 @@ class Analysis:
     @property
     def lr(self) -> float:
         """The learning rate of all arms but the two that try their own."""
-        settled = (r for r in self.records if r["experiment"] in ("arms", "rate") and r.get("arm") not in ("none", "bn"))
+        settled = (
+            r
+            for r in self.records
+            if r["experiment"] in ("arms", "rate") and r.get("arm") not in ("none", "bn")
+        )
         found = next(settled, None)
         return float(found["recipe"]["optimizer"]["lr"]) if found else math.nan
 
     @property
     def left(self) -> int:
         """How many parts of the study are not done."""
-        done = len({r["chunk"] for r in self.records}) + bool(self.costs) + (self.ensemble is not None)
+        done = (
+            len({r["chunk"] for r in self.records}) + bool(self.costs) + (self.ensemble is not None)
+        )
         return int(self.header["planned"]) - done
 
     @property
@@ -133,32 +143,49 @@ def _score(r: Record, which: int) -> float:
 
 
 def analyse(
-    header: Record, records: list[Record], costs: list[Record], ensemble: Record | None, titles: dict[str, tuple[str, str]]
+    header: Record,
+    records: list[Record],
+    costs: list[Record],
+    ensemble: Record | None,
+    titles: dict[str, tuple[str, str]],
 ) -> Analysis:
     """Compare arms on the folds that are complete. ``titles``: title and family of each arm."""
     arms = [r for r in records if r["experiment"] == "arms"]
     names = list(dict.fromkeys(r["arm"] for r in arms))
     counts = Counter((r["arm"], r["fold"]) for r in arms)
     most = {name: max(counts[name, f] for a, f in counts if a == name) for name in names}
-    folds = [f for f in sorted({r["fold"] for r in arms}) if all(counts[name, f] == most[name] for name in names)]
+    folds = [
+        f
+        for f in sorted({r["fold"] for r in arms})
+        if all(counts[name, f] == most[name] for name in names)
+    ]
     out = Analysis(header, records, costs, ensemble, folds)
     if not folds or "none" not in names:
         return out
 
     def choose(name: str, title: str, family: str, members: set[str]) -> Choice:
-        chosen = [min((r for r in arms if r["fold"] == f and r["arm"] in members), key=_loss) for f in folds]
+        chosen = [
+            min((r for r in arms if r["fold"] == f and r["arm"] in members), key=_loss)
+            for f in folds
+        ]
         scores = [[_score(r, i) for r in chosen] for i in (0, 1)]
         base = [[_score(r, i) for r in nothing] for i in (0, 1)]
         share = out.test_share
         loss, metric = (interval(s, share) for s in scores)
-        loss_change, metric_change = (paired(a, b, share) for a, b in zip(scores, base, strict=True))
+        loss_change, metric_change = (
+            paired(a, b, share) for a, b in zip(scores, base, strict=True)
+        )
         return Choice(name, title, family, chosen, loss, metric, loss_change, metric_change)
 
-    nothing = [min((r for r in arms if r["fold"] == f and r["arm"] == "none"), key=_loss) for f in folds]
+    nothing = [
+        min((r for r in arms if r["fold"] == f and r["arm"] == "none"), key=_loss) for f in folds
+    ]
     out.arms = [choose(name, *titles[name], {name}) for name in names]
     others = [a for a in out.arms if a.name != "none"]
     for attribute in ("loss", "metric"):
-        for a, p in zip(others, holm([getattr(a, f"{attribute}_change").p for a in others]), strict=True):
+        for a, p in zip(
+            others, holm([getattr(a, f"{attribute}_change").p for a in others]), strict=True
+        ):
             setattr(a, f"{attribute}_p", p)
     for family, title in FAMILIES.items():
         members = {a.name for a in out.arms if a.family == family}
@@ -189,7 +216,9 @@ def policy(analysis: Analysis) -> dict[str, Any]:
                 "drop": {"law": {"bernoulli": {"p": recipe["connect"]}}, "name": "dropconnect"},
             }
         )
-    companions = {k: recipe[k] for k in ("l1", "l2", "max_norm", "label_smoothing", "patience") if recipe[k]}
+    companions = {
+        k: recipe[k] for k in ("l1", "l2", "max_norm", "label_smoothing", "patience") if recipe[k]
+    }
     if any(recipe["augment"].values()):
         companions["augment"] = recipe["augment"]
     arm = next(a for a in analysis.arms if a.name == setting["arm"])

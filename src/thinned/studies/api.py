@@ -37,12 +37,14 @@ def study(
     watcher: Watcher | None = None,
     command: str = "",
 ) -> Result:
-    """Compare dropout with the other regularizers on ``data``, by nested cross-validation; write a report.
+    """Compare dropout with the other regularizers on ``data``, by nested cross-validation; write a
+    report.
 
-    ``data``: None (scikit-learn's handwritten digits), a path (CSV, Parquet, NPZ, folder of IDX files),
-    ``"openml:NAME"``, a pair of arrays (x, y), or a DataFrame with ``target``. ``model``: mlp, wide, deep, cnn (images)
-    or ``"module:function"``. ``arms``: some of :data:`thinned.studies.design.ARMS`, all by default. ``lr``: of all arms;
-    by default validation chooses it. ``rows``: use at most so many. ``budget``: minutes. ``jobs``: processes at once.
+    ``data``: None (scikit-learn's handwritten digits), a path (CSV, Parquet, NPZ, folder of IDX
+    files), ``"openml:NAME"``, a pair of arrays (x, y), or a DataFrame with ``target``. ``model``:
+    mlp, wide, deep, cnn (images) or ``"module:function"``. ``arms``: some of
+    :data:`thinned.studies.design.ARMS`, all by default. ``lr``: of all arms; by default validation
+    chooses it. ``rows``: use at most so many. ``budget``: minutes. ``jobs``: processes at once.
     ``out``: the folder for ``report.html``, ``results.parquet``, ``policy.json`` and the records.
 
     Raises :class:`thinned.InputError` for bad input, before any training.
@@ -52,7 +54,9 @@ def study(
     if task not in (None, "classification", "regression"):
         raise InputError(f"task has to be 'classification', 'regression' or None, but got {task!r}")
     if isinstance(arms, str) or not isinstance(arms, Sequence):
-        raise InputError(f"arms has to be a list of names, such as ['dropout', 'l2'], but got {arms!r}")
+        raise InputError(
+            f"arms has to be a list of names, such as ['dropout', 'l2'], but got {arms!r}"
+        )
     settings = replace(LEVELS[level], model=model, arms=tuple(arms), seed=seed, lr=lr)
     if folds is not None:
         settings = replace(settings, folds=folds)
@@ -64,7 +68,16 @@ def study(
     rows = None if rows is None else whole(rows, "rows", 1)
     folder = folder_of(out)
     dataset = _dataset(data, target, task, rows, settings.seed)
-    outcome = run(dataset, settings, folder, resume=resume, budget=budget, jobs=jobs, watcher=watcher, command=command)
+    outcome = run(
+        dataset,
+        settings,
+        folder,
+        resume=resume,
+        budget=budget,
+        jobs=jobs,
+        watcher=watcher,
+        command=command,
+    )
     return finish(outcome.store.folder)
 
 
@@ -82,17 +95,27 @@ def _dataset(data: Any, target: Any, task: Kind | None, rows: int | None, seed: 
         raise InputError(f"target has to be the name of a column, but got {target!r}")
     if data is None or isinstance(data, (str, Path)):
         if not (data is None or str(data)):
-            raise InputError("data is an empty text; give a path, or leave it out for handwritten digits")
+            raise InputError(
+                "data is an empty text; give a path, or leave it out for handwritten digits"
+            )
         return load(None if data is None else str(data), target, task, rows, seed)
     if isinstance(data, tuple) and len(data) == 2:
         if target is not None:
-            raise InputError(f"target is for tables, but this is a pair of arrays; leave out target={target!r}")
+            raise InputError(
+                f"target is for tables, but this is a pair of arrays; leave out target={target!r}"
+            )
         return from_arrays(_array(data[0], "x"), _array(data[1], "y"), task, rows, seed)
-    raise InputError(f"data has to be a path, a pair (x, y) of arrays, a DataFrame or None, but got {type(data).__name__}")
+    raise InputError(
+        f"data has to be a path, a pair (x, y) of arrays, a DataFrame or None, but got {type(data).__name__}"
+    )
 
 
 def _array(values: Any, name: str) -> Any:
     try:
         return np.asarray(values)
-    except (ValueError, TypeError, RuntimeError) as error:  # ragged lists; tensors that need gradients
+    except (
+        ValueError,
+        TypeError,
+        RuntimeError,
+    ) as error:  # ragged lists; tensors that need gradients
         raise InputError(f"{name} cannot be made an array: {str(error).splitlines()[0]}") from None

@@ -62,7 +62,14 @@ L2 = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 NORM = (0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 LR = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)  # times the study's
 PATIENCE = (0.06, 0.1, 0.15, 0.2, 0.3, 0.4)  # shares of all epochs
-AUGMENT = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # times (6 % of the side, 6 degrees), or times 0.15 of noise
+AUGMENT = (
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+    1.5,
+    2.0,
+)  # times (6 % of the side, 6 degrees), or times 0.15 of noise
 BN_DROP, DROP_BN = ("linear", "norm", "act", "drop"), ("linear", "act", "drop", "norm")
 
 
@@ -70,7 +77,9 @@ def _number(value: float) -> str:
     return f"{value:.0e}".replace("e-0", "e-") if 0 < value < 1e-2 else f"{value:g}"
 
 
-def _over(values: Sequence[Any], make: Callable[[Context, Any], tuple[str, Recipe]]) -> Callable[[Context], list[Candidate]]:
+def _over(
+    values: Sequence[Any], make: Callable[[Context, Any], tuple[str, Recipe]]
+) -> Callable[[Context], list[Candidate]]:
     return lambda c: [Candidate(*make(c, v)) for v in pick(values, c.count)]
 
 
@@ -102,7 +111,9 @@ def _augmented(c: Context, strength: float, recipe: Recipe) -> tuple[str, Recipe
         noise = round(0.15 * strength, 3)
         return f"noise {noise:g}", recipe.at(augment=Augment(noise=noise))
     shift, rotate = round(0.06 * strength * min(c.image[1:]), 2), 6 * strength
-    return f"shift {shift:g} px, rotate {rotate:g}°", recipe.at(augment=Augment(shift=shift, rotate=rotate))
+    return f"shift {shift:g} px, rotate {rotate:g}°", recipe.at(
+        augment=Augment(shift=shift, rotate=rotate)
+    )
 
 
 def _patience(c: Context, share: float) -> int:
@@ -113,17 +124,31 @@ def _patience(c: Context, share: float) -> int:
 _WITH_NORM = ((0.2, 3.0), (0.3, 2.0), (0.4, 1.5), (0.5, 2.0), (0.5, 3.0), (0.3, 1.0))
 _WITH_L2 = ((0.1, 1e-4), (0.2, 3e-4), (0.3, 3e-5), (0.3, 1e-4), (0.4, 1e-4), (0.5, 3e-5))
 _WITH_AUGMENT = ((0.1, 0.5), (0.2, 1.0), (0.2, 1.5), (0.3, 0.5), (0.3, 1.0), (0.5, 0.5))
-_PROFILES = ((0.0, 0.2, 0.5), (0.0, 0.5, 0.2), (0.1, 0.3, 0.5), (0.1, 0.5, 0.3), (0.2, 0.5, 0.5), (0.2, 0.2, 0.2))
+_PROFILES = (
+    (0.0, 0.2, 0.5),
+    (0.0, 0.5, 0.2),
+    (0.1, 0.3, 0.5),
+    (0.1, 0.5, 0.3),
+    (0.2, 0.5, 0.5),
+    (0.2, 0.2, 0.2),
+)
 
 ARMS: dict[str, Arm] = {
     "none": Arm("no regularizer", "none", _over(LR, _lr)),
     "dropout": Arm("dropout", "dropout", _rate()),
     "classic": Arm("dropout, classic scaling", "dropout", _rate(lambda p: dropout(p, "classic"))),
     "gaussian": Arm("Gaussian dropout", "dropout", _rate(gaussian)),
-    "input": Arm("dropout on the input", "dropout", _over(INPUT, lambda c, p: (f"p = {p:g}", c.base.at(drops=(dropout(p),))))),
+    "input": Arm(
+        "dropout on the input",
+        "dropout",
+        _over(INPUT, lambda c, p: (f"p = {p:g}", c.base.at(drops=(dropout(p),)))),
+    ),
     "layers": Arm("dropout, a rate for each layer", "dropout", _over(_PROFILES, _profiles)),
     "dropconnect": Arm(
-        "DropConnect", "dropout", _over(HIDDEN, lambda c, p: (f"p = {p:g}", c.base.at(connect=p))), builtin_only=True
+        "DropConnect",
+        "dropout",
+        _over(HIDDEN, lambda c, p: (f"p = {p:g}", c.base.at(connect=p))),
+        builtin_only=True,
     ),
     "l1": Arm("L1", "rival", _over(L1, lambda c, v: (f"λ = {_number(v)}", c.base.at(l1=v)))),
     "l2": Arm("L2", "rival", _over(L2, lambda c, v: (f"λ = {_number(v)}", c.base.at(l2=v)))),
@@ -132,22 +157,33 @@ ARMS: dict[str, Arm] = {
         "rival",
         _over(
             tuple(zip(L1, L2, strict=True)),
-            lambda c, v: (f"λ1 = {_number(v[0])}, λ2 = {_number(v[1])}", c.base.at(l1=v[0], l2=v[1])),
+            lambda c, v: (
+                f"λ1 = {_number(v[0])}, λ2 = {_number(v[1])}",
+                c.base.at(l1=v[0], l2=v[1]),
+            ),
         ),
     ),
-    "max-norm": Arm("max-norm", "rival", _over(NORM, lambda c, v: (f"c = {v:g}", c.base.at(max_norm=v)))),
+    "max-norm": Arm(
+        "max-norm", "rival", _over(NORM, lambda c, v: (f"c = {v:g}", c.base.at(max_norm=v)))
+    ),
     "weight-decay": Arm(
         "decoupled weight decay",
         "rival",
         _over(
             (0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
-            lambda c, v: (f"λ = {v:g}", c.base.at(optimizer=replace(c.base.optimizer, weight_decay=v))),
+            lambda c, v: (
+                f"λ = {v:g}",
+                c.base.at(optimizer=replace(c.base.optimizer, weight_decay=v)),
+            ),
         ),
     ),
     "label-smoothing": Arm(
         "label smoothing",
         "rival",
-        _over((0.02, 0.05, 0.08, 0.1, 0.15, 0.2), lambda c, v: (f"ε = {v:g}", c.base.at(label_smoothing=v))),
+        _over(
+            (0.02, 0.05, 0.08, 0.1, 0.15, 0.2),
+            lambda c, v: (f"ε = {v:g}", c.base.at(label_smoothing=v)),
+        ),
     ),
     "bn": Arm(
         "batch normalisation",
@@ -158,9 +194,14 @@ ARMS: dict[str, Arm] = {
     "early-stopping": Arm(
         "early stopping",
         "rival",
-        _over(PATIENCE, lambda c, v: (f"patience {_patience(c, v)}", c.base.at(patience=_patience(c, v)))),
+        _over(
+            PATIENCE,
+            lambda c, v: (f"patience {_patience(c, v)}", c.base.at(patience=_patience(c, v))),
+        ),
     ),
-    "augment": Arm("data augmentation", "rival", _over(AUGMENT, lambda c, v: _augmented(c, v, c.base))),
+    "augment": Arm(
+        "data augmentation", "rival", _over(AUGMENT, lambda c, v: _augmented(c, v, c.base))
+    ),
     "bn-dropout": Arm(
         "batch normalisation, then dropout",
         "pair",
@@ -176,12 +217,24 @@ ARMS: dict[str, Arm] = {
     "dropout+max-norm": Arm(
         "dropout + max-norm",
         "pair",
-        _over(_WITH_NORM, lambda c, v: (f"p = {v[0]:g}, c = {v[1]:g}", c.base.at(drops=c.hidden(v[0]), max_norm=v[1]))),
+        _over(
+            _WITH_NORM,
+            lambda c, v: (
+                f"p = {v[0]:g}, c = {v[1]:g}",
+                c.base.at(drops=c.hidden(v[0]), max_norm=v[1]),
+            ),
+        ),
     ),
     "dropout+l2": Arm(
         "dropout + L2",
         "pair",
-        _over(_WITH_L2, lambda c, v: (f"p = {v[0]:g}, λ = {_number(v[1])}", c.base.at(drops=c.hidden(v[0]), l2=v[1]))),
+        _over(
+            _WITH_L2,
+            lambda c, v: (
+                f"p = {v[0]:g}, λ = {_number(v[1])}",
+                c.base.at(drops=c.hidden(v[0]), l2=v[1]),
+            ),
+        ),
     ),
     "dropout+early-stopping": Arm(
         "dropout + early stopping",

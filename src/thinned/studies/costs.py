@@ -27,7 +27,13 @@ class Probe:
     """One arm's network, at its middle strength."""
 
     def __init__(self, arm: str, settings: Settings, split: Split) -> None:
-        recipe = ARMS[arm].candidates(replace(context(settings, split, 0, settings.lr or PILOT_LR[0]), count=1))[0].recipe
+        recipe = (
+            ARMS[arm]
+            .candidates(replace(context(settings, split, 0, settings.lr or PILOT_LR[0]), count=1))[
+                0
+            ]
+            .recipe
+        )
         self.arm, self.split, self.recipe = arm, split, recipe
         self.solo = Solo(recipe, split)
         self.updates = Updates(self.solo, STEPS)
@@ -35,8 +41,14 @@ class Probe:
         self.times: list[float] = []
 
     def loss(self, rows: Rows, step: int) -> Tensor:
-        x = augment(rows.x, [self.recipe.augment], self.split.image, 0, step, rows.ids) if self.recipe.augment else rows.x
-        return losses(self.solo.forward(x, rows.ids, step), rows.y, self.split.task, self.smoothing).sum()
+        x = (
+            augment(rows.x, [self.recipe.augment], self.split.image, 0, step, rows.ids)
+            if self.recipe.augment
+            else rows.x
+        )
+        return losses(
+            self.solo.forward(x, rows.ids, step), rows.y, self.split.task, self.smoothing
+        ).sum()
 
     def step(self, rows: Rows, number: int) -> None:
         began = time.perf_counter()
@@ -67,10 +79,11 @@ class Probe:
 
 
 def measure(settings: Settings, split: Split, records: Sequence[Record]) -> list[Record]:
-    """For each arm: median milliseconds of a step, bytes kept for backward, bytes of state, and epochs to the best.
+    """For each arm: median milliseconds of a step, bytes kept for backward, bytes of state, and
+    epochs to the best.
 
-    One network, one process, no population. Arms take turns, so that a slow moment of the machine meets all of them.
-    ``epochs``: the mean epoch of the lowest validation loss in ``records``.
+    One network, one process, no population. Arms take turns, so that a slow moment of the machine
+    meets all of them. ``epochs``: the mean epoch of the lowest validation loss in ``records``.
     """
     arms, _ = usable(settings, split)
     rows = split.train.take(order(len(split.train), 0, 0)[: settings.batch_size])

@@ -33,9 +33,9 @@ CLASSES = 30  # integers with at most so many values are classes
 class Dataset:
     """Rows and a target, before any preprocessing.
 
-    ``x``: a DataFrame (mixed columns) or a float array [n, features]. ``y``: class numbers or float targets.
-    ``image``: (channels, height, width) where a row is a picture. ``extra``: a test set that came with the data.
-    ``notes``: what was decided or left out, in sentences for the report.
+    ``x``: a DataFrame (mixed columns) or a float array [n, features]. ``y``: class numbers or float
+    targets. ``image``: (channels, height, width) where a row is a picture. ``extra``: a test set
+    that came with the data. ``notes``: what was decided or left out, in sentences for the report.
     """
 
     name: str
@@ -53,8 +53,14 @@ class Dataset:
 
     def digest(self) -> str:
         """A hash of the rows, to tell whether a study that is resumed still sees the same data."""
-        raw = self.x if isinstance(self.x, np.ndarray) else pd.util.hash_pandas_object(self.x, index=False).to_numpy()
-        return hashlib.blake2b(np.ascontiguousarray(raw).tobytes() + self.y.tobytes(), digest_size=8).hexdigest()
+        raw = (
+            self.x
+            if isinstance(self.x, np.ndarray)
+            else pd.util.hash_pandas_object(self.x, index=False).to_numpy()
+        )
+        return hashlib.blake2b(
+            np.ascontiguousarray(raw).tobytes() + self.y.tobytes(), digest_size=8
+        ).hexdigest()
 
 
 def load(
@@ -64,10 +70,12 @@ def load(
     limit: int | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Read ``source``: None (scikit-learn's digits), a CSV, Parquet or NPZ file, an IDX folder, or ``openml:NAME``.
+    """Read ``source``: None (scikit-learn's digits), a CSV, Parquet or NPZ file, an IDX folder, or
+    ``openml:NAME``.
 
-    ``target``: the column to predict. ``kind``: forces the task. ``limit``: use at most so many rows, drawn by
-    ``seed`` (classes in proportion). Raises :class:`thinned.InputError` for whatever is wrong, before any training.
+    ``target``: the column to predict. ``kind``: forces the task. ``limit``: use at most so many
+    rows, drawn by ``seed`` (classes in proportion). Raises :class:`thinned.InputError` for whatever
+    is wrong, before any training.
     """
     if source is None:
         _fixed("the handwritten digits", target, kind)
@@ -84,7 +92,13 @@ def load(
         elif path.suffix.lower() == ".npz":
             _no_target("an NPZ file", target)
             data = _npz(path, kind)
-        elif path.suffix.lower() in (".csv", ".tsv", ".txt", ".parquet", ".pq") or path.name.endswith(".csv.gz"):
+        elif path.suffix.lower() in (
+            ".csv",
+            ".tsv",
+            ".txt",
+            ".parquet",
+            ".pq",
+        ) or path.name.endswith(".csv.gz"):
             data = _table(_read_table(path), target, kind, path.stem.removesuffix(".csv"))
         else:
             raise InputError(
@@ -93,17 +107,27 @@ def load(
     return _limited(data, limit, seed)
 
 
-def from_frame(frame: pd.DataFrame, target: str | None, kind: Kind | None, limit: int | None = None, seed: int = 0) -> Dataset:
+def from_frame(
+    frame: pd.DataFrame,
+    target: str | None,
+    kind: Kind | None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Dataset:
     """A DataFrame as a dataset; see :func:`load`."""
     return _limited(_table(frame.copy(), target, kind, "the table"), limit, seed)
 
 
-def from_arrays(x: Array, y: Array, kind: Kind | None, limit: int | None = None, seed: int = 0) -> Dataset:
+def from_arrays(
+    x: Array, y: Array, kind: Kind | None, limit: int | None = None, seed: int = 0
+) -> Dataset:
     """Arrays as a dataset: x [n, features], [n, h, w] or [n, c, h, w], y [n]; see :func:`load`."""
     notes: list[str] = []
     pixels, image = _pixels(x, "x")
     target, kind, classes = _labels(y, kind, len(pixels), notes)
-    return _limited(Dataset("the arrays", pixels, target, kind, classes, image, notes=notes), limit, seed)
+    return _limited(
+        Dataset("the arrays", pixels, target, kind, classes, image, notes=notes), limit, seed
+    )
 
 
 def _no_target(what: str, target: str | None) -> None:
@@ -114,7 +138,9 @@ def _no_target(what: str, target: str | None) -> None:
 def _fixed(what: str, target: str | None, kind: Kind | None) -> None:
     _no_target(what, target)
     if kind == "regression":
-        raise InputError(f"--task regression needs other data: {what} holds classes; for numbers use a table or an NPZ file")
+        raise InputError(
+            f"--task regression needs other data: {what} holds classes; for numbers use a table or an NPZ file"
+        )
 
 
 def _exists(path: Path) -> bool:
@@ -150,7 +176,8 @@ def _digits() -> Dataset:
     )
 
 
-# --- Tables --------------------------------------------------------------------------------------------------------
+# --- Tables
+# --------------------------------------------------------------------------------------------------------
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -162,15 +189,23 @@ def _read_table(path: Path) -> pd.DataFrame:
         guessed = path.suffix.lower() in (".tsv", ".txt")
         how: Any = {"sep": None if guessed else ",", "engine": "python" if guessed else "c"}
         # pandas renames a name that comes twice, so names are read as if they were a row
-        names = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, **how).iloc[0].tolist()
+        names = (
+            pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, **how)
+            .iloc[0]
+            .tolist()
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", pd.errors.ParserWarning)
             frame = pd.read_csv(path, index_col=False, **how)
     except pd.errors.ParserWarning:
-        raise InputError(f"{path} cannot be read as a table: its rows are longer than its header; name every column") from None
+        raise InputError(
+            f"{path} cannot be read as a table: its rows are longer than its header; name every column"
+        ) from None
     except (ValueError, OSError, EOFError, OverflowError, csv.Error, zlib.error) as error:
-        raise InputError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from None
+        raise InputError(
+            f"{path} cannot be read as a table: {str(error).splitlines()[0]}"
+        ) from None
     _distinct([name for name in names if name])
     return frame
 
@@ -186,7 +221,9 @@ def _table(frame: pd.DataFrame, target: str | None, kind: Kind | None, name: str
     known = list(frame.columns)
     if target is None:
         some = ", ".join(known[:12]) + (" ..." if len(known) > 12 else "")
-        raise InputError(f"a table needs the column to predict: --target NAME; its columns are {some}")
+        raise InputError(
+            f"a table needs the column to predict: --target NAME; its columns are {some}"
+        )
     if target not in known:
         raise InputError(f"target {target!r} is not a column; {nearest(target, known)}")
     _distinct(known)
@@ -206,22 +243,42 @@ def _table(frame: pd.DataFrame, target: str | None, kind: Kind | None, name: str
     if frame.empty:
         raise InputError(f"the table has no rows with a value of {target!r}")
     y, kind, classes = _target(frame[target], kind, target, notes)
-    return Dataset(name, _features(frame.drop(columns=target), notes), y, kind, classes, notes=notes, target=target)
+    return Dataset(
+        name,
+        _features(frame.drop(columns=target), notes),
+        y,
+        kind,
+        classes,
+        notes=notes,
+        target=target,
+    )
 
 
-def _target(column: pd.Series[Any], kind: Kind | None, name: str, notes: list[str]) -> tuple[Array, Kind, list[str]]:
+def _target(
+    column: pd.Series[Any], kind: Kind | None, name: str, notes: list[str]
+) -> tuple[Array, Kind, list[str]]:
     if column.nunique() < 2:
-        raise InputError(f"target {name!r} is constant ({_shown(column.iloc[0])}); there is nothing to predict")
+        raise InputError(
+            f"target {name!r} is constant ({_shown(column.iloc[0])}); there is nothing to predict"
+        )
     numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     if kind is None:
         whole = numeric and bool((column == column.round()).all())
-        kind = "regression" if numeric and not (whole and column.nunique() <= CLASSES) else "classification"
+        kind = (
+            "regression"
+            if numeric and not (whole and column.nunique() <= CLASSES)
+            else "classification"
+        )
         what = f"{column.nunique()} distinct values" if kind == "classification" else "numbers"
         notes.append(f"{name} holds {what}, so this is {kind}; --task says otherwise.")
     if kind == "regression":
         if not numeric:
-            text = next((v for v in column if pd.isna(pd.to_numeric(v, errors="coerce"))), column.iloc[0])
-            raise InputError(f"regression needs a target of numbers, but {name!r} holds {_shown(text)}")
+            text = next(
+                (v for v in column if pd.isna(pd.to_numeric(v, errors="coerce"))), column.iloc[0]
+            )
+            raise InputError(
+                f"regression needs a target of numbers, but {name!r} holds {_shown(text)}"
+            )
         y = column.to_numpy(np.float64)
         if not np.isfinite(y).all():
             raise InputError(f"target {name!r} holds infinite values; remove those rows")
@@ -262,10 +319,14 @@ def _features(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
                 notes.append(f"{infinite:,} infinite values in {name} count as missing.")
             keep[name] = number.replace([np.inf, -np.inf], np.nan)
             if keep[name].abs().max() > LARGEST:
-                raise InputError(f"column {name!r} holds {keep[name].abs().max():g}, too large to be computed with; rescale it")
+                raise InputError(
+                    f"column {name!r} holds {keep[name].abs().max():g}, too large to be computed with; rescale it"
+                )
             missing += int(keep[name].isna().sum())
         elif column.nunique() > max(LEVELS, len(column) // 2):
-            notes.append(f"Column {name} was left out: {column.nunique():,} distinct texts look like names or free text.")
+            notes.append(
+                f"Column {name} was left out: {column.nunique():,} distinct texts look like names or free text."
+            )
         else:
             categorical.append(name)
             missing += int(column.isna().sum())
@@ -290,19 +351,24 @@ def _openml(name: str, target: str | None, kind: Kind | None) -> Dataset:
 
     if not name:
         raise InputError("openml: needs a name or a number, such as openml:credit-g")
-    which: dict[str, Any] = {"data_id": int(name)} if name.isdigit() else {"name": name, "version": "active"}
+    which: dict[str, Any] = (
+        {"data_id": int(name)} if name.isdigit() else {"name": name, "version": "active"}
+    )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns of each attempt
             bunch = fetch_openml(**which, as_frame=True, parser="auto")
     except Exception as error:  # noqa: BLE001  a network library raises many kinds
-        raise InputError(f"openml:{name} could not be fetched ({type(error).__name__}: {error})") from None
+        raise InputError(
+            f"openml:{name} could not be fetched ({type(error).__name__}: {error})"
+        ) from None
     frame = bunch.frame
     wanted = target or (bunch.target_names[0] if bunch.target_names else None)
     return _table(frame, wanted, kind, name)
 
 
-# --- Arrays and images ---------------------------------------------------------------------------------------------
+# --- Arrays and images
+# ---------------------------------------------------------------------------------------------
 
 
 def _npz(path: Path, kind: Kind | None) -> Dataset:
@@ -316,7 +382,14 @@ def _npz(path: Path, kind: Kind | None) -> Dataset:
                 f"{path} holds pickled objects, which could run code when read; save plain arrays: np.savez(path, x=x, y=y)"
             ) from None
         raise InputError(f"{path} cannot be read as NPZ: {error}") from None
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError) as error:
+    except (
+        OSError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        MemoryError,
+    ) as error:
         raise InputError(f"{path} cannot be read as NPZ: {error}") from None
     if arrays is None:
         raise InputError(
@@ -324,7 +397,9 @@ def _npz(path: Path, kind: Kind | None) -> Dataset:
         )
     for name in ("x", "y"):
         if name not in arrays:
-            raise InputError(f"{path} needs arrays named 'x' and 'y', but has {', '.join(sorted(arrays)) or 'none'}")
+            raise InputError(
+                f"{path} needs arrays named 'x' and 'y', but has {', '.join(sorted(arrays)) or 'none'}"
+            )
     notes: list[str] = []
     x, image = _pixels(arrays["x"], "x")
     y, kind, classes = _labels(arrays["y"], kind, len(x), notes)
@@ -332,27 +407,37 @@ def _npz(path: Path, kind: Kind | None) -> Dataset:
     if "x_test" in arrays and "y_test" in arrays:
         data.extra = _extra(data, arrays["x_test"], arrays["y_test"], ("x_test", "y_test"))
     elif "x_test" in arrays or "y_test" in arrays:
-        notes.append("The test set was left out: x_test and y_test belong together, and one of them is not there.")
+        notes.append(
+            "The test set was left out: x_test and y_test belong together, and one of them is not there."
+        )
     return data
 
 
 def _extra(data: Dataset, x: Array, y: Array, names: tuple[str, str]) -> tuple[Array, Array]:
-    """The test set that came with ``data``. Raises :class:`thinned.InputError` where it is not of its kind."""
+    """The test set that came with ``data``. Raises :class:`thinned.InputError` where it is not of
+    its kind.
+    """
     pixels, image = _pixels(x, names[0])
     if image != data.image or pixels.shape[1] != data.x.shape[1]:
         had = data.image or data.x.shape[1:]
-        raise InputError(f"each row of {names[0]} has to be as in training, {had}, but is {image or pixels.shape[1:]}")
+        raise InputError(
+            f"each row of {names[0]} has to be as in training, {had}, but is {image or pixels.shape[1:]}"
+        )
     y = _one_each(y, len(pixels), names[1])
     if data.kind == "regression":
         if y.dtype.kind not in "fiub" or not np.isfinite(y).all():
-            raise InputError(f"{names[1]} has to hold finite numbers, as the training target; remove other rows")
+            raise InputError(
+                f"{names[1]} has to hold finite numbers, as the training target; remove other rows"
+            )
         return pixels, y.astype(np.float64)
     index = {_plain(c): i for i, c in enumerate(data.classes)}
     plain = _plain if len(index) == len(data.classes) else str  # "1" and "01" are two classes
     index = {plain(c): i for i, c in enumerate(data.classes)}
     new = next((v for v in y.tolist() if plain(v) not in index), None)
     if new is not None:
-        raise InputError(f"{names[1]} holds the class {new!r}, which no training row has; remove those rows")
+        raise InputError(
+            f"{names[1]} holds the class {new!r}, which no training row has; remove those rows"
+        )
     return pixels, np.array([index[plain(v)] for v in y.tolist()], np.int64)
 
 
@@ -383,9 +468,13 @@ def _pixels(x: Array, name: str) -> tuple[Array, tuple[int, int, int] | None]:
     with np.errstate(over="ignore"):
         x = x.reshape(len(x), -1).astype(np.float32)
     if np.abs(x).max() > LARGEST:  # also what became infinite
-        raise InputError(f"{name} holds infinite values, or values above {LARGEST:g} that are too large; rescale it")
+        raise InputError(
+            f"{name} holds infinite values, or values above {LARGEST:g} that are too large; rescale it"
+        )
     if not np.isfinite(x).all():
-        raise InputError(f"{name} holds NaN or infinite values; impute them, or give a CSV, whose missing values are handled")
+        raise InputError(
+            f"{name} holds NaN or infinite values; impute them, or give a CSV, whose missing values are handled"
+        )
     return x, image
 
 
@@ -402,7 +491,9 @@ def _one_each(y: Array, n: int, name: str) -> Array:
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1 or len(y) != n:
-        raise InputError(f"{name} has to hold one value for each of the {n} rows, but its shape is {y.shape}")
+        raise InputError(
+            f"{name} has to hold one value for each of the {n} rows, but its shape is {y.shape}"
+        )
     if y.dtype.kind not in "fiubOSU":
         raise InputError(f"{name} has to hold numbers or texts, but its dtype is {y.dtype}")
     return y
@@ -422,9 +513,14 @@ def _idx(folder: Path) -> Dataset:
     images, labels = find("train", "images"), find("train", "labels")
     if not images or not labels:
         have = ", ".join(sorted(p.name for p in folder.iterdir())[:6]) or "nothing"
-        raise InputError(f"folder {folder} needs train-images-idx3-ubyte and train-labels-idx1-ubyte (or .gz), but has {have}")
+        raise InputError(
+            f"folder {folder} needs train-images-idx3-ubyte and train-labels-idx1-ubyte (or .gz), but has {have}"
+        )
     x, y = _pair(images, labels)
-    test = find("t10k", "images") or find("test", "images"), find("t10k", "labels") or find("test", "labels")
+    test = (
+        find("t10k", "images") or find("test", "images"),
+        find("t10k", "labels") or find("test", "labels"),
+    )
     pixels, image = _pixels(x, images.name)
     codes, kind, classes = _target(pd.Series(y), "classification", "label", [])
     data = Dataset(folder.resolve().name, pixels, codes, kind, classes, image, target="label")
@@ -436,12 +532,16 @@ def _idx(folder: Path) -> Dataset:
 def _pair(images: Path, labels: Path) -> tuple[Array, Array]:
     x, y = read_idx(images), read_idx(labels)
     if x.ndim != 3 or y.ndim != 1 or len(x) != len(y):
-        raise InputError(f"{images.name} and {labels.name} have to be [n, h, w] and [n], but are {x.shape} and {y.shape}")
+        raise InputError(
+            f"{images.name} and {labels.name} have to be [n, h, w] and [n], but are {x.shape} and {y.shape}"
+        )
     return x, y
 
 
 def read_idx(path: Path) -> Array:
-    """One IDX file of unsigned bytes, gzipped or not. Raises :class:`thinned.InputError` where it is damaged."""
+    """One IDX file of unsigned bytes, gzipped or not. Raises :class:`thinned.InputError` where it
+    is damaged.
+    """
     try:
         raw = path.read_bytes()
         if raw[:2] == b"\x1f\x8b":
@@ -449,7 +549,9 @@ def read_idx(path: Path) -> Array:
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
     if len(raw) < 8 or raw[:3] != b"\x00\x00\x08" or not 1 <= raw[3] <= 4:
-        raise InputError(f"{path} is not an IDX file of unsigned bytes (it should begin with 00 00 08)")
+        raise InputError(
+            f"{path} is not an IDX file of unsigned bytes (it should begin with 00 00 08)"
+        )
     start = 4 + 4 * raw[3]
     shape = struct.unpack(f">{raw[3]}I", raw[4:start]) if len(raw) >= start else ()
     if not shape or len(raw) - start != math.prod(shape):
@@ -467,8 +569,27 @@ def _sample(data: Dataset, limit: int, seed: int) -> Dataset:
         and len(data.classes) <= min(limit, len(data) - limit)  # both parts get every class
         else None
     )
-    some, _ = train_test_split(np.arange(len(data)), train_size=limit, random_state=seed, stratify=stratify)
+    some, _ = train_test_split(
+        np.arange(len(data)), train_size=limit, random_state=seed, stratify=stratify
+    )
     some = np.sort(some)
-    notes = [*data.notes, f"{limit:,} of {len(data):,} rows were used (--rows), drawn at random by the seed."]
-    x = data.x.iloc[some].reset_index(drop=True) if isinstance(data.x, pd.DataFrame) else data.x[some]
-    return Dataset(data.name, x, data.y[some], data.kind, data.classes, data.image, data.extra, notes, data.target)
+    notes = [
+        *data.notes,
+        f"{limit:,} of {len(data):,} rows were used (--rows), drawn at random by the seed.",
+    ]
+    x = (
+        data.x.iloc[some].reset_index(drop=True)
+        if isinstance(data.x, pd.DataFrame)
+        else data.x[some]
+    )
+    return Dataset(
+        data.name,
+        x,
+        data.y[some],
+        data.kind,
+        data.classes,
+        data.image,
+        data.extra,
+        notes,
+        data.target,
+    )

@@ -1,4 +1,6 @@
-"""What a study trains: settings, the jobs of arms, curves and maps, cut into chunks that can be resumed."""
+"""What a study trains: settings, the jobs of arms, curves and maps, cut into chunks that can be
+resumed.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,8 @@ PILOT_LR, PILOT_LR_FEW = (1e-3, 2e-3, 4e-3, 8e-3), (1e-3, 4e-3)
 class Settings:
     """A study's size.
 
-    ``candidates``: how many strengths each arm may try. ``updates``: optimizer steps a network gets, where ``epochs`` is
-    not given. ``lr``: of all arms; by default pilots choose it.
+    ``candidates``: how many strengths each arm may try. ``updates``: optimizer steps a network
+    gets, where ``epochs`` is not given. ``lr``: of all arms; by default pilots choose it.
     """
 
     model: str = "mlp"
@@ -60,7 +62,9 @@ class Settings:
             "folds": whole(self.folds, "--folds", 2),
             "epochs": None if self.epochs is None else whole(self.epochs, "--epochs", 1),
             "lr": None if self.lr is None else float(self.lr),
-            "seed": whole(self.seed, "--seed", 0, 2**31 - 1),  # with a fold's number it still fits scikit-learn's 32 bits
+            "seed": whole(
+                self.seed, "--seed", 0, 2**31 - 1
+            ),  # with a fold's number it still fits scikit-learn's 32 bits
         }
         for field_name, value in plain.items():
             object.__setattr__(self, field_name, value)
@@ -70,7 +74,9 @@ class Settings:
 
 
 LEVELS = {
-    "quick": Settings(folds=3, candidates=2, map_folds=1, updates=400, experiments=("arms", "rate")),
+    "quick": Settings(
+        folds=3, candidates=2, map_folds=1, updates=400, experiments=("arms", "rate")
+    ),
     "default": Settings(),
     "full": Settings(repeats=2, candidates=6, map_folds=5, updates=1500),
 }
@@ -82,14 +88,18 @@ def network(model: str) -> Mlp | Cnn | Custom:
         return MODELS[model]
     if ":" in model:
         return Custom(model)
-    raise InputError(f"{unknown('model', model, MODELS)}, or write module:function for a model of your own")
+    raise InputError(
+        f"{unknown('model', model, MODELS)}, or write module:function for a model of your own"
+    )
 
 
 def epochs_for(settings: Settings, train_rows: int) -> int:
     """Enough epochs for about ``settings.updates`` steps, within 20 to 200."""
     if settings.epochs is not None:
         return settings.epochs
-    return min(max(math.ceil(settings.updates / len(batches(train_rows, settings.batch_size))), 20), 200)
+    return min(
+        max(math.ceil(settings.updates / len(batches(train_rows, settings.batch_size))), 20), 200
+    )
 
 
 def context(settings: Settings, split: Split, fold: int, lr: float) -> Context:
@@ -115,7 +125,9 @@ def usable(settings: Settings, split: Split) -> tuple[list[str], dict[str, str]]
     skipped = {}
     for name in chosen:
         if custom and ARMS[name].builtin_only:
-            skipped[name] = "it changes the network's layers, which is done for built-in models only"
+            skipped[name] = (
+                "it changes the network's layers, which is done for built-in models only"
+            )
         elif name == "label-smoothing" and split.task.kind == "regression":
             skipped[name] = "it is for classification"
     return [name for name in chosen if name not in skipped], skipped
@@ -131,7 +143,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Jobs that are trained together: the unit of progress and of resuming. ``size``: a smaller training set."""
+    """Jobs that are trained together: the unit of progress and of resuming. ``size``: a smaller
+    training set.
+    """
 
     name: str
     fold: int
@@ -146,28 +160,43 @@ class Chunk:
 
 
 def pilots(settings: Settings, splits: Sequence[Split]) -> list[Chunk]:
-    """What chooses the learning rate, on validation rows: no regularizer, L2, and dropout weak and strong.
+    """What chooses the learning rate, on validation rows: no regularizer, L2, and dropout weak and
+    strong.
 
-    All arms then train at that rate, so that none has the better one. Nothing where the user gave it.
+    All arms then train at that rate, so that none has the better one. Nothing where the user gave
+    it.
     """
     out: list[Chunk] = []
     for fold, split in enumerate(splits if settings.lr is None else ()):
         c = context(settings, split, fold, PILOT_LR[0])
-        kinds = [c.base, c.base.at(drops=c.hidden(0.2)), c.base.at(drops=c.hidden(0.5)), c.base.at(l2=1e-4)]
+        kinds = [
+            c.base,
+            c.base.at(drops=c.hidden(0.2)),
+            c.base.at(drops=c.hidden(0.5)),
+            c.base.at(l2=1e-4),
+        ]
         single = structure(c.base) is None
         tagged = [
-            (kind.at(optimizer=replace(kind.optimizer, lr=lr)), {"experiment": "pilot", "lr": lr, "kind": i})
+            (
+                kind.at(optimizer=replace(kind.optimizer, lr=lr)),
+                {"experiment": "pilot", "lr": lr, "kind": i},
+            )
             for lr in (PILOT_LR_FEW if single else PILOT_LR)
             for i, kind in enumerate(kinds[:2] if single else kinds)
         ]
-        out += [Chunk("", fold, tuple(jobs), None, f"learning rate, fold {fold + 1}") for jobs in _merged(tagged)]
+        out += [
+            Chunk("", fold, tuple(jobs), None, f"learning rate, fold {fold + 1}")
+            for jobs in _merged(tagged)
+        ]
     return [replace(c, name=f"{i:04d}") for i, c in enumerate(out)]
 
 
 def chosen_lr(settings: Settings, records: Sequence[dict[str, Any]]) -> float:
-    """The study's learning rate: the lowest mean logarithm of the pilots' validation losses, over folds and kinds.
+    """The study's learning rate: the lowest mean logarithm of the pilots' validation losses, over
+    folds and kinds.
 
-    One fold's validation rows are too few to choose it by; over all folds it has seen every row, equally for all arms.
+    One fold's validation rows are too few to choose it by; over all folds it has seen every row,
+    equally for all arms.
     """
     if settings.lr is not None:
         return settings.lr
@@ -175,7 +204,9 @@ def chosen_lr(settings: Settings, records: Sequence[dict[str, Any]]) -> float:
     for r in records:
         if r["experiment"] == "pilot":
             loss = r["scores"]["val"][0]
-            losses.setdefault(r["lr"], []).append(math.log(max(loss, 1e-12)) if math.isfinite(loss) else math.inf)
+            losses.setdefault(r["lr"], []).append(
+                math.log(max(loss, 1e-12)) if math.isfinite(loss) else math.inf
+            )
     return min(losses, key=lambda lr: (sum(losses[lr]) / len(losses[lr]), lr))
 
 
@@ -188,19 +219,29 @@ def chunks(settings: Settings, splits: Sequence[Split], lr: float) -> list[Chunk
     for fold, split in enumerate(splits):
         c = context(settings, split, fold, lr)
         tagged = [
-            (x.recipe, {"experiment": "arms", "arm": arm, "label": x.label}) for arm in arms for x in ARMS[arm].candidates(c)
+            (x.recipe, {"experiment": "arms", "arm": arm, "label": x.label})
+            for arm in arms
+            for x in ARMS[arm].candidates(c)
         ]
         single = structure(c.base) is None  # networks that are trained one by one: fewer of them
         for name in settings.experiments:
             if name in _EXPERIMENTS and (fold < settings.map_folds or name == "rate"):
                 tagged += _EXPERIMENTS[name](c, single)
         for job_group in _merged(tagged):
-            home = first if any(t["experiment"] == "arms" for job in job_group for t in job.tags) else later
+            home = (
+                first
+                if any(t["experiment"] == "arms" for job in job_group for t in job.tags)
+                else later
+            )
             home.append(Chunk("", fold, tuple(job_group), None, _what(job_group, fold)))
         if "size" in settings.experiments and fold < settings.map_folds and not single:
             for n, recipes in _sizes(c, len(split.train)):
                 for job_group in _merged(recipes):
-                    later.append(Chunk("", fold, tuple(job_group), n, f"training-set size {n}, fold {fold + 1}"))
+                    later.append(
+                        Chunk(
+                            "", fold, tuple(job_group), n, f"training-set size {n}, fold {fold + 1}"
+                        )
+                    )
     return [replace(c, name=f"{start + i:04d}") for i, c in enumerate(first + later)]
 
 
@@ -214,15 +255,28 @@ def _merged(tagged: Sequence[tuple[Recipe, dict[str, Any]]]) -> list[list[Job]]:
 
 
 def _what(jobs: Sequence[Job], fold: int) -> str:
-    arms = list(dict.fromkeys(t["arm"] for job in jobs for t in job.tags if t["experiment"] == "arms"))
-    maps = list(dict.fromkeys(t["experiment"] for job in jobs for t in job.tags if t["experiment"] != "arms"))
-    what = f"{len(arms)} arms" if len(arms) > 3 else ", ".join(arms) or ", ".join(f"{m} map" for m in maps)
+    arms = list(
+        dict.fromkeys(t["arm"] for job in jobs for t in job.tags if t["experiment"] == "arms")
+    )
+    maps = list(
+        dict.fromkeys(
+            t["experiment"] for job in jobs for t in job.tags if t["experiment"] != "arms"
+        )
+    )
+    what = (
+        f"{len(arms)} arms"
+        if len(arms) > 3
+        else ", ".join(arms) or ", ".join(f"{m} map" for m in maps)
+    )
     return f"{what}, fold {fold + 1}"
 
 
 def _rate_curve(c: Context, single: bool) -> list[tuple[Recipe, dict[str, Any]]]:
     rates = RATES[::2] if single else RATES
-    return [(c.base.at(drops=c.hidden(p) if p else ()), {"experiment": "rate", "rate": p}) for p in rates]
+    return [
+        (c.base.at(drops=c.hidden(p) if p else ()), {"experiment": "rate", "rate": p})
+        for p in rates
+    ]
 
 
 def _layer_map(c: Context, single: bool) -> list[tuple[Recipe, dict[str, Any]]]:
@@ -241,7 +295,12 @@ def _layer_map(c: Context, single: bool) -> list[tuple[Recipe, dict[str, Any]]]:
                 drops = ()
             if c.layers == 2 and a == b and a:
                 drops = c.hidden(a)  # the same recipe as on the rate curve
-            out.append((c.base.at(drops=drops), {"experiment": "layers", "first": a, "last": b, "places": places}))
+            out.append(
+                (
+                    c.base.at(drops=drops),
+                    {"experiment": "layers", "first": a, "last": b, "places": places},
+                )
+            )
     return out
 
 
@@ -250,11 +309,18 @@ def _batch_map(c: Context, single: bool) -> list[tuple[Recipe, dict[str, Any]]]:
     if single:
         return []
     out = []
-    for size in (c.base.batch_size // 2, c.base.batch_size, 2 * c.base.batch_size, 4 * c.base.batch_size):
+    for size in (
+        c.base.batch_size // 2,
+        c.base.batch_size,
+        2 * c.base.batch_size,
+        4 * c.base.batch_size,
+    ):
         lr = c.base.optimizer.lr * math.sqrt(size / c.base.batch_size)
         for p in (0.0, 0.2, 0.4, 0.6):
             recipe = c.base.at(
-                drops=c.hidden(p) if p else (), batch_size=max(size, 1), optimizer=replace(c.base.optimizer, lr=lr)
+                drops=c.hidden(p) if p else (),
+                batch_size=max(size, 1),
+                optimizer=replace(c.base.optimizer, lr=lr),
             )
             out.append((recipe, {"experiment": "batch", "rate": p, "batch": size}))
     return out
@@ -282,7 +348,9 @@ def _optimizer_map(c: Context, single: bool) -> list[tuple[Recipe, dict[str, Any
             optimizer = replace(c.base.optimizer, name=name, lr=lr, **options)
             for p in (0.0, 0.25, 0.5):
                 recipe = c.base.at(drops=c.hidden(p) if p else (), optimizer=optimizer)
-                out.append((recipe, {"experiment": "optimizer", "rate": p, "optimizer": title, "lr": lr}))
+                out.append(
+                    (recipe, {"experiment": "optimizer", "rate": p, "optimizer": title, "lr": lr})
+                )
     return out
 
 
@@ -293,7 +361,10 @@ def _sizes(c: Context, n: int) -> list[tuple[int, list[tuple[Recipe, dict[str, A
         (
             size,
             [
-                (c.base.at(drops=c.hidden(p) if p else ()), {"experiment": "size", "rate": p, "size": size})
+                (
+                    c.base.at(drops=c.hidden(p) if p else ()),
+                    {"experiment": "size", "rate": p, "size": size},
+                )
                 for p in (0.0, 0.25, 0.5)
             ],
         )

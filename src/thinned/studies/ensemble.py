@@ -1,4 +1,6 @@
-"""The ensemble in dropout, shown: weight scaling, Monte Carlo, all subnetworks of a small net, and thinning step by step."""
+"""The ensemble in dropout, shown: weight scaling, Monte Carlo, all subnetworks of a small net, and
+thinning step by step.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,11 @@ FRAMES = 60
 
 def shown(settings: Settings, split: Split) -> Record:
     """The records behind the report's section on ensembles."""
-    return {"curve": curve(settings, split), "exact": exact(settings, split), "animation": animation(settings, split)}
+    return {
+        "curve": curve(settings, split),
+        "exact": exact(settings, split),
+        "animation": animation(settings, split),
+    }
 
 
 def judge(log_or_value: Tensor, rows: Rows, task: Task) -> tuple[float, float]:
@@ -42,7 +48,9 @@ def judge(log_or_value: Tensor, rows: Rows, task: Task) -> tuple[float, float]:
 
 
 def means(out: Tensor, task: Task) -> dict[str, Tensor]:
-    """The arithmetic and the renormalised geometric mean of outputs [k, n, outputs]; values have the first only."""
+    """The arithmetic and the renormalised geometric mean of outputs [k, n, outputs]; values have
+    the first only.
+    """
     if task.kind == "regression":
         return {"arithmetic": out[..., 0].mean(0)}
     log = F.log_softmax(out, -1)
@@ -54,7 +62,9 @@ def means(out: Tensor, task: Task) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def curve(settings: Settings, split: Split) -> Record:
-    """A net of the study's size at p = 0.5: one pass with scaled weights against averages of k thinned networks."""
+    """A net of the study's size at p = 0.5: one pass with scaled weights against averages of k
+    thinned networks.
+    """
     base = context(settings, split, 0, settings.lr or PILOT_LR[0])
     with torch.enable_grad():
         trained = fit(split, base.base.at(drops=base.hidden(0.5)))
@@ -71,13 +81,24 @@ def curve(settings: Settings, split: Split) -> Record:
             solo.key.at(step, rows.ids)
             draws.append(net(rows.x))
     drawn = torch.stack(draws)  # [k, n, outputs]
-    result: Record = {"p": 0.5, "rows": len(rows), "scaled": judge(scaled, rows, split.task), "samples": SAMPLES}
+    result: Record = {
+        "p": 0.5,
+        "rows": len(rows),
+        "scaled": judge(scaled, rows, split.task),
+        "samples": SAMPLES,
+    }
     for k in SAMPLES:
         groups = [drawn[i : i + k] for i in range(0, len(drawn) - k + 1, k)][:20]
         for name in ("arithmetic", "geometric"):
-            judged = [judge(m[name], rows, split.task) for g in groups if name in (m := means(g, split.task))]
+            judged = [
+                judge(m[name], rows, split.task)
+                for g in groups
+                if name in (m := means(g, split.task))
+            ]
             if judged:
-                result.setdefault(name, []).append([_spread([j[i] for j in judged]) for i in (0, 1)])
+                result.setdefault(name, []).append(
+                    [_spread([j[i] for j in judged]) for i in (0, 1)]
+                )
     return result
 
 
@@ -124,7 +145,8 @@ def exact(settings: Settings, split: Split) -> Record:
 def animation(settings: Settings, split: Split) -> Record:
     """A small net in training: at each step the units that fell for one example, and the losses.
 
-    The masks are not recorded in training: they are computed afterwards from the key, as anyone can.
+    The masks are not recorded in training: they are computed afterwards from the key, as anyone
+    can.
     """
     base = context(settings, split, 0, settings.lr or PILOT_LR[0]).base
     recipe = Recipe(

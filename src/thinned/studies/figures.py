@@ -1,4 +1,6 @@
-"""Plots as SVG that takes its colours from the page: light and dark from one drawing, wide and narrow from one function."""
+"""Plots as SVG that takes its colours from the page: light and dark from one drawing, wide and
+narrow from one function.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ from .records import Record
 from .verdict import Words, loss_text, rate_curve
 
 # Stand-ins that no drawing uses by chance; each becomes a CSS variable.
-COLOURS = {name: f"#00000{i:x}" for i, name in enumerate(("ink", "soft", "grid", "none", "dropout", "rival", "pair"), 1)}
+COLOURS = {
+    name: f"#00000{i:x}"
+    for i, name in enumerate(("ink", "soft", "grid", "none", "dropout", "rival", "pair"), 1)
+}
 WIDE, NARROW = (7.6, 3.1), (4.0, 3.3)
 
 STYLE = {
@@ -73,7 +78,9 @@ def plot(name: str, alt: str, draw: Callable[[Figure, bool], None], panels: int 
         width, height = NARROW if narrow else WIDE
         style: Any = {**STYLE, "svg.hashsalt": f"{name}-{narrow}"}
         with mpl.rc_context(style):
-            figure = Figure(figsize=(width, height * (panels if narrow else 1)), layout="constrained")
+            figure = Figure(
+                figsize=(width, height * (panels if narrow else 1)), layout="constrained"
+            )
             draw(figure, narrow)
             return _svg(figure, f"{name}-{'n' if narrow else 'w'}")
 
@@ -91,11 +98,20 @@ def _svg(figure: Figure, name: str) -> str:
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = svg.replace("url(#", f"url(#{name}-").replace('xlink:href="#', f'xlink:href="#{name}-')
     svg = re.sub(r"font: ([^;\"]*?)'[^;\"]*", r"font: \1var(--sans)", svg)
-    return re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"', r'<svg \1\2aria-hidden="true"', svg, count=1)
+    return re.sub(
+        r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"',
+        r'<svg \1\2aria-hidden="true"',
+        svg,
+        count=1,
+    )
 
 
 def _axes(figure: Figure, narrow: bool, panels: int) -> list[Axes]:
-    grid = figure.subplots(panels, 1, squeeze=False) if narrow else figure.subplots(1, panels, squeeze=False)
+    grid = (
+        figure.subplots(panels, 1, squeeze=False)
+        if narrow
+        else figure.subplots(1, panels, squeeze=False)
+    )
     return list(grid.ravel())
 
 
@@ -112,7 +128,9 @@ def _percent(axis: Axes, words: Words) -> None:
 
 
 def _legend(axis: Axes, **more: Any) -> list[Any]:
-    return axis.legend(handlelength=1.4, borderaxespad=0.1, labelcolor="linecolor", **more).get_texts()
+    return axis.legend(
+        handlelength=1.4, borderaxespad=0.1, labelcolor="linecolor", **more
+    ).get_texts()
 
 
 def rate(a: Analysis, words: Words) -> Plot | None:
@@ -121,19 +139,32 @@ def rate(a: Analysis, words: Words) -> Plot | None:
     if len(rows) < 3:
         return None
     x = [r["rate"] for r in rows]
-    lines = (("train", "training rows", "soft", "--"), ("val", "validation", "dropout", "-"), ("test", "test", "ink", "-"))
+    lines = (
+        ("train", "training rows", "soft", "--"),
+        ("val", "validation", "dropout", "-"),
+        ("test", "test", "ink", "-"),
+    )
 
     def draw(figure: Figure, narrow: bool) -> None:
         left, right = _axes(figure, narrow, 2)
         for axis, what in ((left, "metric"), (right, "loss")):
             for part, label, colour, style in lines:
-                axis.plot(x, [r[f"{part}_{what}"] for r in rows], style, color=COLOURS[colour], marker="o", label=label)
+                axis.plot(
+                    x,
+                    [r[f"{part}_{what}"] for r in rows],
+                    style,
+                    color=COLOURS[colour],
+                    marker="o",
+                    label=label,
+                )
             axis.set_xlabel("dropout rate on hidden layers")
             axis.set_xticks(x[::2] if len(x) > 6 else x)
         left.set_title(words.metric[0].upper() + words.metric[1:])
         right.set_title(words.loss[0].upper() + words.loss[1:])
         most = [max(r["val_metric"], r["test_metric"]) for r in rows]
-        top = min(max(most), 3 * sorted(most)[len(most) // 2] or max(most))  # a network at 0.9 would flatten the rest
+        top = min(
+            max(most), 3 * sorted(most)[len(most) // 2] or max(most)
+        )  # a network at 0.9 would flatten the rest
         left.set_ylim(0, 1.08 * top or 1.0)
         right.set_yscale("log")
         right.yaxis.set_minor_formatter(NullFormatter())
@@ -150,21 +181,30 @@ def rate(a: Analysis, words: Words) -> Plot | None:
 
 
 def _mean_curves(records: Sequence[Record], name: str) -> list[float]:
-    """The mean over folds, epoch by epoch, as long as all run; NaN, a gap in the line, where one is not finite."""
+    """The mean over folds, epoch by epoch, as long as all run; NaN, a gap in the line, where one is
+    not finite.
+    """
     means = (fmean(values) for values in zip(*(r["history"][name] for r in records), strict=False))
     return [m if math.isfinite(m) else math.nan for m in means]
 
 
 def learning(a: Analysis, words: Words) -> Plot | None:
-    """Training and validation loss by epoch, without and with regularizers; the space between is the gap."""
+    """Training and validation loss by epoch, without and with regularizers; the space between is
+    the gap.
+    """
     chosen = [("no regularizer", "none", a.none)]
     for family, colour in (("dropout", "dropout"), ("rival", "rival"), ("pair", "pair")):
         members = [arm for arm in a.arms if arm.family == family and math.isfinite(arm.loss.mean)]
         if members:
             best = min(members, key=lambda arm: arm.loss.mean)
             chosen.append((best.title, colour, best))
-    curves = [(t, c, _mean_curves(arm.chosen, "train_loss"), _mean_curves(arm.chosen, "val_loss")) for t, c, arm in chosen]
-    curves = [c for c in curves if any(v > 0 for v in c[2]) and any(v > 0 for v in c[3])]  # NaN is not above 0
+    curves = [
+        (t, c, _mean_curves(arm.chosen, "train_loss"), _mean_curves(arm.chosen, "val_loss"))
+        for t, c, arm in chosen
+    ]
+    curves = [
+        c for c in curves if any(v > 0 for v in c[2]) and any(v > 0 for v in c[3])
+    ]  # NaN is not above 0
     if not curves or len(curves[0][2]) < 2:
         return None
 
@@ -190,7 +230,8 @@ def learning(a: Analysis, words: Words) -> Plot | None:
         panels[0].set_ylabel(words.loss)
 
     alt = "; ".join(
-        f"{t}: training {loss_text(train[-1])}, validation {loss_text(val[-1])} at the end" for t, _, train, val in curves
+        f"{t}: training {loss_text(train[-1])}, validation {loss_text(val[-1])} at the end"
+        for t, _, train, val in curves
     )
     return plot("learning", f"Loss by epoch, mean of the folds. {alt}.", draw, len(curves))
 
@@ -226,15 +267,31 @@ def size(a: Analysis, words: Words) -> Plot | None:
         for p in rates:
             colour, alpha = tints[p]
             label = "no dropout" if p == 0 else f"p = {p:g}"
-            left.plot(sizes, [value(n, p, 1) for n in sizes], color=COLOURS[colour], alpha=alpha, marker="o", label=label)
+            left.plot(
+                sizes,
+                [value(n, p, 1) for n in sizes],
+                color=COLOURS[colour],
+                alpha=alpha,
+                marker="o",
+                label=label,
+            )
             if p:
                 gain = [value(n, p, 1) - value(n, 0.0, 1) for n in sizes] if 0.0 in rates else []
-                right.plot(sizes[: len(gain)], gain, color=COLOURS[colour], alpha=alpha, marker="o", label=label)
+                right.plot(
+                    sizes[: len(gain)],
+                    gain,
+                    color=COLOURS[colour],
+                    alpha=alpha,
+                    marker="o",
+                    label=label,
+                )
         right.axhline(0, color=COLOURS["none"], linewidth=1.5)
         for axis in (left, right):
             axis.set_xscale("log")
             axis.set_xlim(sizes[0] / 1.1, sizes[-1] * 1.1)
-            axis.xaxis.set_major_locator(FixedLocator(sizes[:: 2 if narrow and len(sizes) > 4 else 1]))
+            axis.xaxis.set_major_locator(
+                FixedLocator(sizes[:: 2 if narrow and len(sizes) > 4 else 1])
+            )
             axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
             axis.xaxis.set_minor_formatter(NullFormatter())
             axis.set_xlabel("training rows")
@@ -243,11 +300,14 @@ def size(a: Analysis, words: Words) -> Plot | None:
         left.set_ylim(bottom=0)
         _percent(left, words)
         if words.percent:
-            right.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:+.1f}".replace("-", "−")))
+            right.yaxis.set_major_formatter(
+                FuncFormatter(lambda v, _: f"{100 * v:+.1f}".replace("-", "−"))
+            )
         _legend(left)
 
     alt = "; ".join(
-        f"{n:,} rows: " + ", ".join(f"{words.value(value(n, p, 1))} at p = {p:g}" for p in rates) for n in (sizes[0], sizes[-1])
+        f"{n:,} rows: " + ", ".join(f"{words.value(value(n, p, 1))} at p = {p:g}" for p in rates)
+        for n in (sizes[0], sizes[-1])
     )
     return plot("size", f"Test {words.metric} over training rows. {alt}.", draw, 2)
 
@@ -266,10 +326,17 @@ def monte_carlo(a: Analysis, words: Words) -> Plot | None:
             for name, label, colour in kinds:
                 if name in curve:
                     means, spreads = ([point[i][j] for point in curve[name]] for j in (0, 1))
-                    low, high = ([m + s * d for m, d in zip(means, spreads, strict=True)] for s in (-1, 1))
+                    low, high = (
+                        [m + s * d for m, d in zip(means, spreads, strict=True)] for s in (-1, 1)
+                    )
                     axis.fill_between(ks, low, high, color=COLOURS[colour], alpha=0.15, linewidth=0)
                     axis.plot(ks, means, color=COLOURS[colour], label=label)
-            axis.axhline(curve["scaled"][i], color=COLOURS["dropout"], linestyle="--", label="weight scaling, one pass")
+            axis.axhline(
+                curve["scaled"][i],
+                color=COLOURS["dropout"],
+                linestyle="--",
+                label="weight scaling, one pass",
+            )
             axis.set_xscale("log")
             axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
             axis.set_xlabel("k, thinned networks averaged")
@@ -297,10 +364,20 @@ def subnetworks(a: Analysis, words: Words) -> Plot | None:
         label = f"{len(singles):,} subnetworks, mean {words.value(fmean(singles))}"
         axis.hist(singles, bins=40, color=COLOURS["none"], alpha=0.55, label=label)
         scaled = "weight scaling = geometric mean" if "geometric" in exact else "weight scaling"
-        for name, label, colour in (("scaled", scaled, "dropout"), ("arithmetic", "arithmetic mean", "rival")):
-            axis.axvline(exact[name][1], color=COLOURS[colour], linewidth=2.2, label=f"{label}: {words.value(exact[name][1])}")
+        for name, label, colour in (
+            ("scaled", scaled, "dropout"),
+            ("arithmetic", "arithmetic mean", "rival"),
+        ):
+            axis.axvline(
+                exact[name][1],
+                color=COLOURS[colour],
+                linewidth=2.2,
+                label=f"{label}: {words.value(exact[name][1])}",
+            )
         axis.set_ylim(top=axis.get_ylim()[1] * (1.4 if narrow else 1.15))
-        for text, colour in zip(_legend(axis, loc="upper right"), ("soft", "dropout", "rival"), strict=True):
+        for text, colour in zip(
+            _legend(axis, loc="upper right"), ("soft", "dropout", "rival"), strict=True
+        ):
             text.set_color(COLOURS[colour])
         axis.set_xlabel(f"test {words.metric} of one subnetwork")
         axis.set_ylabel("subnetworks")
@@ -320,7 +397,10 @@ def gradients(a: Analysis) -> Plot | None:
     pairs = [("no regularizer", "none", a.none)]
     pairs += [(arm.title, "dropout", arm) for arm in a.arms if arm.name == "dropout"]
     layers = len(a.none.chosen[0]["gradients"][0])
-    series = {title: [_finite_means(arm.chosen, layer) for layer in range(layers)] for title, _, arm in pairs}
+    series = {
+        title: [_finite_means(arm.chosen, layer) for layer in range(layers)]
+        for title, _, arm in pairs
+    }
     pairs = [pair for pair in pairs if all(len(values) > 1 for values in series[pair[0]])]
     if not pairs:
         return None
@@ -330,7 +410,13 @@ def gradients(a: Analysis) -> Plot | None:
         for axis, (title, colour, _) in zip(panels, pairs, strict=True):
             for layer, values in enumerate(series[title]):
                 strength = 0.35 + 0.65 * layer / max(layers - 1, 1)
-                axis.plot(range(1, len(values) + 1), values, color=COLOURS[colour], alpha=strength, linewidth=1.6)
+                axis.plot(
+                    range(1, len(values) + 1),
+                    values,
+                    color=COLOURS[colour],
+                    alpha=strength,
+                    linewidth=1.6,
+                )
                 axis.annotate(
                     f"{layer + 1}",
                     (len(values), values[-1]),
@@ -350,7 +436,9 @@ def gradients(a: Analysis) -> Plot | None:
         f"{title}: first layer {values[0][-1]:.2g}, last layer {values[-1][-1]:.2g} at the end"
         for title, values in ((title, series[title]) for title, _, _ in pairs)
     )
-    return plot("gradients", f"Gradient norms by epoch, mean of the folds. {alt}.", draw, len(pairs))
+    return plot(
+        "gradients", f"Gradient norms by epoch, mean of the folds. {alt}.", draw, len(pairs)
+    )
 
 
 def _finite_means(records: Iterable[Record], layer: int) -> list[float]:

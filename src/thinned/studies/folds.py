@@ -28,7 +28,10 @@ def check_folds(data: Dataset, folds: int) -> None:
         )
     if data.kind == "classification":
         counts = np.bincount(data.y, minlength=len(data.classes))
-        least, need = int(counts.argmin()), max(folds, 4 if folds == 2 else 3)  # two in training and validation, one in test
+        least, need = (
+            int(counts.argmin()),
+            max(folds, 4 if folds == 2 else 3),
+        )  # two in training and validation, one in test
         if counts[least] < need:
             raise InputError(
                 f"class {data.classes[least]!r} has {counts[least]} rows, fewer than {need} for {folds} folds; "
@@ -43,9 +46,11 @@ def check_folds(data: Dataset, folds: int) -> None:
 
 
 def splits(data: Dataset, folds: int, repeats: int, seed: int) -> list[Split]:
-    """Outer folds, ``repeats`` times over; in each a fifth of the training rows is the inner validation set.
+    """Outer folds, ``repeats`` times over; in each a fifth of the training rows is the inner
+    validation set.
 
-    Whatever is learnt from columns (medians, means, categories) is learnt on the fold's training rows alone.
+    Whatever is learnt from columns (medians, means, categories) is learnt on the fold's training
+    rows alone.
     """
     check_folds(data, folds)
     out = []
@@ -54,7 +59,9 @@ def splits(data: Dataset, folds: int, repeats: int, seed: int) -> list[Split]:
         cut = kind(folds, shuffle=True, random_state=seed + 1000 * repeat)
         for fold, (outer, test) in enumerate(cut.split(np.zeros(len(data)), data.y)):
             strata = data.y[outer] if data.kind == "classification" else None
-            train, val = train_test_split(outer, test_size=VAL, random_state=seed + 1000 * repeat + fold, stratify=strata)
+            train, val = train_test_split(
+                outer, test_size=VAL, random_state=seed + 1000 * repeat + fold, stratify=strata
+            )
             out.append(_split(data, train, val, test))
     return out
 
@@ -71,14 +78,20 @@ def _split(data: Dataset, train: Array, val: Array, test: Array) -> Split:
         x = data.x.iloc[index] if isinstance(data.x, pd.DataFrame) else data.x[index]
         return part(x, data.y[index], index)
 
-    extra = None if data.extra is None else part(*data.extra, len(data) + np.arange(len(data.extra[1])))
+    extra = (
+        None if data.extra is None else part(*data.extra, len(data) + np.arange(len(data.extra[1])))
+    )
     outputs = len(data.classes) if data.kind == "classification" else 1
-    return Split(Task(data.kind, outputs, spread), take(train), take(val), take(test), extra, data.image)
+    return Split(
+        Task(data.kind, outputs, spread), take(train), take(val), take(test), extra, data.image
+    )
 
 
 def _preprocessor(data: Dataset, train: Array) -> Any:
     """A function from raw rows to a float array, learnt on the training rows."""
-    if data.image is not None:  # one mean and deviation for all pixels, so that pictures can be moved
+    if (
+        data.image is not None
+    ):  # one mean and deviation for all pixels, so that pictures can be moved
         pixels = data.x[train]
         mean, std = float(pixels.mean()), float(pixels.std()) or 1.0
         return lambda x: (x - mean) / std
@@ -92,6 +105,16 @@ def table_pipeline(frame: pd.DataFrame) -> ColumnTransformer:
     """scikit-learn's pipeline for mixed columns: impute and scale numbers, one-hot categories."""
     numeric = [c for c in frame if pd.api.types.is_numeric_dtype(frame[c])]
     categorical = [c for c in frame if c not in numeric]
-    numbers = make_pipeline(SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler())
-    levels = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=LEVELS, sparse_output=False, dtype=np.float32)
-    return ColumnTransformer([("numbers", numbers, numeric), ("categories", levels, categorical)], sparse_threshold=0.0)
+    numbers = make_pipeline(
+        SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
+        StandardScaler(),
+    )
+    levels = OneHotEncoder(
+        handle_unknown="infrequent_if_exist",
+        max_categories=LEVELS,
+        sparse_output=False,
+        dtype=np.float32,
+    )
+    return ColumnTransformer(
+        [("numbers", numbers, numeric), ("categories", levels, categorical)], sparse_threshold=0.0
+    )

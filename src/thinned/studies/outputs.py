@@ -21,7 +21,9 @@ TITLES = {name: (arm.title, arm.family) for name, arm in ARMS.items()}
 
 @dataclass
 class Result:
-    """A study that can be looked at. ``table``: one row a network. ``policy``: the recommended setting."""
+    """A study that can be looked at. ``table``: one row a network. ``policy``: the recommended
+    setting.
+    """
 
     folder: Path
     analysis: Analysis
@@ -38,30 +40,47 @@ class Result:
         return table(self.analysis.records, self.analysis.header)
 
     def __str__(self) -> str:
-        return "\n".join([self.verdict.headline, *(f"{subject}: {text}" for subject, text in self.verdict.sentences)])
+        return "\n".join(
+            [
+                self.verdict.headline,
+                *(f"{subject}: {text}" for subject, text in self.verdict.sentences),
+            ]
+        )
 
 
 def load(folder: Path) -> Analysis:
-    """Read a study's records. Raises :class:`thinned.InputError` where there is none, or no fold is complete yet."""
+    """Read a study's records. Raises :class:`thinned.InputError` where there is none, or no fold is
+    complete yet.
+    """
     store = Store(folder)
     header = store.about()
     costs = store.get("costs") if store.has("costs") else []
     ensemble = store.get("ensemble") if store.has("ensemble") else None
     analysis = analyse(header, store.records(), costs, ensemble, TITLES)
     if not analysis.arms:
-        raise InputError(f"{folder} has no complete fold yet, so there is nothing to compare; go on with --resume")
+        raise InputError(
+            f"{folder} has no complete fold yet, so there is nothing to compare; go on with --resume"
+        )
     return analysis
 
 
 def finish(folder: Path) -> Result:
-    """Write ``results.parquet`` (or .csv), ``policy.json`` and ``report.html`` into a study's folder."""
+    """Write ``results.parquet`` (or .csv), ``policy.json`` and ``report.html`` into a study's
+    folder.
+    """
     analysis = load(folder)
     results = write_table(folder, analysis.records, analysis.header)
     chosen = policy(analysis)
     dump(folder / "policy.json", chosen)
     names = [results.name, "policy.json", "study.json"]
     write(folder / "report.html", report.render(analysis, names))
-    return Result(folder, analysis, verdict(analysis), chosen, [folder / n for n in ("report.html", *names[:2])])
+    return Result(
+        folder,
+        analysis,
+        verdict(analysis),
+        chosen,
+        [folder / n for n in ("report.html", *names[:2])],
+    )
 
 
 def table(records: list[Record], header: Record) -> pd.DataFrame:

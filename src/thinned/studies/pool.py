@@ -30,17 +30,32 @@ def available() -> int:
     return min(cores, 8)
 
 
-def perform(tasks: Sequence[Task], splits: Sequence[Split], jobs: int, more: Callable[[], bool], listen: Listen) -> None:
+def perform(
+    tasks: Sequence[Task],
+    splits: Sequence[Split],
+    jobs: int,
+    more: Callable[[], bool],
+    listen: Listen,
+) -> None:
     """Do ``tasks`` in order, ``jobs`` at once; no new one begins once ``more()`` is False.
 
-    ``listen`` hears, in this thread, ``("begin", task, None)``, ``("advance", task, cost)``, ``("done", task, result)``.
-    Raises what a task raised, and RuntimeError where a worker died; the workers end with this call, however it ends.
+    ``listen`` hears, in this thread, ``("begin", task, None)``, ``("advance", task, cost)``,
+    ``("done", task, result)``. Raises what a task raised, and RuntimeError where a worker died; the
+    workers end with this call, however it ends.
     """
     if jobs <= 1 or len(tasks) <= 1:
         for task in tasks:
             if more():
                 listen("begin", task, None)
-                listen("done", task, do(task, splits[task.fold], lambda cost, task=task: listen("advance", task, cost)))  # type: ignore[misc]
+                listen(
+                    "done",
+                    task,
+                    do(
+                        task,
+                        splits[task.fold],
+                        lambda cost, task=task: listen("advance", task, cost),  # type: ignore[misc]
+                    ),
+                )
         return
     waiting, events = deque(tasks), queue.SimpleQueue[Any]()
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -54,7 +69,10 @@ def perform(tasks: Sequence[Task], splits: Sequence[Split], jobs: int, more: Cal
         )
         for _ in range(min(jobs, len(tasks)))
     ]
-    threads = [threading.Thread(target=_drive, args=(w, waiting, splits, events, more), daemon=True) for w in workers]
+    threads = [
+        threading.Thread(target=_drive, args=(w, waiting, splits, events, more), daemon=True)
+        for w in workers
+    ]
     try:
         with _interrupts() as interrupted:
             for thread in threads:
@@ -81,16 +99,23 @@ def perform(tasks: Sequence[Task], splits: Sequence[Split], jobs: int, more: Cal
                 thread.join()
             for pipe in (worker.stdin, worker.stdout):
                 if pipe is not None:
-                    with suppress(BrokenPipeError):  # what was still to be written has nobody to read it
+                    with suppress(
+                        BrokenPipeError
+                    ):  # what was still to be written has nobody to read it
                         pipe.close()
 
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """Within: what is yielded holds the interrupts so far. Python loses the exception of one that comes within a finalizer."""
+    """Within: what is yielded holds the interrupts so far. Python loses the exception of one that
+    comes within a finalizer.
+    """
     seen: list[int] = []
     before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+    if (
+        before is not signal.default_int_handler
+        or threading.current_thread() is not threading.main_thread()
+    ):
         yield seen
         return
 
@@ -137,6 +162,12 @@ def _drive(
     except (EOFError, OSError, pickle.UnpicklingError):
         code = worker.wait()
         why = f"signal {-code}; out of memory?" if code < 0 else f"exit status {code}"
-        events.put(("failed", None, f"a worker process died ({why}). What is finished is kept; try --jobs 1 --resume"))
+        events.put(
+            (
+                "failed",
+                None,
+                f"a worker process died ({why}). What is finished is kept; try --jobs 1 --resume",
+            )
+        )
     finally:
         events.put(("ended", None, None))

@@ -29,7 +29,9 @@ EVERY = 20.0  # seconds between lines where there is no terminal
 
 
 class Terminal:
-    """A progress bar with what runs, the time left, and the best so far; plain lines where output is not a terminal."""
+    """A progress bar with what runs, the time left, and the best so far; plain lines where output
+    is not a terminal.
+    """
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -57,14 +59,24 @@ class Terminal:
         self.progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.progress.stop()
 
     def start(self, total: float, done: float, networks: int) -> None:
         self.total, self.cost, self.done = networks, total, done
-        self.progress.reset(self.bar, total=total, completed=int(done), networks=f"0 of {networks:,}")
+        self.progress.reset(
+            self.bar, total=total, completed=int(done), networks=f"0 of {networks:,}"
+        )
         if not self.console.is_terminal:
-            self.console.print(f"{networks:,} networks to train" + (f", {done / total:.0%} done before" if done else ""))
+            self.console.print(
+                f"{networks:,} networks to train"
+                + (f", {done / total:.0%} done before" if done else "")
+            )
 
     def begin(self, what: str) -> None:
         self.progress.update(self.bar, description=what)
@@ -89,7 +101,9 @@ class Terminal:
                 self.lowest = (loss, f"{r['arm']}, {r['label']}: validation loss {loss:.3f}")
         self.progress.update(self.bar, networks=f"{self.networks:,} of {self.total:,}")
         if self.lowest[1]:
-            self.progress.update(self.best, description=f"[dim]best so far[/dim] {self.lowest[1]}", visible=True)
+            self.progress.update(
+                self.best, description=f"[dim]best so far[/dim] {self.lowest[1]}", visible=True
+            )
 
     def _lowest(self) -> str:
         return f"; best so far {self.lowest[1]}" if self.lowest[1] else ""
@@ -104,14 +118,26 @@ def summary(result: Result, console: Console) -> None:
     table.add_column("arm", overflow="fold", max_width=34)
     if wide:
         table.add_column("strength, by validation", no_wrap=True, overflow="ellipsis")
-    for column in (f"test {words.metric}", "difference (95 %)", words.loss if words.percent else "loss"):
+    for column in (
+        f"test {words.metric}",
+        "difference (95 %)",
+        words.loss if words.percent else "loss",
+    ):
         table.add_column(column, justify="right", no_wrap=True, min_width=8)
     for arm in sorted(a.arms, key=lambda x: x.rank):
-        change = "" if arm.name == "none" else f"{words.change(arm.metric_change.mean)} ({words.range(arm.metric_change)})"
+        change = (
+            ""
+            if arm.name == "none"
+            else f"{words.change(arm.metric_change.mean)} ({words.range(arm.metric_change)})"
+        )
         shown = arm.metric_p < 0.05 or arm.loss_p < 0.05
         cells = [Text(arm.title, style=STYLES[arm.family] + (" bold" if shown else ""))]
         cells += [Text(arm.label)] if wide else []
-        numbers = (words.value(arm.metric.mean), change.replace(" points", ""), loss_text(arm.loss.mean))
+        numbers = (
+            words.value(arm.metric.mean),
+            change.replace(" points", ""),
+            loss_text(arm.loss.mean),
+        )
         table.add_row(*cells, *numbers)
     console.print()
     console.print(table)
@@ -121,7 +147,9 @@ def summary(result: Result, console: Console) -> None:
         console.print(Text.assemble((f"{subject}. ", "dim"), text))
     if a.left:
         console.print(
-            Text(f"Not finished. {a.left} of {a.header['planned']} parts have not run; the same command with --resume goes on.")
+            Text(
+                f"Not finished. {a.left} of {a.header['planned']} parts have not run; the same command with --resume goes on."
+            )
         )
     console.print()
     for path in result.files:

@@ -1,4 +1,6 @@
-"""What a study leaves on disk: plain records, each written beside and renamed, so that nothing is ever half there."""
+"""What a study leaves on disk: plain records, each written beside and renamed, so that nothing is
+ever half there.
+"""
 
 from __future__ import annotations
 
@@ -56,22 +58,46 @@ def numbers(data: Any) -> Any:
     return [numbers(v) for v in data] if isinstance(data, list) else data
 
 
-def read(path: Path, remedy: str = "remove it", good: Callable[[Any], bool] = lambda _: True) -> Any:
-    """Read JSON. Raises :class:`thinned.InputError` where the file is missing, damaged, or its content not ``good``."""
+def read(
+    path: Path, remedy: str = "remove it", good: Callable[[Any], bool] = lambda _: True
+) -> Any:
+    """Read JSON. Raises :class:`thinned.InputError` where the file is missing, damaged, or its
+    content not ``good``.
+    """
     try:
         data = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; is {path.parent} the folder of a study?") from None
+        raise InputError(
+            f"{path} does not exist; is {path.parent} the folder of a study?"
+        ) from None
     except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}); {remedy}") from None
     if not good(data):
-        raise InputError(f"{path} does not hold what this version of thinned writes there; {remedy}")
+        raise InputError(
+            f"{path} does not hold what this version of thinned writes there; {remedy}"
+        )
     return data
 
 
 HEADER = ("settings", "data", "versions", "where", "skipped", "base", "planned", "command", "began")
-NETWORK = ("experiment", "fold", "recipe", "history", "gradients", "epochs", "best", "stopped", "diverged")
-NUMBERS = ("history", "gradients", "dead", "gap", "scores")  # where null is a number that was not finite
+NETWORK = (
+    "experiment",
+    "fold",
+    "recipe",
+    "history",
+    "gradients",
+    "epochs",
+    "best",
+    "stopped",
+    "diverged",
+)
+NUMBERS = (
+    "history",
+    "gradients",
+    "dead",
+    "gap",
+    "scores",
+)  # where null is a number that was not finite
 COST = ("arm", "milliseconds", "kept", "state", "epochs")
 
 
@@ -84,13 +110,17 @@ def _has(data: Any, keys: tuple[str, ...]) -> bool:
 
 
 class Store:
-    """The folder of a study: ``study.json`` (settings and surroundings), ``runs/`` (a file a chunk), and the results."""
+    """The folder of a study: ``study.json`` (settings and surroundings), ``runs/`` (a file a
+    chunk), and the results.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.runs = folder, folder / "runs"
 
     def prepare(self) -> None:
-        """Make the folder. Raises :class:`thinned.InputError` where it cannot be written or has no room."""
+        """Make the folder. Raises :class:`thinned.InputError` where it cannot be written or has no
+        room.
+        """
         try:
             self.runs.mkdir(parents=True, exist_ok=True)
             write(self.folder / ".room", b"\0" * (1 << 20))
@@ -107,7 +137,8 @@ class Store:
     def begin(self, header: Record, resume: bool) -> Record:
         """Start a study, or go on with the one that is here; returns the header that holds.
 
-        Raises :class:`thinned.InputError` where a study is here and ``resume`` is not asked, or its data or settings differ.
+        Raises :class:`thinned.InputError` where a study is here and ``resume`` is not asked, or its
+        data or settings differ.
         """
         if not self.header.exists():
             if any(self.runs.glob("*.json")):
@@ -116,7 +147,9 @@ class Store:
                     "choose another folder with --out"
                 )
             if resume:
-                raise InputError(f"nothing to resume: {self.header} does not exist; leave --resume out")
+                raise InputError(
+                    f"nothing to resume: {self.header} does not exist; leave --resume out"
+                )
             dump(self.header, header)
             return header
         if not resume:
@@ -127,7 +160,9 @@ class Store:
         for part in ("settings", "data", "versions"):
             then, now = before[part], json.loads(json.dumps(_finite(header[part])))
             if then != now:
-                differs = next((k for k in now if not isinstance(then, dict) or then.get(k) != now[k]), "?")
+                differs = next(
+                    (k for k in now if not isinstance(then, dict) or then.get(k) != now[k]), "?"
+                )
                 had = then.get(differs) if isinstance(then, dict) else None
                 raise InputError(
                     f"{self.folder} was begun with other {part}: {differs} was {had!r} and is {now.get(differs)!r} now; "
@@ -150,11 +185,15 @@ class Store:
         dump(self.runs / f"{name}.json", data)
 
     def get(self, name: str) -> Any:
-        """The networks of a chunk, or ``"costs"``, or ``"ensemble"``; numbers that were not finite are NaN."""
+        """The networks of a chunk, or ``"costs"``, or ``"ensemble"``; numbers that were not finite
+        are NaN.
+        """
         remedy = "remove it and run the study again with --resume"
         path = self.runs / f"{name}.json"
         if name == "ensemble":
-            return numbers(read(path, remedy, lambda data: _has(data, ("curve", "exact", "animation"))))
+            return numbers(
+                read(path, remedy, lambda data: _has(data, ("curve", "exact", "animation")))
+            )
         if name == "costs":
             return read(path, remedy, lambda data: _rows(data, COST))
         rows = read(path, remedy, lambda data: _rows(data, (*NETWORK, *NUMBERS)))

@@ -22,7 +22,10 @@ def render(a: Analysis, outputs: Sequence[str]) -> str:
     """The page. ``outputs``: the names of the files beside it."""
     words = Words(a.data["kind"], a.none.metric.mean)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "metric": words.value,
@@ -67,7 +70,15 @@ def _identity(r: Record) -> str:
 
 
 def _p(value: float) -> str:
-    return "–" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+    return (
+        "–"
+        if math.isnan(value)
+        else "< 0.001"
+        if value < 0.001
+        else f"{value:.3f}"
+        if value < 0.1
+        else f"{value:.2f}"
+    )
 
 
 def _bytes(n: float) -> str:
@@ -101,19 +112,35 @@ def _tiles(a: Analysis) -> list[dict[str, Any]]:
     if not a.arms:
         return []
     titles = {arm.name: arm.title for arm in a.arms}
-    out = [{"family": "none", "title": "no regularizer", "choice": a.none, "often": "its learning rate by validation"}]
-    for family, name in (("dropout", "dropout alone"), ("rival", "another regularizer"), ("pair", "dropout and another")):
+    out = [
+        {
+            "family": "none",
+            "title": "no regularizer",
+            "choice": a.none,
+            "often": "its learning rate by validation",
+        }
+    ]
+    for family, name in (
+        ("dropout", "dropout alone"),
+        ("rival", "another regularizer"),
+        ("pair", "dropout and another"),
+    ):
         if family in a.families:
             choice = a.families[family]
             often = titles[choice.arms[0][0]]
-            out.append({"family": family, "title": name, "choice": choice, "often": f"most often {often}"})
+            out.append(
+                {"family": family, "title": name, "choice": choice, "often": f"most often {often}"}
+            )
     return out
 
 
 def _arms(a: Analysis) -> dict[str, Any]:
     """Rows of the comparison, with each interval's place on a common strip in percent."""
     others = sorted((x for x in a.arms if x.name != "none"), key=lambda x: x.rank)
-    reach = max((abs(v) for x in others for v in _ends(x) if math.isfinite(v)), default=0.0) * 1.05 or 1.0
+    reach = (
+        max((abs(v) for x in others for v in _ends(x) if math.isfinite(v)), default=0.0) * 1.05
+        or 1.0
+    )
 
     def at(v: float) -> float:
         return round(50 + 50 * v / reach, 2)
@@ -142,7 +169,12 @@ def _ends(x: Choice) -> tuple[float, float]:
 
 
 def _heat(
-    title: str, text: str, across: str, down: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[float]]]
+    title: str,
+    text: str,
+    across: str,
+    down: str,
+    columns: Sequence[str],
+    rows: Sequence[tuple[str, Sequence[float]]],
 ) -> dict[str, Any]:
     """A table whose cells are tinted by how low they are, on a logarithmic scale."""
     known = [v for _, values in rows for v in values if v > 0 and math.isfinite(v)]
@@ -151,7 +183,11 @@ def _heat(
     def cell(v: float) -> dict[str, Any]:
         good = v > 0 and math.isfinite(v)
         tint = (high - math.log(v)) / (high - low) if good and high > low else 0.0
-        return {"text": loss_text(v), "tint": round(100 * tint**1.5), "best": good and v == min(known)}
+        return {
+            "text": loss_text(v),
+            "tint": round(100 * tint**1.5),
+            "best": good and v == min(known),
+        }
 
     return {
         "title": title,
@@ -184,7 +220,14 @@ def _layer_map(a: Analysis) -> dict[str, Any] | None:
     first, last = records[0]["places"]
     rows = [(f"{d:g}", [cells.get((d, c), math.nan) for c in acrosses]) for d in downs]
     text = f"Is it better to drop more in early or in late layers? Test loss for each pair of rates, mean of {_folds(records)}."
-    return _heat("A rate for each layer", text, f"rate, {last}", f"rate, {first}", [f"{c:g}" for c in acrosses], rows)
+    return _heat(
+        "A rate for each layer",
+        text,
+        f"rate, {last}",
+        f"rate, {first}",
+        [f"{c:g}" for c in acrosses],
+        rows,
+    )
 
 
 def _batch_map(a: Analysis) -> dict[str, Any] | None:
@@ -198,7 +241,14 @@ def _batch_map(a: Analysis) -> dict[str, Any] | None:
         "Small batches are noisy themselves. Test loss after equal epochs, with the learning rate following the root of "
         f"the batch size, mean of {_folds(records)}."
     )
-    return _heat("Rate and minibatch size", text, "dropout rate", "batch size", [f"{c:g}" for c in acrosses], rows)
+    return _heat(
+        "Rate and minibatch size",
+        text,
+        "dropout rate",
+        "batch size",
+        [f"{c:g}" for c in acrosses],
+        rows,
+    )
 
 
 def _optimizer_map(a: Analysis) -> dict[str, Any] | None:
@@ -221,7 +271,9 @@ def _optimizer_map(a: Analysis) -> dict[str, Any] | None:
     names, rates = list(dict.fromkeys(k[0] for k in by)), sorted({k[1] for k in by})
     rows = [(n, [cells.get((n, c), math.nan) for c in rates]) for n in names]
     text = f"Test loss, each optimizer at the better of two learning rates (by validation), mean of {_folds(records)}."
-    return _heat("Rate and optimizer", text, "dropout rate", "optimizer", [f"{c:g}" for c in rates], rows)
+    return _heat(
+        "Rate and optimizer", text, "dropout rate", "optimizer", [f"{c:g}" for c in rates], rows
+    )
 
 
 def _folds(records: Sequence[Record]) -> str:
@@ -236,7 +288,10 @@ def _animation(a: Analysis) -> dict[str, Any] | None:
         return None
     widths = [*told["widths"], min(told["outputs"], 10)]
     xs = [190, 355, 520]
-    units = [[(x, 130 + (i - (n - 1) / 2) * (240 / max(n, 6))) for i in range(n)] for x, n in zip(xs, widths, strict=True)]
+    units = [
+        [(x, 130 + (i - (n - 1) / 2) * (240 / max(n, 6))) for i in range(n)]
+        for x, n in zip(xs, widths, strict=True)
+    ]
     edges = [
         {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "from": f"{layer}-{i}", "to": f"{layer + 1}-{j}"}
         for layer in (0, 1)
@@ -248,7 +303,9 @@ def _animation(a: Analysis) -> dict[str, Any] | None:
     low, high = min(losses), max(losses)
 
     def line(key: str) -> str:
-        points = ((i, 100 - 90 * (f[key] - low) / max(high - low, 1e-9)) for i, f in enumerate(frames))
+        points = (
+            (i, 100 - 90 * (f[key] - low) / max(high - low, 1e-9)) for i, f in enumerate(frames)
+        )
         return " ".join(f"{20 + 600 * i / max(len(frames) - 1, 1):.1f},{y:.1f}" for i, y in points)
 
     return {
@@ -286,16 +343,23 @@ def _flags(a: Analysis) -> list[tuple[str, int, str]]:
     seen: dict[str, set[str]] = {}
     where: dict[str, Counter[str]] = {}
     for r in a.records:
-        diverged = [] if sound(r) or r["diverged"] is not None else ["diverged"]  # a score that is not a number
+        diverged = (
+            [] if sound(r) or r["diverged"] is not None else ["diverged"]
+        )  # a score that is not a number
         for flag in (*diverged, *r["flags"]):
             kind = flag.split(":")[0].split(" in epoch")[0]
             seen.setdefault(kind, set()).add(_identity(r))
             where.setdefault(kind, Counter())[_place(r)] += 1
-    return [(kind, len(ids), ", ".join(name for name, _ in where[kind].most_common(3))) for kind, ids in seen.items()]
+    return [
+        (kind, len(ids), ", ".join(name for name, _ in where[kind].most_common(3)))
+        for kind, ids in seen.items()
+    ]
 
 
 def _place(r: Record) -> str:
     if r["experiment"] == "arms":
         return f"{r['arm']} ({r['label']})"
-    coordinates = {k: r[k] for k in ("optimizer", "lr", "rate", "batch", "size", "first", "last") if k in r}
+    coordinates = {
+        k: r[k] for k in ("optimizer", "lr", "rate", "batch", "size", "first", "last") if k in r
+    }
     return f"{r['experiment']} map ({', '.join(f'{k} {v}' for k, v in coordinates.items())})"

@@ -28,7 +28,9 @@ class Watcher(Protocol):
     """Who is told how a study goes."""
 
     def start(self, total: float, done: float, networks: int) -> None:
-        """Before training: all network-steps, those that an earlier run did, and the number of networks."""
+        """Before training: all network-steps, those that an earlier run did, and the number of
+        networks.
+        """
 
     def begin(self, what: str) -> None:
         """Something is started."""
@@ -70,10 +72,12 @@ def run(
     watcher: Watcher | None = None,
     command: str = "",
 ) -> Outcome:
-    """Train what is not there yet. ``budget``: minutes, after which nothing new begins. ``jobs``: processes at once.
+    """Train what is not there yet. ``budget``: minutes, after which nothing new begins. ``jobs``:
+    processes at once.
 
-    A chunk depends on its own settings alone, so a study that was interrupted and resumed, or ran in more processes,
-    gives the same numbers. Raises :class:`thinned.InputError` for bad input before anything is trained.
+    A chunk depends on its own settings alone, so a study that was interrupted and resumed, or ran
+    in more processes, gives the same numbers. Raises :class:`thinned.InputError` for bad input
+    before anything is trained.
     """
     watcher = watcher or Silent()
     began = time.perf_counter()
@@ -81,13 +85,19 @@ def run(
     base = context(settings, folds[0], 0, PILOT_LR[0]).base
     check_output(lambda: build(base, folds[0]), folds[0], base.batch_size)
     first = pilots(settings, folds)
-    rest = chunks(settings, folds, PILOT_LR[0])  # the rate will be another, what is there to do will not
+    rest = chunks(
+        settings, folds, PILOT_LR[0]
+    )  # the rate will be another, what is there to do will not
     store = Store(folder)
     store.prepare()
     names = [*(c.name for c in (*first, *rest)), "ensemble", "costs"]
     about = header(data, settings, folds, command) | {"planned": len(names)}
-    kept = store.begin(about, resume or (store.header.exists() and all(store.has(n) for n in names)))
-    before = {name: store.get(name) for name in names if store.has(name)}  # what is damaged is told before training
+    kept = store.begin(
+        about, resume or (store.header.exists() and all(store.has(n) for n in names))
+    )
+    before = {
+        name: store.get(name) for name in names if store.has(name)
+    }  # what is damaged is told before training
     costs = {c.name: c.cost(folds[c.fold]) for c in (*first, *rest)}
     done = sum(cost for name, cost in costs.items() if store.has(name))
     watcher.start(sum(costs.values()), done, sum(len(c.jobs) for c in (*first, *rest)))
@@ -111,7 +121,13 @@ def run(
     def perform_all(tasks: list[Task]) -> bool:
         """Do what is not there yet; True if it then is."""
         tasks = [t for t in tasks if not store.has(t.name)]
-        perform(tasks, folds, workers, lambda: deadline is None or time.perf_counter() < deadline, listen)
+        perform(
+            tasks,
+            folds,
+            workers,
+            lambda: deadline is None or time.perf_counter() < deadline,
+            listen,
+        )
         return all(store.has(t.name) for t in tasks)
 
     def task(chunk: Chunk) -> Task:
@@ -130,7 +146,9 @@ def run(
 
 
 def header(data: Dataset, settings: Settings, folds: Sequence[Split], command: str) -> Record:
-    """All that a report says of how it was made; settings, data and versions have to agree when a study is resumed."""
+    """All that a report says of how it was made; settings, data and versions have to agree when a
+    study is resumed.
+    """
     from .. import __version__
 
     first = folds[0]
@@ -174,4 +192,7 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )

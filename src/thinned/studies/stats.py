@@ -1,4 +1,6 @@
-"""Honest comparisons over folds: paired, corrected for folds that share training rows, and for many arms."""
+"""Honest comparisons over folds: paired, corrected for folds that share training rows, and for many
+arms.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +34,10 @@ class Difference:
 def paired(first: Sequence[float], second: Sequence[float], test_share: float) -> Difference:
     """The corrected resampled t test (Nadeau and Bengio 2003) on scores of the same folds.
 
-    ``test_share``: test rows / training rows of a fold, 1 / (k - 1) in k-fold cross-validation. The variance of the
-    mean of J differences is taken as (1 / J + test_share) times their sample variance, because folds share training
-    rows; the ordinary t test takes 1 / J and finds differences that are not there.
+    ``test_share``: test rows / training rows of a fold, 1 / (k - 1) in k-fold cross-validation. The
+    variance of the mean of J differences is taken as (1 / J + test_share) times their sample
+    variance, because folds share training rows; the ordinary t test takes 1 / J and finds
+    differences that are not there.
     """
     d = np.asarray(first, float) - np.asarray(second, float)
     d = d[np.isfinite(d)]
@@ -46,7 +49,9 @@ def paired(first: Sequence[float], second: Sequence[float], test_share: float) -
     if error == 0:  # scores too coarse to vary: nothing says how sure a difference is
         return Difference(mean, mean, mean, 1.0 if mean == 0 else math.nan)
     half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
-    return Difference(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, n - 1)))
+    return Difference(
+        mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, n - 1))
+    )
 
 
 def interval(values: Sequence[float], test_share: float) -> Difference:

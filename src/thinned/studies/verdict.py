@@ -13,7 +13,9 @@ from .stats import Difference
 
 @dataclass
 class Verdict:
-    """``headline``: one sentence. ``tone``: helps, unclear, hurts. ``sentences``: (subject, text) pairs that follow it."""
+    """``headline``: one sentence. ``tone``: helps, unclear, hurts. ``sentences``: (subject, text)
+    pairs that follow it.
+    """
 
     headline: str
     tone: str
@@ -21,7 +23,9 @@ class Verdict:
 
 
 class Words:
-    """Numbers of a metric as people write them: errors in percent, others with as many decimals as ``typical`` needs."""
+    """Numbers of a metric as people write them: errors in percent, others with as many decimals as
+    ``typical`` needs.
+    """
 
     def __init__(self, kind: str, typical: float = 1.0) -> None:
         self.percent = kind == "classification"
@@ -67,17 +71,36 @@ def verdict(a: Analysis) -> Verdict:
         return Verdict(headline, tone, [*_diverged(a), *_advice(a, words)])
     sure = _power(dropout.metric_change, words) if tone == "unclear" else []
     return Verdict(
-        headline, tone, [*sure, *_diverged(a), *_which(a), *_how_much(a, words), *_others(a, words), *_advice(a, words)]
+        headline,
+        tone,
+        [
+            *sure,
+            *_diverged(a),
+            *_which(a),
+            *_how_much(a, words),
+            *_others(a, words),
+            *_advice(a, words),
+        ],
     )
 
 
 def _headline(dropout: Choice, none: Choice, words: Words) -> tuple[str, str]:
-    lost = [which for which, c in (("without a regularizer", none), ("with dropout", dropout)) if math.isnan(c.metric.mean)]
+    lost = [
+        which
+        for which, c in (("without a regularizer", none), ("with dropout", dropout))
+        if math.isnan(c.metric.mean)
+    ]
     if lost:
-        return f"Training diverged {' and '.join(lost)}, so there is nothing to compare; try a smaller --lr.", "unclear"
+        return (
+            f"Training diverged {' and '.join(lost)}, so there is nothing to compare; try a smaller --lr.",
+            "unclear",
+        )
     numbers = f"{words.metric} {words.value(dropout.metric.mean)} with dropout, {words.value(none.metric.mean)} without"
     if math.isnan(dropout.metric_change.low):
-        return f"{numbers[0].upper()}{numbers[1:]}; one fold alone cannot say whether that is chance.", "unclear"
+        return (
+            f"{numbers[0].upper()}{numbers[1:]}; one fold alone cannot say whether that is chance.",
+            "unclear",
+        )
     loss = f"{words.loss} {loss_text(dropout.loss.mean)} against {loss_text(none.loss.mean)}"
     interval = f"95 % interval of the difference {words.range(dropout.metric_change)}"
     loss_interval = f"interval {loss_range(dropout.loss_change)}"
@@ -88,7 +111,11 @@ def _headline(dropout: Choice, none: Choice, words: Words) -> tuple[str, str]:
         return f"Dropout hurts here: {numbers} ({interval}); {loss} ({loss_interval}).", "hurts"
     same = f"No difference in {words.metric} is shown: {numbers} ({interval})."
     if on_loss < 0:
-        what = "the predicted probabilities are better" if words.percent else "the squared error is lower"
+        what = (
+            "the predicted probabilities are better"
+            if words.percent
+            else "the squared error is lower"
+        )
         return f"With dropout {what}: {loss} ({loss_interval}). {same}", "helps"
     if on_loss > 0:
         return f"Dropout makes the {words.loss} worse: {loss} ({loss_interval}). {same}", "hurts"
@@ -113,7 +140,12 @@ def _diverged(a: Analysis) -> list[tuple[str, str]]:
     """Arms that have no score in some fold, because whatever they chose from diverged."""
     names = [arm.title for arm in a.arms if not all(map(sound, arm.chosen))]
     return (
-        [("Diverged", f"In some folds every strength of {', '.join(names)} diverged; those folds are left out.")]
+        [
+            (
+                "Diverged",
+                f"In some folds every strength of {', '.join(names)} diverged; those folds are left out.",
+            )
+        ]
         if names
         else []
     )
@@ -133,9 +165,20 @@ def _how_much(a: Analysis, words: Words) -> list[tuple[str, str]]:
     if len(curve) < 2:
         return []
     best = min(curve, key=lambda row: row["val_loss"])
-    near = [row["rate"] for row in curve if row["val_loss"] <= best["val_loss"] + row["error_to_best"]]
-    flat = f"; from {min(near):g} to {max(near):g} it is within a standard error of that" if len(near) > 1 else ""
-    out = [("How much", f"One rate on all hidden layers has its lowest validation loss at p = {best['rate']:g}{flat}.")]
+    near = [
+        row["rate"] for row in curve if row["val_loss"] <= best["val_loss"] + row["error_to_best"]
+    ]
+    flat = (
+        f"; from {min(near):g} to {max(near):g} it is within a standard error of that"
+        if len(near) > 1
+        else ""
+    )
+    out = [
+        (
+            "How much",
+            f"One rate on all hidden layers has its lowest validation loss at p = {best['rate']:g}{flat}.",
+        )
+    ]
     if best["rate"] > 0 and curve[0]["rate"] == 0:
         out.append(
             (
@@ -150,7 +193,9 @@ def _how_much(a: Analysis, words: Words) -> list[tuple[str, str]]:
 
 
 def rate_curve(a: Analysis) -> list[dict[str, float]]:
-    """For each rate the means over folds. ``error_to_best``: the standard error of its validation loss less the best's."""
+    """For each rate the means over folds. ``error_to_best``: the standard error of its validation
+    loss less the best's.
+    """
     by_rate: dict[float, dict[int, Record]] = {}
     for r in a.of("rate"):
         if sound(r):
@@ -166,8 +211,12 @@ def rate_curve(a: Analysis) -> list[dict[str, float]]:
         best = by_rate[min(rows, key=lambda row: row["val_loss"])["rate"]]
         for row in rows:
             some = by_rate[row["rate"]]
-            changes = [some[f]["scores"]["val"][0] - best[f]["scores"]["val"][0] for f in some if f in best]
-            row["error_to_best"] = stdev(changes) / math.sqrt(len(changes)) if len(changes) > 1 else 0.0
+            changes = [
+                some[f]["scores"]["val"][0] - best[f]["scores"]["val"][0] for f in some if f in best
+            ]
+            row["error_to_best"] = (
+                stdev(changes) / math.sqrt(len(changes)) if len(changes) > 1 else 0.0
+            )
     return rows
 
 
@@ -188,7 +237,11 @@ def _others(a: Analysis, words: Words) -> list[tuple[str, str]]:
             judged = f"in {words.loss} that is {better} than dropout alone ({loss_range(loss)})"
         else:
             judged = f"no difference to dropout alone is shown ({words.range(metric)})"
-        often = f"most often {titles[other.arms[0][0]]}" if len(other.arms) > 1 else titles[other.arms[0][0]]
+        often = (
+            f"most often {titles[other.arms[0][0]]}"
+            if len(other.arms) > 1
+            else titles[other.arms[0][0]]
+        )
         out.append((subject, f"What validation chose ({often}) has {numbers}; {judged}."))
     return out
 
@@ -198,7 +251,12 @@ def _advice(a: Analysis, words: Words) -> list[tuple[str, str]]:
     arm = next(x for x in a.arms if x.name == setting["arm"])
     why = "the lowest mean validation loss of all (policy.json)"
     if not math.isfinite(setting["scores"]["val"][0]):
-        return [("One setting to take", "None: every one diverged in some fold, so policy.json is not to be used.")]
+        return [
+            (
+                "One setting to take",
+                "None: every one diverged in some fold, so policy.json is not to be used.",
+            )
+        ]
     out = [("One setting to take", f"{arm.title}, {setting['label']}: {why}.")]
     if arm.extra is not None and a.none.extra is not None:
         out.append(

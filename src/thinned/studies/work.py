@@ -1,8 +1,9 @@
-"""Training one chunk, here or in a process of its own. A chunk runs on one thread, so its numbers do not depend on how
-many run beside it.
+"""Training one chunk, here or in a process of its own. A chunk runs on one thread, so its numbers
+do not depend on how many run beside it.
 
-``python -m thinned.studies.work`` is such a process: it reads requests from its standard input and answers on its
-standard output, both from and to the study that started it, and ends when that input does.
+``python -m thinned.studies.work`` is such a process: it reads requests from its standard input and
+answers on its standard output, both from and to the study that started it, and ends when that input
+does.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ DIGITS = 6  # significant, of curves
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker is asked: a chunk, or (with none) the section on ensembles. ``name``: of the file that keeps it."""
+    """What a worker is asked: a chunk, or (with none) the section on ensembles. ``name``: of the
+    file that keeps it.
+    """
 
     name: str
     fold: int
@@ -40,7 +43,9 @@ class Task:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread, and numbers too small for a normal float count as 0: faster, and the same everywhere."""
+    """One thread, and numbers too small for a normal float count as 0: faster, and the same
+    everywhere.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -61,12 +66,19 @@ def do(task: Task, split: Split, advance: Callable[[float], None]) -> Any:
             split = replace(split, train=tiled(split.train, chunk.size))
         recipes = [job.recipe for job in chunk.jobs]
         step = chunk.cost(split) / recipes[0].epochs / len(recipes)
-        trained = fit_population(split, recipes, lambda networks, epochs: advance(networks * epochs * step))
-        return [record(done, chunk.fold, tag) for job, done in zip(chunk.jobs, trained, strict=True) for tag in job.tags]
+        trained = fit_population(
+            split, recipes, lambda networks, epochs: advance(networks * epochs * step)
+        )
+        return [
+            record(done, chunk.fold, tag)
+            for job, done in zip(chunk.jobs, trained, strict=True)
+            for tag in job.tags
+        ]
 
 
 def tiled(train: Rows, size: int) -> Rows:
-    """The first ``size`` rows, repeated to the full length, so that smaller sets get as many updates.
+    """The first ``size`` rows, repeated to the full length, so that smaller sets get as many
+    updates.
 
     A repeated row has an id of its own, and so its own masks.
     """

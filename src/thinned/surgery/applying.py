@@ -32,35 +32,50 @@ from .trace import Trace, trace
 _Edit = Insertion | Reset | Swap | Tapped
 
 
-def apply(model: nn.Module, policy: Policy | str | Path, *inputs: Any, rate: float | None = None, **named: Any) -> Edits:
+def apply(
+    model: nn.Module,
+    policy: Policy | str | Path,
+    *inputs: Any,
+    rate: float | None = None,
+    **named: Any,
+) -> Edits:
     """Put dropout into ``model`` as a policy says, in place.
 
-    ``policy``: a :class:`thinned.Policy`, or a file that one was saved in (a study's ``policy.json`` too), or the name of an
-    automatic one: "hidden", "head", "depth", "input", or "paper"; what they do is told at the functions of these names in
-    ``thinned.surgery.policies``, which give them as records to read, save and change. ``inputs``, ``named``: the model's, with
-    which it is run to see what automatic policies and rules on places and calls mean. ``rate``: of all places; for "depth" of
-    the deepest one; None leaves the policy's own.
+    ``policy``: a :class:`thinned.Policy`, or a file that one was saved in (a study's
+    ``policy.json`` too), or the name of an automatic one: "hidden", "head", "depth", "input", or
+    "paper"; what they do is told at the functions of these names in ``thinned.surgery.policies``,
+    which give them as records to read, save and change. ``inputs``, ``named``: the model's, with
+    which it is run to see what automatic policies and rules on places and calls mean. ``rate``: of
+    all places; for "depth" of the deepest one; None leaves the policy's own.
 
-    Rules are done in order, each in the model that those before it left. Each place has one layer, and where one is already
-    its rate is set, so doing it again changes nothing. A module that is called at several places has one layer for all. No
-    name of a parameter changes, parameters stay the same objects, and compiled models are compiled anew at their next call.
-    With inputs, ``notes`` say where dropout comes directly before batch normalisation (Li et al. 2019). All rules are done
-    or none; ``.undo()`` takes them back.
+    Rules are done in order, each in the model that those before it left. Each place has one layer,
+    and where one is already its rate is set, so doing it again changes nothing. A module that is
+    called at several places has one layer for all. No name of a parameter changes, parameters stay
+    the same objects, and compiled models are compiled anew at their next call. With inputs,
+    ``notes`` say where dropout comes directly before batch normalisation (Li et al. 2019). All
+    rules are done or none; ``.undo()`` takes them back.
 
-    Raises :class:`thinned.InputError` for a policy that is not known or means nothing in this model; it names the rule.
+    Raises :class:`thinned.InputError` for a policy that is not known or means nothing in this
+    model; it names the rule.
     """
     model = plain(model)
     if inputs and rate is None and isinstance(inputs[0], (int, float)):
         raise InputError(f"inputs are the model's; a rate is given by name: rate={inputs[0]}")
     seen = None
     if isinstance(policy, str) and policy in AUTOMATIC:
-        seen = trace(model, inputs, named) if (inputs or named) and (rate is None or policy != "paper") else None
+        seen = (
+            trace(model, inputs, named)
+            if (inputs or named) and (rate is None or policy != "paper")
+            else None
+        )
         policy = automatic(policy, seen or model, inputs, named, rate)
     else:
         if isinstance(policy, (str, Path)):
             policy = _loaded(policy)
         if not isinstance(policy, Policy):
-            raise InputError(f"policy has to be a Policy, a file or one of {', '.join(AUTOMATIC)}, but got {policy!r}")
+            raise InputError(
+                f"policy has to be a Policy, a file or one of {', '.join(AUTOMATIC)}, but got {policy!r}"
+            )
         policy = policy if rate is None else policy.at(rate)
     if seen is None and (inputs or named):
         seen = trace(model, inputs, named)
@@ -84,13 +99,19 @@ def apply(model: nn.Module, policy: Policy | str | Path, *inputs: Any, rate: flo
 
 def _unkeyed(model: nn.Module, edits: list[_Edit]) -> list[str]:
     """Layers that came after the model's key belong to none."""
-    if any(not isinstance(e, Reset) for e in edits) and any(host.owner is not None for _, host in hosts(model)):
-        return ["the model's key does not know the new layers; remove() it and call thinned.key again"]
+    if any(not isinstance(e, Reset) for e in edits) and any(
+        host.owner is not None for _, host in hosts(model)
+    ):
+        return [
+            "the model's key does not know the new layers; remove() it and call thinned.key again"
+        ]
     return []
 
 
 def _net(edits: list[_Edit]) -> tuple[_Edit, ...]:
-    """Of what was set or replaced several times the first and the last, and nothing where they are the same."""
+    """Of what was set or replaced several times the first and the last, and nothing where they are
+    the same.
+    """
     found: dict[Any, _Edit] = {}
     for edit in edits:
         place: Any = id(edit)
@@ -106,7 +127,11 @@ def _net(edits: list[_Edit]) -> tuple[_Edit, ...]:
     for place, edit in list(found.items()):
         if isinstance(edit, Reset) and edit.before == edit.after:
             del found[place]
-        elif isinstance(edit, Swap) and isinstance(edit.after, ours.Dropout) and _is(edit.before, edit.after.point):
+        elif (
+            isinstance(edit, Swap)
+            and isinstance(edit.after, ours.Dropout)
+            and _is(edit.before, edit.after.point)
+        ):
             edit.undo()
             del found[place]
     return tuple(found.values())
@@ -126,23 +151,29 @@ def _loaded(policy: str | Path) -> Policy:
 def _of_rule(model: nn.Module, rule: Rule, seen: Trace | None) -> Iterator[_Edit]:
     """What a rule changes in the model as it is; each change is done before the next is asked for."""
     if rule.do == "set rate":
-        for name, module in _found(model, rule, seen, lambda m: rate_of(m) is not None, "layer with a rate"):
+        for name, module in _found(
+            model, rule, seen, lambda m: rate_of(m) is not None, "layer with a rate"
+        ):
             yield from _reset(name, module, rule.rate)
     elif rule.do == "replace":
-        fits, what = (_drops, "dropout layer") if rule.where is None else (_replaceable, "layer to replace")
+        fits, what = (
+            (_drops, "dropout layer") if rule.where is None else (_replaceable, "layer to replace")
+        )
         for name, module in _found(model, rule, seen, fits, what):
             yield from _swapped(model, name, module, rule)
     elif isinstance(rule.where, At) and rule.where.kind == "call":
         yield from _tapped(model, rule, rule.where, seen)
     elif isinstance(rule.where, At) and rule.where.kind == "place" and rule.where.name != "input":
         for at, layer in _hidden(rule.where, seen):
-            yield from _of_rule(model, _at_layer(model, rule, layer) if layer else replace(rule, where=at), seen)
+            yield from _of_rule(
+                model, _at_layer(model, rule, layer) if layer else replace(rule, where=at), seen
+            )
     else:
         first = rule.do == "insert before"
         for name, module in _found(model, rule, seen, placeable, "module"):
-            yield from insertions([(name, module)], lambda *_: ours.Dropout(rule.point()), first) or _already(
-                name, module, first, rule
-            )
+            yield from insertions(
+                [(name, module)], lambda *_: ours.Dropout(rule.point()), first
+            ) or _already(name, module, first, rule)
 
 
 def _at_layer(model: nn.Module, rule: Rule, layer: str) -> Rule:
@@ -185,11 +216,19 @@ def _found(
             return [("", model)]
         if where.name == "hidden weights" and seen is not None:
             live = seen.reaches_weights()
-            names = [e.module for e in seen.events if e.weighted and e.module and any(v.number in live for v in e.results)]
+            names = [
+                e.module
+                for e in seen.events
+                if e.weighted and e.module and any(v.number in live for v in e.results)
+            ]
             return [(n, modules[n]) for n in dict.fromkeys(names) if fits(modules[n])]
         if seen is None:
-            raise InputError(f"the place {where.name!r} is found by running the model; pass its inputs")
-        raise InputError(f"the place {where.name!r} has no {what} of its own; name modules or classes")
+            raise InputError(
+                f"the place {where.name!r} is found by running the model; pass its inputs"
+            )
+        raise InputError(
+            f"the place {where.name!r} has no {what} of its own; name modules or classes"
+        )
     if where.name not in modules:
         raise unknown("module", where.name, modules)
     if not fits(modules[where.name]):
@@ -199,16 +238,25 @@ def _found(
 
 def _is_a(module: nn.Module, name: str) -> bool:
     home, _, last = name.rpartition(".")
-    public = getattr(sys.modules.get(home), last, None)  # such as torch.nn.ReLU, which another file defines
-    return any(c is public or name in (c.__name__, f"{c.__module__}.{c.__qualname__}") for c in type(module).__mro__)
+    public = getattr(
+        sys.modules.get(home), last, None
+    )  # such as torch.nn.ReLU, which another file defines
+    return any(
+        c is public or name in (c.__name__, f"{c.__module__}.{c.__qualname__}")
+        for c in type(module).__mro__
+    )
 
 
 def _hidden(where: At, seen: Trace | None) -> list[tuple[At, str | None]]:
-    """All hidden activations, or one of so many, and the dropout layer that each goes through already."""
+    """All hidden activations, or one of so many, and the dropout layer that each goes through
+    already.
+    """
     words = where.name.split()
     shape = words[:1] == ["hidden"] and (len(words) == 1 or (len(words) == 4 and words[2] == "of"))
     if not shape or not all(w.isdigit() for w in words[1::2]):
-        raise InputError(f"a place is 'input', 'hidden' or such as 'hidden 1 of 2', but got {where.name!r}")
+        raise InputError(
+            f"a place is 'input', 'hidden' or such as 'hidden 1 of 2', but got {where.name!r}"
+        )
     if seen is None:
         raise InputError(f"the place {where.name!r} is found by running the model; pass its inputs")
     found = [(at, has_layer(seen, value)) for at, value in activations(seen)]
@@ -247,17 +295,24 @@ def _swapped(model: nn.Module, name: str, module: nn.Module, rule: Rule) -> list
             raise InputError(f"{name} has a schedule; set its rate instead")
         after: nn.Module = ours.Dropout(point)
     elif rule.drop is None or "connect" not in point.name:
-        raise InputError(f"{name} is a {type(module).__name__}, which only a drop of weights ('dropconnect') can replace")
+        raise InputError(
+            f"{name} is a {type(module).__name__}, which only a drop of weights ('dropconnect') can replace"
+        )
     else:
         after = ours.DropWeight(module, point.rate)
     if any(getattr(module, hooks) for hooks in HOOKS):
-        raise InputError(f"{name} has hooks of its own, which would be lost; remove them or leave the layer out")
+        raise InputError(
+            f"{name} has hooks of its own, which would be lost; remove them or leave the layer out"
+        )
     after.train(module.training)
     places = [(path, parent, child) for path, parent in model.named_modules(remove_duplicate=True)
               for child, m in parent._modules.items() if m is module]  # fmt: skip
     if not places:
         raise InputError("the model itself cannot be replaced; pass what holds it")
-    return [Swap(f"{path}.{child}".lstrip("."), parent, child, module, after) for path, parent, child in places]
+    return [
+        Swap(f"{path}.{child}".lstrip("."), parent, child, module, after)
+        for path, parent, child in places
+    ]
 
 
 class _Through:
@@ -279,21 +334,29 @@ def _tapped(model: nn.Module, rule: Rule, where: At, seen: Trace | None) -> Iter
     if where.name not in modules:
         raise unknown("module", where.name, modules)
     module = modules[where.name]
-    name = f"dropout_at_{where.function.strip('_')}_{where.number}" + ("" if where.operand is None else f"_{where.operand}")
+    name = f"dropout_at_{where.function.strip('_')}_{where.number}" + (
+        "" if where.operand is None else f"_{where.operand}"
+    )
     layer = module._modules.get(name)
     if isinstance(layer, nn.Module):
         yield from _reset(f"{where.name}.{name}".lstrip("."), layer, rule.point().rate)
         return
     if seen is None:
-        raise InputError("a place in a module's code is found by running the model; pass its inputs")
+        raise InputError(
+            "a place in a module's code is found by running the model; pass its inputs"
+        )
     if isinstance(module, CONTAINERS):
-        raise InputError(f"{where.name} is a {type(module).__name__}, whose children are run in turn; name one of those")
+        raise InputError(
+            f"{where.name} is a {type(module).__name__}, whose children are run in turn; name one of those"
+        )
     calls = [e for e in seen.events if e.module == where.name and e.key[0] == where.function]
     ways: dict[tuple[str, Way], str] = {}
     for event in calls:
         ways.setdefault(event.key, event.where)
     if where.number >= len(ways):
-        raise InputError(f"{where.name or 'the model'} calls {where.function} at {len(ways)} places, counted from 0")
+        raise InputError(
+            f"{where.name or 'the model'} calls {where.function} at {len(ways)} places, counted from 0"
+        )
     key, line = list(ways.items())[where.number]
     made = ours.Dropout(rule.point())
     made.train(module.training)

@@ -20,10 +20,11 @@ CHECKPOINT = str(Path(torch.__file__).parent / "utils" / "checkpoint.py")
 
 
 def caller() -> tuple[nn.Module | None, Way]:
-    """The module in whose code the function is called that a mode sees now, and the way from its forward to the call.
+    """The module in whose code the function is called that a mode sees now, and the way from its
+    forward to the call.
 
-    The way is the code and instruction of each frame, so that two calls on one line differ, and two ways to one helper. It is
-    the same with other modes and hooks in between.
+    The way is the code and instruction of each frame, so that two calls on one line differ, and two
+    ways to one helper. It is the same with other modes and hooks in between.
     """
     frame: Any = sys._getframe(1)
     way: list[tuple[str, int, int]] = []
@@ -42,10 +43,11 @@ def caller() -> tuple[nn.Module | None, Way]:
 
 
 class Tap:
-    """In the place of a module's forward: the same, with some calls in its code going through handlers.
+    """In the place of a module's forward: the same, with some calls in its code going through
+    handlers.
 
-    ``handlers``: a function's name and the way to its call, to what is done there. A compiled model runs such a module
-    outside its graphs.
+    ``handlers``: a function's name and the way to its call, to what is done there. A compiled model
+    runs such a module outside its graphs.
     """
 
     def __init__(self, module: nn.Module) -> None:

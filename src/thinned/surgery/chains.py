@@ -1,4 +1,6 @@
-"""What stands around a dropout layer in the graph of a model: which layers before and behind it may shrink."""
+"""What stands around a dropout layer in the graph of a model: which layers before and behind it may
+shrink.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ Weighted: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 @dataclass(frozen=True)
 class Chain:
-    """A dropout layer with the layer behind it, and the one before it where that may leave outputs out."""
+    """A dropout layer with the layer behind it, and the one before it where that may leave outputs
+    out.
+    """
 
     before: Weighted | None
     behind: Weighted
@@ -52,7 +56,9 @@ class Tracer(fx.Tracer):
 
 
 def dims_of(module: object) -> int | None:
-    """How many map axes stand behind the units of a layer with weights; None where it cannot shrink, or is none."""
+    """How many map axes stand behind the units of a layer with weights; None where it cannot
+    shrink, or is none.
+    """
     if not isinstance(module, nn.Module):
         return None
     lazy = isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params()
@@ -102,11 +108,16 @@ def _flattens(root: nn.Module, node: fx.Node) -> bool:
     if isinstance(does, nn.Flatten):
         return (does.start_dim, does.end_dim) == (1, -1)
     given = dict(zip(("input", "start_dim", "end_dim"), node.args, strict=False)) | node.kwargs
-    return does in (torch.flatten, "flatten") and (given.get("start_dim", 0), given.get("end_dim", -1)) == (1, -1)
+    return does in (torch.flatten, "flatten") and (
+        given.get("start_dim", 0),
+        given.get("end_dim", -1),
+    ) == (1, -1)
 
 
 def chain(root: nn.Module, node: fx.Node, dims: int, once: set[nn.Module]) -> Chain | str:
-    """What stands around the dropout ``node``, or why nothing around it can shrink. ``once``: modules with one place."""
+    """What stands around the dropout ``node``, or why nothing around it can shrink. ``once``:
+    modules with one place.
+    """
     at, flat = node, False
     does: Any
     while True:
@@ -159,7 +170,11 @@ def _why(node: fx.Node, does: Any) -> str:
         return "its result is added to something else, where what fell is not known to be 0"
     if isinstance(does, (Thinned, Dropout, nn.modules.dropout._DropoutNd)):
         return f"another dropout stands behind it ({node.target})"
-    name = f"{node.target} ({type(does).__name__})" if isinstance(does, nn.Module) else getattr(does, "__name__", str(does))
+    name = (
+        f"{node.target} ({type(does).__name__})"
+        if isinstance(does, nn.Module)
+        else getattr(does, "__name__", str(does))
+    )
     if isinstance(does, nn.Module) and elementwise(does):
         return f"{name} stands behind it, which is not 0 at 0; put the dropout behind it"
     return f"{name} stands behind it, before any linear layer that could leave out what fell"

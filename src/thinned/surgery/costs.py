@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_PRODUCTS = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, torch.mm, Tensor.bmm, Tensor.mm}
+_PRODUCTS = {
+    torch.matmul,
+    Tensor.matmul,
+    Tensor.__matmul__,
+    torch.bmm,
+    torch.mm,
+    Tensor.bmm,
+    Tensor.mm,
+}
 _ADDED = {torch.addmm, torch.baddbmm, Tensor.addmm, Tensor.baddbmm}
 RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
 CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d, F.conv1d, F.conv2d, F.conv3d}
@@ -17,7 +25,9 @@ COST = frozenset({F.linear} | _PRODUCTS | _ADDED | RECURRENT | CONVOLUTIONS | _A
 
 
 def flops(func: Any, args: Any, kwargs: Any, result: Any) -> float:
-    """How many multiplications ``func`` did: linear layers, convolutions, products, attention; 0 for all others."""
+    """How many multiplications ``func`` did: linear layers, convolutions, products, attention; 0
+    for all others.
+    """
     if func not in COST:
         return 0.0
     if func is F.linear:
@@ -30,11 +40,16 @@ def flops(func: Any, args: Any, kwargs: Any, result: Any) -> float:
     if func in _ADDED:
         return float(result.numel() * args[1].shape[-1])
     if func is F.scaled_dot_product_attention:
-        query, keys = args[0] if args else kwargs["query"], args[1] if len(args) > 1 else kwargs["key"]
+        query, keys = (
+            args[0] if args else kwargs["query"],
+            args[1] if len(args) > 1 else kwargs["key"],
+        )
         return float(query.numel() * keys.shape[-2] + result.numel() * keys.shape[-2])
     if func is F.multi_head_attention_forward:
         query, keys = args[0], args[1]
-        return float(2 * query.numel() * (query.shape[-1] + len(keys)) + 2 * keys.numel() * keys.shape[-1])
+        return float(
+            2 * query.numel() * (query.shape[-1] + len(keys)) + 2 * keys.numel() * keys.shape[-1]
+        )
     if func in RECURRENT:
         weights = [w for w in args[3 if isinstance(args[3], (list, tuple)) else 2] if w.dim() > 1]
         return float(sum(w.numel() for w in weights) * args[0].numel() // args[0].shape[-1])

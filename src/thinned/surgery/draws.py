@@ -12,7 +12,11 @@ from torch.overrides import resolve_name
 
 def name_of(func: Any) -> str:
     known: str = resolve_name(func) or getattr(func, "__name__", repr(func))
-    return known.replace("torch.nn.functional.", "F.").replace("torch._VF.", "torch.").replace("torch._C._nn.", "F.")
+    return (
+        known.replace("torch.nn.functional.", "F.")
+        .replace("torch._VF.", "torch.")
+        .replace("torch._C._nn.", "F.")
+    )
 
 
 def given(args: Any, kwargs: Any, place: int, name: str, otherwise: Any) -> Any:
@@ -39,21 +43,31 @@ DRAW = frozenset(DROPOUTS.keys() | MASKS | NOISE | RECURRENT | _LEAKS | _ATTENTI
 
 
 def draw(func: Any, args: Any, kwargs: Any) -> tuple[str, float | None] | None:
-    """(the kind, the rate) of a function that may draw; the kind is "" where it does not this time. None for all others."""
+    """(the kind, the rate) of a function that may draw; the kind is "" where it does not this time.
+    None for all others.
+    """
     if func not in DRAW:
         return None
     if func in DROPOUTS:
         switch, default = DROPOUTS[func]
-        p, on = float(given(args, kwargs, 1, "p", 0.5)), bool(given(args, kwargs, 2, switch, default))
+        p, on = (
+            float(given(args, kwargs, 1, "p", 0.5)),
+            bool(given(args, kwargs, 2, switch, default)),
+        )
         return ("dropout" if on and p > 0 else ""), p
     if func is F.scaled_dot_product_attention:
         p = float(given(args, kwargs, 4, "dropout_p", 0.0))
         return ("attention" if p > 0 else ""), p
     if func is F.multi_head_attention_forward:
-        p, on = float(given(args, kwargs, 10, "dropout_p", 0.0)), bool(given(args, kwargs, 13, "training", True))
+        p, on = (
+            float(given(args, kwargs, 10, "dropout_p", 0.0)),
+            bool(given(args, kwargs, 13, "training", True)),
+        )
         return ("attention" if on and p > 0 else ""), p
     if func in RECURRENT:
-        packed = isinstance(args[3], (list, tuple))  # (data, batch_sizes, hx, weights, ...) of packed sequences
+        packed = isinstance(
+            args[3], (list, tuple)
+        )  # (data, batch_sizes, hx, weights, ...) of packed sequences
         layers, p, train = args[5:8] if packed else args[4:7]
         return ("recurrent" if train and p > 0 and layers > 1 else ""), float(p)
     if func in _LEAKS:

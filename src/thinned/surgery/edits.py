@@ -149,7 +149,11 @@ class Shrink:
                 self.module.__dict__["forward"] = self.before
 
     def __str__(self) -> str:
-        sides = [side for side, at in (("inputs", self.after.before), ("outputs", self.after.behind)) if at is not None]
+        sides = [
+            side
+            for side, at in (("inputs", self.after.before), ("outputs", self.after.behind))
+            if at is not None
+        ]
         return f"{self.path}: {self.module} multiplies the kept {' and '.join(sides)} alone"
 
 
@@ -187,7 +191,9 @@ Edit: TypeAlias = Swap | Repoint | Rescaled | Reset | Insertion | Tapped | Shrin
 
 @dataclass(frozen=True)
 class Edits:
-    """The changes of one call, in order. ``notes``: what else there is to say, such as why, and what was left alone."""
+    """The changes of one call, in order. ``notes``: what else there is to say, such as why, and
+    what was left alone.
+    """
 
     edits: tuple[Edit, ...]
     notes: tuple[str, ...] = ()
@@ -202,10 +208,17 @@ class Edits:
         forget(self.edits)
 
     def __repr__(self) -> str:
-        return "\n".join([*map(str, self.edits or ["nothing changed"]), *(f"note: {note}" for note in self.notes)])
+        return "\n".join(
+            [
+                *map(str, self.edits or ["nothing changed"]),
+                *(f"note: {note}" for note in self.notes),
+            ]
+        )
 
 
-def done(edits: Iterable[Swap | Reset | Insertion | Tapped | Shrink], notes: Iterable[str] = ()) -> Edits:
+def done(
+    edits: Iterable[Swap | Reset | Insertion | Tapped | Shrink], notes: Iterable[str] = ()
+) -> Edits:
     """Make the changes, all or none, and return what takes them back."""
     made = Edits(tuple(edits), tuple(notes))
     try:
@@ -219,7 +232,11 @@ def done(edits: Iterable[Swap | Reset | Insertion | Tapped | Shrink], notes: Ite
 
 
 def forget(edits: tuple[Edit, ...]) -> None:
-    """Let compiled models be compiled anew where layers came or went: a graph is not told of new hooks."""
+    """Let compiled models be compiled anew where layers came or went: a graph is not told of new
+    hooks.
+    """
     dynamo = sys.modules.get("torch._dynamo")
-    if dynamo is not None and any(isinstance(edit, (Swap, Insertion, Tapped, Shrink)) for edit in edits):
+    if dynamo is not None and any(
+        isinstance(edit, (Swap, Insertion, Tapped, Shrink)) for edit in edits
+    ):
         dynamo.reset()

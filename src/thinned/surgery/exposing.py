@@ -56,8 +56,9 @@ class _Call:
 class Through:
     """A call of functional dropout that goes through a layer.
 
-    The layer's rate is the call's until somebody sets it; from then on it stays as set. ``fix``: the layer alone says whether
-    it drops; else the call does, as before, unless a mode such as :func:`thinned.sampling` holds the layer.
+    The layer's rate is the call's until somebody sets it; from then on it stays as set. ``fix``:
+    the layer alone says whether it drops; else the call does, as before, unless a mode such as
+    :func:`thinned.sampling` holds the layer.
     """
 
     def __init__(self, layer: Any, fix: bool) -> None:
@@ -76,7 +77,9 @@ class Through:
                 return _attention(layer, args, kwargs, mode)
             if func is F.multi_head_attention_forward:
                 return _heads(layer, func, args, kwargs, mode)
-            layer.inplace = bool(given(args, kwargs, 3, "inplace", False)) or func.__name__.endswith("_")
+            layer.inplace = bool(
+                given(args, kwargs, 3, "inplace", False)
+            ) or func.__name__.endswith("_")
             return layer(args[0] if args else kwargs["input"])
         finally:
             layer.mode_override = held
@@ -90,9 +93,13 @@ def _attention(layer: Any, args: Any, kwargs: Any, mode: str) -> Tensor:
         return F.scaled_dot_product_attention(**settings)
     query, keys, value = settings["query"], settings["key"], settings["value"]
     if settings.get("enable_gqa"):  # several queries share a head of the keys
-        keys, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (keys, value))
+        keys, value = (
+            t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (keys, value)
+        )
     layer.settings["scale"] = settings.get("scale")
-    y: Tensor = layer(query, keys, value, settings.get("attn_mask"), settings.get("is_causal", False))
+    y: Tensor = layer(
+        query, keys, value, settings.get("attn_mask"), settings.get("is_causal", False)
+    )
     return y
 
 
@@ -108,25 +115,31 @@ def _heads(layer: Any, func: Any, args: Any, kwargs: Any, mode: str) -> Any:
 
 
 def expose(model: nn.Module, *inputs: Any, fix: bool = False, **named: Any) -> Edits:
-    """Make layers of a model's functional dropout, in place, so that rates, keys and modes reach it.
+    """Make layers of a model's functional dropout, in place, so that rates, keys and modes reach
+    it.
 
-    The model is run with its inputs, in training and in evaluation, and calls of ``F.dropout`` and its like, of
-    ``scaled_dot_product_attention`` and of ``multi_head_attention_forward`` that drop while training get a layer each:
-    the child ``functional_dropout_0``, ``_1`` ... of the module in whose code they stand. No code and no name of a parameter
-    changes; checkpoints load. A call that runs several times in a pass is one layer.
+    The model is run with its inputs, in training and in evaluation, and calls of ``F.dropout`` and
+    its like, of ``scaled_dot_product_attention`` and of ``multi_head_attention_forward`` that drop
+    while training get a layer each: the child ``functional_dropout_0``, ``_1`` ... of the module in
+    whose code they stand. No code and no name of a parameter changes; checkpoints load. A call that
+    runs several times in a pass is one layer.
 
-    A layer drops when its call says so, at the call's rate until :func:`thinned.set_rate` or an assignment to ``p`` sets it.
-    Calls that also drop in evaluation go on doing so; ``fix=True`` lets the module's mode decide, for all calls. What
-    ``thinned.sampling`` and ``thinned.off`` say goes before both. The draws are thinned's: the law is the same, the numbers of
-    torch's generator are not. Only ``multi_head_attention_forward`` draws by itself, out of the reach of keys.
+    A layer drops when its call says so, at the call's rate until :func:`thinned.set_rate` or an
+    assignment to ``p`` sets it. Calls that also drop in evaluation go on doing so; ``fix=True``
+    lets the module's mode decide, for all calls. What ``thinned.sampling`` and ``thinned.off`` say
+    goes before both. The draws are thinned's: the law is the same, the numbers of torch's generator
+    are not. Only ``multi_head_attention_forward`` draws by itself, out of the reach of keys.
 
-    Left alone, and named in ``notes`` with file and line: masks that are drawn by hand, calls under activation checkpointing
-    within one forward, and calls in a container's code. Exposed modules run outside the graphs of ``torch.compile``, which
-    therefore refuses ``fullgraph=True``. Doing it again changes nothing; ``.undo()`` takes it back. Raises
-    :class:`thinned.InputError` without inputs, and for a scripted model.
+    Left alone, and named in ``notes`` with file and line: masks that are drawn by hand, calls under
+    activation checkpointing within one forward, and calls in a container's code. Exposed modules
+    run outside the graphs of ``torch.compile``, which therefore refuses ``fullgraph=True``. Doing
+    it again changes nothing; ``.undo()`` takes it back. Raises :class:`thinned.InputError` without
+    inputs, and for a scripted model.
     """
     if not inputs and not named:
-        raise InputError("expose runs the model to see its calls; pass its inputs: thinned.expose(model, x)")
+        raise InputError(
+            "expose runs the model to see its calls; pass its inputs: thinned.expose(model, x)"
+        )
     model = plain(model)
     calls = observe(model, inputs, named)
     notes, edits = [], []
@@ -143,13 +156,22 @@ def expose(model: nn.Module, *inputs: Any, fix: bool = False, **named: Any) -> E
         layer = _MADE.get(call.func, ours.Dropout)(call.rates[0])
         layer.train(call.owner.training)
         if len(set(call.rates)) > 1:
-            notes.append(f"{call.shown} has a rate of its own at each call; setting the layer's rate ends that")
+            notes.append(
+                f"{call.shown} has a rate of its own at each call; setting the layer's rate ends that"
+            )
         name = f"functional_dropout_{count}"
-        edits.append(Tapped(call.path, name, call.owner, layer, call.key, Through(layer, fix), call.where))
+        edits.append(
+            Tapped(call.path, name, call.owner, layer, call.key, Through(layer, fix), call.where)
+        )
         if call.in_eval and not fix:
             notes.append(f"{call.shown} drops in evaluation too; fix=True ends that")
-    masks = (s for s in find(model, *inputs, **named) if s.kind == "mask" and _layerless(model, s.name))
-    notes += [f"{s.function} at {s.where} draws a mask by hand; write thinned.functional.dropout there" for s in masks]
+    masks = (
+        s for s in find(model, *inputs, **named) if s.kind == "mask" and _layerless(model, s.name)
+    )
+    notes += [
+        f"{s.function} at {s.where} draws a mask by hand; write thinned.functional.dropout there"
+        for s in masks
+    ]
     return done(edits, notes)
 
 
@@ -186,7 +208,10 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in DROPOUTS or func in (F.scaled_dot_product_attention, F.multi_head_attention_forward):
+        if func in DROPOUTS or func in (
+            F.scaled_dot_product_attention,
+            F.multi_head_attention_forward,
+        ):
             kind, rate = draw(func, args, kwargs) or ("", 0.0)
             if kind:
                 self.note(func, float(rate or 0.0))

@@ -16,11 +16,21 @@ from .making import depth_of, hidden_of, in_loops, input_of, on_branch, set_or_b
 from .policy import At, Policy, Rule
 from .trace import Trace
 
-_GRAPHS = ("GCNConv", "GraphConv", "SAGEConv", "GATConv", "GATv2Conv", "GraphConvolution", "GINConv")
+_GRAPHS = (
+    "GCNConv",
+    "GraphConv",
+    "SAGEConv",
+    "GATConv",
+    "GATv2Conv",
+    "GraphConvolution",
+    "GINConv",
+)
 
 
 def paper(seen: Trace) -> Policy:
-    """The policy of the model's family. Raises :class:`thinned.InputError` for what is none of them."""
+    """The policy of the model's family. Raises :class:`thinned.InputError` for what is none of
+    them.
+    """
     for knows in (_graph, _recurrent, _attention, _residual, _convolutional, _perceptron):
         policy = knows(seen)
         if policy is not None:
@@ -38,7 +48,10 @@ def _graph(seen: Trace) -> Policy | None:
         return None
     rules = [set_or_before(seen, name, 0.5) for name in names]
     kind = type(seen.model.get_submodule(names[0])).__name__
-    return Policy(tuple(rules), (f"a graph network ({kind}): 0.5 on what each layer reads, Kipf and Welling 2017",))
+    return Policy(
+        tuple(rules),
+        (f"a graph network ({kind}): 0.5 on what each layer reads, Kipf and Welling 2017",),
+    )
 
 
 def _recurrent(seen: Trace) -> Policy | None:
@@ -47,14 +60,15 @@ def _recurrent(seen: Trace) -> Policy | None:
     words = [n for n, m in modules.items() if isinstance(m, nn.Embedding) and seen.calls[n]]
     if not cores or not words:
         return None
-    rules = [Rule("insert after", At("name", n), None, _locked(next(iter(cores.values())))) for n in words]
+    rules = [
+        Rule("insert after", At("name", n), None, _locked(next(iter(cores.values()))))
+        for n in words
+    ]
     for name, core in cores.items():
         if core.num_layers > 1:
             rules.append(Rule("set rate", At("name", name), 0.25))
         rules.append(Rule("insert after", At("name", name), None, _locked(core)))
-    why = (
-        "a recurrent language model (embedding and recurrent layers): 0.4 locked in time on the embedding and the output, 0.25 "
-    )
+    why = "a recurrent language model (embedding and recurrent layers): 0.4 locked in time on the embedding and the output, 0.25 "
     more = "Merity et al. 2018 also drop 0.5 of the recurrent weights: thinned.nn.DropWeight(lstm, 0.5)"
     return Policy(tuple(rules), (why + "between layers, Merity et al. 2018", more))
 
@@ -65,22 +79,38 @@ def _locked(core: nn.RNNBase) -> Drop:
 
 
 def _attention(seen: Trace) -> Policy | None:
-    attends = [e for e in seen.events if e.func in (F.scaled_dot_product_attention, F.multi_head_attention_forward)]
+    attends = [
+        e
+        for e in seen.events
+        if e.func in (F.scaled_dot_product_attention, F.multi_head_attention_forward)
+    ]
     found = branches(seen)
-    if not found or not (attends or any("attention" in type(m).__name__.lower() for m in seen.model.modules())):
+    if not found or not (
+        attends or any("attention" in type(m).__name__.lower() for m in seen.model.modules())
+    ):
         return None
-    embeds = [n for n, m in seen.model.named_modules() if isinstance(m, nn.Embedding) and seen.calls[n]]
+    embeds = [
+        n for n, m in seen.model.named_modules() if isinstance(m, nn.Embedding) and seen.calls[n]
+    ]
     if not embeds and any(e.func in CONVOLUTIONS for e in seen.events):
         why = "a vision transformer (attention on patches): drop path to 0.1 on residual branches, Touvron et al. 2021 (DeiT)"
         return Policy(tuple(depth_of(seen, 0.1)), (why, *in_loops(seen)))
     rules = [on_branch(seen, b, 0.1, None) for b in found]
-    rules += [Rule("set rate", At("name", n), 0.1) for n, m in seen.model.named_modules() if _attends(n, m)]
+    rules += [
+        Rule("set rate", At("name", n), 0.1)
+        for n, m in seen.model.named_modules()
+        if _attends(n, m)
+    ]
     stem = _stem(seen)
-    notes = ["a transformer (attention and residual branches): 0.1 on branches, embeddings and attention, Vaswani et al. 2017"]
+    notes = [
+        "a transformer (attention and residual branches): 0.1 on branches, embeddings and attention, Vaswani et al. 2017"
+    ]
     if stem is not None:
         rules.append(stem)
     else:
-        notes.append("the sum of embeddings has no place of its own here; thinned.insert(model, 0.1, before=...) names one")
+        notes.append(
+            "the sum of embeddings has no place of its own here; thinned.insert(model, 0.1, before=...) names one"
+        )
     return Policy(tuple(dict.fromkeys(rules)), tuple(notes))
 
 
@@ -104,7 +134,9 @@ def _stem(seen: Trace) -> Rule | None:
         while "." in outer and seen.first.get(outer.rpartition(".")[0]) is stream:
             outer = outer.rpartition(".")[0]
         return Rule("insert before", At("name", outer), 0.1)
-    return Rule("insert after", At("name", stream.outputs_of[-1]), 0.1) if stream.outputs_of else None
+    return (
+        Rule("insert after", At("name", stream.outputs_of[-1]), 0.1) if stream.outputs_of else None
+    )
 
 
 def _residual(seen: Trace) -> Policy | None:
@@ -123,7 +155,11 @@ def _convolutional(seen: Trace) -> Policy | None:
     for where, value in activations(seen):
         if len(value.last) == 1 and seen.events[next(iter(value.last))].func is F.linear:
             layer = has_layer(seen, value)
-            rules.append(Rule("set rate", At("name", layer), 0.5) if layer else Rule("insert after", where, 0.5))
+            rules.append(
+                Rule("set rate", At("name", layer), 0.5)
+                if layer
+                else Rule("insert after", where, 0.5)
+            )
     if not rules:
         return None
     why = "a convolutional network with linear layers: 0.5 after the hidden linear ones, Krizhevsky et al. 2012"

@@ -24,16 +24,26 @@ _ACTIVATIONS = {
 _GATES = {"sigmoid", "sigmoid_", "hardsigmoid"}
 _MULTIPLIES = {"mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply"}
 _ADDS = {"add", "add_", "__add__", "__iadd__", "__radd__"}
-_SHAPES = {"flatten", "view", "reshape", "squeeze", "unsqueeze", "transpose", "permute", "contiguous"}
+_SHAPES = {
+    "flatten",
+    "view",
+    "reshape",
+    "squeeze",
+    "unsqueeze",
+    "transpose",
+    "permute",
+    "contiguous",
+}
 _NORMS = {F.batch_norm, torch.batch_norm, F.instance_norm}
 
 
 @dataclass(frozen=True)
 class Branch:
-    """A residual branch. ``block``: the module in whose code it is added. ``module``: what gives it alone, or None, where the
-    sum is the only place. ``where``: as a rule has it. ``call``: its side of the sum. ``stream``: what it is added to.
-    ``turn``: how often this sum had been done before, as in a loop; ``times``: how often it is in all. ``layers``: dropout
-    layers whose result the branch ends with, such as the last one within ``module``.
+    """A residual branch. ``block``: the module in whose code it is added. ``module``: what gives it
+    alone, or None, where the sum is the only place. ``where``: as a rule has it. ``call``: its side
+    of the sum. ``stream``: what it is added to. ``turn``: how often this sum had been done before,
+    as in a loop; ``times``: how often it is in all. ``layers``: dropout layers whose result the
+    branch ends with, such as the last one within ``module``.
     """
 
     block: str
@@ -66,14 +76,20 @@ def activations(seen: Trace) -> list[tuple[At, Value]]:
 
 
 def _given_by(seen: Trace, event: Event, module: nn.Module) -> tuple[Value, At]:
-    """The value of an activation and its place: the module's end where the module is nothing else, else the call."""
+    """The value of an activation and its place: the module's end where the module is nothing else,
+    else the call.
+    """
     value = event.results[0]
-    leaf = not any(True for n, _ in module.named_children() if not n.startswith("dropout_")) and all(
-        p.dim() <= 1 for p in module.parameters(recurse=False)
-    )
+    leaf = not any(
+        True for n, _ in module.named_children() if not n.startswith("dropout_")
+    ) and all(p.dim() <= 1 for p in module.parameters(recurse=False))
     assert event.module is not None
     if leaf and event.module:
-        ends = [v for v in seen.values[value.number :] if event.module in v.outputs_of and v.ancestors >> value.number & 1]
+        ends = [
+            v
+            for v in seen.values[value.number :]
+            if event.module in v.outputs_of and v.ancestors >> value.number & 1
+        ]
         if ends:
             return ends[0], At("name", event.module)
     return value, At("call", event.module, event.key[0], seen.number_of(event))
@@ -81,7 +97,9 @@ def _given_by(seen: Trace, event: Event, module: nn.Module) -> tuple[Value, At]:
 
 def _is_gate(name: str, readers: list[Event], value: Value) -> bool:
     return name in _GATES and any(
-        e.key[0] in _MULTIPLIES and all(v is not None for v in e.operands) and e.operands[0] is not e.operands[1]
+        e.key[0] in _MULTIPLIES
+        and all(v is not None for v in e.operands)
+        and e.operands[0] is not e.operands[1]
         for e in readers
     )
 
@@ -94,11 +112,15 @@ def before_norm(seen: Trace, value: Value) -> bool:
 def rated(seen: Trace, name: str) -> bool:
     """Is the module a dropout layer?"""
     module = seen.model.get_submodule(name)
-    return rate_of(module) is not None and not isinstance(module, (nn.RNNBase, nn.MultiheadAttention))
+    return rate_of(module) is not None and not isinstance(
+        module, (nn.RNNBase, nn.MultiheadAttention)
+    )
 
 
 def has_layer(seen: Trace, value: Value) -> str | None:
-    """The dropout layer that the value goes through, at once or when it has been pooled or given another shape."""
+    """The dropout layer that the value goes through, at once or when it has been pooled or given
+    another shape.
+    """
     readers = seen.readers
     for one in _onward(value, readers):
         layer = next((name for name in one.taken_by if rated(seen, name)), None)
@@ -108,7 +130,9 @@ def has_layer(seen: Trace, value: Value) -> str | None:
 
 
 def gives_layer(seen: Trace, value: Value) -> str | None:
-    """The dropout layer that gave the value, at once or before it was pooled or given another shape."""
+    """The dropout layer that gave the value, at once or before it was pooled or given another
+    shape.
+    """
     makers = {v.number: e for e in seen.events for v in e.results}
     while True:
         layer = next((name for name in reversed(value.outputs_of) if rated(seen, name)), None)
@@ -122,7 +146,9 @@ def functional(seen: Trace, value: Value) -> Event | None:
     """The call of functional dropout that the value goes through, if no layer makes it."""
     readers = seen.readers
     calls = (e for one in _onward(value, readers) for e in readers.get(one.number, []))
-    return next((e for e in calls if e.func in DROPOUTS and not (e.module and rated(seen, e.module))), None)
+    return next(
+        (e for e in calls if e.func in DROPOUTS and not (e.module and rated(seen, e.module))), None
+    )
 
 
 def _onward(value: Value, readers: dict[int, list[Event]]) -> Iterator[Value]:
@@ -152,13 +178,19 @@ def heads(seen: Trace) -> list[str]:
 
 
 def branches(seen: Trace) -> list[Branch]:
-    """Residual branches in order: of the two sides of a sum, the one with more layers since both were one value."""
+    """Residual branches in order: of the two sides of a sum, the one with more layers since both
+    were one value.
+    """
     found: dict[tuple[str, At], Branch] = {}
     sums: dict[str, int] = {}
     ends: dict[str, int] = {}
     turns: dict[At, int] = {}
     for event in seen.events:
-        side = _branch_side(seen, event) if event.key[0] in _ADDS and event.module is not None else None
+        side = (
+            _branch_side(seen, event)
+            if event.key[0] in _ADDS and event.module is not None
+            else None
+        )
         if side is None:
             continue
         value: Any = event.operands[side]
@@ -173,8 +205,12 @@ def branches(seen: Trace) -> list[Branch]:
         where = call if module is None else At("name", module)
         turn = turns[call] = turns.get(call, -1) + 1
         layers = tuple(name for name in value.outputs_of if rated(seen, name))
-        found.setdefault((block, where), Branch(block, turn, module, where, call, stream, layers=layers))
-    whole = [b for b in found.values() if b.module is None or sums[b.module] == seen.calls[b.module]]
+        found.setdefault(
+            (block, where), Branch(block, turn, module, where, call, stream, layers=layers)
+        )
+    whole = [
+        b for b in found.values() if b.module is None or sums[b.module] == seen.calls[b.module]
+    ]
     own = [tuple(n for n in b.layers if ends[n] == seen.calls[n]) for b in whole]
     return [
         replace(b, times=sums[b.module] if b.module else turns[b.call] + 1, layers=layers)
@@ -183,7 +219,9 @@ def branches(seen: Trace) -> list[Branch]:
 
 
 def _branch_side(seen: Trace, event: Event) -> int | None:
-    """0 or 1: which operand of a sum is a branch that left the other one's path and comes back; None: none is."""
+    """0 or 1: which operand of a sum is a branch that left the other one's path and comes back;
+    None: none is.
+    """
     a, b = event.operands
     if a is None or b is None or a is b:
         return None

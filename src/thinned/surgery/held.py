@@ -14,10 +14,15 @@ LAYERS = r"layer_?drop|skip_prob"  # whole layers that a pass leaves out
 
 
 def held(model: nn.Module, names: str) -> Iterator[Reset]:
-    """Attributes with such names and a rate above 0, on modules and on what they call config, to be set to 0."""
+    """Attributes with such names and a rate above 0, on modules and on what they call config, to be
+    set to 0.
+    """
     visited: set[int] = set()
     for path, module in model.named_modules():
-        for holder in (module, *(getattr(module, name, None) for name in ("config", "cfg", "args"))):
+        for holder in (
+            module,
+            *(getattr(module, name, None) for name in ("config", "cfg", "args")),
+        ):
             if holder is None or id(holder) in visited or not hasattr(holder, "__dict__"):
                 continue
             visited.add(id(holder))

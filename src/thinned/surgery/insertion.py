@@ -28,14 +28,18 @@ class Through:
         self.host = host
 
     def __call__(self, module: nn.Module, given: Any, result: Any) -> Any:
-        if isinstance(result, tuple) and result and not isinstance(result, PackedSequence):  # the output, then the rest
+        if (
+            isinstance(result, tuple) and result and not isinstance(result, PackedSequence)
+        ):  # the output, then the rest
             parts = (_dropped(self.host, result[0], module), *result[1:])
             return type(result)(*parts) if hasattr(result, "_fields") else parts
         return _dropped(self.host, result, module)
 
 
 class Before:
-    """A hook that sends the first thing that a module takes through a dropout layer, by whichever name it comes."""
+    """A hook that sends the first thing that a module takes through a dropout layer, by whichever
+    name it comes.
+    """
 
     def __init__(self, host: nn.Module, module: nn.Module) -> None:
         self.host, self.names = host, tuple(inspect.signature(module.forward).parameters)
@@ -72,20 +76,22 @@ def insert(
 ) -> Edits:
     """Put dropout after or before modules of ``model``, in place.
 
-    ``what``: a rate, a preset's name, a point, a schedule, or a function of the module's name and the module that gives a
-    layer, or None to leave that place alone. ``after`` or ``before``: which modules, by class, name, end of a name, regular
-    expression or function, such as ``after=torch.nn.ReLU`` for every hidden activation or ``before="fc"`` for the head. Of
-    modules that give tuples the first result goes through it, and of several arguments the first.
+    ``what``: a rate, a preset's name, a point, a schedule, or a function of the module's name and
+    the module that gives a layer, or None to leave that place alone. ``after`` or ``before``: which
+    modules, by class, name, end of a name, regular expression or function, such as
+    ``after=torch.nn.ReLU`` for every hidden activation or ``before="fc"`` for the head. Of modules
+    that give tuples the first result goes through it, and of several arguments the first.
 
-    Each place has a layer of its own, which is the module's child ``dropout_after`` (``dropout_before``), so that keys, modes,
-    ``train()`` and :func:`find` know it; no name of a parameter changes and checkpoints load. Of a Sequential the last (first)
-    module is meant. A module that stands in several places, or is called several times, has one layer for all of them. A place
-    that has its layer stays as it is, so doing it again changes nothing. Compiled models are compiled anew at their next
-    call. ``.undo()`` takes the layers out.
+    Each place has a layer of its own, which is the module's child ``dropout_after``
+    (``dropout_before``), so that keys, modes, ``train()`` and :func:`find` know it; no name of a
+    parameter changes and checkpoints load. Of a Sequential the last (first) module is meant. A
+    module that stands in several places, or is called several times, has one layer for all of them.
+    A place that has its layer stays as it is, so doing it again changes nothing. Compiled models
+    are compiled anew at their next call. ``.undo()`` takes the layers out.
 
-    All is checked before the first change; where a module turns out to take or give no tensor, its call raises. Raises
-    :class:`thinned.InputError` unless one of the two is given, where it names nothing, and for lists of modules, which are
-    not called.
+    All is checked before the first change; where a module turns out to take or give no tensor, its
+    call raises. Raises :class:`thinned.InputError` unless one of the two is given, where it names
+    nothing, and for lists of modules, which are not called.
     """
     if (after is None) == (before is None):
         raise InputError("insert needs after= or before=, one of them, such as after=torch.nn.ReLU")
@@ -99,23 +105,40 @@ def insertions(
     what: float | str | Drop | Schedule | Callable[[str, nn.Module], nn.Module | None],
     first: bool,
 ) -> list[Insertion]:
-    """The layers to put before (``first``) or after modules, where there is none; nothing is changed yet."""
+    """The layers to put before (``first``) or after modules, where there is none; nothing is
+    changed yet.
+    """
     child = "dropout_before" if first else "dropout_after"
     edits: list[Insertion] = []
     for path, named in found:
         module = called(path, named, first)
         if child in module._modules or any(edit.module is module for edit in edits):
             continue
-        layer = what(path, module) if callable(what) and not isinstance(what, SCHEDULES) else Dropout(what)
+        layer = (
+            what(path, module)
+            if callable(what) and not isinstance(what, SCHEDULES)
+            else Dropout(what)
+        )
         if layer is None:
             continue
         layer.train(module.training)
-        edits.append(Insertion(path, child, module, layer, first, Before(layer, module) if first else Through(layer)))
+        edits.append(
+            Insertion(
+                path,
+                child,
+                module,
+                layer,
+                first,
+                Before(layer, module) if first else Through(layer),
+            )
+        )
     return edits
 
 
 def placeable(module: nn.Module) -> bool:
-    """May dropout stand before or after the module? Not beside other dropout, unless that is on a module's weights."""
+    """May dropout stand before or after the module? Not beside other dropout, unless that is on a
+    module's weights.
+    """
     return not isinstance(module, Host) or isinstance(module, Around)
 
 
@@ -124,5 +147,7 @@ def called(path: str, module: nn.Module, first: bool) -> nn.Module:
     while isinstance(module, nn.Sequential) and len(module):
         module = module[0 if first else -1]
     if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
-        raise InputError(f"{path or 'the model'} is a {type(module).__name__} that is not called; name a module inside")
+        raise InputError(
+            f"{path or 'the model'} is a {type(module).__name__} that is not called; name a module inside"
+        )
     return module

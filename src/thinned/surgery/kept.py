@@ -33,11 +33,15 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def not_scripted(model: nn.Module) -> None:
     """Raise :class:`thinned.InputError` for a model whose passes no hook and no mode sees."""
     if any(isinstance(m, torch.jit.ScriptModule) for m in model.modules()):
-        raise InputError("a scripted model cannot be observed; pass the model that it was made from")
+        raise InputError(
+            "a scripted model cannot be observed; pass the model that it was made from"
+        )
 
 
 def tensors(given: Any) -> list[Tensor]:
-    """All tensors in nested containers, in mappings and records that torch knows nothing of, and in objects' attributes."""
+    """All tensors in nested containers, in mappings and records that torch knows nothing of, and in
+    objects' attributes.
+    """
     found = []
     for leaf in torch.utils._pytree.tree_leaves(given):
         if isinstance(leaf, Tensor):
@@ -46,27 +50,37 @@ def tensors(given: Any) -> list[Tensor]:
             found += tensors(list(leaf.values()))
         elif hasattr(leaf, "__dict__") and not isinstance(leaf, (nn.Module, type)):
             held = list(vars(leaf).values())
-            found += tensors(held) if dataclasses.is_dataclass(leaf) else [v for v in held if isinstance(v, Tensor)]
+            found += (
+                tensors(held)
+                if dataclasses.is_dataclass(leaf)
+                else [v for v in held if isinstance(v, Tensor)]
+            )
     return found
 
 
 @contextmanager
 def generators_kept(near: Iterable[Tensor]) -> Iterator[None]:
-    """Within, anybody may draw; after, the generators of torch, of Python and of NumPy are as before.
+    """Within, anybody may draw; after, the generators of torch, of Python and of NumPy are as
+    before.
 
-    torch's are those of the CPU and of the devices where the tensors ``near`` are. NumPy is not loaded for it.
+    torch's are those of the CPU and of the devices where the tensors ``near`` are. NumPy is not
+    loaded for it.
     """
     devices: dict[str, set[int]] = {}
     for tensor in near:
         if tensor.device.type not in ("cpu", "meta"):
-            devices.setdefault(tensor.device.type, set()).update(() if tensor.device.index is None else (tensor.device.index,))
+            devices.setdefault(tensor.device.type, set()).update(
+                () if tensor.device.index is None else (tensor.device.index,)
+            )
     python, numpy = random.getstate(), sys.modules.get("numpy")
     theirs = None if numpy is None else numpy.random.get_state()
     try:
         with ExitStack() as stack:
             stack.enter_context(torch.random.fork_rng(devices=[]))
             for kind, indices in devices.items():
-                stack.enter_context(torch.random.fork_rng(devices=sorted(indices), device_type=kind))
+                stack.enter_context(
+                    torch.random.fork_rng(devices=sorted(indices), device_type=kind)
+                )
             yield
     finally:
         random.setstate(python)
@@ -76,8 +90,13 @@ def generators_kept(near: Iterable[Tensor]) -> Iterator[None]:
 
 def seed_all(seed: int) -> None:
     """Put the generators of torch, Python and NumPy where ``seed`` says."""
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed writes a traceback for each device not yet in use
-    if torch.accelerator.is_available() and getattr(torch.get_device_module(), "is_initialized", bool)():
+    torch.default_generator.manual_seed(
+        seed
+    )  # torch.manual_seed writes a traceback for each device not yet in use
+    if (
+        torch.accelerator.is_available()
+        and getattr(torch.get_device_module(), "is_initialized", bool)()
+    ):
         torch.manual_seed(seed)
     random.seed(seed)
     numpy = sys.modules.get("numpy")

@@ -17,36 +17,58 @@ def hidden_of(seen: Trace, rate: float) -> tuple[list[Rule], list[str]]:
     rules, notes = [], []
     for where, value in activations(seen):
         if before_norm(seen, value):
-            notes.append(f"nothing after {where}: batch normalisation follows directly (Li et al. 2019)")
+            notes.append(
+                f"nothing after {where}: batch normalisation follows directly (Li et al. 2019)"
+            )
             continue
         layer = has_layer(seen, value)
         drawn = None if layer else functional(seen, value)
         if drawn is not None:
-            notes.append(f"nothing after {where}: functional dropout follows ({drawn.where}); thinned.expose makes it a layer")
+            notes.append(
+                f"nothing after {where}: functional dropout follows ({drawn.where}); thinned.expose makes it a layer"
+            )
             continue
-        rule = Rule("set rate", At("name", layer), rate) if layer else Rule("insert after", where, rate)
+        rule = (
+            Rule("set rate", At("name", layer), rate)
+            if layer
+            else Rule("insert after", where, rate)
+        )
         if rule not in rules:
             rules.append(rule)
     return rules, notes
 
 
 def set_or_before(seen: Trace, name: str, rate: float) -> Rule:
-    """Dropout on what a module reads: the rate of the layer that gives it, or a layer before the module."""
+    """Dropout on what a module reads: the rate of the layer that gives it, or a layer before the
+    module.
+    """
     value = seen.first.get(name)
     layer = gives_layer(seen, value) if value else None
-    return Rule("set rate", At("name", layer), rate) if layer else Rule("insert before", At("name", name), rate)
+    return (
+        Rule("set rate", At("name", layer), rate)
+        if layer
+        else Rule("insert before", At("name", name), rate)
+    )
 
 
 def input_of(seen: Trace, rate: float) -> Rule | None:
-    """Dropout on the first input, or the rate of the layer that it goes through; None where it holds no real numbers."""
+    """Dropout on the first input, or the rate of the layer that it goes through; None where it
+    holds no real numbers.
+    """
     value = seen.first.get("")
     if value is None:
         return None
-    given = (value.ancestors & -value.ancestors).bit_length() - 1  # itself, or what a hook made it of
+    given = (
+        value.ancestors & -value.ancestors
+    ).bit_length() - 1  # itself, or what a hook made it of
     if not seen.inputs[given].is_floating_point():
         return None
     layer = gives_layer(seen, value) or has_layer(seen, value)
-    return Rule("set rate", At("name", layer), rate) if layer else Rule("insert before", At("place", "input"), rate)
+    return (
+        Rule("set rate", At("name", layer), rate)
+        if layer
+        else Rule("insert before", At("place", "input"), rate)
+    )
 
 
 def depth_of(seen: Trace, rate: float) -> list[Rule]:
@@ -64,7 +86,9 @@ def in_loops(seen: Trace) -> list[str]:
 
 
 def on_branch(seen: Trace, branch: Branch, rate: float, drop: str | None) -> Rule:
-    """A layer at a branch's end, or the rate of the one that is there, also as the last one within the branch's module."""
+    """A layer at a branch's end, or the rate of the one that is there, also as the last one within
+    the branch's module.
+    """
     there = [n for n in branch.layers if drop is None or _is_path(seen.model.get_submodule(n))]
     if there:
         return Rule("set rate", At("name", there[-1]), rate)

@@ -1,4 +1,6 @@
-"""One observed pass of a model: what it draws, by hooks on modules, a function mode, and the generators themselves."""
+"""One observed pass of a model: what it draws, by hooks on modules, a function mode, and the
+generators themselves.
+"""
 
 from __future__ import annotations
 
@@ -52,12 +54,16 @@ class Watch:
     """What else somebody wants to know of a pass; this one wants nothing."""
 
     def before_draw(self, given: Any) -> Any:
-        """Called before a function that may draw, with its arguments; what it returns comes back in :meth:`drawn`."""
+        """Called before a function that may draw, with its arguments; what it returns comes back in
+        :meth:`drawn`.
+        """
 
     def drawn(self, one: Seen, given: Any, result: Any, before: Any) -> None:
         """A call site drew for ``given`` and made ``result``; both None where they are not known."""
 
-    def idle(self, name: str, function: str, where: str, rate: float, module: nn.Module | None) -> None:
+    def idle(
+        self, name: str, function: str, where: str, rate: float, module: nn.Module | None
+    ) -> None:
         """A dropout function was called with a rate, and switched off."""
 
     def called(self, name: str, func: Any, args: Any, kwargs: Any, result: Any) -> None:
@@ -114,19 +120,25 @@ class Run:
 
 @contextmanager
 def left_as_it_was(model: nn.Module, inputs: Any) -> Iterator[None]:
-    """Within, passes may be made; after, modes, buffers and generators are as before. No gradients are made.
+    """Within, passes may be made; after, modes, buffers and generators are as before. No gradients
+    are made.
 
-    Raises :class:`thinned.InputError` for a scripted model, and for one with lazy modules that have not run: a pass would
-    make their parameters.
+    Raises :class:`thinned.InputError` for a scripted model, and for one with lazy modules that have
+    not run: a pass would make their parameters.
     """
     not_scripted(model)
     for path, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
-            raise InputError(f"{path} is lazy and has no values yet; run the model once, then observe it")
+            raise InputError(
+                f"{path} is lazy and has no values yet; run the model once, then observe it"
+            )
     modes = [(m, m.training) for m in model.modules()]
     buffers = [(b, b.detach().clone()) for b in model.buffers()]
     try:
-        with generators_kept([*model.parameters(), *model.buffers(), *tensors(inputs)]), torch.no_grad():
+        with (
+            generators_kept([*model.parameters(), *model.buffers(), *tensors(inputs)]),
+            torch.no_grad(),
+        ):
             yield
     finally:
         for module, training in modes:
@@ -136,7 +148,9 @@ def left_as_it_was(model: nn.Module, inputs: Any) -> Iterator[None]:
                 buffer.copy_(values)
 
 
-def observe(model: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], watch: Watch | None = None) -> Run:
+def observe(
+    model: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], watch: Watch | None = None
+) -> Run:
     """Run ``model`` once and tell what it drew."""
     with observing(model, watch) as run:
         run.output = model(*inputs, **named)
@@ -156,9 +170,11 @@ def observing(model: nn.Module, watch: Watch | None = None) -> Iterator[Run]:
 
 
 class _Hooks:
-    """Know when modules run; of our own layers also what they drop, of everybody's whether a generator moved unseen.
+    """Know when modules run; of our own layers also what they drop, of everybody's whether a
+    generator moved unseen.
 
-    One pair of functions serves all modules, for thousands of closures would keep the garbage collector busy.
+    One pair of functions serves all modules, for thousands of closures would keep the garbage
+    collector busy.
     """
 
     def __init__(self, run: Run, model: nn.Module) -> None:
@@ -169,13 +185,17 @@ class _Hooks:
     def hook(self, stack: ExitStack) -> None:
         for module in self.names:
             stack.callback(module.register_forward_pre_hook(self.before, with_kwargs=True).remove)
-            stack.callback(module.register_forward_hook(self.after, with_kwargs=True, always_call=True).remove)
+            stack.callback(
+                module.register_forward_hook(self.after, with_kwargs=True, always_call=True).remove
+            )
 
     def before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         run, name = self.run, self.names[module]
         run.stack.append((name, module))
         given = run.watch.before_draw((args, kwargs)) if isinstance(module, Host) else None
-        known = type(module).__module__.startswith("torch.nn.")  # whose draws are all functions that are seen
+        known = type(module).__module__.startswith(
+            "torch.nn."
+        )  # whose draws are all functions that are seen
         self.started.append((run.draws, None if known else generators(), given))
         run.watch.enters(name, module, args)
 
@@ -189,9 +209,26 @@ class _Hooks:
                 cut = module.fell() if isinstance(module, Thinned) else None
                 fell, of = cut or count_fallen(given, out)
                 rate = getattr(module, "p", None)
-                run.note("dropout", type(module).__name__, rate, _shape(given), fell, of, given, out, token)
+                run.note(
+                    "dropout",
+                    type(module).__name__,
+                    rate,
+                    _shape(given),
+                    fell,
+                    of,
+                    given,
+                    out,
+                    token,
+                )
         elif state is not None and draws == run.draws and state != generators():
-            run.note("unseen", type(module).__name__, None, _shape(first(args)), given=first(args), result=first(result))
+            run.note(
+                "unseen",
+                type(module).__name__,
+                None,
+                _shape(first(args)),
+                given=first(args),
+                result=first(result),
+            )
         run.watch.leaves(self.names[module], module, args, result)
         run.leave()
 
@@ -237,7 +274,17 @@ def count_fallen(given: Tensor | None, result: Tensor | None) -> tuple[int, int]
 @contextmanager
 def _python_random(run: Run) -> Iterator[None]:
     """See draws of Python's ``random``, which some libraries drop layers by."""
-    names = ("random", "uniform", "randint", "choice", "choices", "sample", "shuffle", "gauss", "betavariate")
+    names = (
+        "random",
+        "uniform",
+        "randint",
+        "choice",
+        "choices",
+        "sample",
+        "shuffle",
+        "gauss",
+        "betavariate",
+    )
     originals = {name: getattr(random, name) for name in names}
 
     def seen(name: str) -> Callable[..., Any]:
@@ -297,7 +344,9 @@ class _Functions(TorchFunctionMode):
 
 
 def _ours(module: nn.Module | None) -> bool:
-    return isinstance(module, Host) or (module is not None and isinstance(module.__dict__.get("forward"), Shrinking))
+    return isinstance(module, Host) or (
+        module is not None and isinstance(module.__dict__.get("forward"), Shrinking)
+    )
 
 
 def _kept(args: Any, kwargs: Any) -> Tensor | None:

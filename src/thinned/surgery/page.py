@@ -91,7 +91,10 @@ def _rows(sites: Sequence[Site]) -> list[_Row]:
             node = node.children.setdefault(part, _Node())
         node.sites.append(site)
     if root.children and root.sites:
-        return [*(_Row(0, "(the model)", s) for s in root.sites), *_Node([], root.children).rows(0, "")]
+        return [
+            *(_Row(0, "(the model)", s) for s in root.sites),
+            *_Node([], root.children).rows(0, ""),
+        ]
     return list(root.rows(0, ""))
 
 
@@ -106,11 +109,15 @@ def _percent(share: float) -> str:
 
 
 def _bar(site: Site) -> str:
-    seen = "" if site.measured is None else f'<span class="kind">measured {site.measured:.3f}</span>'
+    seen = (
+        "" if site.measured is None else f'<span class="kind">measured {site.measured:.3f}</span>'
+    )
     if site.rate is None and site.measured is None:
         return '<span class="kind">no rate</span>'
     rate = f'<i style="width:{_percent(site.rate)}"></i>' if site.rate is not None else ""
-    measured = f'<u style="left:{_percent(site.measured)}"></u>' if site.measured is not None else ""
+    measured = (
+        f'<u style="left:{_percent(site.measured)}"></u>' if site.measured is not None else ""
+    )
     number = '<span class="kind">no rate</span>' if site.rate is None else f"{site.rate:.3g}"
     return _two(f'<span class="bar">{rate}{measured}</span>{number}', seen)
 
@@ -130,7 +137,9 @@ def _two(first: str, second: str) -> str:
 def _pills(site: Site) -> str:
     train = ("yes", "train: draws") if site.in_train else ("no", "train: quiet")
     evaluation = ("alarm", "eval: draws") if site.in_eval else ("no", "eval: quiet")
-    return " ".join(f'<span class="pill {kind}">{text}</span>' for kind, text in (train, evaluation))
+    return " ".join(
+        f'<span class="pill {kind}">{text}</span>' for kind, text in (train, evaluation)
+    )
 
 
 def _line(row: _Row) -> str:
@@ -141,9 +150,22 @@ def _line(row: _Row) -> str:
     calls = f", {site.calls} calls" if site.calls > 1 else ""
     name = f'<span class="name">{_text(row.label)}</span>'
     kind = "" if site.module == site.function else f'<span class="kind">{_text(site.module)}</span>'
-    where = f'<span class="where" title="{_text(site.where)}">{_text(_short(site.where))}</span>' if site.where else ""
-    shape = f'<span class="kind">{" x ".join(map(str, site.shape))}</span>' if site.shape is not None else ""
-    cells = (_two(f"{_text(site.function)}{calls}", where), _bar(site), _pills(site), _two(_behind(site), shape))
+    where = (
+        f'<span class="where" title="{_text(site.where)}">{_text(_short(site.where))}</span>'
+        if site.where
+        else ""
+    )
+    shape = (
+        f'<span class="kind">{" x ".join(map(str, site.shape))}</span>'
+        if site.shape is not None
+        else ""
+    )
+    cells = (
+        _two(f"{_text(site.function)}{calls}", where),
+        _bar(site),
+        _pills(site),
+        _two(_behind(site), shape),
+    )
     return f'<tr class="site"><td {indent}>{_two(name, kind)}</td>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
 
 
@@ -155,7 +177,13 @@ def _short(where: str) -> str:
 def _tiles(sites: Sequence[Site]) -> str:
     on = sum(s.in_eval for s in sites)
     rates = [s.rate for s in sites if s.rate is not None]
-    span = "none" if not rates else f"{min(rates):.3g}" if min(rates) == max(rates) else f"{min(rates):.3g} to {max(rates):.3g}"
+    span = (
+        "none"
+        if not rates
+        else f"{min(rates):.3g}"
+        if min(rates) == max(rates)
+        else f"{min(rates):.3g} to {max(rates):.3g}"
+    )
     tiles = [
         ("places that draw", str(len(sites)), ""), ("rates", span, ""),
         ("draw in training", str(sum(s.in_train for s in sites)), ""),
@@ -231,9 +259,15 @@ def _drawn(row: _Row, y: int) -> str:
     if site.rate is not None:
         colour = "#b42318" if site.in_eval else "#3f6fd8"
         wide = _BAR * min(1.0, max(0.0, site.rate))
-        parts.append(f'<rect x="{left}" y="{y + 4}" width="{wide:.1f}" height="13" rx="4" fill="{colour}"/>')
+        parts.append(
+            f'<rect x="{left}" y="{y + 4}" width="{wide:.1f}" height="13" rx="4" fill="{colour}"/>'
+        )
     if site.measured is not None:
-        parts.append(f'<rect x="{left + _BAR * site.measured - 1:.1f}" y="{y + 1}" width="2" height="19" fill="#1d2330"/>')
+        parts.append(
+            f'<rect x="{left + _BAR * site.measured - 1:.1f}" y="{y + 1}" width="2" height="19" fill="#1d2330"/>'
+        )
     number = "no rate" if site.rate is None else f"{site.rate:.3g}"
     mode = "draws in evaluation too" if site.in_eval else "" if site.in_train else "draws nowhere"
-    return "".join(parts) + _words(left + _BAR + 12, y + 15, ", ".join(t for t in (number, site.kind, mode) if t))
+    return "".join(parts) + _words(
+        left + _BAR + 12, y + 15, ", ".join(t for t in (number, site.kind, mode) if t)
+    )

@@ -20,10 +20,11 @@ _KINDS = ("name", "class", "place", "call")
 
 @dataclass(frozen=True)
 class At:
-    """One exact meaning of where. ``kind``: "name" (the whole name of a module), "class" (a class, by its name or its whole
-    name), "place" ("input", "hidden", or "hidden 2 of 3" for the second of three hidden activations), or "call": the
-    ``number``-th place in the code of module ``name`` that calls ``function``, counted from 0 in the order of the first calls;
-    ``operand`` says which of its arguments is dropped, before the call, and without it its result is.
+    """One exact meaning of where. ``kind``: "name" (the whole name of a module), "class" (a class,
+    by its name or its whole name), "place" ("input", "hidden", or "hidden 2 of 3" for the second of
+    three hidden activations), or "call": the ``number``-th place in the code of module ``name``
+    that calls ``function``, counted from 0 in the order of the first calls; ``operand`` says which
+    of its arguments is dropped, before the call, and without it its result is.
     """
 
     kind: str
@@ -38,7 +39,9 @@ class At:
         if not isinstance(self.name, str):
             raise InputError(f"where {self.kind} has to be a string, but got {self.name!r}")
         if (self.kind == "call") != bool(self.function):
-            raise InputError("a call, and nothing else, has a function; such as where={'call': 'relu', 'module': 'block.0'}")
+            raise InputError(
+                "a call, and nothing else, has a function; such as where={'call': 'relu', 'module': 'block.0'}"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict."""
@@ -60,11 +63,13 @@ Wherever: TypeAlias = "str | At | type[nn.Module] | Callable[[str, nn.Module], b
 class Rule:
     """One thing to do, at every place that is meant.
 
-    ``do``: "insert after", "insert before", "replace" (a dropout layer by another kind; a linear, convolutional or recurrent
-    layer by one that drops its weights, :class:`thinned.nn.DropWeight`), or "set rate". ``where``: a name, the end of one, or
-    a regular expression; a class; an :class:`At`; a function of name and module, which no file can hold; None for every layer
-    with a rate, or to replace every dropout layer. ``drop``: a preset's name or a point; None is dropout. ``rate``: in [0, 1];
-    None leaves a point's own and that of a layer that is replaced, and else is the preset's.
+    ``do``: "insert after", "insert before", "replace" (a dropout layer by another kind; a linear,
+    convolutional or recurrent layer by one that drops its weights, :class:`thinned.nn.DropWeight`),
+    or "set rate". ``where``: a name, the end of one, or a regular expression; a class; an
+    :class:`At`; a function of name and module, which no file can hold; None for every layer with a
+    rate, or to replace every dropout layer. ``drop``: a preset's name or a point; None is dropout.
+    ``rate``: in [0, 1]; None leaves a point's own and that of a layer that is replaced, and else is
+    the preset's.
     """
 
     do: str
@@ -76,9 +81,17 @@ class Rule:
         if self.do not in DO:
             raise unknown("thing to do", self.do, DO)
         if isinstance(self.where, type):
-            object.__setattr__(self, "where", At("class", f"{self.where.__module__}.{self.where.__qualname__}"))
-        if self.where is not None and not isinstance(self.where, (str, At)) and not callable(self.where):
-            raise InputError(f"where has to be a name, a class or a function, but got {self.where!r}")
+            object.__setattr__(
+                self, "where", At("class", f"{self.where.__module__}.{self.where.__qualname__}")
+            )
+        if (
+            self.where is not None
+            and not isinstance(self.where, (str, At))
+            and not callable(self.where)
+        ):
+            raise InputError(
+                f"where has to be a name, a class or a function, but got {self.where!r}"
+            )
         if self.where is None and self.do not in ("set rate", "replace"):
             raise InputError(f"{self.do!r} needs a where")
         if self.rate is not None:
@@ -95,12 +108,16 @@ class Rule:
         if isinstance(self.drop, Drop):
             return self.drop if self.rate is None else self.drop.at(self.rate)
         name = self.drop or "dropout"
-        return presets.make(name, **({} if self.rate is None else {presets.strength(name): self.rate}))
+        return presets.make(
+            name, **({} if self.rate is None else {presets.strength(name): self.rate})
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict. Raises :class:`thinned.InputError` where ``where`` is a function."""
         if callable(self.where):
-            raise InputError("a rule whose where is a function cannot be written down; name modules by name, class or pattern")
+            raise InputError(
+                "a rule whose where is a function cannot be written down; name modules by name, class or pattern"
+            )
         where = self.where.to_json() if isinstance(self.where, At) else self.where
         data: dict[str, Any] = {"do": self.do, "where": where}
         if self.drop is not None:
@@ -122,14 +139,21 @@ class Rule:
 
     def __str__(self) -> str:
         rate = "" if self.rate is None else f" at {self.rate:g}"
-        drop = self.drop if isinstance(self.drop, str) else (self.drop.name or "a point") if self.drop else "dropout"
+        drop = (
+            self.drop
+            if isinstance(self.drop, str)
+            else (self.drop.name or "a point")
+            if self.drop
+            else "dropout"
+        )
         what = "" if self.do == "set rate" else f": {drop}"
         return f"{self.do} {'all layers' if self.where is None else self.where}{what}{rate}"
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What to drop where in a model: rules, done in order by :func:`thinned.apply`. ``notes``: why, for people.
+    """What to drop where in a model: rules, done in order by :func:`thinned.apply`. ``notes``: why,
+    for people.
 
     >>> policy = Policy((Rule("insert after", nn.ReLU, 0.5), Rule("set rate", "head.drop", 0.1)))
     >>> Policy.from_json(policy.to_json()) == policy
@@ -164,7 +188,9 @@ class Policy:
             return _of_a_study(data)
         data = _record(data, "a policy", {"format", "rules", "notes"}, {"format", "rules"})
         if data["format"] != 1:
-            raise InputError(f"this policy has format {data['format']!r}, and only format 1 is known; update thinned")
+            raise InputError(
+                f"this policy has format {data['format']!r}, and only format 1 is known; update thinned"
+            )
         if not isinstance(data["rules"], list) or not isinstance(data.get("notes", []), list):
             raise InputError("rules and notes of a policy have to be lists")
         rules = []
@@ -181,7 +207,9 @@ class Policy:
 
     @classmethod
     def load(cls, path: str | Path) -> Policy:
-        """Read a file that :meth:`save` or a study wrote. Raises :class:`thinned.InputError` where it holds no policy."""
+        """Read a file that :meth:`save` or a study wrote. Raises :class:`thinned.InputError` where
+        it holds no policy.
+        """
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -207,8 +235,13 @@ def _at(data: Mapping[str, Any]) -> At:
     if "call" in data:
         data = _record(data, "where", {"call", "module", "number", "operand"}, {"call", "module"})
         number, operand = data.get("number", 0), data.get("operand")
-        if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in (number, operand or 0)):
-            raise InputError(f"number and operand of a call have to be whole numbers, but got {number!r} and {operand!r}")
+        if not all(
+            isinstance(n, int) and not isinstance(n, bool) and n >= 0
+            for n in (number, operand or 0)
+        ):
+            raise InputError(
+                f"number and operand of a call have to be whole numbers, but got {number!r} and {operand!r}"
+            )
         return At("call", data["module"], data["call"], number, operand)
     if len(data) != 1:
         raise InputError(f"where has to be one of name, class, place or call, but got {dict(data)}")
@@ -222,11 +255,21 @@ def _of_a_study(data: Mapping[str, Any]) -> Policy:
     for site in data["sites"]:
         site = _record(site, "a site of a study's policy", {"where", "drop"}, {"where", "drop"})
         if site["where"] == "weights of hidden layers":
-            rules.append(Rule("replace", At("place", "hidden weights"), site["drop"]["law"]["bernoulli"]["p"], "dropconnect"))
+            rules.append(
+                Rule(
+                    "replace",
+                    At("place", "hidden weights"),
+                    site["drop"]["law"]["bernoulli"]["p"],
+                    "dropconnect",
+                )
+            )
             continue
         do = "insert before" if site["where"] == "input" else "insert after"
         rules.append(Rule(do, At("place", site["where"]), None, Drop.from_json(site["drop"])))
     others = data.get("companions") or {}
     notes = [f"chosen by a study: {data.get('arm')}, {data.get('strength')}"]
-    notes += [f"the study also used {name} = {value}, which no change of a model brings" for name, value in others.items()]
+    notes += [
+        f"the study also used {name} = {value}, which no change of a model brings"
+        for name, value in others.items()
+    ]
     return Policy(tuple(rules), tuple(notes))

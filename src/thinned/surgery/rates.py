@@ -24,24 +24,34 @@ def rate_of(module: nn.Module) -> str | None:
         return "dropout"
     if isinstance(module, Learned) or (isinstance(module, MethodDropout) and module.rate is None):
         return None
-    drops = isinstance(module, (Host, nn.modules.dropout._DropoutNd)) or "drop" in type(module).__name__.lower()
+    drops = (
+        isinstance(module, (Host, nn.modules.dropout._DropoutNd))
+        or "drop" in type(module).__name__.lower()
+    )
     if not drops:
         return None
     values = {name: getattr(module, name, None) for name in RATES}
-    return next((n for n, v in values.items() if isinstance(v, (int, float)) and not isinstance(v, bool)), None)
+    return next(
+        (n for n, v in values.items() if isinstance(v, (int, float)) and not isinstance(v, bool)),
+        None,
+    )
 
 
-def set_rate(model: nn.Module, rate: float | Callable[[str, nn.Module], float | None], where: Where = None) -> Edits:
-    """Set the rates of a model's dropout layers, in place: torch's, ours, anybody's that holds one under a usual name.
+def set_rate(
+    model: nn.Module, rate: float | Callable[[str, nn.Module], float | None], where: Where = None
+) -> Edits:
+    """Set the rates of a model's dropout layers, in place: torch's, ours, anybody's that holds one
+    under a usual name.
 
-    ``rate``: in [0, 1], or a function of name and module that gives one, or None to leave that layer alone. ``where``: which
-    layers, by class, name, end of a name, regular expression or function; None: all that drop now. Without ``where`` and
-    with one number, layers at rate 0, such as an LSTM without dropout, are left alone. Attention and recurrent layers of
-    torch count. A rate that a schedule moves moves on at its next step, and rates that are learned are not set.
+    ``rate``: in [0, 1], or a function of name and module that gives one, or None to leave that
+    layer alone. ``where``: which layers, by class, name, end of a name, regular expression or
+    function; None: all that drop now. Without ``where`` and with one number, layers at rate 0, such
+    as an LSTM without dropout, are left alone. Attention and recurrent layers of torch count. A
+    rate that a schedule moves moves on at its next step, and rates that are learned are not set.
 
-    All is checked before the first change. ``.undo()`` takes it back; doing it again changes nothing. Functional dropout has
-    no layer until :func:`thinned.expose` gives it one. Raises :class:`thinned.InputError` for a rate outside [0, 1] or a
-    ``where`` that names nothing.
+    All is checked before the first change. ``.undo()`` takes it back; doing it again changes
+    nothing. Functional dropout has no layer until :func:`thinned.expose` gives it one. Raises
+    :class:`thinned.InputError` for a rate outside [0, 1] or a ``where`` that names nothing.
     """
     if not callable(rate):
         probability(rate)

@@ -17,13 +17,17 @@ from torch.nn import functional as F
 from .draws import DRAW, DROPOUTS, MASKS, RECURRENT, name_of
 
 _SEEN = DRAW - RECURRENT  # networks of these are layers, read by their attributes
-_METHODS: dict[str, Any] = {n: f for f in _SEEN if getattr(Tensor, n := getattr(f, "__name__", ""), None) is f}
+_METHODS: dict[str, Any] = {
+    n: f for f in _SEEN if getattr(Tensor, n := getattr(f, "__name__", ""), None) is f
+}
 _ATTENTION = {F.scaled_dot_product_attention: (4, 13), F.multi_head_attention_forward: (10, 13)}
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A call that draws: the ``rate`` where the source or the module says it, and in which modes it surely does."""
+    """A call that draws: the ``rate`` where the source or the module says it, and in which modes it
+    surely does.
+    """
 
     kind: str
     function: str
@@ -34,9 +38,11 @@ class Drawing:
 
 
 def drawings(module: nn.Module) -> Iterator[Drawing]:
-    """What ``module.forward`` calls that draws: by itself, by its own methods, and by functions of Python that it calls.
+    """What ``module.forward`` calls that draws: by itself, by its own methods, and by functions of
+    Python that it calls.
 
-    Names are resolved as Python would, in the module of the class. torch's own classes are not read.
+    Names are resolved as Python would, in the module of the class. torch's own classes are not
+    read.
     """
     if type(module).__module__.startswith("torch."):
         return
@@ -44,7 +50,11 @@ def drawings(module: nn.Module) -> Iterator[Drawing]:
     visited: set[Any] = set()
     while todo:
         function = inspect.unwrap(todo.pop(0))
-        if function in visited or not isinstance(function, FunctionType) or function.__module__.startswith("torch."):
+        if (
+            function in visited
+            or not isinstance(function, FunctionType)
+            or function.__module__.startswith("torch.")
+        ):
             continue
         visited.add(function)
         own = len(visited) == 1 or hasattr(type(module), function.__name__)
@@ -86,14 +96,20 @@ def _meant(node: ast.expr, function: FunctionType, module: nn.Module) -> Any:
         held = None
     for name in reversed(names):
         held = getattr(held, name, None)
-    if held is None and isinstance(node, ast.Attribute):  # a method of something: a tensor's, by its name
+    if held is None and isinstance(
+        node, ast.Attribute
+    ):  # a method of something: a tensor's, by its name
         return _METHODS.get(node.attr)
     return held
 
 
-def _drawing(func: Any, call: ast.Call, module: nn.Module | None) -> tuple[str, float | None, bool, bool] | None:
+def _drawing(
+    func: Any, call: ast.Call, module: nn.Module | None
+) -> tuple[str, float | None, bool, bool] | None:
     """(kind, rate, in training, in evaluation), or None for what does not draw."""
-    if isinstance(func, BuiltinMethodType | MethodType) and getattr(func, "__self__", None) is getattr(random, "_inst", None):
+    if isinstance(func, BuiltinMethodType | MethodType) and getattr(
+        func, "__self__", None
+    ) is getattr(random, "_inst", None):
         return "python", None, True, False
     try:
         if func not in _SEEN:
@@ -109,14 +125,22 @@ def _drawing(func: Any, call: ast.Call, module: nn.Module | None) -> tuple[str, 
     if func in _ATTENTION:
         given = _argument(call, _ATTENTION[func][0], "dropout_p")
         rate, tied = _number(given, module, 0.0)
-        on = _argument(call, _ATTENTION[func][1], "training") if func is F.multi_head_attention_forward else None
-        in_train, in_eval = _modes(on, module) if on is not None else (True, rate is not None and not tied)
+        on = (
+            _argument(call, _ATTENTION[func][1], "training")
+            if func is F.multi_head_attention_forward
+            else None
+        )
+        in_train, in_eval = (
+            _modes(on, module) if on is not None else (True, rate is not None and not tied)
+        )
         return None if rate == 0 else ("attention", rate, in_train, in_eval)
     return ("mask" if func in MASKS else "noise"), None, True, False
 
 
 def _argument(call: ast.Call, place: int, name: str) -> ast.expr | None:
-    if len(call.args) > place and not any(isinstance(a, ast.Starred) for a in call.args[: place + 1]):
+    if len(call.args) > place and not any(
+        isinstance(a, ast.Starred) for a in call.args[: place + 1]
+    ):
         return call.args[place]
     return next((k.value for k in call.keywords if k.arg == name), None)
 
@@ -140,18 +164,26 @@ def _tied(node: ast.expr) -> bool:
     return any(isinstance(n, ast.Attribute) and n.attr == "training" for n in ast.walk(node))
 
 
-def _number(node: ast.expr | None, module: nn.Module | None, otherwise: float) -> tuple[float | None, bool]:
+def _number(
+    node: ast.expr | None, module: nn.Module | None, otherwise: float
+) -> tuple[float | None, bool]:
     """(a rate, is it tied to the mode)."""
     if node is None:
         return otherwise, False
     tied = _tied(node)
     parts = [node.body, node.orelse] if isinstance(node, ast.IfExp) else [node]
-    values = [v for v in (_held(part, module) for part in parts) if isinstance(v, (int, float)) and not isinstance(v, bool)]
+    values = [
+        v
+        for v in (_held(part, module) for part in parts)
+        if isinstance(v, (int, float)) and not isinstance(v, bool)
+    ]
     return (max(values) if values else None), tied
 
 
 def _modes(node: ast.expr, module: nn.Module | None) -> tuple[bool, bool]:
-    """In which modes a switch is on: (training, evaluation). One that is not understood counts as on in training."""
+    """In which modes a switch is on: (training, evaluation). One that is not understood counts as
+    on in training.
+    """
     if _tied(node):
         turned = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
         return not turned, turned

@@ -22,7 +22,8 @@ from .edits import Edit, Edits, Repoint, Rescaled
 
 _SCALES: dict[str, Scale] = {"classic": Classic(), "inverted": Inverted()}
 _WEIGHTS = (nn.Linear, nn.modules.conv._ConvNd)
-# Modules and functions f with f(c x) = c f(x) for c > 0, of one tensor, or of several that are all scaled alike.
+# Modules and functions f with f(c x) = c f(x) for c > 0, of one tensor, or of several that are all
+# scaled alike.
 _HOMOGENEOUS = (
     nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.Identity, nn.Flatten, nn.Unflatten, nn.Upsample, nn.ZeroPad2d,
     nn.PixelShuffle, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d,
@@ -63,29 +64,37 @@ def rescale(
     to: Literal["classic", "inverted"] = "inverted",
     following: Mapping[str, str | Sequence[str]] | None = None,
 ) -> Edits:
-    """Change the scaling of a trained model's dropout layers, and the weights after them, so that the model stays the same.
+    """Change the scaling of a trained model's dropout layers, and the weights after them, so that
+    the model stays the same.
 
-    Classic layers keep x in training and have (1 - p) x in evaluation, inverted ones x / (1 - p) and x; so the weights W
-    that follow become (1 - p) W on the way to inverted, and W / (1 - p) on the way to classic. Training and evaluation
-    then compute what they computed before, up to rounding. What differs is the size of a learning step: SGD's rate for
-    these weights has to be divided by (1 - p)^2 on the way from classic to inverted to go the same way, Adam's by 1 - p.
+    Classic layers keep x in training and have (1 - p) x in evaluation, inverted ones x / (1 - p)
+    and x; so the weights W that follow become (1 - p) W on the way to inverted, and W / (1 - p) on
+    the way to classic. Training and evaluation then compute what they computed before, up to
+    rounding. What differs is the size of a learning step: SGD's rate for these weights has to be
+    divided by (1 - p)^2 on the way from classic to inverted to go the same way, Adam's by 1 - p.
 
-    :class:`thinned.nn.Dropout` is converted; DropWeight and DropState scale their own weights and stay as they are. Which
-    weights follow is read from the graph of ``model``; between a dropout and them may stand what scales with its
-    input (ReLU, pooling, flattening, addition of equally scaled tensors). ``following`` names them instead, dropout layer to
-    linear or convolutional layers, for models that torch.fx cannot trace. Changed in place; ``.undo()`` takes all back.
+    :class:`thinned.nn.Dropout` is converted; DropWeight and DropState scale their own weights and
+    stay as they are. Which weights follow is read from the graph of ``model``; between a dropout
+    and them may stand what scales with its input (ReLU, pooling, flattening, addition of equally
+    scaled tensors). ``following`` names them instead, dropout layer to linear or convolutional
+    layers, for models that torch.fx cannot trace. Changed in place; ``.undo()`` takes all back.
 
-    Raises :class:`thinned.InputError` before anything is changed: for a dropout at rate 1 or under a schedule, for one
-    whose result reaches something that does not scale (a softmax, a sigmoid, the model's end), and for torch's own
-    dropout on the way to classic, which has no such form (:func:`thinned.replace` makes it ours).
+    Raises :class:`thinned.InputError` before anything is changed: for a dropout at rate 1 or under
+    a schedule, for one whose result reaches something that does not scale (a softmax, a sigmoid,
+    the model's end), and for torch's own dropout on the way to classic, which has no such form
+    (:func:`thinned.replace` makes it ours).
     """
     if to not in _SCALES:
         raise unknown("scaling", to, _SCALES)
-    points = {name: _changed(name, host, to) for name, host in model.named_modules() if _moves(host, to)}
+    points = {
+        name: _changed(name, host, to) for name, host in model.named_modules() if _moves(host, to)
+    }
     if not points:
         return Edits(())
     factors = {name: _factor(model.get_submodule(name), to) for name in points}  # type: ignore[arg-type]
-    scaled = _named(model, factors, following) if following is not None else _followers(model, factors)
+    scaled = (
+        _named(model, factors, following) if following is not None else _followers(model, factors)
+    )
     edits: list[Edit] = []
     names = list(model.named_parameters(remove_duplicate=False))
     for name, factor in scaled.items():
@@ -111,7 +120,9 @@ def rescale(
 
 def _moves(host: nn.Module, to: str) -> bool:
     if to == "classic" and type(host).__module__ == "torch.nn.modules.dropout":
-        raise InputError(f"torch's {type(host).__name__} has no classic form; call thinned.replace(model) first")
+        raise InputError(
+            f"torch's {type(host).__name__} has no classic form; call thinned.replace(model) first"
+        )
     if not isinstance(host, Dropout):
         return False
     was = Inverted if to == "classic" else Classic
@@ -120,9 +131,13 @@ def _moves(host: nn.Module, to: str) -> bool:
 
 def _changed(name: str, host: Any, to: str) -> Drop:
     if host.schedule is not None:
-        raise InputError(f"layer {name!r} has a schedule, so no one factor fits its weights; set a fixed rate first")
+        raise InputError(
+            f"layer {name!r} has a schedule, so no one factor fits its weights; set a fixed rate first"
+        )
     if host.p == 1.0:
-        raise InputError(f"layer {name!r} drops everything (p = 1), so no weights can make up for it")
+        raise InputError(
+            f"layer {name!r} drops everything (p = 1), so no weights can make up for it"
+        )
     label = host.point.name.removesuffix("-classic") + ("-classic" if to == "classic" else "")
     point: Drop = host.point
     return replace(point, scale=_SCALES[to], name=label if point.name else "")
@@ -134,18 +149,24 @@ def _factor(host: Dropout, to: str) -> float:
     return kept if to == "classic" else 1.0 / kept
 
 
-def _named(model: nn.Module, factors: dict[str, float], following: Mapping[str, str | Sequence[str]]) -> dict[str, float]:
+def _named(
+    model: nn.Module, factors: dict[str, float], following: Mapping[str, str | Sequence[str]]
+) -> dict[str, float]:
     for name in following:
         if name not in factors:
             raise unknown("dropout layer to rescale", name, factors)
     missing = factors.keys() - following.keys()
     if missing:
-        raise InputError(f"following has to name what follows every dropout layer, but lacks {min(missing)!r}")
+        raise InputError(
+            f"following has to name what follows every dropout layer, but lacks {min(missing)!r}"
+        )
     scaled: dict[str, float] = {}
     for name, layers in following.items():
         for layer in [layers] if isinstance(layers, str) else layers:
             if not isinstance(dict(model.named_modules()).get(layer), _WEIGHTS):
-                raise InputError(f"following names {layer!r} after {name!r}, which is no linear or convolutional layer here")
+                raise InputError(
+                    f"following names {layer!r} after {name!r}, which is no linear or convolutional layer here"
+                )
             scaled[layer] = scaled.get(layer, 1.0) * factors[name]
     return scaled
 
@@ -173,7 +194,9 @@ def _followers(model: nn.Module, factors: dict[str, float]) -> dict[str, float]:
         if isinstance(target, _WEIGHTS):
             name = str(node.target)
             if scaled.setdefault(name, into) != into:
-                raise InputError(f"layer {name!r} is called on inputs that are scaled differently; it cannot be rescaled")
+                raise InputError(
+                    f"layer {name!r} is called on inputs that are scaled differently; it cannot be rescaled"
+                )
             scale[node] = 1.0
         elif into == 1.0 or _plain(node):
             scale[node] = 1.0
@@ -190,7 +213,9 @@ def _followers(model: nn.Module, factors: dict[str, float]) -> dict[str, float]:
 
 
 def _plain(node: fx.Node) -> bool:
-    return (node.op == "call_method" and node.target in _PLAIN) or (node.op == "call_function" and node.target is getattr)
+    return (node.op == "call_method" and node.target in _PLAIN) or (
+        node.op == "call_function" and node.target is getattr
+    )
 
 
 def _homogeneous(node: fx.Node, target: nn.Module | None) -> bool:
@@ -202,6 +227,10 @@ def _homogeneous(node: fx.Node, target: nn.Module | None) -> bool:
     tensors = [isinstance(a, fx.Node) for a in (*node.args, *node.kwargs.values())]
     if node.op == "output" or (node.target in _SUMS and not all(tensors)):
         return False  # x + 1 does not scale with x
-    if node.target in _PRODUCTS and tensors != [True, False] and (tensors, node.target) != ([False, True], operator.mul):
+    if (
+        node.target in _PRODUCTS
+        and tensors != [True, False]
+        and (tensors, node.target) != ([False, True], operator.mul)
+    ):
         return False  # x * y scales twice, 1 / x the other way round
     return node.target in (_METHODS if node.op == "call_method" else _FUNCTIONS)

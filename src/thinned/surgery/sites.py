@@ -1,4 +1,6 @@
-"""Where a model draws: its own dropout layers, functional dropout, attention, recurrent networks, raw masks."""
+"""Where a model draws: its own dropout layers, functional dropout, attention, recurrent networks,
+raw masks.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,15 @@ from .reading import drawings
 class Site:
     """A place where a model draws.
 
-    ``name``: the qualified name of the module in whose code it stands, ``module`` its class. ``function``: what draws.
-    ``where``: file and line of the call, in code that is neither torch's nor ours. ``kind``: "dropout", "attention",
-    "recurrent", "mask" (a raw Bernoulli draw), "noise" (uniform, normal and other draws), "python" (``random``), or "unseen":
-    the generator moved, and nothing that can be read says why. ``rate``: the probability of dropping that it is called
-    with, ``measured`` the share that fell in this run; None where there is none. ``in_train``, ``in_eval``: does it draw there?
-    ``shape``: of what is drawn for. ``calls``: in one pass. ``parameters_behind``, ``flops_behind``: the share of the model's
-    parameters and of its multiplications that come after it. Without inputs what is measured is None, and ``in_train`` is
+    ``name``: the qualified name of the module in whose code it stands, ``module`` its class.
+    ``function``: what draws. ``where``: file and line of the call, in code that is neither torch's
+    nor ours. ``kind``: "dropout", "attention", "recurrent", "mask" (a raw Bernoulli draw), "noise"
+    (uniform, normal and other draws), "python" (``random``), or "unseen": the generator moved, and
+    nothing that can be read says why. ``rate``: the probability of dropping that it is called with,
+    ``measured`` the share that fell in this run; None where there is none. ``in_train``,
+    ``in_eval``: does it draw there? ``shape``: of what is drawn for. ``calls``: in one pass.
+    ``parameters_behind``, ``flops_behind``: the share of the model's parameters and of its
+    multiplications that come after it. Without inputs what is measured is None, and ``in_train`` is
     what the layer would do.
     """
 
@@ -50,13 +54,15 @@ class Site:
 
 
 class Sites(tuple[Site, ...]):
-    """All sites of a model, in the order of their first draw. Printed, it is a table, with paths from here or the end of
-    them; :meth:`save` makes a page of it."""
+    """All sites of a model, in the order of their first draw. Printed, it is a table, with paths
+    from here or the end of them; :meth:`save` makes a page of it."""
 
     __slots__ = ()
 
     def to_html(self, title: str = "Dropout in this model") -> str:
-        """A page, whole in one file and without scripts: the model as a tree, its rates against what fell, modes, places."""
+        """A page, whole in one file and without scripts: the model as a tree, its rates against
+        what fell, modes, places.
+        """
         return page.html(self, title)
 
     def save(self, path: str | Path, title: str = "Dropout in this model") -> None:
@@ -72,10 +78,23 @@ class Sites(tuple[Site, ...]):
     def __str__(self) -> str:
         if not self:
             return "no randomness found"
-        head = ("name", "kind", "draws by", "rate", "measured", "train", "eval", "shape", "behind", "where")
+        head = (
+            "name",
+            "kind",
+            "draws by",
+            "rate",
+            "measured",
+            "train",
+            "eval",
+            "shape",
+            "behind",
+            "where",
+        )
         rows = [head, *(_shown(site) for site in self)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        return "\n".join(
+            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
+        )
 
 
 def _short(where: str) -> str:
@@ -103,18 +122,22 @@ def _shown(site: Site) -> tuple[str, ...]:
 
 
 def find(model: nn.Module, *inputs: Any, **named: Any) -> Sites:
-    """Every place where ``model`` draws. With its inputs it is run, once in training and once in evaluation, and observed.
+    """Every place where ``model`` draws. With its inputs it is run, once in training and once in
+    evaluation, and observed.
 
-    Seen are calls: layers of torch, of ours and of anybody, ``F.dropout`` and its like, ``scaled_dot_product_attention``,
-    ``nn.MultiheadAttention``, LSTM and GRU, raw draws of torch, and ``random`` of Python; by what they do, not by their
-    names. Without inputs layers are read instead, and the source of the other modules' ``forward``, with the methods and
-    functions that it calls; rates are those that constants and attributes tell, and a site draws in evaluation where the source
-    surely says so. A model that leaves out layers by a rate of its own (``layerdrop``) is run once more with all of them; a
-    site that only this pass reached has 0 ``calls``.
+    Seen are calls: layers of torch, of ours and of anybody, ``F.dropout`` and its like,
+    ``scaled_dot_product_attention``, ``nn.MultiheadAttention``, LSTM and GRU, raw draws of torch,
+    and ``random`` of Python; by what they do, not by their names. Without inputs layers are read
+    instead, and the source of the other modules' ``forward``, with the methods and functions that
+    it calls; rates are those that constants and attributes tell, and a site draws in evaluation
+    where the source surely says so. A model that leaves out layers by a rate of its own
+    (``layerdrop``) is run once more with all of them; a site that only this pass reached has 0
+    ``calls``.
 
-    The model is left as it was: modes, buffers (of batch normalisation too) and the generators of torch, Python and NumPy; no
-    gradients are made. A compiled model is read through. Raises :class:`thinned.InputError` for a scripted one, which
-    cannot be observed, and passes on what the model raises.
+    The model is left as it was: modes, buffers (of batch normalisation too) and the generators of
+    torch, Python and NumPy; no gradients are made. A compiled model is read through. Raises
+    :class:`thinned.InputError` for a scripted one, which cannot be observed, and passes on what the
+    model raises.
     """
     model = plain(model)
     not_scripted(model)
@@ -150,18 +173,28 @@ def _merged(train: Run, whole: Run, evaluation: Run) -> Iterator[Site]:
 
 
 def _read(model: nn.Module) -> Iterator[Site]:
-    """The layers that hold a rate (hosts, dropout by class or name, attention, recurrent networks), and draws in the source."""
+    """The layers that hold a rate (hosts, dropout by class or name, attention, recurrent networks),
+    and draws in the source.
+    """
     for name, module in model.named_modules():
-        looks = isinstance(module, (Host, nn.modules.dropout._DropoutNd)) or "drop" in type(module).__name__.lower()
+        looks = (
+            isinstance(module, (Host, nn.modules.dropout._DropoutNd))
+            or "drop" in type(module).__name__.lower()
+        )
         kind = "dropout" if looks else "recurrent" if isinstance(module, nn.RNNBase) else ""
         kind = "attention" if isinstance(module, nn.MultiheadAttention) else kind
         if kind != "dropout" and not isinstance(module, Host):
             for d in drawings(module):
-                yield _unmeasured(name, module, d.kind, d.function, d.where, d.rate, d.in_train, d.in_eval)
+                yield _unmeasured(
+                    name, module, d.kind, d.function, d.where, d.rate, d.in_train, d.in_eval
+                )
         if not kind:
             continue
         values = (getattr(module, a, None) for a in RATES)
-        rate = next((float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)), None)
+        rate = next(
+            (float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)),
+            None,
+        )
         if kind != "dropout" and not rate:
             continue
         draws = rate != 0 and (kind != "recurrent" or module.num_layers > 1)
@@ -169,6 +202,27 @@ def _read(model: nn.Module) -> Iterator[Site]:
 
 
 def _unmeasured(
-    name: str, module: nn.Module, kind: str, function: str, where: str, rate: float | None, in_train: bool, in_eval: bool
+    name: str,
+    module: nn.Module,
+    kind: str,
+    function: str,
+    where: str,
+    rate: float | None,
+    in_train: bool,
+    in_eval: bool,
 ) -> Site:
-    return Site(name, type(module).__name__, kind, function, where, rate, None, in_train, in_eval, None, 0, None, None)
+    return Site(
+        name,
+        type(module).__name__,
+        kind,
+        function,
+        where,
+        rate,
+        None,
+        in_train,
+        in_eval,
+        None,
+        0,
+        None,
+        None,
+    )

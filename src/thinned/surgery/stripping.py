@@ -23,13 +23,14 @@ _RATES = r"drop|mask_(time|feature)_prob|jitter|skip_prob|stochastic_depth"
 def strip(model: nn.Module, *inputs: Any, where: Where = None, **named: Any) -> Edits:
     """Set rates to 0, in place, so that training draws nothing. ``.undo()`` gives them back.
 
-    Without inputs the layers that hold a rate are set, as :func:`set_rate` at 0 does. With the model's inputs functional
-    dropout is exposed first (:func:`thinned.expose`) and set too, and where two training passes still differ also the rates
-    that modules and their ``config`` hold as attributes: ``layerdrop``, ``mask_time_prob`` and their like. Then training
-    passes are equal; if they are not, ``notes`` say what still draws, file and line. Doing it again changes nothing.
+    Without inputs the layers that hold a rate are set, as :func:`set_rate` at 0 does. With the
+    model's inputs functional dropout is exposed first (:func:`thinned.expose`) and set too, and
+    where two training passes still differ also the rates that modules and their ``config`` hold as
+    attributes: ``layerdrop``, ``mask_time_prob`` and their like. Then training passes are equal; if
+    they are not, ``notes`` say what still draws, file and line. Doing it again changes nothing.
 
-    ``where``: only these layers, by class, name, end of a name, regular expression or function. Raises
-    :class:`thinned.InputError` where it names nothing.
+    ``where``: only these layers, by class, name, end of a name, regular expression or function.
+    Raises :class:`thinned.InputError` where it names nothing.
     """
     if inputs and isinstance(inputs[0], (str, type)):
         raise InputError(f"inputs are the model's; which layers are meant is where={inputs[0]!r}")
@@ -44,8 +45,14 @@ def strip(model: nn.Module, *inputs: Any, where: Where = None, **named: Any) -> 
         if where is None and not _same(model, inputs, named):
             edits += done(list(held(model, _RATES))).edits
             if not _same(model, inputs, named):
-                notes = [f"{s.function} at {s.where} still draws" for s in find(model, *inputs, **named) if s.in_train]
-                notes = notes or ["training passes still differ, and nothing that can be seen says why"]
+                notes = [
+                    f"{s.function} at {s.where} still draws"
+                    for s in find(model, *inputs, **named)
+                    if s.in_train
+                ]
+                notes = notes or [
+                    "training passes still differ, and nothing that can be seen says why"
+                ]
     except BaseException:
         Edits(tuple(edits)).undo()
         raise

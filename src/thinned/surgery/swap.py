@@ -30,14 +30,17 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 
 
 def replace(model: torch_nn.Module) -> Edits:
-    """Put our layer in the place of each of torch's dropout layers in ``model``, in place; the same law, at its rate.
+    """Put our layer in the place of each of torch's dropout layers in ``model``, in place; the same
+    law, at its rate.
 
-    So are layers named DropPath or StochasticDepth, such as those of timm, torchvision and transformers, if they do what the
-    name says: alone, at rate 0.5, they drop rows or the batch, and do nothing in evaluation.
+    So are layers named DropPath or StochasticDepth, such as those of timm, torchvision and
+    transformers, if they do what the name says: alone, at rate 0.5, they drop rows or the batch,
+    and do nothing in evaluation.
 
-    Names, parameters and ``state_dict`` stay as they are; training mode and rate are taken over, and a layer that stands in
-    several places is replaced by one that does. Layers with hooks of their own and subclasses are left alone: what they do
-    besides cannot be known. Returns what was changed; ``.undo()`` takes it back. Doing it again changes nothing.
+    Names, parameters and ``state_dict`` stay as they are; training mode and rate are taken over,
+    and a layer that stands in several places is replaced by one that does. Layers with hooks of
+    their own and subclasses are left alone: what they do besides cannot be known. Returns what was
+    changed; ``.undo()`` takes it back. Doing it again changes nothing.
     """
     made: dict[int, nn.Dropout] = {}
     edits = []
@@ -57,21 +60,39 @@ def replace(model: torch_nn.Module) -> Edits:
 def _ours(child: torch_nn.Module) -> nn.Dropout | None:
     if type(child) in _OURS:
         return _OURS[type(child)](child.p, child.inplace)
-    if not _PATHS.search(type(child).__name__) or next(child.children(), None) is not None or child.state_dict():
+    if (
+        not _PATHS.search(type(child).__name__)
+        or next(child.children(), None) is not None
+        or child.state_dict()
+    ):
         return None
-    name = next((n for n in ("drop_prob", "p") if isinstance(getattr(child, n, None), (int, float))), "")
+    name = next(
+        (n for n in ("drop_prob", "p") if isinstance(getattr(child, n, None), (int, float))), ""
+    )
     point = _path(child, name) if name else None
     return None if point is None else nn.Dropout(point.at(float(getattr(child, name))))
 
 
 def _path(child: torch_nn.Module, name: str) -> Drop | None:
-    """The point that a layer draws by, as it shows on ones at rate 0.5; None where that is no point that drops paths."""
+    """The point that a layer draws by, as it shows on ones at rate 0.5; None where that is no point
+    that drops paths.
+    """
     probe, ones = copy.copy(child), torch.ones(4, 3)
     setattr(probe, name, 0.5)
-    with suppress(TypeError, ValueError, RuntimeError), torch.random.fork_rng(devices=[]), torch.no_grad():
+    with (
+        suppress(TypeError, ValueError, RuntimeError),
+        torch.random.fork_rng(devices=[]),
+        torch.no_grad(),
+    ):
         seen = torch.stack([probe.train()(ones) for _ in range(40)])
         values = set(seen.flatten().tolist())
-        if values in ({0.0, 2.0}, {0.0, 1.0}) and bool((seen == seen[..., :1]).all()) and torch.equal(probe.eval()(ones), ones):
+        if (
+            values in ({0.0, 2.0}, {0.0, 1.0})
+            and bool((seen == seen[..., :1]).all())
+            and torch.equal(probe.eval()(ones), ones)
+        ):
             alike = bool((seen == seen[:, :1]).all())  # one coin for the batch
-            return replaced(presets.drop_path(0.5, scale_by_keep=2.0 in values), per="" if alike else "b")
+            return replaced(
+                presets.drop_path(0.5, scale_by_keep=2.0 in values), per="" if alike else "b"
+            )
     return None

@@ -13,11 +13,15 @@ from .._errors import InputError, nearest
 Where: TypeAlias = type[nn.Module] | str | Callable[[str, nn.Module], bool] | None
 
 
-def targets(model: nn.Module, where: Where, fits: Callable[[nn.Module], bool], what: str) -> list[tuple[str, nn.Module]]:
-    """The modules that ``fits``, and of them those that ``where`` means; one that stands in several places once.
+def targets(
+    model: nn.Module, where: Where, fits: Callable[[nn.Module], bool], what: str
+) -> list[tuple[str, nn.Module]]:
+    """The modules that ``fits``, and of them those that ``where`` means; one that stands in several
+    places once.
 
-    ``where``: a class; a name, or the end of one after a dot; or else a regular expression that matches somewhere in a name;
-    a function of name and module; None for all. Raises :class:`thinned.InputError` where nothing is meant, with near names.
+    ``where``: a class; a name, or the end of one after a dot; or else a regular expression that
+    matches somewhere in a name; a function of name and module; None for all. Raises
+    :class:`thinned.InputError` where nothing is meant, with near names.
     """
     known = [(name, module) for name, module in model.named_modules() if fits(module)]
     if where is None:
@@ -28,7 +32,9 @@ def targets(model: nn.Module, where: Where, fits: Callable[[nn.Module], bool], w
         names = [name for name, _ in known if name]
         if not names:
             raise InputError(f"this model has no {what}")
-        hint = nearest(where, names) if isinstance(where, str) else f"there are {', '.join(names[:8])}"
+        hint = (
+            nearest(where, names) if isinstance(where, str) else f"there are {', '.join(names[:8])}"
+        )
         raise InputError(f"{where!r} names no {what} of this model; {hint}")
     return found
 
@@ -44,6 +50,8 @@ def _means(where: Where, name: str, module: nn.Module) -> bool:
         try:
             return re.search(where, name) is not None
         except re.error as error:
-            raise InputError(f"{where!r} is neither a name nor a regular expression: {error}") from None
+            raise InputError(
+                f"{where!r} is neither a name nor a regular expression: {error}"
+            ) from None
     assert where is not None
     return bool(where(name, module))

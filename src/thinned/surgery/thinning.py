@@ -15,34 +15,47 @@ from .chains import Chain, Tracer, chain, dims_of, elementwise
 from .edits import Edits, Reset, Shrink, Swap, done
 from .kept import plain
 
-_TORCH: dict[type[nn.Module], int] = {nn.Dropout: 0, nn.Dropout1d: 1, nn.Dropout2d: 2, nn.Dropout3d: 3}
+_TORCH: dict[type[nn.Module], int] = {
+    nn.Dropout: 0,
+    nn.Dropout1d: 1,
+    nn.Dropout2d: 2,
+    nn.Dropout3d: 3,
+}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_FEED_FORWARD = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)  # linear2(dropout(activation(linear1(x))))
+_FEED_FORWARD = (
+    nn.TransformerEncoderLayer,
+    nn.TransformerDecoderLayer,
+)  # linear2(dropout(activation(linear1(x))))
 _Verdict = Chain | str
 
 
 def thin(model: nn.Module, groups: int = 1) -> Edits:
-    """Put batchwise thinning in the place of dropout, and cut what falls out of the matrix products around it, in place.
+    """Put batchwise thinning in the place of dropout, and cut what falls out of the matrix products
+    around it, in place.
 
-    A dropout between linear layers (or channel dropout between convolutions) becomes :class:`thinned.nn.Thinned` at its
-    rate: about (1 - p) n of n units, a fixed count, stay for the whole batch. While training the layers before and behind it
-    multiply by the kept rows and columns of their weights alone; evaluation is untouched. Between them may stand functions of
-    each element alone, with f(0) = 0 behind the dropout, pooling in each channel, and flattening of maps before a linear layer.
-    A dropout with only a layer behind it thins the inputs of that one. torch's transformer layers are known by their
-    feed-forward part. ``groups``: the batch in so many parts (consecutive rows), each with a pattern of its own: better
-    averages, more and smaller products.
+    A dropout between linear layers (or channel dropout between convolutions) becomes
+    :class:`thinned.nn.Thinned` at its rate: about (1 - p) n of n units, a fixed count, stay for the
+    whole batch. While training the layers before and behind it multiply by the kept rows and
+    columns of their weights alone; evaluation is untouched. Between them may stand functions of
+    each element alone, with f(0) = 0 behind the dropout, pooling in each channel, and flattening of
+    maps before a linear layer. A dropout with only a layer behind it thins the inputs of that one.
+    torch's transformer layers are known by their feed-forward part. ``groups``: the batch in so
+    many parts (consecutive rows), each with a pattern of its own: better averages, more and smaller
+    products.
 
-    It is another regularizer than dropout, not only a faster one. All examples of a step train the same thinned network, so
-    gradients have more noise and rates want tuning again, about 0.3 in the place of 0.5 (docs/thinning.md has the errors that
-    were measured). Gradients of what fell are zero and not missing: weight decay and momentum still move all weights.
-    Between two linked layers a tensor holds the kept units alone, so code that looks at it there sees fewer.
+    It is another regularizer than dropout, not only a faster one. All examples of a step train the
+    same thinned network, so gradients have more noise and rates want tuning again, about 0.3 in the
+    place of 0.5 (docs/thinning.md has the errors that were measured). Gradients of what fell are
+    zero and not missing: weight decay and momentum still move all weights. Between two linked
+    layers a tensor holds the kept units alone, so code that looks at it there sees fewer.
 
-    Weights, their names and ``state_dict`` stay as they are, and so do optimizers. Do it before :func:`thinned.key`. What was
-    left, and why, is printed with the result; ``.undo()`` takes all back; doing it again changes nothing. Sequentials and
-    forward passes that torch.fx can read are taken; a module is read by itself, without its callers.
+    Weights, their names and ``state_dict`` stay as they are, and so do optimizers. Do it before
+    :func:`thinned.key`. What was left, and why, is printed with the result; ``.undo()`` takes all
+    back; doing it again changes nothing. Sequentials and forward passes that torch.fx can read are
+    taken; a module is read by itself, without its callers.
 
-    Raises :class:`thinned.InputError` before anything is changed: where nothing can be thinned, with the reason for each
-    dropout, and for ``groups`` below 1.
+    Raises :class:`thinned.InputError` before anything is changed: where nothing can be thinned,
+    with the reason for each dropout, and for ``groups`` below 1.
 
     >>> model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 2))
     >>> print(thin(model))
@@ -56,14 +69,19 @@ def thin(model: nn.Module, groups: int = 1) -> Edits:
     model = plain(model)
     places = _places(model)
     if not places:
-        raise InputError("this model has no dropout layer to thin; F.dropout in a forward pass has to become a layer first")
+        raise InputError(
+            "this model has no dropout layer to thin; F.dropout in a forward pass has to become a layer first"
+        )
     verdicts = _verdicts(model, places, groups)
     fits = {layer: [v for v in found if isinstance(v, Chain)] for layer, found in verdicts.items()}
     fits = {layer: chains for layer, chains in fits.items() if len(chains) == len(verdicts[layer])}
     left = []
     for layer, names in places.items():
         if layer not in fits and not (isinstance(layer, Thinned) and layer.linked):
-            why = next((v for v in verdicts.get(layer, []) if isinstance(v, str)), "its caller's forward pass cannot be read")
+            why = next(
+                (v for v in verdicts.get(layer, []) if isinstance(v, str)),
+                "its caller's forward pass cannot be read",
+            )
             left.append(f"{' and '.join(names)}: left as it is: {why}")
     edits = _edits(model, places, fits, groups)
     if not fits and left:
@@ -93,15 +111,24 @@ def _thinnable(layer: nn.Module) -> int | str:
     if type(layer) is not Dropout:
         return f"{type(layer).__name__} is no dropout that thinning stands for"
     point = layer.point
-    if point.name in ("dropout", "batchwise") and layer.layout is None and layer.shard is None and layer.dims is None:
+    if (
+        point.name in ("dropout", "batchwise")
+        and layer.layout is None
+        and layer.shard is None
+        and layer.dims is None
+    ):
         return 0
     if point.name == "spatial" and layer.dims is not None:
         return layer.dims
     return "it is no dropout of single units or of channels"
 
 
-def _verdicts(model: nn.Module, places: dict[nn.Module, list[str]], groups: int) -> dict[nn.Module, list[_Verdict]]:
-    """For each dropout layer what stands around each of its calls, from the outermost forward pass that shows it."""
+def _verdicts(
+    model: nn.Module, places: dict[nn.Module, list[str]], groups: int
+) -> dict[nn.Module, list[_Verdict]]:
+    """For each dropout layer what stands around each of its calls, from the outermost forward pass
+    that shows it.
+    """
     names: dict[nn.Module, int] = {}
     for _, module in model.named_modules(remove_duplicate=False):
         names[module] = names.get(module, 0) + 1
@@ -110,7 +137,11 @@ def _verdicts(model: nn.Module, places: dict[nn.Module, list[str]], groups: int)
     for root in model.modules():
         if not any(True for _ in root.children()):
             continue
-        seen = {layer: found for layer, found in _read(root, places, once, groups) if layer not in verdicts}
+        seen = {
+            layer: found
+            for layer, found in _read(root, places, once, groups)
+            if layer not in verdicts
+        }
         for layer, found in seen.items():
             shared = len({name.rpartition(".")[0] for name in places[layer]}) > 1
             verdicts[layer] = ["it stands in several modules"] if shared else found
@@ -143,7 +174,13 @@ def _read(
     for layer, nodes in called.items():
         if layer in places:
             dims = _thinnable(layer)
-            yield layer, [dims if isinstance(dims, str) else chain(root, node, dims, single) for node in nodes]
+            yield (
+                layer,
+                [
+                    dims if isinstance(dims, str) else chain(root, node, dims, single)
+                    for node in nodes
+                ],
+            )
 
 
 def _feed_forward(
@@ -157,17 +194,35 @@ def _feed_forward(
         if isinstance(dims, str):
             yield child, [dims]
         elif name != "dropout":
-            yield child, ["its result is added to a residual stream, where what fell is not known to be 0"]
-        elif not elementwise(root.activation) or any(m not in once or dims_of(m) != 0 for m in (root.linear1, root.linear2)):
-            yield child, ["its activation is not known to act on each element alone, or its linear layers are shared"]
+            yield (
+                child,
+                ["its result is added to a residual stream, where what fell is not known to be 0"],
+            )
+        elif not elementwise(root.activation) or any(
+            m not in once or dims_of(m) != 0 for m in (root.linear1, root.linear2)
+        ):
+            yield (
+                child,
+                [
+                    "its activation is not known to act on each element alone, or its linear layers are shared"
+                ],
+            )
         elif groups > 1 and not root.self_attn.batch_first:
-            yield child, ["groups are rows of the first axis, which holds tokens here; use batch_first=True"]
+            yield (
+                child,
+                [
+                    "groups are rows of the first axis, which holds tokens here; use batch_first=True"
+                ],
+            )
         else:
             yield child, [Chain(root.linear1, root.linear2, root.linear1.out_features)]
 
 
 def _edits(
-    model: nn.Module, places: dict[nn.Module, list[str]], fits: dict[nn.Module, list[Chain]], groups: int
+    model: nn.Module,
+    places: dict[nn.Module, list[str]],
+    fits: dict[nn.Module, list[Chain]],
+    groups: int,
 ) -> list[Swap | Reset | Shrink]:
     names = {module: name for name, module in model.named_modules()}
     parents = dict(model.named_modules(remove_duplicate=False))
@@ -189,14 +244,20 @@ def _edits(
                 _shrunk(shrinking, found.before).behind = host
             behind = _shrunk(shrinking, found.behind)
             behind.before, behind.units = host, found.units
-    return edits + [Shrink(names[m], m, m.__dict__.get("forward"), run) for m, run in shrinking.items()]
+    return edits + [
+        Shrink(names[m], m, m.__dict__.get("forward"), run) for m, run in shrinking.items()
+    ]
 
 
 def _shrunk(made: dict[nn.Module, Shrinking], module: nn.Module) -> Shrinking:
     """The forward pass that ``module`` will have; what it has of ours goes on."""
     if module not in made:
         old = module.__dict__.get("forward")
-        made[module] = Shrinking(module) if old is None else Shrinking(module, old.before, old.behind, old.units)
+        made[module] = (
+            Shrinking(module)
+            if old is None
+            else Shrinking(module, old.before, old.behind, old.units)
+        )
     return made[module]
 
 

@@ -1,4 +1,6 @@
-"""What flows through a model in one pass: which values come of which, by way of which modules and functions."""
+"""What flows through a model in one pass: which values come of which, by way of which modules and
+functions.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,9 @@ _PRODUCTS = ("matmul", "addmm", "mm", "bmm", "baddbmm", "einsum", "__matmul__")
 class Value:
     """A tensor at one moment; what is changed in place is another value.
 
-    ``depth``: the most layers with weights on a way to it. ``last``: the calls with weights that reach it with no others in
-    between. ``ancestors``: the numbers of the values that it comes of, as bits, its own among them.
+    ``depth``: the most layers with weights on a way to it. ``last``: the calls with weights that
+    reach it with no others in between. ``ancestors``: the numbers of the values that it comes of,
+    as bits, its own among them.
     """
 
     number: int
@@ -61,10 +64,14 @@ class Trace:
     model: nn.Module
     events: list[Event] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
-    calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # how often each module ran
+    calls: dict[str, int] = field(
+        default_factory=lambda: defaultdict(int)
+    )  # how often each module ran
     inputs: list[Tensor] = field(default_factory=list)
     results: list[Value] = field(default_factory=list)
-    first: dict[str, Value] = field(default_factory=dict)  # the first argument of each module's first call
+    first: dict[str, Value] = field(
+        default_factory=dict
+    )  # the first argument of each module's first call
     _now: dict[int, Value] = field(default_factory=dict)
     _alive: list[Tensor] = field(default_factory=list)  # so that no two have one id
 
@@ -76,7 +83,11 @@ class Trace:
         """Note a tensor that came of others."""
         number = len(self.values)
         depth = max((v.depth for v in given), default=0) + (weighted is not None)
-        last = frozenset((weighted,)) if weighted is not None else frozenset().union(*(v.last for v in given))
+        last = (
+            frozenset((weighted,))
+            if weighted is not None
+            else frozenset().union(*(v.last for v in given))
+        )
         ancestors = 1 << number
         for v in given:
             ancestors |= v.ancestors
@@ -128,7 +139,9 @@ def trace(model: nn.Module, inputs: Any, named: dict[str, Any]) -> Trace:
 
 
 def _results(result: Any) -> list[Tensor]:
-    """The tensors of a result: by itself, in a list, in dicts of dicts, or in the fields of a record."""
+    """The tensors of a result: by itself, in a list, in dicts of dicts, or in the fields of a
+    record.
+    """
     if isinstance(result, Tensor):
         return [result]
     if isinstance(result, Mapping):
@@ -157,7 +170,13 @@ def _hook(stack: ExitStack, made: Trace, name: str, module: nn.Module) -> None:
 
     def after(_: Any, args: Any, kwargs: Any, result: Any) -> None:
         given = entered.pop()
-        first = result if isinstance(result, Tensor) else result[0] if isinstance(result, tuple) and result else None
+        first = (
+            result
+            if isinstance(result, Tensor)
+            else result[0]
+            if isinstance(result, tuple) and result
+            else None
+        )
         for tensor in _tensors(result):
             value = made.of(tensor)
             if value is None and given:  # of something that no mode sees
@@ -183,15 +202,31 @@ class _Flow(TorchFunctionMode):
         made = self.made
         tensors = _tensors((args, kwargs))
         given = [v for t in tensors if (v := made.of(t)) is not None]
-        operands = [made.of(a) if isinstance(a, Tensor) else None for a in (*args[:2], None, None)][:2]
+        operands = [made.of(a) if isinstance(a, Tensor) else None for a in (*args[:2], None, None)][
+            :2
+        ]
         result = func(*args, **kwargs)
         new = _tensors(result)
         if given and new and func not in (Tensor.size, Tensor.dim):
             owner, way = caller()
             name = getattr(func, "__name__", "")
-            weighted = func in _WEIGHTED or (name in _PRODUCTS and any(isinstance(t, nn.Parameter) for t in tensors))
+            weighted = func in _WEIGHTED or (
+                name in _PRODUCTS and any(isinstance(t, nn.Parameter) for t in tensors)
+            )
             number = len(made.events)
             results = [made.new(t, given, number if weighted else None) for t in new]
             path = self.paths.get(id(owner))
-            made.events.append(Event(number, func, path, (name, way), given, operands, results, weighted, line_outside()))
+            made.events.append(
+                Event(
+                    number,
+                    func,
+                    path,
+                    (name, way),
+                    given,
+                    operands,
+                    results,
+                    weighted,
+                    line_outside(),
+                )
+            )
         return result

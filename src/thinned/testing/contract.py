@@ -4,7 +4,8 @@
     for check in CHECKS:
         check(Case(my_drop))
 
-A check raises AssertionError with what it saw. Draws are keyed, so a result never changes from run to run.
+A check raises AssertionError with what it saw. Draws are keyed, so a result never changes from run
+to run.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class Case:
 
     def input(self) -> Tensor:
         """Values in [1, 2), so that what is dropped can be told from what is small."""
-        return (1.0 + torch.arange(math.prod(self.shape)) % 97 / 97).reshape(self.shape).to(self.dtype)
+        return (
+            (1.0 + torch.arange(math.prod(self.shape)) % 97 / 97).reshape(self.shape).to(self.dtype)
+        )
 
     def noise(self, key: Key) -> Tensor:
         """The factor on each element, read from an input of ones."""
@@ -72,7 +75,9 @@ def check_zero_rate(case: Case) -> None:
 
 
 def check_full_rate(case: Case) -> None:
-    """At p = 1 everything is dropped, gradients are zero and nothing is NaN, whatever the input holds."""
+    """At p = 1 everything is dropped, gradients are zero and nothing is NaN, whatever the input
+    holds.
+    """
     if not isinstance(case.drop.law, Bernoulli):
         if not isinstance(case.drop.law, Uniform):
             try:
@@ -108,12 +113,17 @@ def check_moments(case: Case, draws: int = 400) -> None:
     planned = plan(case.drop, case.shape)
     if isinstance(case.drop.per, Block):
         expected = block_fraction(planned.threshold / 2**32, planned.extent, case.shape)
-        assert_mean([case.fell(Key(seed)).double().mean().item() for seed in range(draws)], expected)
+        assert_mean(
+            [case.fell(Key(seed)).double().mean().item() for seed in range(draws)], expected
+        )
         return
     closed = moments(case.drop)
     x = 1.5
     # One cell of each draw: cells may be shared, draws are independent.
-    ys = [case.sample(torch.full(case.shape, x, dtype=torch.float32), Key(s)).view(-1)[0].item() for s in range(draws)]
+    ys = [
+        case.sample(torch.full(case.shape, x, dtype=torch.float32), Key(s)).view(-1)[0].item()
+        for s in range(draws)
+    ]
     assert_mean(ys, closed.mean(x))
     assert_mean([(y - closed.mean(x)) ** 2 for y in ys], closed.var(x))
 
@@ -125,7 +135,9 @@ def check_rate(case: Case) -> None:
     planned = plan(case.drop, case.shape)
     first = tuple(slice(None) if n > 1 else slice(1) for n in planned.cells_shape)
     fell = [case.fell(Key(seed))[first] for seed in range(20)]
-    assert_fraction(sum(int(f.sum()) for f in fell), sum(f.numel() for f in fell), planned.threshold / 2**32)
+    assert_fraction(
+        sum(int(f.sum()) for f in fell), sum(f.numel() for f in fell), planned.threshold / 2**32
+    )
 
 
 def check_sharing(case: Case) -> None:
@@ -137,7 +149,9 @@ def check_sharing(case: Case) -> None:
             continue
         same = bool((noise == noise.narrow(axis, 0, 1)).all())
         shared = planned.cells_shape[axis] == 1 and planned.extent[axis] == 1
-        assert same == shared, f"axis {axis} {'differs' if shared else 'does not differ'} within one draw"
+        assert same == shared, (
+            f"axis {axis} {'differs' if shared else 'does not differ'} within one draw"
+        )
 
 
 def check_key(case: Case) -> None:
@@ -145,7 +159,12 @@ def check_key(case: Case) -> None:
     base = Key(seed=11, stream=22, call=1, step=5)
     drawn = case.noise(base)
     assert torch.equal(drawn, case.noise(base))
-    others = [replace(base, seed=12), replace(base, stream=23), replace(base, call=2), replace(base, step=6)]
+    others = [
+        replace(base, seed=12),
+        replace(base, stream=23),
+        replace(base, call=2),
+        replace(base, step=6),
+    ]
     axis = plan(case.drop, case.shape).sample_axis
     if axis is not None:
         others.append(replace(base, samples=torch.arange(case.shape[axis]) + 1000))
@@ -160,7 +179,9 @@ def check_batch(case: Case) -> None:
         return
     n = case.shape[axis]
     # A Realised scale looks at the whole batch; which elements fall does not.
-    see: Callable[[Case, Key], Tensor] = Case.fell if isinstance(case.drop.scale, Realised) else Case.noise
+    see: Callable[[Case, Key], Tensor] = (
+        Case.fell if isinstance(case.drop.scale, Realised) else Case.noise
+    )
     ids = torch.arange(n) * 7 + 3
     whole = see(case, Key(5, samples=ids))
     order = torch.arange(n - 1, -1, -1)
@@ -170,23 +191,33 @@ def check_batch(case: Case) -> None:
             some = ids[start : start + size]
             small = replace(case, shape=(*case.shape[:axis], len(some), *case.shape[axis + 1 :]))
             part = see(small, Key(5, samples=some))
-            assert torch.equal(part, whole.narrow(axis, start, len(some))), f"micro-batches of {size} differ from the whole"
+            assert torch.equal(part, whole.narrow(axis, start, len(some))), (
+                f"micro-batches of {size} differ from the whole"
+            )
 
 
 def check_gradient(case: Case) -> None:
-    """At a fixed key the gradient is the map's slope, and second derivatives are right (in float64)."""
+    """At a fixed key the gradient is the map's slope, and second derivatives are right (in
+    float64).
+    """
     if case.implementation != "torch" or case.dtype != torch.float64:
         return
     shape = tuple(min(n, 3 if i < 2 else 8) for i, n in enumerate(case.shape))
     x = torch.linspace(-1, 1, math.prod(shape), dtype=torch.float64).reshape(shape).requires_grad_()
     assert torch.autograd.gradcheck(lambda t: functional.drop(t, case.drop, key=Key(9)), (x,))
-    assert torch.autograd.gradgradcheck(lambda t: functional.drop(t, case.drop, key=Key(9)), (x,), fast_mode=True)
+    assert torch.autograd.gradgradcheck(
+        lambda t: functional.drop(t, case.drop, key=Key(9)), (x,), fast_mode=True
+    )
 
 
 def check_plain_data(case: Case) -> None:
     """The point survives JSON, pickle and copying, and is hashable."""
     drop = case.drop
-    for twin in (Drop.from_json(json.loads(json.dumps(drop.to_json()))), pickle.loads(pickle.dumps(drop)), copy.deepcopy(drop)):  # noqa: S301
+    for twin in (
+        Drop.from_json(json.loads(json.dumps(drop.to_json()))),
+        pickle.loads(pickle.dumps(drop)),
+        copy.deepcopy(drop),
+    ):
         assert twin == drop
         assert hash(twin) == hash(drop)
         assert twin.name == drop.name
@@ -216,7 +247,11 @@ def check_layouts(case: Case) -> None:
 def check_engines(case: Case) -> None:
     """This implementation draws what the NumPy engine draws: Bernoulli to the bit, others to 1e-5."""
     x, planned = case.input().float(), plan(case.drop, case.shape)
-    ids = None if planned.sample_axis is None else (1 << 40) - torch.arange(case.shape[planned.sample_axis]) * 3
+    ids = (
+        None
+        if planned.sample_axis is None
+        else (1 << 40) - torch.arange(case.shape[planned.sample_axis]) * 3
+    )
     key = Key(2**64 - 17, stream=2**63 + 4, call=3, step=2**32 - 1, samples=ids)
     expected = torch.from_numpy(numpy_engine.sample(x.numpy(), planned, key))
     y = case.sample(x, key)

@@ -4,8 +4,8 @@
     for check in LAYER_CHECKS:
         check(LayerCase(lambda: MyLayer(0.5), (torch.randn(8, 16),)))
 
-A check raises AssertionError with what it saw. Layers are hosts (:class:`thinned.nn.host.Host`) or hold some. Draws are
-keyed, so a result never changes from run to run.
+A check raises AssertionError with what it saw. Layers are hosts (:class:`thinned.nn.host.Host`) or
+hold some. Draws are keyed, so a result never changes from run to run.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from ..nn.host import hosts as named_hosts
 class LayerCase:
     """A layer and what it is called with.
 
-    ``build``: makes the layer, with the same weights at every call. ``inputs``: tensors, floating point in float32.
-    ``examples``: the axis of the examples in inputs and results, or None where draws do not belong to examples.
-    ``exact_gradient``: False where the backward pass is a draw of its own. ``differentiable``: False where results are ids.
-    ``rated``: has it a rate ``p`` that takes 0 and 1? ``compiles``:
-    False where the result's shape is a draw. ``draws``: False where noise is integrated out.
-    ``exports``: False where evaluation cannot be exported.
+    ``build``: makes the layer, with the same weights at every call. ``inputs``: tensors, floating
+    point in float32. ``examples``: the axis of the examples in inputs and results, or None where
+    draws do not belong to examples. ``exact_gradient``: False where the backward pass is a draw of
+    its own. ``differentiable``: False where results are ids. ``rated``: has it a rate ``p`` that
+    takes 0 and 1? ``compiles``: False where the result's shape is a draw. ``draws``: False where
+    noise is integrated out. ``exports``: False where evaluation cannot be exported.
     """
 
     build: Callable[[], nn.Module]
@@ -56,7 +56,9 @@ class LayerCase:
     def given(self, dtype: torch.dtype = torch.float32, learns: bool = False) -> tuple[Any, ...]:
         """The inputs, in ``dtype`` where they are floating point."""
         return tuple(
-            x.detach().to(dtype).clone().requires_grad_(learns) if isinstance(x, Tensor) and x.is_floating_point() else x
+            x.detach().to(dtype).clone().requires_grad_(learns)
+            if isinstance(x, Tensor) and x.is_floating_point()
+            else x
             for x in self.inputs
         )
 
@@ -83,14 +85,20 @@ def _tensors(result: Any) -> list[Tensor]:
 
 def _equal(a: Any, b: Any) -> bool:
     x, y = _tensors(a), _tensors(b)
-    return len(x) == len(y) and all(s.shape == t.shape and torch.equal(s, t) for s, t in zip(x, y, strict=True))
+    return len(x) == len(y) and all(
+        s.shape == t.shape and torch.equal(s, t) for s, t in zip(x, y, strict=True)
+    )
 
 
-def _close(a: Any, b: Any, message: str, rtol: float | None = None, atol: float | None = None) -> None:
+def _close(
+    a: Any, b: Any, message: str, rtol: float | None = None, atol: float | None = None
+) -> None:
     x, y = _tensors(a), _tensors(b)
     assert len(x) == len(y), message
     for s, t in zip(x, y, strict=True):
-        torch.testing.assert_close(s, t, msg=lambda seen: f"{message}: {seen}", rtol=rtol, atol=atol)
+        torch.testing.assert_close(
+            s, t, msg=lambda seen: f"{message}: {seen}", rtol=rtol, atol=atol
+        )
 
 
 def _set(model: nn.Module, p: float) -> None:
@@ -122,7 +130,9 @@ def check_full_rate(case: LayerCase) -> None:
     except InputError:
         return
     for t in _tensors(y):
-        assert not t.is_floating_point() or t.isfinite().all(), "rate 1 gives results that are not finite"
+        assert not t.is_floating_point() or t.isfinite().all(), (
+            "rate 1 gives results that are not finite"
+        )
         if t.requires_grad:
             t.sum().backward(retain_graph=True)
     for x in [*inputs, *model.parameters()]:
@@ -131,7 +141,9 @@ def check_full_rate(case: LayerCase) -> None:
 
 
 def check_evaluation(case: LayerCase) -> None:
-    """Evaluation draws nothing, and gives the same twice; with the noise off training and evaluation agree."""
+    """Evaluation draws nothing, and gives the same twice; with the noise off training and
+    evaluation agree.
+    """
     model = case.held().eval()
     before = torch.get_rng_state()
     first = model(*case.given())
@@ -144,7 +156,9 @@ def check_evaluation(case: LayerCase) -> None:
 
 
 def check_draws(case: LayerCase) -> None:
-    """Training draws: another step another result, the same step the same; torch's seed decides where there is no key."""
+    """Training draws: another step another result, the same step the same; torch's seed decides
+    where there is no key.
+    """
     if not case.draws:
         return
     model = case.held()
@@ -190,12 +204,21 @@ def check_batch(case: LayerCase) -> None:
     order = torch.arange(case.count - 1, -1, -1)
     key.at(1, samples=ids[order])
     axis = case.examples
-    turned = [x.index_select(axis, order) if isinstance(x, Tensor) and x.dim() > axis else x for x in case.given()]
+    turned = [
+        x.index_select(axis, order) if isinstance(x, Tensor) and x.dim() > axis else x
+        for x in case.given()
+    ]
     if not isinstance(whole, Tensor):
         whole = whole[0]  # the rest is states, whose examples stand on axes of their own
     moved = model(*turned)
     moved = moved if isinstance(moved, Tensor) else moved[0]
-    _close(whole.index_select(axis, order), moved, "permuting the batch changes what examples draw", rtol=1e-4, atol=1e-5)
+    _close(
+        whole.index_select(axis, order),
+        moved,
+        "permuting the batch changes what examples draw",
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 def check_gradient(case: LayerCase) -> None:
@@ -215,7 +238,9 @@ def check_gradient(case: LayerCase) -> None:
             now[place] = x
         return [t for t in _tensors(model(*now)) if t.is_floating_point() and t.requires_grad]
 
-    assert torch.autograd.gradcheck(run, (*(inputs[i] for i in places), *parameters), fast_mode=True, rtol=1e-3, atol=1e-5)
+    assert torch.autograd.gradcheck(
+        run, (*(inputs[i] for i in places), *parameters), fast_mode=True, rtol=1e-3, atol=1e-5
+    )
 
 
 def check_copies(case: LayerCase) -> None:
@@ -232,11 +257,17 @@ def check_copies(case: LayerCase) -> None:
         _close(drawn, twin(*case.given()), "a copy draws something else", rtol=0, atol=0)
     other = case.held()
     other.load_state_dict(model.state_dict())
-    _close(model.eval()(*case.given()), other.eval()(*case.given()), "a checkpoint evaluates to something else")
+    _close(
+        model.eval()(*case.given()),
+        other.eval()(*case.given()),
+        "a checkpoint evaluates to something else",
+    )
 
 
 def check_compile(case: LayerCase) -> None:
-    """A compiled graph without breaks draws what eager code draws, in every step, and has its gradients."""
+    """A compiled graph without breaks draws what eager code draws, in every step, and has its
+    gradients.
+    """
     if not case.compiles:
         return
     torch._dynamo.reset()
@@ -244,7 +275,10 @@ def check_compile(case: LayerCase) -> None:
     key = hosts.key(model, seed=10)
     run = torch.compile(model, backend="aot_eager", fullgraph=True)
     for step in (1, 2):
-        inputs, twins = case.given(learns=case.differentiable), case.given(learns=case.differentiable)
+        inputs, twins = (
+            case.given(learns=case.differentiable),
+            case.given(learns=case.differentiable),
+        )
         key.at(step)
         y = run(*inputs)
         key.at(step)
@@ -252,7 +286,9 @@ def check_compile(case: LayerCase) -> None:
         _close(y, expected, "compiled draws something else than eager", rtol=1e-4, atol=1e-5)
         if case.differentiable and case.exact_gradient:
             for result in (y, expected):
-                torch.stack([t.float().square().sum() for t in _tensors(result) if t.requires_grad]).sum().backward()
+                torch.stack(
+                    [t.float().square().sum() for t in _tensors(result) if t.requires_grad]
+                ).sum().backward()
             _close(
                 [x.grad for x in inputs if isinstance(x, Tensor)],
                 [x.grad for x in twins if isinstance(x, Tensor)],
@@ -268,11 +304,15 @@ def check_export(case: LayerCase) -> None:
         return
     model = case.held().eval()
     exported = torch.export.export(model, case.given()).module()
-    _close(exported(*case.given()), model(*case.given()), "the exported layer computes something else")
+    _close(
+        exported(*case.given()), model(*case.given()), "the exported layer computes something else"
+    )
 
 
 def check_autocast(case: LayerCase) -> None:
-    """Under autocast, and in bfloat16, results and gradients are finite and of the type they have without noise."""
+    """Under autocast, and in bfloat16, results and gradients are finite and of the type they have
+    without noise.
+    """
     for dtype, cast in ((torch.float32, True), (torch.bfloat16, False)):
         model = case.held(dtype)
         inputs = case.given(dtype, learns=case.differentiable)
@@ -280,12 +320,18 @@ def check_autocast(case: LayerCase) -> None:
             y = _tensors(model(*inputs))
             with hosts.off(model):
                 quiet = _tensors(model(*case.given(dtype)))
-        assert [t.dtype for t in y] == [t.dtype for t in quiet], "the noise changes the type of the result"
+        assert [t.dtype for t in y] == [t.dtype for t in quiet], (
+            "the noise changes the type of the result"
+        )
         for t in y:
-            assert not t.is_floating_point() or t.isfinite().all(), f"{dtype} gives results that are not finite"
+            assert not t.is_floating_point() or t.isfinite().all(), (
+                f"{dtype} gives results that are not finite"
+            )
             if t.requires_grad:
                 t.float().sum().backward(retain_graph=True)
-        assert all(x.grad is None or x.grad.isfinite().all() for x in inputs if isinstance(x, Tensor))
+        assert all(
+            x.grad is None or x.grad.isfinite().all() for x in inputs if isinstance(x, Tensor)
+        )
 
 
 def check_layouts(case: LayerCase) -> None:
@@ -295,13 +341,21 @@ def check_layouts(case: LayerCase) -> None:
     key.at(0)
     expected = model(*case.given())
     turned = [
-        x.transpose(0, -1).contiguous().transpose(0, -1) if isinstance(x, Tensor) and x.dim() > 1 else x for x in case.given()
+        x.transpose(0, -1).contiguous().transpose(0, -1)
+        if isinstance(x, Tensor) and x.dim() > 1
+        else x
+        for x in case.given()
     ]
     key.at(0)
     _close(expected, model(*turned), "strided inputs draw something else", rtol=1e-4, atol=1e-5)
     if case.examples is not None:
         key.at(0)
-        none = [x.narrow(case.examples, 0, 0) if isinstance(x, Tensor) and x.dim() > case.examples else x for x in case.given()]
+        none = [
+            x.narrow(case.examples, 0, 0)
+            if isinstance(x, Tensor) and x.dim() > case.examples
+            else x
+            for x in case.given()
+        ]
         empty = model(*none)
         assert _tensors(empty)[0].shape[case.examples] == 0
 
@@ -312,7 +366,10 @@ def check_is_found(case: LayerCase) -> None:
     assert found, "there is no host"
     assert all(isinstance(h, Host) for h in found)
     names = [type(h).__name__ for h in found]
-    assert any("Drop" in n or isinstance(h, nn.modules.dropout._DropoutNd) for n, h in zip(names, found, strict=True)), names
+    assert any(
+        "Drop" in n or isinstance(h, nn.modules.dropout._DropoutNd)
+        for n, h in zip(names, found, strict=True)
+    ), names
 
 
 LAYER_CHECKS: tuple[Callable[[LayerCase], None], ...] = (

@@ -26,7 +26,9 @@ DIVERGED = 1e4  # times the first epoch's loss
 
 @dataclass(frozen=True)
 class Score:
-    """``loss``: cross-entropy, or squared error of the standardised target. ``metric``: error rate, or RMSE in its unit."""
+    """``loss``: cross-entropy, or squared error of the standardised target. ``metric``: error rate,
+    or RMSE in its unit.
+    """
 
     loss: float
     metric: float
@@ -58,17 +60,23 @@ class Trained:
 
     @property
     def gap(self) -> float:
-        """The generalisation gap at the end: validation loss less training loss, both in evaluation mode."""
+        """The generalisation gap at the end: validation loss less training loss, both in evaluation
+        mode.
+        """
         return self.history["val_loss"][-1] - self.history["train_loss"][-1]
 
     def flags(self) -> list[str]:
-        """What went wrong in training, in words: divergence, vanishing or exploding gradients, dead units."""
+        """What went wrong in training, in words: divergence, vanishing or exploding gradients, dead
+        units.
+        """
         found = []
         if self.diverged is not None:
             found.append(f"diverged in epoch {self.diverged + 1}")
         ratios = [norms[0] / norms[-1] for norms in self.gradients if norms[-1] > 0]
         if ratios and sorted(ratios)[len(ratios) // 2] < 1e-3:
-            found.append("vanishing gradients: the first layer's are under a thousandth of the last's")
+            found.append(
+                "vanishing gradients: the first layer's are under a thousandth of the last's"
+            )
         if any(not n < 1e3 for norms in self.gradients for n in norms):
             found.append("exploding gradients: a layer's norm passed 1000")
         if self.dead > 0.5:
@@ -79,24 +87,32 @@ class Trained:
 Watch = Callable[[int, int], None]  # (networks, epochs) that have just been trained
 
 
-def fit(split: Split, recipe: Recipe, net: nn.Module | None = None, watch: Watch | None = None) -> Trained:
+def fit(
+    split: Split, recipe: Recipe, net: nn.Module | None = None, watch: Watch | None = None
+) -> Trained:
     """Train one network: ``net``, or the one that ``recipe`` names. See :class:`Trained`.
 
-    Masks are keyed by ``recipe.seed``, the layer, the step and the row's id. ``watch`` is called after each epoch.
+    Masks are keyed by ``recipe.seed``, the layer, the step and the row's id. ``watch`` is called
+    after each epoch.
     """
     return _train(Solo(recipe, split, net), split, watch)[0]
 
 
-def fit_population(split: Split, recipes: Sequence[Recipe], watch: Watch | None = None) -> list[Trained]:
+def fit_population(
+    split: Split, recipes: Sequence[Recipe], watch: Watch | None = None
+) -> list[Trained]:
     """Train many networks on the same rows; results in the order of ``recipes``.
 
-    Recipes that share a structure (architecture, kind of optimizer, epochs, batches) run in one batched pass; a member
-    gets the weights, batches and masks that :func:`fit` would give it. The others run one by one.
+    Recipes that share a structure (architecture, kind of optimizer, epochs, batches) run in one
+    batched pass; a member gets the weights, batches and masks that :func:`fit` would give it. The
+    others run one by one.
     """
     results: dict[int, Trained] = {}
     for group in grouped(recipes):
         some = [recipes[i] for i in group]
-        trainee: Trainee = Stack(some, split) if structure(some[0]) is not None else Solo(some[0], split)
+        trainee: Trainee = (
+            Stack(some, split) if structure(some[0]) is not None else Solo(some[0], split)
+        )
         results.update(zip(group, _train(trainee, split, watch), strict=True))
     return [results[i] for i in range(len(recipes))]
 
@@ -117,13 +133,18 @@ def grouped(recipes: Sequence[Recipe]) -> list[list[int]]:
         bool(recipes[i].l1),
         bool(recipes[i].l2),
         bool(recipes[i].max_norm),
-        [type(recipes[i].drop(p) and recipes[i].drop(p).law).__name__ for p in range(len(recipes[i].drops))],  # type: ignore[union-attr]
+        [
+            type(recipes[i].drop(p) and recipes[i].drop(p).law).__name__  # type: ignore[union-attr]
+            for p in range(len(recipes[i].drops))
+        ],
     )
     return [sorted(group, key=alike) for group in stacks.values()] + alone
 
 
 def batches(n: int, size: int) -> list[tuple[int, int]]:
-    """Cut ``n`` rows into batches; a last batch of one row joins its neighbour, because batch normalisation needs two."""
+    """Cut ``n`` rows into batches; a last batch of one row joins its neighbour, because batch
+    normalisation needs two.
+    """
     cuts = list(range(0, n, size))
     if len(cuts) > 1 and n - cuts[-1] == 1:
         cuts.pop()
@@ -137,12 +158,16 @@ class _Monitor:
         m = len(trainee.recipes)
         self.trainee, self.split = trainee, split
         names = ("loss", "train_loss", "train_metric", "val_loss", "val_metric", "lr")
-        self.history: list[dict[str, list[float]]] = [{name: [] for name in names} for _ in range(m)]
+        self.history: list[dict[str, list[float]]] = [
+            {name: [] for name in names} for _ in range(m)
+        ]
         self.gradients: list[list[list[float]]] = [[] for _ in range(m)]
         self.best = [0] * m
         self.diverged: list[int | None] = [None] * m
         self.ended: list[int | None] = [None] * m  # the last epoch, where it was not the recipe's
-        self.layers = sorted({part.layer for part in trainee.parts})  # a frozen layer has no gradient to vanish
+        self.layers = sorted(
+            {part.layer for part in trainee.parts}
+        )  # a frozen layer has no gradient to vanish
         self.kept: list[list[Tensor] | None] = [None] * m
         every = max(1, len(split.train) // max(len(split.val), 1))
         self.some = split.train.take(slice(None, None, every))
@@ -164,11 +189,17 @@ class _Monitor:
                 if recipe.patience is not None:
                     self.kept[m] = trainee.save(m)
             grown = not loss[m].item() < DIVERGED * max(history["loss"][0], 1.0)
-            if grown or not (math.isfinite(train[m][0]) and math.isfinite(val[m][0])):  # the last step shows in these alone
+            if grown or not (
+                math.isfinite(train[m][0]) and math.isfinite(val[m][0])
+            ):  # the last step shows in these alone
                 self.diverged[m] = self.ended[m] = epoch
                 if self.kept[m] is None:  # the others of a stack go on, and it with them
                     self.kept[m] = trainee.save(m)
-            elif recipe.patience is not None and epoch - self.best[m] >= recipe.patience and epoch + 1 < recipe.epochs:
+            elif (
+                recipe.patience is not None
+                and epoch - self.best[m] >= recipe.patience
+                and epoch + 1 < recipe.epochs
+            ):
                 self.ended[m] = epoch
         return any(e is None for e in self.ended)
 
@@ -226,11 +257,15 @@ def _train(trainee: Trainee, split: Split, watch: Watch | None) -> list[Trained]
 
 def _check(trainee: Trainee, split: Split, cuts: list[tuple[int, int]]) -> None:
     if not len(split.train) or not len(split.val):
-        raise InputError(f"training needs rows to train on and to validate on, but got {len(split.train)} and {len(split.val)}")
+        raise InputError(
+            f"training needs rows to train on and to validate on, but got {len(split.train)} and {len(split.val)}"
+        )
     if split.task.kind == "regression" and any(r.label_smoothing for r in trainee.recipes):
         raise InputError("label_smoothing is for classification; leave it at 0 for regression")
     if any(r.augment.moves for r in trainee.recipes) and split.image is None:
-        raise InputError("augment.shift and augment.rotate are for images; use augment.noise for other rows")
+        raise InputError(
+            "augment.shift and augment.rotate are for images; use augment.noise for other rows"
+        )
     normed = any(getattr(r.network, "norm", False) for r in trainee.recipes)
     if normed and any(stop - start == 1 for start, stop in cuts):
         size, n = trainee.recipes[0].batch_size, len(split.train)
@@ -245,7 +280,9 @@ def _check(trainee: Trainee, split: Split, cuts: list[tuple[int, int]]) -> None:
 @torch.no_grad()
 def _results(trainee: Trainee, split: Split, monitor: _Monitor, seconds: float) -> list[Trained]:
     parts = {"train": split.train, "val": split.val, "test": split.test, "extra": split.extra}
-    scores = {name: score(trainee, rows, split.task) for name, rows in parts.items() if rows is not None}
+    scores = {
+        name: score(trainee, rows, split.task) for name, rows in parts.items() if rows is not None
+    }
     dead = trainee.dead(split.val.x[: _ROWS // len(trainee.recipes) + 1])
     ran = [len(h["loss"]) for h in monitor.history]
     return [
@@ -270,11 +307,15 @@ def losses(out: Tensor, y: Tensor, task: Task, smoothing: Tensor | None = None) 
     """The mean loss of each network over the batch: [m], from outputs [m, b, outputs]."""
     if task.kind == "regression":
         return (out[..., 0] - y).square().mean(1)
-    log = F.log_softmax(out.permute(2, 0, 1).contiguous(), 0)  # [outputs, m, b]: over the first axis it runs 20 times faster
+    log = F.log_softmax(
+        out.permute(2, 0, 1).contiguous(), 0
+    )  # [outputs, m, b]: over the first axis it runs 20 times faster
     loss = -log.gather(0, y.expand(1, len(out), -1))[0].mean(1)
     if smoothing is None or not smoothing.any():
         return loss
-    even = torch.where(smoothing > 0, log.mean((0, 2)), 0.0)  # 0 times inf is NaN where a neighbour alone is smoothed
+    even = torch.where(
+        smoothing > 0, log.mean((0, 2)), 0.0
+    )  # 0 times inf is NaN where a neighbour alone is smoothed
     return (1.0 - smoothing) * loss - smoothing * even
 
 
@@ -287,7 +328,11 @@ def score(trainee: Trainee, rows: Rows, task: Task) -> list[tuple[float, float]]
         x, y = rows.x[start : start + size], rows.y[start : start + size]
         out = trainee.evaluate(x)
         loss += losses(out, y, task) * len(y)
-        wrong = (out[..., 0] - y).square() if task.kind == "regression" else (out.argmax(-1) != y).float()
+        wrong = (
+            (out[..., 0] - y).square()
+            if task.kind == "regression"
+            else (out.argmax(-1) != y).float()
+        )
         metric += wrong.sum(1)
     loss, metric = loss / len(rows), metric / len(rows)
     if task.kind == "regression":

@@ -37,8 +37,9 @@ OFF = dropout(0.0)
 def build(recipe: Recipe, split: Split) -> nn.Module:
     """The network of ``recipe`` for the rows of ``split``: [n, features] in, [n, outputs] out.
 
-    Its weights depend on the architecture and ``recipe.seed`` alone. Raises :class:`thinned.InputError` where the
-    user's function cannot be found, raises, or returns something else.
+    Its weights depend on the architecture and ``recipe.seed`` alone. Raises
+    :class:`thinned.InputError` where the user's function cannot be found, raises, or returns
+    something else.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -51,11 +52,15 @@ def build(recipe: Recipe, split: Split) -> nn.Module:
                 return Placed(_custom(recipe.network, split), recipe, split.image)
 
 
-def _layer(recipe: Recipe, i: int, linear: nn.Module, norm: nn.Module, act: nn.Module) -> list[tuple[str, nn.Module]]:
+def _layer(
+    recipe: Recipe, i: int, linear: nn.Module, norm: nn.Module, act: nn.Module
+) -> list[tuple[str, nn.Module]]:
     network = recipe.network
     assert not isinstance(network, Custom)
     if recipe.connect and isinstance(linear, nn.Linear):
-        host = DropWeight(linear, recipe.connect, activation=act, sampling="moments", inference="moments")
+        host = DropWeight(
+            linear, recipe.connect, activation=act, sampling="moments", inference="moments"
+        )
         linear, act = host, nn.Identity()
     steps = {"linear": linear, "norm": norm, "act": act, "drop": Dropout(recipe.drop(i) or OFF)}
     return [(f"{step}{i}", steps[step]) for step in network.order]
@@ -74,30 +79,49 @@ def _mlp(recipe: Recipe, network: Mlp, inputs: int, outputs: int) -> nn.Sequenti
 
 def _cnn(recipe: Recipe, network: Cnn, split: Split) -> nn.Sequential:
     if split.image is None:
-        raise InputError("model 'cnn' needs images: an IDX folder, or an NPZ whose x has 3 or 4 axes; use mlp for tables")
+        raise InputError(
+            "model 'cnn' needs images: an IDX folder, or an NPZ whose x has 3 or 4 axes; use mlp for tables"
+        )
     channels, height, width = split.image
-    layers: list[tuple[str, nn.Module]] = [("image", nn.Unflatten(1, split.image)), ("drop0", Dropout(recipe.drop(0) or OFF))]
+    layers: list[tuple[str, nn.Module]] = [
+        ("image", nn.Unflatten(1, split.image)),
+        ("drop0", Dropout(recipe.drop(0) or OFF)),
+    ]
     for i, wide in enumerate(network.channels, 1):
-        layers += _layer(recipe, i, nn.Conv2d(channels, wide, 3, padding=1, bias=network.bias), nn.BatchNorm2d(wide), nn.ReLU())
+        layers += _layer(
+            recipe,
+            i,
+            nn.Conv2d(channels, wide, 3, padding=1, bias=network.bias),
+            nn.BatchNorm2d(wide),
+            nn.ReLU(),
+        )
         channels = wide
         if min(height, width) >= 2:
             layers.append((f"pool{i}", nn.MaxPool2d(2)))
             height, width = height // 2, width // 2
     last = len(network.channels) + 1
     layers.append(("flat", nn.Flatten()))
-    parts = nn.Linear(channels * height * width, network.dense, bias=network.bias), nn.BatchNorm1d(network.dense), nn.ReLU()
+    parts = (
+        nn.Linear(channels * height * width, network.dense, bias=network.bias),
+        nn.BatchNorm1d(network.dense),
+        nn.ReLU(),
+    )
     layers += _layer(recipe, last, *parts)
     layers.append((f"linear{last + 1}", nn.Linear(network.dense, split.task.outputs)))
     return nn.Sequential(OrderedDict(layers))
 
 
 class _Before:
-    """A hook that runs a host on a layer's input. An object, so that copies and pickles of the network hold their own host."""
+    """A hook that runs a host on a layer's input. An object, so that copies and pickles of the
+    network hold their own host.
+    """
 
     def __init__(self, host: nn.Module) -> None:
         self.host = host
 
-    def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def __call__(
+        self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
         if args:
             return (self.host(args[0]), *args[1:]), kwargs
         first = next(iter(kwargs), "input")  # layer(input=x)
@@ -105,10 +129,11 @@ class _Before:
 
 
 class Placed(nn.Module):
-    """The user's network with a host before each weight layer: ``drop0`` on the input, the others on hidden values.
+    """The user's network with a host before each weight layer: ``drop0`` on the input, the others
+    on hidden values.
 
-    The network's own dropout, that of attention and recurrent layers too, is set to rate 0, so that arms differ by what
-    they say and nothing else.
+    The network's own dropout, that of attention and recurrent layers too, is set to rate 0, so that
+    arms differ by what they say and nothing else.
     """
 
     def __init__(self, net: nn.Module, recipe: Recipe, image: tuple[int, int, int] | None) -> None:
@@ -135,7 +160,11 @@ class Placed(nn.Module):
 
 def _place(recipe: Recipe, i: int) -> Drop | None:
     """Hidden places beyond those that a recipe names take its last."""
-    return recipe.drop(min(i, len(recipe.drops) - 1)) if recipe.drops and (i == 0 or len(recipe.drops) > 1) else None
+    return (
+        recipe.drop(min(i, len(recipe.drops) - 1))
+        if recipe.drops and (i == 0 or len(recipe.drops) > 1)
+        else None
+    )
 
 
 def _custom(network: Custom, split: Split) -> nn.Module:
@@ -144,17 +173,25 @@ def _custom(network: Custom, split: Split) -> nn.Module:
     try:
         net = function(inputs=inputs, outputs=split.task.outputs)
     except (Exception, SystemExit) as error:
-        raise InputError(f"{network.path}(inputs={inputs}, outputs={split.task.outputs}) raised {_said(error)}") from error
+        raise InputError(
+            f"{network.path}(inputs={inputs}, outputs={split.task.outputs}) raised {_said(error)}"
+        ) from error
     if not isinstance(net, nn.Module):
-        raise InputError(f"{network.path} has to return a torch.nn.Module, but returned {type(net).__name__}")
+        raise InputError(
+            f"{network.path} has to return a torch.nn.Module, but returned {type(net).__name__}"
+        )
     return net
 
 
 def load(path: str) -> Any:
-    """The function named by ``"module:function"`` or ``"file.py:function"``, from the working directory or the path."""
+    """The function named by ``"module:function"`` or ``"file.py:function"``, from the working
+    directory or the path.
+    """
     where, _, name = path.rpartition(":")
     if not where or not name:
-        raise InputError(f"model {path!r} is neither built in (mlp, wide, deep, cnn) nor of the form module:function")
+        raise InputError(
+            f"model {path!r} is neither built in (mlp, wide, deep, cnn) nor of the form module:function"
+        )
     file = Path(where)
     if file.suffix == ".py" and not file.is_file():
         raise InputError(f"model file {where!r} does not exist")
@@ -190,17 +227,24 @@ def _said(error: BaseException) -> str:
 def check_output(make: Callable[[], nn.Module], split: Split, batch_size: int) -> None:
     """Raise :class:`thinned.InputError` unless what ``make`` builds can be trained.
 
-    That is: every call builds a network with weights of its own; a batch of training rows can go forward and backward;
-    a batch of another size can be evaluated; both give finite numbers [rows, outputs].
+    That is: every call builds a network with weights of its own; a batch of training rows can go
+    forward and backward; a batch of another size can be evaluated; both give finite numbers [rows,
+    outputs].
     """
     with torch.random.fork_rng(devices=[]):
         net, other = make(), make()
         if {id(p) for p in net.parameters()} & {id(p) for p in other.parameters()}:
-            raise InputError("two calls of the model function gave networks that share weights; build new layers in every call")
+            raise InputError(
+                "two calls of the model function gave networks that share weights; build new layers in every call"
+            )
         if any(isinstance(p, UninitializedParameter) for p in net.parameters()):
-            raise InputError("the model has lazy layers, whose sizes are not known yet; give them their input sizes")
+            raise InputError(
+                "the model has lazy layers, whose sizes are not known yet; give them their input sizes"
+            )
         if not any(p.requires_grad for p in net.parameters()):
-            raise InputError("the model has no weights that can be trained; set requires_grad on some of its parameters")
+            raise InputError(
+                "the model has no weights that can be trained; set requires_grad on some of its parameters"
+            )
         for training, size in ((True, min(batch_size, len(split.train))), (False, 2)):
             net.train(training)
             when = f"on a batch of {size} rows in {'training' if training else 'evaluation'}"
@@ -213,14 +257,20 @@ def check_output(make: Callable[[], nn.Module], split: Split, batch_size: int) -
                 try:
                     y.sum().backward()
                 except Exception as error:
-                    raise InputError(f"the model's gradients cannot be computed: {_said(error)}") from error
+                    raise InputError(
+                        f"the model's gradients cannot be computed: {_said(error)}"
+                    ) from error
 
 
 def _check_values(y: object, shape: tuple[int, int], when: str) -> None:
     got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
     if not isinstance(y, Tensor) or tuple(y.shape) != shape:
-        raise InputError(f"the model has to return a tensor of shape {shape} {when}, but returned {got}")
+        raise InputError(
+            f"the model has to return a tensor of shape {shape} {when}, but returned {got}"
+        )
     if not y.is_floating_point():
         raise InputError(f"the model has to return floating-point numbers, but returned {y.dtype}")
     if not y.isfinite().all():
-        raise InputError(f"the model returned values that are not finite {when}; look for a division by 0 or an overflow")
+        raise InputError(
+            f"the model returned values that are not finite {when}; look for a division by 0 or an overflow"
+        )

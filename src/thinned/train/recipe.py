@@ -32,10 +32,10 @@ def _tuple(name: str, values: Any) -> tuple[Any, ...]:
 class Mlp:
     """A multilayer perceptron.
 
-    ``hidden``: the widths. ``order``: what a hidden layer does, in order; ``"linear"`` comes first, ``"act"`` once,
-    ``"norm"`` (batch normalisation) and ``"drop"`` at most once. Dropout after the activation and before the next
-    weights is Srivastava's place; ``("linear", "norm", "act", "drop")`` is normalisation, then dropout;
-    ``("linear", "act", "drop", "norm")`` the other order.
+    ``hidden``: the widths. ``order``: what a hidden layer does, in order; ``"linear"`` comes first,
+    ``"act"`` once, ``"norm"`` (batch normalisation) and ``"drop"`` at most once. Dropout after the
+    activation and before the next weights is Srivastava's place; ``("linear", "norm", "act",
+    "drop")`` is normalisation, then dropout; ``("linear", "act", "drop", "norm")`` the other order.
     """
 
     hidden: tuple[int, ...] = (128, 128)
@@ -43,7 +43,11 @@ class Mlp:
     order: tuple[str, ...] = ("linear", "act", "drop")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(whole(w, "a hidden width", 1) for w in _tuple("hidden", self.hidden)))
+        object.__setattr__(
+            self,
+            "hidden",
+            tuple(whole(w, "a hidden width", 1) for w in _tuple("hidden", self.hidden)),
+        )
         object.__setattr__(self, "order", _tuple("order", self.order))
         if not self.hidden:
             raise InputError("hidden has to be one or more widths of at least 1, but got ()")
@@ -52,8 +56,14 @@ class Mlp:
         for step in self.order:
             if step not in STEPS:
                 raise unknown("step of a layer", step, STEPS)
-        if self.order[:1] != ("linear",) or "act" not in self.order or len(set(self.order)) != len(self.order):
-            raise InputError(f"order has to start with 'linear', have one 'act' and repeat nothing, but got {self.order}")
+        if (
+            self.order[:1] != ("linear",)
+            or "act" not in self.order
+            or len(set(self.order)) != len(self.order)
+        ):
+            raise InputError(
+                f"order has to start with 'linear', have one 'act' and repeat nothing, but got {self.order}"
+            )
 
     @property
     def norm(self) -> bool:
@@ -61,15 +71,19 @@ class Mlp:
 
     @property
     def bias(self) -> bool:
-        """Normalisation right after the weights removes their bias, whose gradient would be rounding noise."""
+        """Normalisation right after the weights removes their bias, whose gradient would be
+        rounding noise.
+        """
         return self.order[1:2] != ("norm",)
 
 
 @dataclass(frozen=True)
 class Cnn:
-    """A small convolutional network: 3 x 3 convolutions with 2 x 2 max pooling, then one dense layer.
+    """A small convolutional network: 3 x 3 convolutions with 2 x 2 max pooling, then one dense
+    layer.
 
-    ``channels``: of the convolutions; ``dense``: the width after them; ``order`` as in :class:`Mlp`, for all layers.
+    ``channels``: of the convolutions; ``dense``: the width after them; ``order`` as in
+    :class:`Mlp`, for all layers.
     """
 
     channels: tuple[int, ...] = (16, 32)
@@ -83,7 +97,11 @@ class Cnn:
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", _tuple("channels", self.channels))
         alike = Mlp(self.hidden, order=self.order)  # the same rules
-        for name, value in (("channels", alike.hidden[:-1]), ("dense", alike.hidden[-1]), ("order", alike.order)):
+        for name, value in (
+            ("channels", alike.hidden[:-1]),
+            ("dense", alike.hidden[-1]),
+            ("order", alike.order),
+        ):
             object.__setattr__(self, name, value)
 
     @property
@@ -97,7 +115,9 @@ class Cnn:
 
 @dataclass(frozen=True)
 class Custom:
-    """The user's own network: ``"module:function"``, called with ``inputs=`` and ``outputs=``, returns an ``nn.Module``."""
+    """The user's own network: ``"module:function"``, called with ``inputs=`` and ``outputs=``,
+    returns an ``nn.Module``.
+    """
 
     path: str
 
@@ -106,10 +126,11 @@ class Custom:
 class Optimizer:
     """An optimizer and its learning rates.
 
-    ``lr``: the peak rate. ``momentum``: of SGD and RMSProp. ``layer_lr``: a factor for each weight layer from input to
-    output, repeated from the last (differential learning rates). ``warmup``: the share of all steps over which the
-    rate rises from 0. ``decay``: ``"constant"`` or ``"cosine"`` to 0. ``weight_decay``: decoupled (Loshchilov and
-    Hutter 2019), so ``adamw`` is ``adam`` with a default of 0.01.
+    ``lr``: the peak rate. ``momentum``: of SGD and RMSProp. ``layer_lr``: a factor for each weight
+    layer from input to output, repeated from the last (differential learning rates). ``warmup``:
+    the share of all steps over which the rate rises from 0. ``decay``: ``"constant"`` or
+    ``"cosine"`` to 0. ``weight_decay``: decoupled (Loshchilov and Hutter 2019), so ``adamw`` is
+    ``adam`` with a default of 0.01.
     """
 
     name: str = "adam"
@@ -126,24 +147,40 @@ class Optimizer:
             raise unknown("optimizer", self.name, OPTIMIZERS)
         if self.decay not in DECAYS:
             raise unknown("decay", self.decay, DECAYS)
-        _at_least(0, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, warmup=self.warmup)
+        _at_least(
+            0,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            warmup=self.warmup,
+        )
         object.__setattr__(self, "layer_lr", _tuple("layer_lr", self.layer_lr))
         for factor in self.layer_lr:
             _at_least(0, **{"a factor of layer_lr": factor})
         if self.nesterov and not self.momentum:
             raise InputError("nesterov needs a momentum above 0; 0.9 is usual")
         if self.warmup >= 1:
-            raise InputError(f"warmup is a share of all steps and has to be below 1, but got {self.warmup}")
+            raise InputError(
+                f"warmup is a share of all steps and has to be below 1, but got {self.warmup}"
+            )
 
     @property
     def shrink(self) -> float:
         """The decoupled weight decay that acts."""
-        return self.weight_decay if self.weight_decay is not None else 0.01 if self.name == "adamw" else 0.0
+        return (
+            self.weight_decay
+            if self.weight_decay is not None
+            else 0.01
+            if self.name == "adamw"
+            else 0.0
+        )
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Noise on training inputs: ``noise``, a standard deviation; for images ``shift`` in pixels, ``rotate`` in degrees."""
+    """Noise on training inputs: ``noise``, a standard deviation; for images ``shift`` in pixels,
+    ``rotate`` in degrees.
+    """
 
     noise: float = 0.0
     shift: float = 0.0
@@ -164,12 +201,13 @@ class Augment:
 class Recipe:
     """Everything that decides one training run.
 
-    ``drops``: a point for the input, then one for each hidden layer; missing ones are None. ``connect``: the rate of
-    DropConnect on every hidden layer's weights. ``l1``, ``l2``: the loss gains l1 * sum|W| + l2 * sum W^2 over weights
-    (both: elastic net). ``max_norm``: the longest incoming weight vector of a unit, by projection after each step.
-    ``label_smoothing``: in [0, 1), classification only. ``clip``: the longest gradient of the whole network.
-    ``patience``: early stopping after so many epochs without a better validation loss, best weights restored.
-    ``seed``: of weights and masks. ``shuffle``: of the batches' order.
+    ``drops``: a point for the input, then one for each hidden layer; missing ones are None.
+    ``connect``: the rate of DropConnect on every hidden layer's weights. ``l1``, ``l2``: the loss
+    gains l1 * sum|W| + l2 * sum W^2 over weights (both: elastic net). ``max_norm``: the longest
+    incoming weight vector of a unit, by projection after each step. ``label_smoothing``: in [0, 1),
+    classification only. ``clip``: the longest gradient of the whole network. ``patience``: early
+    stopping after so many epochs without a better validation loss, best weights restored. ``seed``:
+    of weights and masks. ``shuffle``: of the batches' order.
     """
 
     network: Mlp | Cnn | Custom = field(default_factory=Mlp)
@@ -189,14 +227,24 @@ class Recipe:
     shuffle: int = 0
 
     def __post_init__(self) -> None:
-        _at_least(0, connect=self.connect, l1=self.l1, l2=self.l2, label_smoothing=self.label_smoothing)
-        for name, minimum in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("seed", 0), ("shuffle", 0)):
+        _at_least(
+            0, connect=self.connect, l1=self.l1, l2=self.l2, label_smoothing=self.label_smoothing
+        )
+        for name, minimum in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("patience", 1),
+            ("seed", 0),
+            ("shuffle", 0),
+        ):
             if name != "patience" or self.patience is not None:
                 object.__setattr__(self, name, whole(getattr(self, name), name, minimum))
         object.__setattr__(self, "drops", _tuple("drops", self.drops))
         for point in self.drops:
             if point is not None and not isinstance(point, Drop):
-                raise InputError(f"drops has to hold points or None, but got {point!r}; write thinned.presets.dropout(rate)")
+                raise InputError(
+                    f"drops has to hold points or None, but got {point!r}; write thinned.presets.dropout(rate)"
+                )
         for name in ("max_norm", "clip"):
             value = getattr(self, name)
             if value is not None and not real(value, name) > 0:
@@ -205,7 +253,9 @@ class Recipe:
             raise InputError(
                 f"label_smoothing has to be below 1 and connect at most 1, but got {self.label_smoothing}, {self.connect}"
             )
-        if self.connect and (isinstance(self.network, Custom) or self.network.order[:2] != ("linear", "act")):
+        if self.connect and (
+            isinstance(self.network, Custom) or self.network.order[:2] != ("linear", "act")
+        ):
             raise InputError(
                 "connect needs the activation right after the linear step of a built-in network, because its inference "
                 f"does, but got {self.network}; put 'act' second in order, or leave connect at 0"

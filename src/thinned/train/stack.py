@@ -1,9 +1,10 @@
 """A population: many multilayer perceptrons trained in one batched pass, each as if it were alone.
 
-Weights are stacked [m, in, out] and every layer is one batched product. By the mask contract a mask is a function of
-(seed, layer, step, example, unit), so members of one seed share their random words, compared with different
-thresholds: the words cost as much as for one network, members differ by what they are told and nothing else (common
-random numbers), and each member equals the same recipe trained by itself.
+Weights are stacked [m, in, out] and every layer is one batched product. By the mask contract a mask
+is a function of (seed, layer, step, example, unit), so members of one seed share their random
+words, compared with different thresholds: the words cost as much as for one network, members differ
+by what they are told and nothing else (common random numbers), and each member equals the same
+recipe trained by itself.
 """
 
 from __future__ import annotations
@@ -35,12 +36,24 @@ _EPS, _MOMENTUM = 1e-5, 0.1  # of torch's BatchNorm1d
 
 def structure(recipe: Recipe) -> object | None:
     """What members of one stack have to share; None for a recipe that has to be trained by itself."""
-    plain = all(d is None or (d.per == d.of == "b *" and d.law is not None and not _filled(d)) for d in recipe.drops)
+    plain = all(
+        d is None or (d.per == d.of == "b *" and d.law is not None and not _filled(d))
+        for d in recipe.drops
+    )
     if not isinstance(recipe.network, Mlp) or not plain:
         return None
-    moved = recipe.seed if recipe.augment else None  # a stack draws its augmentation once, from one seed
+    moved = (
+        recipe.seed if recipe.augment else None
+    )  # a stack draws its augmentation once, from one seed
     same = (recipe.network, bool(recipe.connect), moved, recipe.optimizer.name)
-    return (*same, recipe.optimizer.warmup, recipe.optimizer.decay, recipe.epochs, recipe.batch_size, recipe.shuffle)
+    return (
+        *same,
+        recipe.optimizer.warmup,
+        recipe.optimizer.decay,
+        recipe.epochs,
+        recipe.batch_size,
+        recipe.shuffle,
+    )
 
 
 def _filled(drop: Drop) -> bool:
@@ -72,7 +85,9 @@ class Place:
         self.slices: list[Slice] = []
         for start, stop, (law, seed) in runs(kinds):
             if law is not None:
-                numbers = zip(*(_numbers(p) for p in plans[start:stop] if p is not None), strict=True)
+                numbers = zip(
+                    *(_numbers(p) for p in plans[start:stop] if p is not None), strict=True
+                )
                 self.slices.append(Slice(start, stop, law, seed, *map(_column, numbers)))
         self.signed = any(s.law != "bernoulli" for s in self.slices)
         means = [p.mean_gain if p else 1.0 for p in plans]
@@ -81,12 +96,18 @@ class Place:
         self.normals: dict[int, Tensor] = {}
 
     def prepare(self, ids: Tensor, steps: Tensor) -> None:
-        """Draw for the coming batches: their words once for each seed, as int32, and normals where a law needs them."""
+        """Draw for the coming batches: their words once for each seed, as int32, and normals where
+        a law needs them.
+        """
         self.words, self.normals = {}, {}
         for part in self.slices:
             if part.seed in self.words:
                 continue
-            drawn = words(Key(part.seed, self.stream, step=steps, samples=ids), len(ids), self.width + self.width % 2)
+            drawn = words(
+                Key(part.seed, self.stream, step=steps, samples=ids),
+                len(ids),
+                self.width + self.width % 2,
+            )
             self.words[part.seed] = (drawn[:, : self.width] - _BIAS).int()
             if any(s.law == "gaussian" and s.seed == part.seed for s in self.slices):
                 self.normals[part.seed] = normal(drawn)[:, : self.width].float()
@@ -101,7 +122,9 @@ class Place:
             target = out[s.start : s.stop]
             drawn = self.words[s.seed][start:stop]
             if s.law == "bernoulli":
-                torch.ge(drawn, s.thresholds, out=target).mul_(s.gains)  # a comparison into floats: no bool in between
+                torch.ge(drawn, s.thresholds, out=target).mul_(
+                    s.gains
+                )  # a comparison into floats: no bool in between
             elif s.law == "gaussian":
                 torch.mul(self.normals[s.seed][start:stop], s.spreads, out=target).add_(1.0)
             else:
@@ -136,9 +159,12 @@ class Stack:
         built = {r.seed: build(r.at(drops=(), connect=0.0), split) for r in recipes}
         nets = [built[r.seed] for r in recipes]
         linears = [[m for m in net.modules() if isinstance(m, nn.Linear)] for net in nets]
-        self.weights = [_stacked([net[i].weight.t() for net in linears]) for i in range(self.layers)]  # [m, in, out]
+        self.weights = [
+            _stacked([net[i].weight.t() for net in linears]) for i in range(self.layers)
+        ]  # [m, in, out]
         self.biases = [  # [m, 1, out]; None where normalisation follows at once
-            None if linears[0][i].bias is None else _stacked([net[i].bias[None] for net in linears]) for i in range(self.layers)
+            None if linears[0][i].bias is None else _stacked([net[i].bias[None] for net in linears])
+            for i in range(self.layers)
         ]
         self.gammas: list[Tensor] = []
         self.betas: list[Tensor] = []
@@ -152,7 +178,9 @@ class Stack:
             self.vars = [torch.ones(m, 1, w) for w in network.hidden]
         self.parts = [Part(w, i, True, (1,)) for i, w in enumerate(self.weights)]
         others = (self.biases, self.gammas, self.betas)
-        self.parts += [Part(b, i, False) for group in others for i, b in enumerate(group) if b is not None]
+        self.parts += [
+            Part(b, i, False) for group in others for i, b in enumerate(group) if b is not None
+        ]
         self.connect = None
         if recipes[0].connect:
             law = [moments(dropconnect(r.connect)) for r in recipes]
@@ -160,8 +188,14 @@ class Stack:
                 torch.tensor([m.gain for m in law]).view(-1, 1, 1),
                 torch.tensor([m.square for m in law]).view(-1, 1, 1),
             )
-        self.fused = network.order == ("linear", "act", "drop") and isinstance(self.act, nn.ReLU) and not self.connect
-        self.noise: list[Tensor] = []  # of DropConnect, for the prepared rows, one a hidden layer [s, n, width]
+        self.fused = (
+            network.order == ("linear", "act", "drop")
+            and isinstance(self.act, nn.ReLU)
+            and not self.connect
+        )
+        self.noise: list[
+            Tensor
+        ] = []  # of DropConnect, for the prepared rows, one a hidden layer [s, n, width]
         self.cursor = 0
 
     def prepare(self, ids: Tensor, steps: Tensor) -> None:
@@ -174,12 +208,18 @@ class Stack:
             for i, width in enumerate(self.network.hidden, 1):
                 even = width + width % 2
                 drawn = {
-                    s: normal(words(Key(s, stream_of(f"linear{i}"), step=steps, samples=ids), len(ids), even))[
-                        :, :width
-                    ].float()
+                    s: normal(
+                        words(
+                            Key(s, stream_of(f"linear{i}"), step=steps, samples=ids), len(ids), even
+                        )
+                    )[:, :width].float()
                     for s in dict.fromkeys(seeds)
                 }
-                self.noise.append(torch.stack([drawn[s] for s in seeds]) if len(drawn) > 1 else drawn[seeds[0]][None])
+                self.noise.append(
+                    torch.stack([drawn[s] for s in seeds])
+                    if len(drawn) > 1
+                    else drawn[seeds[0]][None]
+                )
 
     def finish(self) -> None:
         self.noise = []
@@ -231,7 +271,9 @@ class Stack:
                         h = h.relu_() if relu else self.act(h)
                         active.append(h)
                 elif op == "norm":
-                    h = (h - self.means[i]) * ((self.vars[i] + _EPS).rsqrt() * self.gammas[i]) + self.betas[i]
+                    h = (h - self.means[i]) * (
+                        (self.vars[i] + _EPS).rsqrt() * self.gammas[i]
+                    ) + self.betas[i]
                 elif (mean := self.places[i + 1].mean) is not None:
                     h = h * mean
         return self._linear(-1, h), active
@@ -260,11 +302,14 @@ class Stack:
         gain, square = self.connect
         w, bias = self.weights[i], self.biases[i]
         assert bias is not None
-        return gain * torch.baddbmm(bias, h, w), square * torch.baddbmm(bias.square(), h.square(), w.square())
+        return gain * torch.baddbmm(bias, h, w), square * torch.baddbmm(
+            bias.square(), h.square(), w.square()
+        )
 
     def _connected(self, i: int, h: Tensor, start: int, stop: int) -> Tensor:
         mean, var = self._moments(i, h)
-        # functional.activations.root in fewer passes; stacks are float32, where this adds nothing that shows.
+        # functional.activations.root in fewer passes; stacks are float32, where this adds nothing
+        # that shows.
         return mean + (var + torch.finfo(var.dtype).tiny).sqrt() * self.noise[i][:, start:stop]
 
     def _normed(self, i: int, h: Tensor) -> Tensor:
@@ -284,11 +329,16 @@ class Stack:
         return gradient.flatten(1)
 
     def save(self, member: int) -> list[Tensor]:
-        return [t[member].detach().clone() for t in (*(p.tensor for p in self.parts), *self.means, *self.vars)]
+        return [
+            t[member].detach().clone()
+            for t in (*(p.tensor for p in self.parts), *self.means, *self.vars)
+        ]
 
     def restore(self, member: int, saved: list[Tensor]) -> None:
         with torch.no_grad():
-            for now, then in zip((*(p.tensor for p in self.parts), *self.means, *self.vars), saved, strict=True):
+            for now, then in zip(
+                (*(p.tensor for p in self.parts), *self.means, *self.vars), saved, strict=True
+            ):
                 now[member] = then
 
     def module(self, member: int) -> nn.Module:
@@ -311,13 +361,17 @@ class Stack:
 
 
 class _Hidden(torch.autograd.Function):
-    """relu(h W + b) * factor in one buffer: what a hidden layer does most of the time, without fresh memory at each step.
+    """relu(h W + b) * factor in one buffer: what a hidden layer does most of the time, without
+    fresh memory at each step.
 
-    Where the result is 0 so is the slope: the unit was dropped, or its ReLU is off. Elsewhere the slope is ``factor``.
+    Where the result is 0 so is the slope: the unit was dropped, or its ReLU is off. Elsewhere the
+    slope is ``factor``.
     """
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, w: Tensor, b: Tensor, factor: Tensor | None, signed: bool) -> Tensor:
+    def forward(
+        ctx: Any, h: Tensor, w: Tensor, b: Tensor, factor: Tensor | None, signed: bool
+    ) -> Tensor:
         z = torch.bmm(h, w).add_(b).relu_()
         if factor is not None:
             z.mul_(factor)
@@ -336,13 +390,17 @@ class _Hidden(torch.autograd.Function):
 
 
 class _Normalise(torch.autograd.Function):
-    """Batch normalisation over axis 1 of [m, b, width], in fewer passes than autograd's own (Ioffe and Szegedy 2015)."""
+    """Batch normalisation over axis 1 of [m, b, width], in fewer passes than autograd's own (Ioffe
+    and Szegedy 2015).
+    """
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean = h.mean(1, keepdim=True)
         unit = h - mean
-        var = unit.square().mean(1, keepdim=True)  # with the mean's pass, a third of var_mean's time along this axis
+        var = unit.square().mean(
+            1, keepdim=True
+        )  # with the mean's pass, a third of var_mean's time along this axis
         rate = (var + _EPS).rsqrt()
         unit.mul_(rate)
         ctx.save_for_backward(unit, rate, gamma)

@@ -1,4 +1,6 @@
-"""What the training loop drives: one network, or many at once. :class:`Solo` is one; ``stack.Stack`` is many."""
+"""What the training loop drives: one network, or many at once. :class:`Solo` is one;
+``stack.Stack`` is many.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,11 @@ from .recipe import Recipe
 
 @dataclass(frozen=True)
 class Part:
-    """A parameter. ``layer``: its weight layer, counted from 0 at the input. ``weight``: a matrix, not a bias or a norm.
+    """A parameter. ``layer``: its weight layer, counted from 0 at the input. ``weight``: a matrix,
+    not a bias or a norm.
 
-    ``units``: the axes that a unit's incoming weights run over, in ``grid``, the shape that has such axes; None: its own.
+    ``units``: the axes that a unit's incoming weights run over, in ``grid``, the shape that has
+    such axes; None: its own.
     """
 
     tensor: Tensor
@@ -48,7 +52,9 @@ class Trainee(Protocol):
         ...
 
     def dead(self, x: Tensor) -> list[float]:
-        """For each network the share of hidden units that are 0 on every row of ``x``; NaN without ReLU."""
+        """For each network the share of hidden units that are 0 on every row of ``x``; NaN without
+        ReLU.
+        """
         ...
 
     def spread(self, values: Tensor) -> Tensor:
@@ -56,7 +62,9 @@ class Trainee(Protocol):
         ...
 
     def members(self, tensor: Tensor, start: int, stop: int) -> Tensor:
-        """The slice of a parameter, or of its gradient, that belongs to networks ``start`` to ``stop``; shares memory."""
+        """The slice of a parameter, or of its gradient, that belongs to networks ``start`` to
+        ``stop``; shares memory.
+        """
         ...
 
     def per_member(self, gradient: Tensor) -> Tensor:
@@ -90,10 +98,14 @@ class Solo:
     def __init__(self, recipe: Recipe, split: Split, net: nn.Module | None = None) -> None:
         self.recipes = [recipe]
         self.net = build(recipe, split) if net is None else net
-        self.key: ModelKey | None = key(self.net, recipe.seed) if any(True for _ in hosts(self.net)) else None
+        self.key: ModelKey | None = (
+            key(self.net, recipe.seed) if any(True for _ in hosts(self.net)) else None
+        )
         self.parts = []
         layers: dict[int, int] = {}  # id of a parameter -> its weight layer
-        turned: dict[int, tuple[int, ...]] = {}  # id of a transposed weight -> [groups, in / groups, out / groups, ...]
+        turned: dict[
+            int, tuple[int, ...]
+        ] = {}  # id of a transposed weight -> [groups, in / groups, out / groups, ...]
         weighted = [m for m in self.net.modules() if isinstance(m, WEIGHTED)]
         for i, module in enumerate(weighted):
             layers.update({id(p): i for p in module.parameters(recurse=False)})
@@ -106,7 +118,13 @@ class Solo:
             matrix = id(p) in layers and p.dim() > 1
             if p.requires_grad:
                 grid = turned.get(id(p))
-                units = (1, *range(3, len(grid))) if grid else tuple(range(1, p.dim())) if matrix else ()
+                units = (
+                    (1, *range(3, len(grid)))
+                    if grid
+                    else tuple(range(1, p.dim()))
+                    if matrix
+                    else ()
+                )
                 self.parts.append(Part(p, last, matrix, units, grid))
 
     def forward(self, x: Tensor, ids: Tensor, step: int) -> Tensor:
@@ -125,7 +143,11 @@ class Solo:
         def look(module: nn.Module, _: object, out: Tensor) -> None:
             alive.append((out > 0).transpose(0, 1).flatten(1).any(1))
 
-        relus = [m for m in self.net.modules() if isinstance(m, nn.ReLU) or isinstance(getattr(m, "activation", None), nn.ReLU)]
+        relus = [
+            m
+            for m in self.net.modules()
+            if isinstance(m, nn.ReLU) or isinstance(getattr(m, "activation", None), nn.ReLU)
+        ]
         with _hooked(relus, look):
             self.evaluate(x)
         return [1.0 - torch.cat(alive).float().mean().item() if alive else float("nan")]

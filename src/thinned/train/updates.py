@@ -1,4 +1,6 @@
-"""From gradients to new weights: penalties, clipping, torch's own optimizers, decoupled decay, max-norm."""
+"""From gradients to new weights: penalties, clipping, torch's own optimizers, decoupled decay,
+max-norm.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ _CLASSES: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
 
 
 def rate_factor(optimizer: Optimizer, step: int, total: int) -> float:
-    """The share of the peak learning rate at ``step`` of ``total``: linear warm-up, then constant or half a cosine to 0."""
+    """The share of the peak learning rate at ``step`` of ``total``: linear warm-up, then constant
+    or half a cosine to 0.
+    """
     rising = round(optimizer.warmup * total)
     if step < rising:
         return (step + 1) / rising
@@ -45,7 +49,10 @@ class Span:
 def spans(values: Sequence[float | None]) -> list[Span]:
     """The runs of networks whose value is neither None nor 0."""
     found = ((start, stop) for start, stop, has in runs([bool(v) for v in values]) if has)
-    return [Span(start, stop, torch.tensor([float(v or 0) for v in values[start:stop]])) for start, stop in found]
+    return [
+        Span(start, stop, torch.tensor([float(v or 0) for v in values[start:stop]]))
+        for start, stop in found
+    ]
 
 
 class Updates:
@@ -69,10 +76,14 @@ class Updates:
                     "shrink": settings.shrink if part.weight else 0.0,
                     **_extra(settings),
                 }
-                groups.setdefault(tuple(options.items()), {"params": [], **options})["params"].append(view)
+                groups.setdefault(tuple(options.items()), {"params": [], **options})[
+                    "params"
+                ].append(view)
         cls, options = _CLASSES[recipes[0].optimizer.name]
         self.optimizer = cls(list(groups.values()), **options)
-        self.l1, self.l2, self.max_norm = (spans([getattr(r, n) for r in recipes]) for n in ("l1", "l2", "max_norm"))
+        self.l1, self.l2, self.max_norm = (
+            spans([getattr(r, n) for r in recipes]) for n in ("l1", "l2", "max_norm")
+        )
         clip = [r.clip for r in recipes]
         self.clip = torch.tensor([v or math.inf for v in clip]) if any(clip) else None
 
@@ -110,28 +121,40 @@ class Updates:
         for span in self.l2:
             for part, w in self._weights(span):
                 assert part.tensor.grad is not None
-                members(part.tensor.grad, span.start, span.stop).addcmul_(w, spread(span.values), value=2.0)
+                members(part.tensor.grad, span.start, span.stop).addcmul_(
+                    w, spread(span.values), value=2.0
+                )
         for span in self.l1:
             for part, w in self._weights(span):
                 assert part.tensor.grad is not None
-                members(part.tensor.grad, span.start, span.stop).addcmul_(w.sign(), spread(span.values))
+                members(part.tensor.grad, span.start, span.stop).addcmul_(
+                    w.sign(), spread(span.values)
+                )
 
     def _clip(self, longest: Tensor) -> None:
         norm = gradient_norms(self.trainee).square().sum(1).sqrt()  # [m]
-        factor = torch.where(longest.isinf(), 1.0, (longest / norm.clamp_min(1e-12)).clamp_max(1.0))  # inf / inf is NaN
+        factor = torch.where(
+            longest.isinf(), 1.0, (longest / norm.clamp_min(1e-12)).clamp_max(1.0)
+        )  # inf / inf is NaN
         factor = self.trainee.spread(factor)
         for part in self.trainee.parts:
             if part.tensor.grad is not None:
                 part.tensor.grad.mul_(factor)
 
     def _project(self) -> None:
-        """Shorten the incoming weights of every hidden unit to the longest allowed (Srivastava et al. 2014, section 5.1)."""
+        """Shorten the incoming weights of every hidden unit to the longest allowed (Srivastava et
+        al. 2014, section 5.1).
+        """
         for span in self.max_norm:
             for part, w in self._weights(span):
                 if part.layer < self.trainee.layers - 1:
                     w = w if part.grid is None else w.view(part.grid)
-                    norm = w.square().sum(part.units, keepdim=True).sqrt_()  # faster here than vector_norm
-                    w.mul_((self.trainee.spread(span.values) / norm.clamp_min(1e-12)).clamp_max(1.0))
+                    norm = (
+                        w.square().sum(part.units, keepdim=True).sqrt_()
+                    )  # faster here than vector_norm
+                    w.mul_(
+                        (self.trainee.spread(span.values) / norm.clamp_min(1e-12)).clamp_max(1.0)
+                    )
 
 
 def gradient_norms(trainee: Trainee) -> Tensor:

@@ -1,4 +1,6 @@
-"""The live checks: a model and a batch are run, and known mistakes with dropout are seen by what they do."""
+"""The live checks: a model and a batch are run, and known mistakes with dropout are seen by what
+they do.
+"""
 
 from .ranks import same_masks_on_ranks
 from .runner import check

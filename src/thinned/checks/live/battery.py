@@ -21,7 +21,9 @@ Rates = dict[tuple[str, str], float]
 
 @dataclass
 class Battery:
-    """A model under check. ``early`` and ``late``: passes in training, before and after those in evaluation."""
+    """A model under check. ``early`` and ``late``: passes in training, before and after those in
+    evaluation.
+    """
 
     model: nn.Module
     inputs: tuple[Any, ...]
@@ -38,9 +40,13 @@ class Battery:
     late: list[Record] = field(default_factory=list)
     adapted: Record | None = None
     with_gradient: list[tuple[Record, dict[str, Tensor | None]]] = field(default_factory=list)
-    rates: list[Rates] = field(default_factory=list)  # before the evaluations, after them, after training again
+    rates: list[Rates] = field(
+        default_factory=list
+    )  # before the evaluations, after them, after training again
     moved: set[str] = field(default_factory=set)  # running statistics that an evaluation changed
-    lost: dict[str, float] = field(default_factory=dict)  # parameters that a pass zeroed, and the share
+    lost: dict[str, float] = field(
+        default_factory=dict
+    )  # parameters that a pass zeroed, and the share
     unchecked: list[tuple[str, str]] = field(default_factory=list)
     passes: int = 0
     grad: bool = False
@@ -113,12 +119,16 @@ class Battery:
         total = torch.zeros((), dtype=torch.float64)
         for x in floats(output):
             x = torch.view_as_real(x) if x.is_complex() else x
-            direction = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.device, x.dtype)
+            direction = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(
+                x.device, x.dtype
+            )
             total = total + (x * direction).sum().double().cpu() / max(1, x.numel()) ** 0.5
         return total
 
     def gradients(self) -> None:
-        """Two passes in training with a backward pass, observed throughout. Says why where there can be none."""
+        """Two passes in training with a backward pass, observed throughout. Says why where there
+        can be none.
+        """
         for number in range(2):
             self.model.train(True)
             for p in self.model.parameters():
@@ -134,28 +144,47 @@ class Battery:
                     record.output = self.model(*inputs, **named)
                     value = self.scalar(record.output)
                     if not value.requires_grad:
-                        self.unchecked += [(code, "the model's output needs no gradient") for code in ("L8", "L30")]
+                        self.unchecked += [
+                            (code, "the model's output needs no gradient") for code in ("L8", "L30")
+                        ]
                         return
                     backward = True
-                    # past torch's own wrapper, which would hide the recomputation from a function mode
+                    # past torch's own wrapper, which would hide the recomputation from a function
+                    # mode
                     torch.autograd.Variable._execution_engine.run_backward(
-                        (value,), (torch.ones_like(value),), False, False, (), allow_unreachable=True, accumulate_grad=True
+                        (value,),
+                        (torch.ones_like(value),),
+                        False,
+                        False,
+                        (),
+                        allow_unreachable=True,
+                        accumulate_grad=True,
                     )
             except Exception as error:
-                if backward:  # a model for inference alone may have none; everything else is checked
+                if (
+                    backward
+                ):  # a model for inference alone may have none; everything else is checked
                     why = f"the backward pass raised {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
                     self.unchecked += [(code, why) for code in ("L8", "L30")]
                     self.with_gradient.clear()
                     return
-                noted(error, f"thinned.check: raised in the training pass with a gradient, seed {self.seed}")
+                noted(
+                    error,
+                    f"thinned.check: raised in the training pass with a gradient, seed {self.seed}",
+                )
                 raise
-            found = {n: None if p.grad is None else p.grad.detach() for n, p in self.model.named_parameters()}
+            found = {
+                n: None if p.grad is None else p.grad.detach()
+                for n, p in self.model.named_parameters()
+            }
             self.with_gradient.append((record, found))
             for p in self.model.parameters():
                 p.grad = None
 
     def adapt(self) -> None:
-        """An evaluation whose running statistics are the averages of what training saw, so that they fit exactly."""
+        """An evaluation whose running statistics are the averages of what training saw, so that
+        they fit exactly.
+        """
         if not any(norm.draws for norms in self.early[0].norms.values() for norm in norms):
             return
         saved: list[tuple[Tensor, Tensor]] = []
@@ -203,4 +232,8 @@ def rates(model: nn.Module) -> Rates:
 
 def statistics(model: nn.Module) -> dict[str, Tensor]:
     """Copies of all running means and variances."""
-    return {n: b.detach().clone() for n, b in model.named_buffers() if n.rpartition(".")[2] in ("running_mean", "running_var")}
+    return {
+        n: b.detach().clone()
+        for n, b in model.named_buffers()
+        if n.rpartition(".")[2] in ("running_mean", "running_var")
+    }

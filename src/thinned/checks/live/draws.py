@@ -14,11 +14,20 @@ from .evaluation import at
 from .record import DROPS, Drawn, Record, drop_like, rate_of
 
 ALPHA = 1e-6
-_PLAIN = {"F.dropout", "F.dropout1d", "F.dropout2d", "F.dropout3d", "torch.dropout", "torch.feature_dropout"}
+_PLAIN = {
+    "F.dropout",
+    "F.dropout1d",
+    "F.dropout2d",
+    "F.dropout3d",
+    "torch.dropout",
+    "torch.feature_dropout",
+}
 
 
 def channels_of_sequences(battery: Battery) -> Iterator[Finding]:
-    """L10: F.dropout2d, or a torch Dropout2d, is called with an input of three dimensions. No statistics."""
+    """L10: F.dropout2d, or a torch Dropout2d, is called with an input of three dimensions. No
+    statistics.
+    """
     for place, calls in battery.early[0].of().items():
         shape = calls[0].shape
         if place[2] == "F.dropout2d" and shape is not None and len(shape) == 3:
@@ -36,13 +45,16 @@ def one_layer(battery: Battery) -> Iterator[Finding]:
 
 
 def left_in_evaluation(battery: Battery) -> Iterator[Finding]:
-    """L21, modes: the model is given in training, and a dropout with a rate in it, or a part that holds one, in evaluation.
+    """L21, modes: the model is given in training, and a dropout with a rate in it, or a part that
+    holds one, in evaluation.
 
-    A part whose parameters are all frozen is left out: a fixed feature extractor belongs in evaluation. A model that is given
-    in evaluation says nothing, which ``unchecked`` notes.
+    A part whose parameters are all frozen is left out: a fixed feature extractor belongs in
+    evaluation. A model that is given in evaluation says nothing, which ``unchecked`` notes.
     """
     if not battery.model.training:
-        battery.unchecked.append(("L21", "the model was given in evaluation, so parts left behind are not to be seen"))
+        battery.unchecked.append(
+            ("L21", "the model was given in evaluation, so parts left behind are not to be seen")
+        )
         return
     yield from _left(battery.model)
 
@@ -69,16 +81,20 @@ def _acts(module: nn.Module) -> bool:
         return module.dropout > 0 and module.num_layers > 1
     if isinstance(module, nn.MultiheadAttention):
         return bool(module.dropout > 0)
-    layer = isinstance(module, (Host, nn.modules.dropout._DropoutNd)) or "drop" in type(module).__name__.lower()
+    layer = (
+        isinstance(module, (Host, nn.modules.dropout._DropoutNd))
+        or "drop" in type(module).__name__.lower()
+    )
     return layer and rate_of(module) is not None
 
 
 def never_draws(battery: Battery) -> Iterator[Finding]:
     """L21, draws: in no training pass does a dropout with a rate in (0, 1) draw, though it runs.
 
-    Signal: a layer that says that it drops ran in every pass, neither it nor a part of it drew, and it returned its
-    input; or a dropout function with a rate was switched off while its module was in training, at every call. After
-    ``model.train()``, a layer that is still in evaluation counts too unless all parameters of its parent are frozen.
+    Signal: a layer that says that it drops ran in every pass, neither it nor a part of it drew, and
+    it returned its input; or a dropout function with a rate was switched off while its module was
+    in training, at every call. After ``model.train()``, a layer that is still in evaluation counts
+    too unless all parameters of its parent are frozen.
     """
     drew = {d.name for r in battery.training for d in r.draws}
     on = {d.place[2:] for r in battery.training for d in r.draws}
@@ -92,10 +108,18 @@ def never_draws(battery: Battery) -> Iterator[Finding]:
     for name, module in battery.model.named_modules():
         inside = any(d == name or d.startswith(f"{name}.") or not name for d in drew)
         ran = all(name in r.modules for r in battery.training)
-        if name in reported or inside or not ran or not _acts(module) or isinstance(module, nn.RNNBase):
+        if (
+            name in reported
+            or inside
+            or not ran
+            or not _acts(module)
+            or isinstance(module, nn.RNNBase)
+        ):
             continue
         through = [t for r in battery.training for t in r.through.get(name, [])]
-        quiet = isinstance(module, (Host, nn.MultiheadAttention)) or (through and all(i == o for i, o in through))
+        quiet = isinstance(module, (Host, nn.MultiheadAttention)) or (
+            through and all(i == o for i, o in through)
+        )
         if quiet and _idle_host(module) and _trained(battery.model, name):
             rate = (rate_of(module) or ("dropout", getattr(module, "dropout", 0.0)))[1]
             yield Finding("L21", f"a layer of rate {rate:g} returns its input in every training pass", site=name,
@@ -118,17 +142,20 @@ def _trained(model: nn.Module, name: str) -> bool:
 def mask_reused(battery: Battery) -> Iterator[Finding]:
     """L18: a site draws the same in all training passes, though each began at another seed.
 
-    Signal, without statistics: the global generators stand at one and the same place before the site's draw in every
-    pass, so they are seeded in the forward pass. Or the masks are equal bit by bit where chance would make them so with a
-    probability below 1e-6: (p^n + (1 - p)^n)^cells for n passes. Or a layer that says that it drops drew in the first
-    pass only, or never, and what falls is not nothing and the same in all passes. Keyed and frozen layers of ours, which are
-    meant to repeat themselves, are left out.
+    Signal, without statistics: the global generators stand at one and the same place before the
+    site's draw in every pass, so they are seeded in the forward pass. Or the masks are equal bit by
+    bit where chance would make them so with a probability below 1e-6: (p^n + (1 - p)^n)^cells for n
+    passes. Or a layer that says that it drops drew in the first pass only, or never, and what falls
+    is not nothing and the same in all passes. Keyed and frozen layers of ours, which are meant to
+    repeat themselves, are left out.
     """
     passes = [r.of() for r in battery.training]
     start = {r.draws[0].state for r in battery.training if r.draws}
     for place, calls in passes[0].items():
         one = calls[0]
-        if one.host is not None and any(x is not None for x in (one.host.owner, one.host.frozen, one.host.tape)):
+        if one.host is not None and any(
+            x is not None for x in (one.host.owner, one.host.frozen, one.host.tape)
+        ):
             continue
         if place[1] not in DROPS and not drop_like(battery.early[0].by_name.get(place[0])):
             continue
@@ -137,8 +164,14 @@ def mask_reused(battery: Battery) -> Iterator[Finding]:
             if _one_state(all_calls, start) or _one_mask(all_calls):
                 yield Finding("L18", f"{place[2]} draws the same in {len(all_calls)} training passes that began at other "
                               "seeds", evidence=(("passes", float(len(all_calls))),), **at(one))  # fmt: skip
-        elif len(all_calls) == 1 and place[1] in (*DROPS, "noise") and _ran(battery.training[1:], place[0]) >= 4:
-            yield Finding("L18", f"{place[2]} drew in the first training pass and never again", **at(one))
+        elif (
+            len(all_calls) == 1
+            and place[1] in (*DROPS, "noise")
+            and _ran(battery.training[1:], place[0]) >= 4
+        ):
+            yield Finding(
+                "L18", f"{place[2]} drew in the first training pass and never again", **at(one)
+            )
     yield from _fixed(battery)
 
 
@@ -175,16 +208,22 @@ def _fixed(battery: Battery) -> Iterator[Finding]:
 
 
 def selu(battery: Battery) -> Iterator[Finding]:
-    """L22: plain dropout directly on what SELU returned, or alpha dropout in a pass in which no SELU runs.
+    """L22: plain dropout directly on what SELU returned, or alpha dropout in a pass in which no
+    SELU runs.
 
-    Signal: the tensor that F.dropout is given is the one that F.selu returned; or alpha dropout draws and F.selu was
-    never called. No statistics.
+    Signal: the tensor that F.dropout is given is the one that F.selu returned; or alpha dropout
+    draws and F.selu was never called. No statistics.
     """
     record = battery.early[0]
     for place, calls in record.of().items():
         one = calls[0]
-        alpha = "alpha" in place[2].lower() or getattr(getattr(one.host, "point", None), "name", "").startswith("alpha")
-        plain = place[2] in _PLAIN or getattr(getattr(one.host, "point", None), "name", "") in ("dropout", "gaussian")
+        alpha = "alpha" in place[2].lower() or getattr(
+            getattr(one.host, "point", None), "name", ""
+        ).startswith("alpha")
+        plain = place[2] in _PLAIN or getattr(getattr(one.host, "point", None), "name", "") in (
+            "dropout",
+            "gaussian",
+        )
         if alpha and not record.selu:
             yield Finding("L22", f"{place[2]} in a model without SELU", **at(one))
         elif plain and any(c.after_selu for c in calls):

@@ -28,19 +28,24 @@ ROUNDING = 1e-11  # of two passes in double precision; another mask moves a valu
 def recomputed_otherwise(battery: Battery) -> Iterator[Finding]:
     """L8: the forward pass that checkpointing recomputes draws other masks than the first.
 
-    Signal: a site draws within the backward pass, gradients on, with generators at a place where they stood at none of its
-    first draws, and its mask is none of those that it drew first. Where masks cannot be seen (attention, recurrent
-    networks) the generators decide, and for our keyed layers the masks. No statistics.
+    Signal: a site draws within the backward pass, gradients on, with generators at a place where
+    they stood at none of its first draws, and its mask is none of those that it drew first. Where
+    masks cannot be seen (attention, recurrent networks) the generators decide, and for our keyed
+    layers the masks. No statistics.
     """
     for record, _ in battery.with_gradient[:1]:
         first = [d for d in record.draws if not d.again]
-        for place, again in record.of(again=True).items():  # the caller's file and line are not on the stack any more
+        for place, again in record.of(
+            again=True
+        ).items():  # the caller's file and line are not on the stack any more
             alike = [d for d in first if d.place[1:3] == place[1:3]]
             was = [d for d in alike if d.name == place[0]] or alike
             if place[1] not in (*DROPS, "noise", "unseen") or not was:
                 continue
             states, masks = {w.state for w in was}, {w.mask for w in was}
-            other = [a for a in again if a.state not in states and (not a.mask or a.mask not in masks)]
+            other = [
+                a for a in again if a.state not in states and (not a.mask or a.mask not in masks)
+            ]
             if other:
                 yield Finding("L8", f"{place[2]} draws again while its pass is recomputed, and otherwise", **at(was[0]),
                               evidence=(("recomputed draws", float(len(again))), ("others", float(len(other)))))  # fmt: skip
@@ -49,8 +54,9 @@ def recomputed_otherwise(battery: Battery) -> Iterator[Finding]:
 def no_effect(battery: Battery) -> Iterator[Finding]:
     """L21, effect: the model draws masks, and neither its output nor any gradient depends on them.
 
-    Signal: the outputs of all training passes and the gradients of two are equal bit by bit, while a site's
-    masks differed on at least two cells. A branch that starts at 0, as LoRA's, has gradients that differ, and is no finding.
+    Signal: the outputs of all training passes and the gradients of two are equal bit by bit, while
+    a site's masks differed on at least two cells. A branch that starts at 0, as LoRA's, has
+    gradients that differ, and is no finding.
     """
     if len(battery.with_gradient) < 2:
         return
@@ -58,25 +64,37 @@ def no_effect(battery: Battery) -> Iterator[Finding]:
     (one, grads), (two, others) = battery.with_gradient
     if any(far(outputs[0], o) for o in outputs[1:]) or far(one.output, two.output):
         return
-    if any((g is None) != (others[n] is None) or (g is not None and not same(g, others[n])) for n, g in grads.items()):  # type: ignore[arg-type]
+    if any(
+        (g is None) != (others[n] is None) or (g is not None and not same(g, others[n]))  # type: ignore[arg-type]
+        for n, g in grads.items()
+    ):
         return
     for place, calls in battery.early[0].of().items():
         masks = {d.mask for r in battery.training for d in r.of().get(place, [])[:1]}
         rate = calls[0].rate
-        if place[1] in ("dropout", "mask") and rate is not None and 0 < rate < 1 and len(masks) > 1 and calls[0].cells > 1:
+        if (
+            place[1] in ("dropout", "mask")
+            and rate is not None
+            and 0 < rate < 1
+            and len(masks) > 1
+            and calls[0].cells > 1
+        ):
             yield Finding("L21", f"{place[2]} drops at rate {rate:g}, and no output and no gradient depends on it",
                           evidence=(("different masks", float(len(masks))),), **at(calls[0]))  # fmt: skip
 
 
 def wrong(battery: Battery) -> Iterator[Finding]:
-    """L30: with its masks held fixed the model's gradient is not that of the function that it computes.
+    """L30: with its masks held fixed the model's gradient is not that of the function that it
+    computes.
 
-    A copy in double precision is evaluated from one state of all generators. Statistic: central differences with steps 1e-5,
-    1e-6 and 1e-7 (relative to the size of each tensor) along two random directions in all parameters and inputs, against
-    autograd. A finding needs all three to differ from autograd by more than 1e-4 of the sum of the tensors' shares, in
-    both directions, and to lie nearer to one another than to a quarter of that; a kink does not pass this. It is none
-    where the same model without dropout disagrees as well (a stopped gradient, a reversed one), or where the function does
-    not move at all along what disagrees (a straight-through estimator).
+    A copy in double precision is evaluated from one state of all generators. Statistic: central
+    differences with steps 1e-5, 1e-6 and 1e-7 (relative to the size of each tensor) along two
+    random directions in all parameters and inputs, against autograd. A finding needs all three to
+    differ from autograd by more than 1e-4 of the sum of the tensors' shares, in both directions,
+    and to lie nearer to one another than to a quarter of that; a kink does not pass this. It is
+    none where the same model without dropout disagrees as well (a stopped gradient, a reversed
+    one), or where the function does not move at all along what disagrees (a straight-through
+    estimator).
     """
     if battery.unchecked and any(code == "L30" for code, _ in battery.unchecked):
         return
@@ -88,7 +106,9 @@ def wrong(battery: Battery) -> Iterator[Finding]:
     try:
         twin = battery.twin()
     except (RuntimeError, TypeError) as error:
-        battery.unchecked.append(("L30", f"the model cannot be copied in double precision: {str(error).splitlines()[0]}"))
+        battery.unchecked.append(
+            ("L30", f"the model cannot be copied in double precision: {str(error).splitlines()[0]}")
+        )
         return
     try:
         checker = _Checker(battery, twin)
@@ -101,13 +121,20 @@ def wrong(battery: Battery) -> Iterator[Finding]:
             return
         rest = checker.gaps(training=False)
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-        battery.unchecked.append(("L30", f"the copy in double precision raised: {str(error).splitlines()[0]}"))
+        battery.unchecked.append(
+            ("L30", f"the copy in double precision raised: {str(error).splitlines()[0]}")
+        )
         return
     except _Moved as reason:
         battery.unchecked.append(("L30", str(reason)))
         return
     if rest is not None and all(rest.values()):
-        battery.unchecked.append(("L30", "the gradient is another one without dropout too (a stopped or reversed gradient?)"))
+        battery.unchecked.append(
+            (
+                "L30",
+                "the gradient is another one without dropout too (a stopped or reversed gradient?)",
+            )
+        )
         return
     guilty = checker.guilty()
     if guilty:
@@ -124,8 +151,12 @@ class _Moved(Exception):
 class _Checker:
     def __init__(self, battery: Battery, twin: nn.Module) -> None:
         self.battery, self.twin = battery, twin
-        self.inputs, self.named = torch.utils._pytree.tree_map(_double, copied((battery.inputs, battery.named)))
-        self.attributes = [(m, {n: v for n, v in vars(m).items() if not n.startswith("_")}) for m in twin.modules()]
+        self.inputs, self.named = torch.utils._pytree.tree_map(
+            _double, copied((battery.inputs, battery.named))
+        )
+        self.attributes = [
+            (m, {n: v for n, v in vars(m).items() if not n.startswith("_")}) for m in twin.modules()
+        ]
         self.buffers = [(b, b.detach().clone()) for b in twin.buffers()]
         self.tensors: dict[str, Any] = {n: p for n, p in twin.named_parameters() if p.requires_grad}
         given = [t for t in floats((self.inputs, self.named)) if t.is_floating_point()]
@@ -159,7 +190,9 @@ class _Checker:
         return value
 
     def gaps(self, training: bool) -> dict[int, float] | None:
-        """For each direction the difference between autograd and finite differences, 0 where it is within tolerance."""
+        """For each direction the difference between autograd and finite differences, 0 where it is
+        within tolerance.
+        """
         self.training = training
         with torch.enable_grad():
             for t in self.tensors.values():
@@ -172,7 +205,9 @@ class _Checker:
         for t in self.tensors.values():
             t.grad = None
         with torch.no_grad():  # where other kernels may run, which round otherwise
-            if not math.isclose(float(self.value()), float(value.detach()), rel_tol=ROUNDING, abs_tol=ROUNDING):
+            if not math.isclose(
+                float(self.value()), float(value.detach()), rel_tol=ROUNDING, abs_tol=ROUNDING
+            ):
                 raise _Moved("two passes from one state of the generators differ")
         return {i: self._gap(self.direction(i, self.grads))[0] for i in range(DIRECTIONS)}
 
@@ -218,7 +253,9 @@ class _Checker:
                     self.tensors[name].copy_(value)
 
     def guilty(self) -> tuple[str, float, float] | None:
-        """The first tensor along which alone the gradient is wrong, of those that the function depends on."""
+        """The first tensor along which alone the gradient is wrong, of those that the function
+        depends on.
+        """
         self.gaps(training=True)
         for name in self.grads:
             gap, slope, numeric = self._gap(self.direction(0, [name]))

@@ -21,21 +21,42 @@ def floats(given: Any) -> list[Tensor]:
 
 
 def copied(given: Any) -> Any:
-    """The same structure with fresh copies of its tensors, for a pass that may write over its input."""
+    """The same structure with fresh copies of its tensors, for a pass that may write over its
+    input.
+    """
     return torch.utils._pytree.tree_map(
-        lambda t: t.detach().clone().requires_grad_(t.requires_grad) if isinstance(t, Tensor) else t, given
+        lambda t: (
+            t.detach().clone().requires_grad_(t.requires_grad) if isinstance(t, Tensor) else t
+        ),
+        given,
     )
 
 
 @contextmanager
 def left_as_it_was(model: nn.Module, inputs: Any) -> Iterator[None]:
-    """Within, anything may be done; after, the model's tensors, gradients and attributes and all generators are as before."""
+    """Within, anything may be done; after, the model's tensors, gradients and attributes and all
+    generators are as before.
+    """
     held = [*model.parameters(), *model.buffers()]
     values = [(t, t.detach().clone(), t.grad) for t in held]
-    loose = [(t, t.detach().clone()) for m in model.modules() for t in vars(m).values() if isinstance(t, Tensor)]
+    loose = [
+        (t, t.detach().clone())
+        for m in model.modules()
+        for t in vars(m).values()
+        if isinstance(t, Tensor)
+    ]
     attributes = [_attributes(m) for m in model.modules()]
-    calls = [(h.calls, h.calls.count, h.calls.last) for h in model.modules() if isinstance(h, Host) and h.owner is not None]
-    own = [(g, g.get_state()) for m in model.modules() for g in vars(m).values() if isinstance(g, torch.Generator)]
+    calls = [
+        (h.calls, h.calls.count, h.calls.last)
+        for h in model.modules()
+        if isinstance(h, Host) and h.owner is not None
+    ]
+    own = [
+        (g, g.get_state())
+        for m in model.modules()
+        for g in vars(m).values()
+        if isinstance(g, torch.Generator)
+    ]
     try:
         with generators_kept([*held, *tensors(inputs)]):
             yield
@@ -56,7 +77,11 @@ def left_as_it_was(model: nn.Module, inputs: Any) -> Iterator[None]:
 
 def _attributes(module: nn.Module) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
     was = dict(vars(module))
-    return module, was, {n: v.copy() for n, v in was.items() if n in _INSIDE or type(v) in (list, dict, set)}
+    return (
+        module,
+        was,
+        {n: v.copy() for n, v in was.items() if n in _INSIDE or type(v) in (list, dict, set)},
+    )
 
 
 def _put_back(module: nn.Module, was: dict[str, Any], inside: dict[str, Any]) -> None:
@@ -80,4 +105,6 @@ def same(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     one, other = one.detach(), other.detach()
-    return torch.equal(one, other) or bool(((one == other) | ((one != one) & (other != other))).all())
+    return torch.equal(one, other) or bool(
+        ((one == other) | ((one != one) & (other != other))).all()
+    )

@@ -16,14 +16,16 @@ ERRORS = 8.0  # standard errors of the ratio: for normal noise, over 16 passes, 
 
 
 def variance_shift(battery: Battery) -> Iterator[Finding]:
-    """L5: what batch normalisation is given varies less, or more, in evaluation than in training, behind a dropout.
+    """L5: what batch normalisation is given varies less, or more, in evaluation than in training,
+    behind a dropout.
 
-    Statistic: the ratio of variances, evaluation to training, each summed over channels. The evaluation has running statistics
-    that are the exact averages of what the training passes saw, so that old or fresh ones do not count. A ratio outside [0.9,
-    1.1] by more than 8 standard errors, taken over at least 16 training passes, is a finding. Where the input is what a dropout
-    of rate p returned, the predicted ratio is v / ((c^2 + v) / q - c^2), for channels of mean c and variance v and q = 1 - p
-    (Li et al. 2019). The shift goes on from layer to layer, so of all that are off the first that runs is the finding, which
-    counts the others.
+    Statistic: the ratio of variances, evaluation to training, each summed over channels. The
+    evaluation has running statistics that are the exact averages of what the training passes saw,
+    so that old or fresh ones do not count. A ratio outside [0.9, 1.1] by more than 8 standard
+    errors, taken over at least 16 training passes, is a finding. Where the input is what a dropout
+    of rate p returned, the predicted ratio is v / ((c^2 + v) / q - c^2), for channels of mean c and
+    variance v and q = 1 - p (Li et al. 2019). The shift goes on from layer to layer, so of all that
+    are off the first that runs is the finding, which counts the others.
     """
     if battery.adapted is None:
         return
@@ -33,7 +35,11 @@ def variance_shift(battery: Battery) -> Iterator[Finding]:
     off = []
     for name, calls in battery.adapted.norms.items():
         seen = [r.norms[name][0] for r in battery.training if name in r.norms]
-        if not seen or not seen[0].draws or not hasattr(battery.model.get_submodule(name), "running_var"):
+        if (
+            not seen
+            or not seen[0].draws
+            or not hasattr(battery.model.get_submodule(name), "running_var")
+        ):
             continue
         if battery.model.get_submodule(name).running_var is None:
             continue

@@ -18,7 +18,9 @@ ERRORS = 10.0  # standard errors of a mean over at least 16 passes: below 1e-6 f
 
 
 def policy_ratio(battery: Battery) -> Iterator[Finding]:
-    """L13: two training passes of a policy on the same input differ by more than 1e-4 in some output. By sites that draw."""
+    """L13: two training passes of a policy on the same input differ by more than 1e-4 in some
+    output. By sites that draw.
+    """
     if battery.purpose != "policy":
         battery.unchecked.append(("L13", "depends on what the model is for; say purpose='policy'"))
         return
@@ -34,9 +36,9 @@ def policy_ratio(battery: Battery) -> Iterator[Finding]:
 def dropped_outputs(battery: Battery) -> Iterator[Finding]:
     """L14: the model's output is what a dropout returned, and a loss reads it.
 
-    Signal: a tensor of the output is the very result of the last dropout, or a view of it, with exact zeros in training
-    and none in evaluation. That an output goes to a loss is known from ``loss`` or ``purpose``; without them an output may be
-    features, and ``unchecked`` says so.
+    Signal: a tensor of the output is the very result of the last dropout, or a view of it, with
+    exact zeros in training and none in evaluation. That an output goes to a loss is known from
+    ``loss`` or ``purpose``; without them an output may be features, and ``unchecked`` says so.
     """
     record = battery.early[0]
     if record.last is None:
@@ -46,7 +48,10 @@ def dropped_outputs(battery: Battery) -> Iterator[Finding]:
     if not any(t is result or t.data_ptr() == result.data_ptr() for t in outputs):
         return
     rest = [t for t in floats(battery.evaluations[0].output) if t.numel() == result.numel()]
-    zeros, still = float((result == 0).double().mean()), max((float((t == 0).double().mean()) for t in rest), default=0.0)
+    zeros, still = (
+        float((result == 0).double().mean()),
+        max((float((t == 0).double().mean()) for t in rest), default=0.0),
+    )
     if not zeros > still:
         return
     if battery.loss is None and battery.purpose in (None, "monte carlo"):
@@ -60,12 +65,15 @@ def dropped_outputs(battery: Battery) -> Iterator[Finding]:
 def mean_shift(battery: Battery) -> Iterator[Finding]:
     """L15: the mean output of a regression in training is not its output in evaluation.
 
-    Statistic: per pass the mean of (training - evaluation) over all outputs; its mean over the passes, 10 standard errors
-    from 0 and more than 1 % of the outputs' standard deviation in evaluation. Only for ``purpose="regression"``, at least 16
-    passes, and without batch normalisation, which has other statistics in training.
+    Statistic: per pass the mean of (training - evaluation) over all outputs; its mean over the
+    passes, 10 standard errors from 0 and more than 1 % of the outputs' standard deviation in
+    evaluation. Only for ``purpose="regression"``, at least 16 passes, and without batch
+    normalisation, which has other statistics in training.
     """
     if battery.purpose != "regression":
-        battery.unchecked.append(("L15", "depends on what the model is for; say purpose='regression'"))
+        battery.unchecked.append(
+            ("L15", "depends on what the model is for; say purpose='regression'")
+        )
         return
     if battery.early[0].norms:
         battery.unchecked.append(("L15", "batch normalisation has other statistics in training"))
@@ -89,11 +97,18 @@ def mean_shift(battery: Battery) -> Iterator[Finding]:
 
 
 def nothing_left(battery: Battery) -> Iterator[Finding]:
-    """L19: a dropout of rate 1 drew, or a training pass gave NaN or infinity where no evaluation did."""
+    """L19: a dropout of rate 1 drew, or a training pass gave NaN or infinity where no evaluation
+    did.
+    """
     record = battery.early[0]
     for place, calls in record.of().items():
         if calls[0].rate == 1.0 and place[1] in ("dropout", "attention"):
-            yield Finding("L19", f"{place[2]} drops everything, at rate 1", evidence=(("rate", 1.0),), **at(calls[0]))
+            yield Finding(
+                "L19",
+                f"{place[2]} drops everything, at rate 1",
+                evidence=(("rate", 1.0),),
+                **at(calls[0]),
+            )
     if any(_bad(r) for r in battery.evaluations):
         return
     bad = [r for r in battery.training if _bad(r)]
@@ -105,14 +120,20 @@ def nothing_left(battery: Battery) -> Iterator[Finding]:
 
 def _bad(record: Record) -> bool:
     """NaN or +infinity; -infinity is how logits are masked."""
-    return any(bool((torch.isnan(t) | (t == math.inf)).any()) for t in floats(record.output) if not t.is_complex())
+    return any(
+        bool((torch.isnan(t) | (t == math.inf)).any())
+        for t in floats(record.output)
+        if not t.is_complex()
+    )
 
 
 def skipped(battery: Battery) -> Iterator[Finding]:
-    """L28: modules with parameters run in some training passes and not in others, under DistributedDataParallel.
+    """L28: modules with parameters run in some training passes and not in others, under
+    DistributedDataParallel.
 
-    Signal: of the modules that own trainable parameters, one ran in at least one pass and was left out of at least one;
-    the model was given wrapped (without ``find_unused_parameters`` or a static graph), or ``ddp=True``.
+    Signal: of the modules that own trainable parameters, one ran in at least one pass and was left
+    out of at least one; the model was given wrapped (without ``find_unused_parameters`` or a static
+    graph), or ``ddp=True``.
     """
     some = []
     for name, module in battery.model.named_modules():
@@ -121,7 +142,9 @@ def skipped(battery: Battery) -> Iterator[Finding]:
             if 0 < ran < len(battery.training):
                 some.append((name, ran))
     if some and not battery.ddp:
-        battery.unchecked.append(("L28", "layers are skipped in some passes; a mistake under DDP, so say ddp=True"))
+        battery.unchecked.append(
+            ("L28", "layers are skipped in some passes; a mistake under DDP, so say ddp=True")
+        )
     elif some:
         n = len(battery.training)
         yield Finding("L28", f"{len(some)} modules with parameters are skipped in some passes; this ran in {some[0][1]} of {n}",
@@ -129,12 +152,18 @@ def skipped(battery: Battery) -> Iterator[Finding]:
 
 
 def nothing_to_sample(battery: Battery) -> Iterator[Finding]:
-    """L29: for Monte Carlo prediction, in no training pass does a dropout draw, or all outputs are equal bit by bit."""
+    """L29: for Monte Carlo prediction, in no training pass does a dropout draw, or all outputs are
+    equal bit by bit.
+    """
     if battery.purpose != "monte carlo":
-        battery.unchecked.append(("L29", "depends on what the model is for; say purpose='monte carlo'"))
+        battery.unchecked.append(
+            ("L29", "depends on what the model is for; say purpose='monte carlo'")
+        )
         return
     outputs = [r.output for r in battery.training]
     if not any(r.draws for r in battery.training):
         yield Finding("L29", "the model draws nothing")
-    elif not any(far(outputs[0], o) for o in outputs[1:]) and not far(outputs[0], battery.evaluations[0].output):
+    elif not any(far(outputs[0], o) for o in outputs[1:]) and not far(
+        outputs[0], battery.evaluations[0].output
+    ):
         yield Finding("L29", f"{len(outputs)} samples of its output are equal")

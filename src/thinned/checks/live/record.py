@@ -65,7 +65,9 @@ class Record(Watch):
     idles: list[tuple[str, str, str, float]] = field(default_factory=list)
     factors: list[tuple[str, str, float, tuple[int, ...]]] = field(default_factory=list)
     norms: dict[str, list[Norm]] = field(default_factory=dict)
-    through: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # drop-like modules: input, output
+    through: dict[str, list[tuple[str, str]]] = field(
+        default_factory=dict
+    )  # drop-like modules: input, output
     modules: set[str] = field(default_factory=set)
     inputs: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     selu: bool = False
@@ -79,7 +81,9 @@ class Record(Watch):
 
     def before_draw(self, given: Any) -> tuple[str, bool]:
         tensors = floats(given)
-        return state(next(iter(tensors), None)), any(t is s for t in tensors[:1] for s in self._selus)
+        return state(next(iter(tensors), None)), any(
+            t is s for t in tensors[:1] for s in self._selus
+        )
 
     def drawn(self, one: Seen, given: Any, result: Any, before: Any) -> None:
         first = next(iter(floats(result)), None)
@@ -109,7 +113,9 @@ class Record(Watch):
             frame = frame.f_back  # type: ignore[assignment]
         return 0
 
-    def idle(self, name: str, function: str, where: str, rate: float, module: nn.Module | None) -> None:
+    def idle(
+        self, name: str, function: str, where: str, rate: float, module: nn.Module | None
+    ) -> None:
         if module is not None and module.training:
             self.idles.append((name, function, where, rate))
 
@@ -120,9 +126,15 @@ class Record(Watch):
         sign = _SCALES.get(getattr(func, "__name__", ""))
         if sign and len(args) == 2:
             tensors = [a for a in args if isinstance(a, Tensor) and a.dim()]
-            numbers = [a for a in args if isinstance(a, (int, float)) or (isinstance(a, Tensor) and not a.dim())]
+            numbers = [
+                a
+                for a in args
+                if isinstance(a, (int, float)) or (isinstance(a, Tensor) and not a.dim())
+            ]
             if len(tensors) == 1 and len(numbers) == 1 and float(numbers[0]) != 0:
-                self.factors.append((name, line_outside(), float(numbers[0]) ** sign, tuple(tensors[0].shape)))
+                self.factors.append(
+                    (name, line_outside(), float(numbers[0]) ** sign, tuple(tensors[0].shape))
+                )
 
     def enters(self, name: str, module: nn.Module, args: Any) -> None:
         self.modules.add(name)
@@ -133,8 +145,12 @@ class Record(Watch):
             axes = [a for a in range(given.dim()) if a != 1]
             x = given.detach().double()
             direct = self.last[0].rate if self.last is not None and self.last[1] is given else None
-            draws = sum(d.place[1] in DROPS or drop_like(self.by_name.get(d.name)) for d in self.draws)
-            self.norms.setdefault(name, []).append(Norm(x.mean(axes), x.var(axes, correction=0), draws, direct))
+            draws = sum(
+                d.place[1] in DROPS or drop_like(self.by_name.get(d.name)) for d in self.draws
+            )
+            self.norms.setdefault(name, []).append(
+                Norm(x.mean(axes), x.var(axes, correction=0), draws, direct)
+            )
         if self.keep_inputs and name not in self.inputs and replayable(module):
             self.inputs[name] = copied(args), {}
 
@@ -152,12 +168,16 @@ class Record(Watch):
 
 
 def recomputing() -> bool:
-    """Is a forward pass made within a backward pass? A backward function that draws for itself has gradients off."""
+    """Is a forward pass made within a backward pass? A backward function that draws for itself has
+    gradients off.
+    """
     return torch._C._current_graph_task_id() != -1 and torch.is_grad_enabled()
 
 
 def rate_of(module: nn.Module | None) -> tuple[str, float] | None:
-    """(the attribute, the rate of dropping) of a layer; what is called a keep-probability is turned round."""
+    """(the attribute, the rate of dropping) of a layer; what is called a keep-probability is turned
+    round.
+    """
     if module is None:
         return None
     for name in (*RATES, "prob", "keep_prob", "keep_rate", "keep_p", "p_keep", "retain_prob"):
@@ -173,16 +193,26 @@ def keeps(name: str) -> bool:
 
 
 def drop_like(module: nn.Module | None) -> bool:
-    """A layer that says that it drops: by its class's name, or by an attribute that names a rate of dropping."""
+    """A layer that says that it drops: by its class's name, or by an attribute that names a rate of
+    dropping.
+    """
     if module is None:
         return False
     named = "drop" in type(module).__name__.lower()
-    return named or any("drop" in n and isinstance(v, float) and 0 < v < 1 for n, v in vars(module).items())
+    return named or any(
+        "drop" in n and isinstance(v, float) and 0 < v < 1 for n, v in vars(module).items()
+    )
 
 
 def replayable(module: nn.Module) -> bool:
-    """May the layer be run alone to measure what it drops? It has a rate, says that it drops, and owns no parameters."""
-    if isinstance(module, Host) or next(module.parameters(), None) is not None or rate_of(module) is None:
+    """May the layer be run alone to measure what it drops? It has a rate, says that it drops, and
+    owns no parameters.
+    """
+    if (
+        isinstance(module, Host)
+        or next(module.parameters(), None) is not None
+        or rate_of(module) is None
+    ):
         return False
     return drop_like(module)
 
@@ -224,12 +254,27 @@ def _cells(one: Seen, given: Any, result: Tensor | None) -> tuple[int, int]:
         return 0, 0
     if one.kind == "mask":
         return int((result == 0).sum()), result.numel()
-    if one.kind != "dropout" or given is None or not one.function.startswith(("F.", "torch.")) or "alpha" in one.function:
+    if (
+        one.kind != "dropout"
+        or given is None
+        or not one.function.startswith(("F.", "torch."))
+        or "alpha" in one.function
+    ):
         return 0, 0
     was, fell = given != 0, (given != 0) & (result == 0)
-    if "1d" in one.function or "2d" in one.function or "3d" in one.function or "feature" in one.function:
+    if (
+        "1d" in one.function
+        or "2d" in one.function
+        or "3d" in one.function
+        or "feature" in one.function
+    ):
         lead = given.dim() - 1 if "1d" in one.function and given.dim() == 2 else min(2, given.dim())
-        lead = 1 if ("1d" in one.function and given.dim() == 2) or ("3d" in one.function and given.dim() == 4) else lead
+        lead = (
+            1
+            if ("1d" in one.function and given.dim() == 2)
+            or ("3d" in one.function and given.dim() == 4)
+            else lead
+        )
         was, fell = was.flatten(lead).any(-1), fell.flatten(lead).any(-1)
     return int(fell.sum()), int(was.sum())
 
@@ -244,5 +289,7 @@ def divergence(share: float, rate: float) -> float:
 
 
 def is_off(share: float, rate: float, n: int, alpha: float) -> bool:
-    """Chernoff's bound, exact for n independent values in [0, 1] of mean ``rate``: is their mean too far for chance?"""
+    """Chernoff's bound, exact for n independent values in [0, 1] of mean ``rate``: is their mean
+    too far for chance?
+    """
     return n > 0 and n * divergence(share, rate) > math.log(2.0 / alpha)

@@ -30,7 +30,9 @@ def added(module: Module, call: ast.Call, text: str) -> tuple[Change, ...]:
 
 
 def removed(module: Module, call: ast.Call, keyword: ast.keyword) -> tuple[Change, ...]:
-    """The change that takes a keyword argument away with one of its commas; none where brackets or comments stand between."""
+    """The change that takes a keyword argument away with one of its commas; none where brackets or
+    comments stand between.
+    """
     given = _arguments(call)
     at = given.index(keyword)
     start, end = place(keyword), place(keyword, end=True)

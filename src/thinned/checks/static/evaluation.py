@@ -23,31 +23,59 @@ _OFF = re.compile(
 
 
 def l25(module: Module) -> Iterator[Finding]:
-    """Signal: in a file that makes dropout or batch normalisation of torch, (a) a function named as an evaluation runs a model
-    without gradients, and neither it, nor what it calls in the file, nor any caller of it in the file switches to eval(); it
-    has a caller there or makes the model itself. (b) A scope that trains by backward() runs the model without gradients in
-    a loop over validation or test data, and eval() stands nowhere in the file. Let pass: methods of modules (their caller
-    decides), classes that use eval() anywhere, Lightning, models from from_pretrained, Monte Carlo by name.
+    """Signal: in a file that makes dropout or batch normalisation of torch, (a) a function named as
+    an evaluation runs a model without gradients, and neither it, nor what it calls in the file, nor
+    any caller of it in the file switches to eval(); it has a caller there or makes the model
+    itself. (b) A scope that trains by backward() runs the model without gradients in a loop over
+    validation or test data, and eval() stands nowhere in the file. Let pass: methods of modules
+    (their caller decides), classes that use eval() anywhere, Lightning, models from
+    from_pretrained, Monte Carlo by name.
     """
     if not _DRAWS.search(module.text) or not module.imports.table or "torch" not in module.text:
         return
     for function in module.functions:
         tokens = words(function.name)
-        if not tokens & _MEASURES or "train" in tokens or sampling(module, function) or function.name.startswith("test_"):
+        if (
+            not tokens & _MEASURES
+            or "train" in tokens
+            or sampling(module, function)
+            or function.name.startswith("test_")
+        ):
             continue
         run = _run(module, function)
-        if run is not None and not isinstance(module.parents[function], ast.ClassDef) and _unguarded(module, function, run):
-            yield module.finding("L25", run, f"{function.name} runs {module.source(run.func)} and nothing here calls eval()")
+        if (
+            run is not None
+            and not isinstance(module.parents[function], ast.ClassDef)
+            and _unguarded(module, function, run)
+        ):
+            yield module.finding(
+                "L25",
+                run,
+                f"{function.name} runs {module.source(run.func)} and nothing here calls eval()",
+            )
     yield from _in_training(module)
 
 
 def _run(module: Module, scope: ast.AST) -> ast.Call | None:
-    """The first call of a model without gradients in a scope: of a parameter, or of what the scope made."""
-    names = set(parameters(scope)) if isinstance(scope, (ast.FunctionDef, ast.AsyncFunctionDef)) else set()
+    """The first call of a model without gradients in a scope: of a parameter, or of what the scope
+    made.
+    """
+    names = (
+        set(parameters(scope))
+        if isinstance(scope, (ast.FunctionDef, ast.AsyncFunctionDef))
+        else set()
+    )
     for call in module.own(scope, ast.Call):
-        if not isinstance(call.func, ast.Name) or not call.args or not without_gradient(module, call):
+        if (
+            not isinstance(call.func, ast.Name)
+            or not call.args
+            or not without_gradient(module, call)
+        ):
             continue
-        is_model = bool(words(call.func.id) & {"model", "net", "network", "classifier", "encoder", "decoder", "generator"})
+        is_model = bool(
+            words(call.func.id)
+            & {"model", "net", "network", "classifier", "encoder", "decoder", "generator"}
+        )
         if is_model and (call.func.id in names or _made(module, scope, call.func.id)):
             return call
     return None
@@ -57,9 +85,15 @@ def _made(module: Module, scope: ast.AST, name: str) -> bool:
     """Whether a scope makes a name from a torch class of this file, without from_pretrained."""
     for value, _ in module.assigned(scope, name):
         inner = value
-        while isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute):  # Net().to(device)
+        while isinstance(inner, ast.Call) and isinstance(
+            inner.func, ast.Attribute
+        ):  # Net().to(device)
             inner = inner.func.value
-        made = inner.func.id if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name) else None
+        made = (
+            inner.func.id
+            if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name)
+            else None
+        )
         if any(c.name == made and is_torch(module, c) for c in module.classes):
             return True
     return False
@@ -67,13 +101,19 @@ def _made(module: Module, scope: ast.AST, name: str) -> bool:
 
 def _unguarded(module: Module, function: Function, run: ast.Call) -> bool:
     """Whether nothing on the way to an evaluation switches to eval()."""
-    callers = [c for c in module.calls if isinstance(c.func, ast.Name) and c.func.id == function.name]
+    callers = [
+        c for c in module.calls if isinstance(c.func, ast.Name) and c.func.id == function.name
+    ]
     assert isinstance(run.func, ast.Name)
     if not callers and run.func.id in parameters(function):
         return False
     scopes: list[ast.AST] = [function]
     for _ in range(3):  # callers of callers of callers
-        found = [c for c in module.calls if any(isinstance(s, ast.FunctionDef) and dotted(c.func) == s.name for s in scopes)]
+        found = [
+            c
+            for c in module.calls
+            if any(isinstance(s, ast.FunctionDef) and dotted(c.func) == s.name for s in scopes)
+        ]
         more = [module.class_of(c) or module.scope_of(c) for c in found]
         if not [m for m in more if m not in scopes]:
             break
@@ -89,7 +129,11 @@ def _unguarded(module: Module, function: Function, run: ast.Call) -> bool:
 def _code(module: Module, scope: ast.AST) -> str:
     """The text of a scope; of a file only what stands at its top level."""
     if isinstance(scope, ast.Module):
-        kept = [s for s in scope.body if not isinstance(s, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
+        kept = [
+            s
+            for s in scope.body
+            if not isinstance(s, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+        ]
         return "\n".join(ast.unparse(s) for s in kept)
     return ast.unparse(scope)
 
@@ -99,30 +143,47 @@ def _in_training(module: Module) -> Iterator[Finding]:
     if _OFF.search(module.text) or "from_pretrained" in module.text or "ightning" in module.text:
         return
     for scope in [module.tree, *module.functions]:
-        if not any(isinstance(c.func, ast.Attribute) and c.func.attr == "backward" for c in module.own(scope, ast.Call)):
+        if not any(
+            isinstance(c.func, ast.Attribute) and c.func.attr == "backward"
+            for c in module.own(scope, ast.Call)
+        ):
             continue
         for call in module.own(scope, ast.Call):
             loops = [a for a in module.ancestors(call) if isinstance(a, ast.For)]
             held_out = any(_HELD_OUT.search(n) for loop in loops for n in _names(loop.iter))
-            is_model = isinstance(call.func, ast.Name) and bool(words(call.func.id) & {"model", "net", "network", "classifier"})
-            if held_out and is_model and without_gradient(module, call) and not sampling(module, call):
+            is_model = isinstance(call.func, ast.Name) and bool(
+                words(call.func.id) & {"model", "net", "network", "classifier"}
+            )
+            if (
+                held_out
+                and is_model
+                and without_gradient(module, call)
+                and not sampling(module, call)
+            ):
                 yield module.finding(
-                    "L25", call, f"{module.source(call.func)} is measured in training mode: eval() stands nowhere"
+                    "L25",
+                    call,
+                    f"{module.source(call.func)} is measured in training mode: eval() stands nowhere",
                 )
                 break
 
 
 def _names(node: ast.AST) -> list[str]:
-    return [n.id if isinstance(n, ast.Name) else n.attr for n in ast.walk(node) if isinstance(n, (ast.Name, ast.Attribute))]
+    return [
+        n.id if isinstance(n, ast.Name) else n.attr
+        for n in ast.walk(node)
+        if isinstance(n, (ast.Name, ast.Attribute))
+    ]
 
 
 def l21(module: Module) -> Iterator[Finding]:
-    """Signal: (a) F.alpha_dropout or F.feature_alpha_dropout in a module without training=, whose default is False; (b) a
-    scope puts a model in evaluation, and on every way from there to a backward() of its output in a loop with step() no
-    train() follows; the scope hands the model's parameters on, and the file speaks of dropout or of from_pretrained; (c) a
-    class's training loop runs self.model and calls a method that puts it in evaluation, and train() stands in __init__ at
-    most. Let pass:
-    models given to functions that are not in the file, frozen ones, those run without gradients.
+    """Signal: (a) F.alpha_dropout or F.feature_alpha_dropout in a module without training=, whose
+    default is False; (b) a scope puts a model in evaluation, and on every way from there to a
+    backward() of its output in a loop with step() no train() follows; the scope hands the model's
+    parameters on, and the file speaks of dropout or of from_pretrained; (c) a class's training loop
+    runs self.model and calls a method that puts it in evaluation, and train() stands in __init__ at
+    most. Let pass: models given to functions that are not in the file, frozen ones, those run
+    without gradients.
     """
     for call in module.calls:
         mode = MODES.get(module.called(call))
@@ -131,7 +192,10 @@ def l21(module: Module) -> Iterator[Finding]:
         if maybe_torch(module, module.class_of(call)) and not guarded(module, call):
             said = f"{module.source(call.func)} has {mode[0]}=False by default, so it never drops"
             yield module.finding("L21", call, said, remedy=f"pass {mode[0]}=self.training")
-    if not re.search(r"[dD]ropout|drop_?path|from_pretrained|drop_rate", module.text) or ".eval()" not in module.text:
+    if (
+        not re.search(r"[dD]ropout|drop_?path|from_pretrained|drop_rate", module.text)
+        or ".eval()" not in module.text
+    ):
         return
     for scope in [module.tree, *module.functions]:
         yield from _left_off(module, scope)
@@ -145,15 +209,27 @@ def _left_off(module: Module, scope: ast.AST) -> Iterator[Finding]:
     methods = {c.func.attr for c in calls if isinstance(c.func, ast.Attribute)}
     if not {"eval", "backward", "step"} <= methods:
         return
-    evals = [c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr == "eval" and not c.args]
-    for name in dict.fromkeys(dotted(c.func.value) for c in evals if isinstance(c.func, ast.Attribute)):
-        if name is None or f"{name}.requires_grad_(False)" in module.text or not _optimised(module, scope, name):
+    evals = [
+        c
+        for c in calls
+        if isinstance(c.func, ast.Attribute) and c.func.attr == "eval" and not c.args
+    ]
+    for name in dict.fromkeys(
+        dotted(c.func.value) for c in evals if isinstance(c.func, ast.Attribute)
+    ):
+        if (
+            name is None
+            or f"{name}.requires_grad_(False)" in module.text
+            or not _optimised(module, scope, name)
+        ):
             continue
         walk = _Walk(module, name)
         walk.block(scope.body)  # type: ignore[attr-defined]
         if walk.found is not None:
             yield module.finding(
-                "L21", walk.found, f"{name} stays in evaluation while it is trained in {module.line(walk.where)}"
+                "L21",
+                walk.found,
+                f"{name} stays in evaluation while it is trained in {module.line(walk.where)}",
             )
 
 
@@ -167,10 +243,14 @@ def _left_off_by_a_method(module: Module, owner: ast.ClassDef) -> Iterator[Findi
     for method in methods(owner):
         calls = list(module.own(method, ast.Call))
         names = {dotted(c.func) or "" for c in calls}
-        if not {"backward", "step"} <= {c.func.attr for c in calls if isinstance(c.func, ast.Attribute)}:
+        if not {"backward", "step"} <= {
+            c.func.attr for c in calls if isinstance(c.func, ast.Attribute)
+        }:
             continue
         for other in methods(owner):
-            inside = [c for c in calls if dotted(c.func) == f"self.{other.name}" and _in_loop(module, c)]
+            inside = [
+                c for c in calls if dotted(c.func) == f"self.{other.name}" and _in_loop(module, c)
+            ]
             for call in module.own(other, ast.Call) if inside and other is not method else ():
                 model, _, last = (dotted(call.func) or "").rpartition(".")
                 if last == "eval" and model.startswith("self.") and model in names:
@@ -183,7 +263,9 @@ def _in_loop(module: Module, node: ast.AST) -> bool:
 
 
 def _optimised(module: Module, scope: ast.AST, name: str) -> bool:
-    """Whether a model's parameters are handed to something in its scope, or in its file where the name is global."""
+    """Whether a model's parameters are handed to something in its scope, or in its file where the
+    name is global.
+    """
     return any(
         isinstance(c.func, ast.Attribute) and c.func.attr in ("parameters", "named_parameters") and dotted(c.func.value) == name
         and not any(isinstance(a, (ast.For, ast.comprehension)) for a in list(module.ancestors(c))[:2])
@@ -192,7 +274,9 @@ def _optimised(module: Module, scope: ast.AST, name: str) -> bool:
 
 
 class _Walk:
-    """Follows one model's mode through a scope: ``off`` is the eval() call that surely holds, else None."""
+    """Follows one model's mode through a scope: ``off`` is the eval() call that surely holds, else
+    None.
+    """
 
     def __init__(self, module: Module, name: str) -> None:
         self.module, self.name = module, name
@@ -258,7 +342,9 @@ class _Walk:
             self.off = None
 
     def calls(self, node: ast.AST) -> None:
-        for call in sorted((n for n in ast.walk(node) if isinstance(n, ast.Call)), key=lambda c: place(c, end=True)):
+        for call in sorted(
+            (n for n in ast.walk(node) if isinstance(n, ast.Call)), key=lambda c: place(c, end=True)
+        ):
             self.call(call)
 
     def call(self, call: ast.Call) -> None:
@@ -272,19 +358,31 @@ class _Walk:
             if self.off is not None and not without_gradient(self.module, call):
                 self.ran = call
         elif base == self.name and not re.match(
-            r"(state_dict|load_state_dict|parameters|named_parameters|to|cuda|cpu|zero_grad|half|float)$", last
+            r"(state_dict|load_state_dict|parameters|named_parameters|to|cuda|cpu|zero_grad|half|float)$",
+            last,
         ):
             self.off = None
-        elif last == "backward" and self.off is not None and self.ran is not None and self.loops and self.found is None:
+        elif (
+            last == "backward"
+            and self.off is not None
+            and self.ran is not None
+            and self.loops
+            and self.found is None
+        ):
             self.found, self.where = self.off, call.lineno
         elif any(dotted(a) == self.name for a in [*call.args, *(k.value for k in call.keywords)]):
             self.handed(call, name)
 
     def handed(self, call: ast.Call, name: str) -> None:
-        """The model is given to a function: read it where it is in the file, else know nothing more."""
+        """The model is given to a function: read it where it is in the file, else know nothing
+        more.
+        """
         functions = self.module.named(name)
         if not functions:
-            plain = re.search(r"(^|\.)(print|len|isinstance|type|id|summary|save|load|DataParallel|compile|Adam\w*|SGD)$", name)
+            plain = re.search(
+                r"(^|\.)(print|len|isinstance|type|id|summary|save|load|DataParallel|compile|Adam\w*|SGD)$",
+                name,
+            )
             self.off = self.off if plain else None
             return
         body = ast.unparse(functions[-1])
@@ -295,9 +393,13 @@ class _Walk:
 
 
 def _paths(node: ast.AST) -> set[str]:
-    return {d for n in ast.walk(node) if isinstance(n, (ast.Name, ast.Attribute)) and (d := dotted(n))}
+    return {
+        d for n in ast.walk(node) if isinstance(n, (ast.Name, ast.Attribute)) and (d := dotted(n))
+    }
 
 
 def _is_optional(node: ast.stmt) -> bool:
-    """Whether a loop may run no time at all and what it leaves matters; loops over data are taken to run."""
+    """Whether a loop may run no time at all and what it leaves matters; loops over data are taken
+    to run.
+    """
     return isinstance(node, ast.While)

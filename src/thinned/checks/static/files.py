@@ -16,7 +16,9 @@ _IS_TEST = re.compile(r"^\s*(async )?def test_|^\s*(import|from) (unittest|pytes
 
 
 def listed(paths: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[Path, bool, str]]:
-    """(file, whether it was named, why it cannot be read) of all files under the paths, each once, in order of name."""
+    """(file, whether it was named, why it cannot be read) of all files under the paths, each once,
+    in order of name.
+    """
     seen: set[str] = set()
     for given in paths:
         path = Path(given)
@@ -39,7 +41,9 @@ def _new(path: Path, seen: set[str]) -> bool:
 
 
 def _walk(top: Path) -> Iterator[Path]:
-    """The source files under a folder. Links to folders are not followed; hidden, built and installed ones are left out."""
+    """The source files under a folder. Links to folders are not followed; hidden, built and
+    installed ones are left out.
+    """
     for folder, inside, names in os.walk(top):
         inside[:] = sorted(d for d in inside if not _is_skipped(os.path.join(folder, d), d))
         for name in sorted(names):
@@ -57,7 +61,9 @@ def _is_skipped(path: str, name: str) -> bool:
 
 
 def decoded(raw: bytes) -> tuple[str, str]:
-    """(text, encoding) of a Python file, by its byte-order mark or coding line, else UTF-8. Line ends stay as they are."""
+    """(text, encoding) of a Python file, by its byte-order mark or coding line, else UTF-8. Line
+    ends stay as they are.
+    """
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
     except SyntaxError:

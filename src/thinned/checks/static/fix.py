@@ -29,12 +29,17 @@ class Fixed:
 
 
 def fixed_source(
-    text: str, filename: str = "<text>", *, select: Collection[str] | None = None, ignore: Collection[str] | None = None
+    text: str,
+    filename: str = "<text>",
+    *,
+    select: Collection[str] | None = None,
+    ignore: Collection[str] | None = None,
 ) -> tuple[str, int]:
-    """(the text with all safe changes made, how many findings that mended). A second time it changes nothing.
+    """(the text with all safe changes made, how many findings that mended). A second time it
+    changes nothing.
 
-    All else stays as it is, with line ends; a notebook's JSON is touched in the changed strings alone. A change after which the
-    text would not parse is left out.
+    All else stays as it is, with line ends; a notebook's JSON is touched in the changed strings
+    alone. A change after which the text would not parse is left out.
     """
     mended = 0
     for _ in range(10):  # a change may have made room for one that overlapped it
@@ -58,14 +63,19 @@ def fixed_paths(
 ) -> list[Fixed]:
     """Make all safe changes in files and folders; what was changed. ``write=False`` writes nothing.
 
-    A file is written beside itself and renamed, so that it is never half there; its encoding, line ends and permissions stay.
+    A file is written beside itself and renamed, so that it is never half there; its encoding, line
+    ends and permissions stay.
     """
     found = check_paths(paths, select=select, ignore=ignore)
     out = []
     for name in dict.fromkeys(f.file for f in found if f.changes):
         raw = Path(name).read_bytes()
         encoding = (
-            "utf-8-sig" if raw.startswith(b"\xef\xbb\xbf") else "utf-8" if name.endswith(".ipynb") else files.decoded(raw)[1]
+            "utf-8-sig"
+            if raw.startswith(b"\xef\xbb\xbf")
+            else "utf-8"
+            if name.endswith(".ipynb")
+            else files.decoded(raw)[1]
         )
         before = raw.decode(encoding)
         after, mended = fixed_source(before, name, select=select, ignore=ignore)
@@ -118,7 +128,10 @@ def applied(text: str, changes: Iterable[Change]) -> str:
     """A text with changes made."""
     starts = [0, *(m.end() for m in _ENDS.finditer(text))]
     for change in sorted(changes, key=lambda c: (c.line, c.column), reverse=True):
-        first, last = starts[change.line - 1] + change.column, starts[change.end_line - 1] + change.end_column
+        first, last = (
+            starts[change.line - 1] + change.column,
+            starts[change.end_line - 1] + change.end_column,
+        )
         text = text[:first] + change.text + text[last:]
     return text
 

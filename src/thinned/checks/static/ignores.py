@@ -1,4 +1,6 @@
-"""``# thinned: ignore``, ``# thinned: ignore[L1, dropout-without-training]`` and ``# thinned: ignore-file[...]``."""
+"""``# thinned: ignore``, ``# thinned: ignore[L1, dropout-without-training]`` and ``# thinned:
+ignore-file[...]``.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ _ALL = frozenset({"*"})
 
 
 class Ignores:
-    """What a file's comments ask to leave out. ``unknown``: pairs of line and a rule's name that is none."""
+    """What a file's comments ask to leave out. ``unknown``: pairs of line and a rule's name that is
+    none.
+    """
 
     def __init__(self, module: Module) -> None:
         self.file: frozenset[str] = frozenset()
@@ -47,15 +51,27 @@ class Ignores:
         if not self.lines:
             return False
         first, last = _statement(self._module.tree, finding.line)
-        return any(codes & {"*", finding.code} for line, codes in self.lines.items() if first <= line <= last)
+        return any(
+            codes & {"*", finding.code}
+            for line, codes in self.lines.items()
+            if first <= line <= last
+        )
 
 
 def _comments(text: str) -> list[tuple[int, str]]:
     """(line, comment) of a text's comments; not what only looks like one in a string."""
     try:
         tokens = list(tokenize.generate_tokens(io.StringIO(text, newline="").readline))
-    except (tokenize.TokenError, SyntaxError, IndentationError):  # ast is content with a little more than tokenize
-        return [(i, line[line.index("#") :]) for i, line in enumerate(re.split(r"\r\n|\r|\n", text), 1) if "#" in line]
+    except (
+        tokenize.TokenError,
+        SyntaxError,
+        IndentationError,
+    ):  # ast is content with a little more than tokenize
+        return [
+            (i, line[line.index("#") :])
+            for i, line in enumerate(re.split(r"\r\n|\r|\n", text), 1)
+            if "#" in line
+        ]
     return [(t.start[0], t.string) for t in tokens if t.type == tokenize.COMMENT]
 
 

@@ -10,13 +10,18 @@ from .layers import DROPOUTS, attribute, imports, layer, sampling
 from .module import Module, argument
 from .names import dotted
 
-_DRAWS = {"jax.random.bernoulli": ("key", 0), "haiku.dropout": ("rng", 0), "jax.random.dropout": ("key", 0)}
+_DRAWS = {
+    "jax.random.bernoulli": ("key", 0),
+    "haiku.dropout": ("rng", 0),
+    "jax.random.dropout": ("key", 0),
+}
 
 
 def l27(module: Module) -> Iterator[Finding]:
-    """Signal: in one function the same name is the key of two jax.random.bernoulli, hk.dropout or Equinox dropout calls on one
-    way through it, or of one in a loop, and nothing sets it in between. Let pass: keys that are expressions (split, fold_in,
-    next_rng_key), branches that exclude each other, other samplers.
+    """Signal: in one function the same name is the key of two jax.random.bernoulli, hk.dropout or
+    Equinox dropout calls on one way through it, or of one in a loop, and nothing sets it in
+    between. Let pass: keys that are expressions (split, fold_in, next_rng_key), branches that
+    exclude each other, other samplers.
     """
     if not imports(module, "jax") and not imports(module, "equinox"):
         return
@@ -27,11 +32,17 @@ def l27(module: Module) -> Iterator[Finding]:
         walk.block(function.body, {})
         for call, first in walk.found.items():
             if not sampling(module, call):
-                yield module.finding("L27", call, f"the key {walk.keys[call]} already drew the mask in {module.line(first)}")
+                yield module.finding(
+                    "L27",
+                    call,
+                    f"the key {walk.keys[call]} already drew the mask in {module.line(first)}",
+                )
 
 
 class _Walk:
-    """Follows which keys have drawn, on every way through a function: name -> the line of the first draw."""
+    """Follows which keys have drawn, on every way through a function: name -> the line of the first
+    draw.
+    """
 
     def __init__(self, module: Module) -> None:
         self.module = module
@@ -112,7 +123,11 @@ def _is_equinox(module: Module, call: ast.Call) -> bool:
     if owner is None or not name.startswith("self."):
         return False
     field = name.removeprefix("self.")
-    declared = [s.annotation for s in owner.body if isinstance(s, ast.AnnAssign) and dotted(s.target) == field]
+    declared = [
+        s.annotation
+        for s in owner.body
+        if isinstance(s, ast.AnnAssign) and dotted(s.target) == field
+    ]
     if any((module.name(d) or "").rpartition(".")[2] in DROPOUTS for d in declared):
         return True
     made = [layer(module, v) for v in attribute(module, call.func)]

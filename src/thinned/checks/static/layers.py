@@ -1,4 +1,6 @@
-"""What calls and attributes are: layers of PyTorch, Keras, Flax, Equinox and Haiku; kinds of classes; purpose and mode."""
+"""What calls and attributes are: layers of PyTorch, Keras, Flax, Equinox and Haiku; kinds of
+classes; purpose and mode.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,22 @@ FRAMEWORK = {
     "flax.nnx": "nnx",
     "equinox.nn": "equinox",
 }
-PLAIN = {"Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"}
+PLAIN = {
+    "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+    "SpatialDropout3D",
+}
 ALPHA = {"AlphaDropout", "FeatureAlphaDropout"}
 PATHS = {"DropPath", "StochasticDepth", "DropBlock", "DropBlock2d", "DropBlock2D", "StochDropPath"}
 DROPOUTS = PLAIN | ALPHA | PATHS | {"GaussianDropout", "GaussianNoise"}
 LINEAR = {"Linear", "LazyLinear", "Dense", "Bilinear"}
-CONVOLUTION = re.compile(r"^(Lazy|Separable|Depthwise)?(Conv|Convolution)(Transpose)?[123][dD](Transpose)?$")
+CONVOLUTION = re.compile(
+    r"^(Lazy|Separable|Depthwise)?(Conv|Convolution)(Transpose)?[123][dD](Transpose)?$"
+)
 BATCH_NORM = re.compile(r"^(Lazy|Sync)?BatchNorm([123]d)?$|^BatchNormalization$")
 ACTIVATION = re.compile(
     r"^(Leaky|P|C|R|Thresholded)?(ReLU6?|RELU)$|^(ELU|CELU|GELU|SELU|SiLU|Mish|Tanh|Sigmoid|Hard\w+|Softplus|Activation)$"
@@ -60,7 +72,11 @@ def _layer(module: Module, node: ast.Call) -> Layer | None:
     if home in FRAMEWORK:
         return Layer(FRAMEWORK[home], name, node)
     last = name or (dotted(node.func) or "").rpartition(".")[2]
-    if last in PATHS and not home.startswith(("keras", "tensorflow", "flax", "jax")) and imports(module, "torch"):
+    if (
+        last in PATHS
+        and not home.startswith(("keras", "tensorflow", "flax", "jax"))
+        and imports(module, "torch")
+    ):
         return Layer("torch", last, node)
     return None
 
@@ -73,7 +89,9 @@ def rate(made: Layer) -> ast.expr | None:
 
 
 def attribute(module: Module, node: ast.AST) -> list[ast.expr]:
-    """All that ``self.x`` is assigned in its class's methods; empty where it is not such or is not assigned there."""
+    """All that ``self.x`` is assigned in its class's methods; empty where it is not such or is not
+    assigned there.
+    """
     name = dotted(node)
     owner = module.class_of(node)
     if name is None or owner is None or not name.startswith("self.") or name.count(".") != 1:
@@ -82,7 +100,9 @@ def attribute(module: Module, node: ast.AST) -> list[ast.expr]:
 
 
 def applied(module: Module, node: ast.AST | None) -> Layer | None:
-    """The layer that a call applies: ``self.drop(x)``, ``drop(x)`` of a local layer or ``nn.Dropout(0.5)(x)``."""
+    """The layer that a call applies: ``self.drop(x)``, ``drop(x)`` of a local layer or
+    ``nn.Dropout(0.5)(x)``.
+    """
     if not isinstance(node, ast.Call):
         return None
     key = ("applied", node)
@@ -107,11 +127,15 @@ def methods(owner: ast.ClassDef) -> Iterator[Function]:
 
 
 def bases(module: Module, owner: ast.ClassDef, seen: frozenset[str] = frozenset()) -> set[str]:
-    """The canonical names of a class's bases, through classes of the same file; what was not imported goes by its last name."""
+    """The canonical names of a class's bases, through classes of the same file; what was not
+    imported goes by its last name.
+    """
     out: set[str] = set()
     for base in owner.bases:
         plain = dotted(base) or ""
-        local = [c for c in module.classes if c.name == plain and c is not owner and c.name not in seen]
+        local = [
+            c for c in module.classes if c.name == plain and c is not owner and c.name not in seen
+        ]
         for one in local:
             out |= bases(module, one, seen | {owner.name})
         if not local and plain:
@@ -121,7 +145,9 @@ def bases(module: Module, owner: ast.ClassDef, seen: frozenset[str] = frozenset(
 
 def is_torch(module: Module, owner: ast.ClassDef | None) -> bool:
     """Whether a class is surely a torch module, so that it has ``.training``."""
-    known = re.compile(r"^torch\.nn\.\w+$|(^|\.)(LightningModule|PreTrainedModel|MessagePassing|PyTorchModelHubMixin)$|^timm\.")
+    known = re.compile(
+        r"^torch\.nn\.\w+$|(^|\.)(LightningModule|PreTrainedModel|MessagePassing|PyTorchModelHubMixin)$|^timm\."
+    )
     return owner is not None and any(known.search(b) for b in bases(module, owner))
 
 
@@ -131,7 +157,10 @@ def maybe_torch(module: Module, owner: ast.ClassDef | None) -> bool:
         return False
     if is_torch(module, owner):
         return True
-    unknown = any(not b.startswith(("keras", "flax", "equinox", "haiku", "object", "jax")) for b in bases(module, owner))
+    unknown = any(
+        not b.startswith(("keras", "flax", "equinox", "haiku", "object", "jax"))
+        for b in bases(module, owner)
+    )
     return unknown and any(m.name == "forward" for m in methods(owner))
 
 
@@ -156,32 +185,57 @@ def imports(module: Module, package: str) -> bool:
 _PURPOSE = {"mc", "mcd", "mcdropout", "monte", "montecarlo", "bayes", "bayesian", "sample", "samples", "sampler", "sampling",
             "stochastic", "uncertainty", "uncertainties", "epistemic", "tta", "ensemble"}  # fmt: skip
 _SAID = re.compile(
-    r"monte[ -]?carlo|\bmc[ _-]?(dropout|sampl)|bayesian|uncertaint|at test time|always on|on purpose|stays? on", re.I
+    r"monte[ -]?carlo|\bmc[ _-]?(dropout|sampl)|bayesian|uncertaint|at test time|always on|on purpose|stays? on",
+    re.I,
 )
-_TRAINS = {"train", "training", "fit", "augment", "augmentation", "noise", "noisy", "corrupt", "perturb", "denoise", "pretrain"}
-_MODE = re.compile(r"train|eval|infer|determin|phase|(^|_)mode$|(^|_)mc(_|$)|test_?time|sampling", re.I)
+_TRAINS = {
+    "train",
+    "training",
+    "fit",
+    "augment",
+    "augmentation",
+    "noise",
+    "noisy",
+    "corrupt",
+    "perturb",
+    "denoise",
+    "pretrain",
+}
+_MODE = re.compile(
+    r"train|eval|infer|determin|phase|(^|_)mode$|(^|_)mc(_|$)|test_?time|sampling", re.I
+)
 
 
 def words(name: str) -> set[str]:
     """The words of a name: ``mcPredict_once`` has mc, predict and once."""
-    return {w.lower() for w in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)} | set(name.lower().split("_"))
+    return {w.lower() for w in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)} | set(
+        name.lower().split("_")
+    )
 
 
-def around(module: Module, node: ast.AST) -> list[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+def around(
+    module: Module, node: ast.AST
+) -> list[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
     """The functions and classes around a node."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     return [a for a in module.ancestors(node) if isinstance(a, kinds)]
 
 
 def sampling(module: Module, node: ast.AST) -> bool:
-    """Whether a name, docstring or comment around a node says that it samples on purpose, as Monte Carlo dropout does."""
+    """Whether a name, docstring or comment around a node says that it samples on purpose, as Monte
+    Carlo dropout does.
+    """
     places = around(module, node)
     stem = re.sub(r"\.\w+$", "", re.split(r"[\\/]", module.filename)[-1])
     if any(words(name) & _PURPOSE for name in [stem, *(p.name for p in places)]):
         return True
     line = node.lineno  # type: ignore[attr-defined]
     comments = " ".join(t.partition("#")[2] for t in module.lines[max(0, line - 2) : line])
-    said = [comments, ast.get_docstring(module.tree) or "", *(ast.get_docstring(p) or "" for p in places)]
+    said = [
+        comments,
+        ast.get_docstring(module.tree) or "",
+        *(ast.get_docstring(p) or "" for p in places),
+    ]
     return any(_SAID.search(text) for text in said)
 
 
@@ -191,18 +245,30 @@ def trains(function: Function) -> bool:
 
 
 def of_mode(node: ast.AST | None) -> bool:
-    """Whether an expression looks at the mode: ``self.training``, ``not train``, ``deterministic`` ..."""
+    """Whether an expression looks at the mode: ``self.training``, ``not train``, ``deterministic``
+    ...
+    """
     if node is None:
         return False
-    names = (n.id if isinstance(n, ast.Name) else n.attr for n in ast.walk(node) if isinstance(n, (ast.Name, ast.Attribute)))
+    names = (
+        n.id if isinstance(n, ast.Name) else n.attr
+        for n in ast.walk(node)
+        if isinstance(n, (ast.Name, ast.Attribute))
+    )
     return any(_MODE.search(name) for name in names)
 
 
 def side(test: ast.expr) -> int:
-    """1 where a test is true in training (``self.training``), -1 where in evaluation (``not self.training``), 0 unknown."""
+    """1 where a test is true in training (``self.training``), -1 where in evaluation (``not
+    self.training``), 0 unknown.
+    """
     if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
         return -side(test.operand)
-    if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], (ast.Is, ast.Eq)):
+    if (
+        isinstance(test, ast.Compare)
+        and len(test.ops) == 1
+        and isinstance(test.ops[0], (ast.Is, ast.Eq))
+    ):
         right = test.comparators[0]
         if isinstance(right, ast.Constant) and isinstance(right.value, bool):
             return side(test.left) if right.value else -side(test.left)
@@ -212,12 +278,16 @@ def side(test: ast.expr) -> int:
 
 
 def in_evaluation(module: Module, node: ast.AST) -> bool:
-    """Whether a node stands in a branch that runs in evaluation alone, or behind ``if self.training: return``."""
+    """Whether a node stands in a branch that runs in evaluation alone, or behind ``if
+    self.training: return``.
+    """
     below = node
     for above in module.ancestors(node):
         block = getattr(above, "body", None)
         if isinstance(block, list) and below in block:
-            before = [s for s in block[: block.index(below)] if isinstance(s, ast.If) and _leaves(s)]
+            before = [
+                s for s in block[: block.index(below)] if isinstance(s, ast.If) and _leaves(s)
+            ]
             if any(side(s.test) == 1 for s in before):
                 return True
         if isinstance(above, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -225,21 +295,33 @@ def in_evaluation(module: Module, node: ast.AST) -> bool:
         if isinstance(above, (ast.If, ast.IfExp)):
             body = above.body if isinstance(above.body, list) else [above.body]
             other = above.orelse if isinstance(above.orelse, list) else [above.orelse]
-            if (side(above.test) == -1 and below in body) or (side(above.test) == 1 and below in other):
+            if (side(above.test) == -1 and below in body) or (
+                side(above.test) == 1 and below in other
+            ):
                 return True
         below = above
     return False
 
 
 def guarded(module: Module, node: ast.AST) -> bool:
-    """Whether a node runs only in one mode: in a branch that looks at it, or behind ``if not training: return``."""
+    """Whether a node runs only in one mode: in a branch that looks at it, or behind ``if not
+    training: return``.
+    """
     below = node
     for above in module.ancestors(node):
-        if isinstance(above, (ast.If, ast.IfExp, ast.While)) and below is not above.test and of_mode(above.test):
+        if (
+            isinstance(above, (ast.If, ast.IfExp, ast.While))
+            and below is not above.test
+            and of_mode(above.test)
+        ):
             return True
         for name in ("body", "orelse", "finalbody"):
             block = getattr(above, name, None)
-            if isinstance(block, list) and below in block and any(_leaves(s) for s in block[: block.index(below)]):
+            if (
+                isinstance(block, list)
+                and below in block
+                and any(_leaves(s) for s in block[: block.index(below)])
+            ):
                 return True
         if isinstance(above, (ast.FunctionDef, ast.AsyncFunctionDef)):
             return False

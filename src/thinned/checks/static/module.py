@@ -19,7 +19,9 @@ _BREAK = re.compile(r"\r\n|\r|\n")
 class Module:
     """One file: its tree, with parents, calls, functions and classes in the order of the text."""
 
-    def __init__(self, text: str, filename: str, tree: ast.Module, cells: Sequence[tuple[int, int]] = ()) -> None:
+    def __init__(
+        self, text: str, filename: str, tree: ast.Module, cells: Sequence[tuple[int, int]] = ()
+    ) -> None:
         """``cells``: of a notebook, each code cell's first line in the text and its number."""
         self.text, self.filename, self.tree, self.cells = text, filename, tree, cells
         self.parents: dict[ast.AST, ast.AST] = {}
@@ -47,7 +49,9 @@ class Module:
         self._bound: dict[ast.AST, set[str]] = {}
         self._own: dict[tuple[ast.AST, type[ast.AST]], list[Any]] = {}
         self._called: dict[ast.Call, str] = {}
-        self.memo: dict[tuple[str, ast.AST], Any] = {}  # what rules found out of nodes and ask again
+        self.memo: dict[
+            tuple[str, ast.AST], Any
+        ] = {}  # what rules found out of nodes and ask again
         self._assigned: dict[ast.AST, dict[str, list[tuple[ast.expr, ast.stmt]]]] = {}
 
     @cached_property
@@ -65,7 +69,11 @@ class Module:
 
     def functions_of(self, node: ast.AST) -> list[Function]:
         """The functions around a node, the nearest first."""
-        return [a for a in self.ancestors(node) if isinstance(a, (ast.FunctionDef, ast.AsyncFunctionDef))]
+        return [
+            a
+            for a in self.ancestors(node)
+            if isinstance(a, (ast.FunctionDef, ast.AsyncFunctionDef))
+        ]
 
     def function_of(self, node: ast.AST) -> Function | None:
         """The function that a node stands in."""
@@ -77,14 +85,18 @@ class Module:
 
     def method_of(self, node: ast.AST) -> Function | None:
         """The method around a node: the function that stands directly in a class."""
-        return next((f for f in self.functions_of(node) if isinstance(self.parents[f], ast.ClassDef)), None)
+        return next(
+            (f for f in self.functions_of(node) if isinstance(self.parents[f], ast.ClassDef)), None
+        )
 
     def scope_of(self, node: ast.AST) -> Function | ast.Module:
         """The function that a node stands in, or the file."""
         return self.function_of(node) or self.tree
 
     def own(self, scope: ast.AST, kind: type[_N]) -> list[_N]:
-        """The nodes of one kind in a scope's own code, without that of functions and classes defined in it, in order."""
+        """The nodes of one kind in a scope's own code, without that of functions and classes
+        defined in it, in order.
+        """
         if (scope, ast.AST) not in self._own:
             made: list[ast.AST] = []
             stack = list(reversed(self.children[scope]))
@@ -95,12 +107,18 @@ class Module:
                     stack.extend(reversed(self.children[node]))
             self._own[scope, ast.AST] = made
         if (scope, kind) not in self._own:
-            self._own[scope, kind] = [node for node in self._own[scope, ast.AST] if isinstance(node, kind)]
+            self._own[scope, kind] = [
+                node for node in self._own[scope, ast.AST] if isinstance(node, kind)
+            ]
         return self._own[scope, kind]
 
     def named(self, name: str) -> list[Function]:
         """The functions of that name outside classes."""
-        return [f for f in self.functions if f.name == name and not isinstance(self.parents[f], ast.ClassDef)]
+        return [
+            f
+            for f in self.functions
+            if f.name == name and not isinstance(self.parents[f], ast.ClassDef)
+        ]
 
     def bound(self, function: Function) -> set[str]:
         """The names that a function binds itself: parameters, and what it assigns."""
@@ -114,7 +132,9 @@ class Module:
     # Names
 
     def name(self, node: ast.AST) -> str | None:
-        """The canonical dotted name that an expression stands for through imports, such as ``torch.nn.functional.dropout``."""
+        """The canonical dotted name that an expression stands for through imports, such as
+        ``torch.nn.functional.dropout``.
+        """
         meant = self.imports.resolve(node)
         if meant is None:
             return None
@@ -130,13 +150,17 @@ class Module:
         return self._called[node]
 
     def assigned(self, scope: ast.AST, name: str) -> list[tuple[ast.expr, ast.stmt]]:
-        """What a scope's own code assigns to a name (or ``self.x``): (value, statement). Of a tuple the whole value."""
+        """What a scope's own code assigns to a name (or ``self.x``): (value, statement). Of a tuple
+        the whole value.
+        """
         if scope not in self._assigned:
             table: dict[str, list[tuple[ast.expr, ast.stmt]]] = {}
             for node in self.own(scope, ast.stmt):
                 targets: list[ast.expr] = []
                 if isinstance(node, ast.Assign):
-                    targets = [t for target in node.targets for t in getattr(target, "elts", [target])]
+                    targets = [
+                        t for target in node.targets for t in getattr(target, "elts", [target])
+                    ]
                 elif isinstance(node, (ast.AnnAssign, ast.AugAssign)) and node.value:
                     targets = [node.target]
                 for path in dict.fromkeys(filter(None, map(dotted, targets))):
@@ -145,10 +169,16 @@ class Module:
         return self._assigned[scope].get(name, [])
 
     def producer(self, use: ast.expr) -> ast.expr | None:
-        """The expression that a local name holds at a use, one assignment back, where no branch lies between; else None."""
+        """The expression that a local name holds at a use, one assignment back, where no branch
+        lies between; else None.
+        """
         if not isinstance(use, ast.Name):
             return None
-        before = [(v, s) for v, s in self.assigned(self.scope_of(use), use.id) if place(s, end=True) <= place(use)]
+        before = [
+            (v, s)
+            for v, s in self.assigned(self.scope_of(use), use.id)
+            if place(s, end=True) <= place(use)
+        ]
         if not before:
             return None
         value, statement = max(before, key=lambda pair: place(pair[1]))
@@ -168,7 +198,14 @@ class Module:
         start, cell = max(pair for pair in self.cells if pair[0] <= number)
         return f"line {number - start + 1} of cell {cell}"
 
-    def finding(self, code: str, node: ast.AST, message: str, changes: tuple[Change, ...] = (), remedy: str = "") -> Finding:
+    def finding(
+        self,
+        code: str,
+        node: ast.AST,
+        message: str,
+        changes: tuple[Change, ...] = (),
+        remedy: str = "",
+    ) -> Finding:
         """A finding at a node."""
         line, column = node.lineno, node.col_offset  # type: ignore[attr-defined]
         return Finding(
@@ -209,7 +246,9 @@ _BARE = {"ctx", "op", "ops"}  # fields of operators, of which there is one objec
 
 
 _FIELDS = {  # in which nodes of a kind hold others
-    kind: () if kind in (ast.Name, ast.Constant) else tuple(field for field in kind._fields if field not in _BARE)
+    kind: ()
+    if kind in (ast.Name, ast.Constant)
+    else tuple(field for field in kind._fields if field not in _BARE)
     for kind in vars(ast).values()
     if isinstance(kind, type) and issubclass(kind, ast.AST)
 }
@@ -237,14 +276,23 @@ def place(node: ast.AST, end: bool = False) -> tuple[int, int]:
 def parameters(function: Function | ast.Lambda) -> list[str]:
     """A function's parameters, in order."""
     a = function.args
-    return [p.arg for p in (*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg)))]
+    return [
+        p.arg for p in (*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg)))
+    ]
 
 
 def default(function: Function, name: str) -> ast.expr | None:
     """The default of a function's parameter; None where it has none."""
     a = function.args
     by_place = zip([*a.posonlyargs, *a.args][::-1], a.defaults[::-1], strict=False)
-    return next((d for p, d in [*by_place, *zip(a.kwonlyargs, a.kw_defaults, strict=True)] if p.arg == name), None)
+    return next(
+        (
+            d
+            for p, d in [*by_place, *zip(a.kwonlyargs, a.kw_defaults, strict=True)]
+            if p.arg == name
+        ),
+        None,
+    )
 
 
 def argument(call: ast.Call, name: str, index: int | None = None) -> ast.expr | None:
@@ -252,19 +300,29 @@ def argument(call: ast.Call, name: str, index: int | None = None) -> ast.expr | 
     for keyword in call.keywords:
         if keyword.arg == name:
             return keyword.value
-    if index is not None and index < len(call.args) and not any(isinstance(a, ast.Starred) for a in call.args[: index + 1]):
+    if (
+        index is not None
+        and index < len(call.args)
+        and not any(isinstance(a, ast.Starred) for a in call.args[: index + 1])
+    ):
         return call.args[index]
     return None
 
 
 def opaque(call: ast.Call) -> bool:
     """Whether a call passes ``*args`` or ``**kwargs``, so that what it passes is not to be seen."""
-    return any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords)
+    return any(isinstance(a, ast.Starred) for a in call.args) or any(
+        k.arg is None for k in call.keywords
+    )
 
 
 def number(node: ast.AST | None) -> float | None:
     """A literal number, else None."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) and not isinstance(node.value, bool):
+    if (
+        isinstance(node, ast.Constant)
+        and isinstance(node.value, (int, float))
+        and not isinstance(node.value, bool)
+    ):
         return float(node.value)
     return None
 

@@ -10,7 +10,12 @@ from functools import cache
 _HOMES = (
     (re.compile(r"^(tensorflow|tf)\.(python\.|compat\.v2\.)?keras\b"), "keras"),
     (re.compile(r"^(tf_keras|keras\.(src|api|_tf_keras\.keras))\b"), "keras"),
-    (re.compile(r"^keras\.(models|engine\.sequential|engine\.training|engine)\.(Sequential|Model)$"), r"keras.\2"),
+    (
+        re.compile(
+            r"^keras\.(models|engine\.sequential|engine\.training|engine)\.(Sequential|Model)$"
+        ),
+        r"keras.\2",
+    ),
     (re.compile(r"^keras\.layers\.(\w+\.)+(\w+)$"), r"keras.layers.\2"),
     (re.compile(r"^keras\.(engine\.)?(base_layer\.)?Layer$"), "keras.layers.Layer"),
     (re.compile(r"^torch\.nn\.modules\.(\w+\.)?(\w+)$"), r"torch.nn.\2"),
@@ -41,7 +46,9 @@ def dotted(node: ast.AST) -> str | None:
 
 
 class Imports:
-    """The names that a file's imports bind, wherever in the file they stand, and plain aliases of them at its top level."""
+    """The names that a file's imports bind, wherever in the file they stand, and plain aliases of
+    them at its top level.
+    """
 
     def __init__(self, statements: list[ast.Import | ast.ImportFrom], body: list[ast.stmt]) -> None:
         self.table: dict[str, str] = {}
@@ -65,13 +72,19 @@ class Imports:
                 self.table[alias.asname or alias.name] = f"{home}.{alias.name}".replace("..", ".")
 
     def _alias(self, statement: ast.stmt) -> None:
-        """``layers = tf.keras.layers`` is an alias; ``def dropout`` and other assignments hide an import."""
+        """``layers = tf.keras.layers`` is an alias; ``def dropout`` and other assignments hide an
+        import.
+        """
         if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             self.table.pop(statement.name, None)
         elif isinstance(statement, ast.Assign) and len(statement.targets) == 1:
             target = statement.targets[0]
             if isinstance(target, ast.Name):
-                meant = self.resolve(statement.value) if isinstance(statement.value, (ast.Attribute, ast.Name)) else None
+                meant = (
+                    self.resolve(statement.value)
+                    if isinstance(statement.value, (ast.Attribute, ast.Name))
+                    else None
+                )
                 self.table.pop(target.id, None)
                 if meant:
                     self.table[target.id] = meant
@@ -88,8 +101,12 @@ class Imports:
         return canonical(f"{home}.{rest}" if rest else home)
 
     def _starred(self, name: str) -> str | None:
-        """A name that some ``import *`` brought, where the package is one whose names are known to be capitalised layers."""
+        """A name that some ``import *`` brought, where the package is one whose names are known to
+        be capitalised layers.
+        """
         if "." in name or not name[:1].isupper():
             return None
         known = ("torch.nn", "keras.layers", "flax.linen")
-        return next((f"{canonical(home)}.{name}" for home in self.stars if canonical(home) in known), None)
+        return next(
+            (f"{canonical(home)}.{name}" for home in self.stars if canonical(home) in known), None
+        )

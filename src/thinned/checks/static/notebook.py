@@ -1,4 +1,6 @@
-"""Notebooks: their code cells as one text, and texts of cells written back with every other byte as it was."""
+"""Notebooks: their code cells as one text, and texts of cells written back with every other byte as
+it was.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _MAGIC = re.compile(r"^(\s*)(?:[%!]|\?{1,2}\s*\w|[\w.]+\?{1,2}\s*$)")
 
 @dataclass(frozen=True)
 class Cell:
-    """A code cell: its place in the notebook, from 1, counting all cells; its text; the spans of its strings in the file."""
+    """A code cell: its place in the notebook, from 1, counting all cells; its text; the spans of
+    its strings in the file.
+    """
 
     number: int
     text: str
@@ -41,7 +45,12 @@ def cells(raw: str) -> list[Cell]:
         raise Broken("no notebook: it holds no object")
     listed = root.get("cells")
     if listed is None and isinstance(root.get("worksheets"), list):
-        listed = [c for sheet in root["worksheets"] if isinstance(sheet, dict) for c in sheet.get("cells", [])]
+        listed = [
+            c
+            for sheet in root["worksheets"]
+            if isinstance(sheet, dict)
+            for c in sheet.get("cells", [])
+        ]
     if not isinstance(listed, list):
         raise Broken("no notebook: it has no list of cells")
     out = []
@@ -51,7 +60,9 @@ def cells(raw: str) -> list[Cell]:
             parts = source if isinstance(source, list) else [source]
             texts = [p for p in parts if isinstance(p, _Text)]
             if len(texts) == len(parts):
-                out.append(Cell(number, "".join(p.value for p in texts), tuple(p.span for p in texts)))
+                out.append(
+                    Cell(number, "".join(p.value for p in texts), tuple(p.span for p in texts))
+                )
     return out
 
 
@@ -93,13 +104,17 @@ def _place(node: Any, spans: Iterator[tuple[int, int]]) -> Any:
 
 
 def with_cells(raw: str, texts: dict[int, str]) -> str:
-    """The notebook with new texts for some cells, by number. A cell's lines stay where they are in its list of strings."""
+    """The notebook with new texts for some cells, by number. A cell's lines stay where they are in
+    its list of strings.
+    """
     edits: list[tuple[int, int, str]] = []
     for cell in cells(raw):
         if cell.number not in texts:
             continue
         old = [json.loads(raw[a:b]) for a, b in cell.pieces]
-        for (a, b), before, after in zip(cell.pieces, old, _split(old, texts[cell.number]), strict=True):
+        for (a, b), before, after in zip(
+            cell.pieces, old, _split(old, texts[cell.number]), strict=True
+        ):
             if before != after:
                 edits.append((a, b, json.dumps(after, ensure_ascii=raw.isascii())))
     for a, b, text in sorted(edits, reverse=True):
@@ -108,7 +123,9 @@ def with_cells(raw: str, texts: dict[int, str]) -> str:
 
 
 def _split(old: list[str], new: str) -> list[str]:
-    """A new text cut into as many strings as the old one: equal strings from the start and the end keep their places."""
+    """A new text cut into as many strings as the old one: equal strings from the start and the end
+    keep their places.
+    """
     if len(old) == 1:
         return [new]
     lines = new.splitlines(keepends=True)
@@ -124,7 +141,9 @@ def _split(old: list[str], new: str) -> list[str]:
 
 
 def python(cell: str) -> str | None:
-    """A cell as Python with as many lines: magics and shell lines become ``pass``. None where it is not Python even so."""
+    """A cell as Python with as many lines: magics and shell lines become ``pass``. None where it is
+    not Python even so.
+    """
     lines = cell.split("\n")
     first = next((i for i, line in enumerate(lines) if line.strip()), None)
     if first is not None and lines[first].lstrip().startswith("%%"):
@@ -162,6 +181,12 @@ def parse(text: str) -> ast.Module:
     """The tree of a text, in which ``await`` may stand at the top as notebooks allow."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tree = compile(text, "<text>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        tree = compile(
+            text,
+            "<text>",
+            "exec",
+            ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
+            dont_inherit=True,
+        )
     assert isinstance(tree, ast.Module)
     return tree

@@ -1,4 +1,6 @@
-"""What follows what: dropout before batch normalisation (L5), on sequences (L10), on outputs (L14), with SELU (L22)."""
+"""What follows what: dropout before batch normalisation (L5), on sequences (L10), on outputs (L14),
+with SELU (L22).
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ _BETWEEN = re.compile(r"Pool|^(Identity|Flatten|ZeroPadding\w+|Permute|Reshape|U
 
 @dataclass(frozen=True)
 class Chain:
-    """Layers that run one after the other; None stands for what is not known. ``name``: of the variable that holds it."""
+    """Layers that run one after the other; None stands for what is not known. ``name``: of the
+    variable that holds it.
+    """
 
     layers: tuple[Layer | None, ...]
     name: str
@@ -43,13 +47,17 @@ class Chain:
 
 @lru_cache(maxsize=1)
 def chains(module: Module) -> list[Chain]:
-    """Every chain of a file: Sequential of PyTorch and Keras, from a literal, and Keras's ``model.add`` one after the other."""
+    """Every chain of a file: Sequential of PyTorch and Keras, from a literal, and Keras's
+    ``model.add`` one after the other.
+    """
     out = []
     for call in module.calls:
         if module.called(call) in ("torch.nn.Sequential", "keras.Sequential"):
             made = _elements(module, call)
             if made:
-                out.append(Chain(tuple(layer(module, e) for e in made), _target(module, call), call))
+                out.append(
+                    Chain(tuple(layer(module, e) for e in made), _target(module, call), call)
+                )
     for scope in [module.tree, *module.functions] if ".add(" in module.text else []:
         out += _adds(module, scope)
     return out
@@ -59,7 +67,9 @@ def _elements(module: Module, call: ast.Call) -> list[ast.expr]:
     """The layers' expressions in a Sequential's call."""
     if len(call.args) != 1:
         return list(call.args)
-    only: ast.expr | None = call.args[0].value if isinstance(call.args[0], ast.Starred) else call.args[0]
+    only: ast.expr | None = (
+        call.args[0].value if isinstance(call.args[0], ast.Starred) else call.args[0]
+    )
     if isinstance(only, ast.Name):
         changed = {"append", "extend", "insert"}
         uses = [
@@ -70,10 +80,16 @@ def _elements(module: Module, call: ast.Call) -> list[ast.expr]:
         if any(dotted(c.func.value) == only.id for c in uses if isinstance(c.func, ast.Attribute)):
             return []
         only = module.producer(only)
-    if isinstance(only, ast.Call) and module.called(only) == "collections.OrderedDict" and only.args:
+    if (
+        isinstance(only, ast.Call)
+        and module.called(only) == "collections.OrderedDict"
+        and only.args
+    ):
         only = only.args[0]
     if isinstance(only, (ast.List, ast.Tuple)):
-        return [e.elts[1] if isinstance(e, ast.Tuple) and len(e.elts) == 2 else e for e in only.elts]
+        return [
+            e.elts[1] if isinstance(e, ast.Tuple) and len(e.elts) == 2 else e for e in only.elts
+        ]
     return list(call.args)
 
 
@@ -88,7 +104,9 @@ def _adds(module: Module, scope: ast.AST) -> list[Chain]:
     for above in [scope, *module.own(scope, ast.stmt)]:
         for field in ("body", "orelse"):
             block = getattr(above, field, None)
-            if isinstance(block, list) and not (isinstance(above, (ast.FunctionDef, ast.ClassDef)) and above is not scope):
+            if isinstance(block, list) and not (
+                isinstance(above, (ast.FunctionDef, ast.ClassDef)) and above is not scope
+            ):
                 out += _runs(module, block)
     return out
 
@@ -102,7 +120,11 @@ def _runs(module: Module, block: list[ast.stmt]) -> list[Chain]:
         called = (dotted(call.func) or "") if isinstance(call, ast.Call) else ""
         if name and called in (f"{name}.summary", "print"):
             continue
-        given = call.args[0] if isinstance(call, ast.Call) and called.endswith(".add") and len(call.args) == 1 else None
+        given = (
+            call.args[0]
+            if isinstance(call, ast.Call) and called.endswith(".add") and len(call.args) == 1
+            else None
+        )
         to = called.removesuffix(".add") if given is not None else ""
         if to != name:
             if any(made) and first is not None:
@@ -114,13 +136,23 @@ def _runs(module: Module, block: list[ast.stmt]) -> list[Chain]:
 
 
 def _activation(made: Layer) -> str | None:
-    """The activation that a layer applies last: "relu", "selu", "" where it is given but not to be seen; None where none."""
+    """The activation that a layer applies last: "relu", "selu", "" where it is given but not to be
+    seen; None where none.
+    """
     if ACTIVATION.match(made.name):
         if made.name == "Activation":
             return _word(argument(made.call, "activation", 0))
         return made.name.lower()
-    given = argument(made.call, "activation", 1 if made.name == "Dense" else None) if made.home == "keras" else None
-    return None if given is None or (isinstance(given, ast.Constant) and given.value is None) else _word(given)
+    given = (
+        argument(made.call, "activation", 1 if made.name == "Dense" else None)
+        if made.home == "keras"
+        else None
+    )
+    return (
+        None
+        if given is None or (isinstance(given, ast.Constant) and given.value is None)
+        else _word(given)
+    )
 
 
 def _word(node: ast.AST | None) -> str:
@@ -130,8 +162,9 @@ def _word(node: ast.AST | None) -> str:
 
 
 def l5(module: Module) -> Iterator[Finding]:
-    """Signal: in one chain, dropout, then only linear, convolution, activation, pooling or shape layers, then batch
-    normalisation; or the same by calls one after the other. Let pass: anything unknown between; other normalisations.
+    """Signal: in one chain, dropout, then only linear, convolution, activation, pooling or shape
+    layers, then batch normalisation; or the same by calls one after the other. Let pass: anything
+    unknown between; other normalisations.
     """
     for chain in chains(module):
         for at, made in enumerate(chain.layers):
@@ -142,16 +175,26 @@ def l5(module: Module) -> Iterator[Finding]:
                     break
                 if BATCH_NORM.match(after.name):
                     yield module.finding(
-                        "L5", made.call, f"{made.name} comes before {after.name} in {module.line(after.call.lineno)}"
+                        "L5",
+                        made.call,
+                        f"{made.name} comes before {after.name} in {module.line(after.call.lineno)}",
                     )
                     break
                 if not _is_plain(after):
                     break
     for call in module.calls:
         after = applied(module, call)
-        drop = _dropped_before(module, call) if after is not None and BATCH_NORM.match(after.name) else None
+        drop = (
+            _dropped_before(module, call)
+            if after is not None and BATCH_NORM.match(after.name)
+            else None
+        )
         if after is not None and drop is not None:
-            yield module.finding("L5", call, f"{after.name} comes after {drop.name} of {module.line(drop.call.lineno)}")
+            yield module.finding(
+                "L5",
+                call,
+                f"{after.name} comes after {drop.name} of {module.line(drop.call.lineno)}",
+            )
 
 
 def _is_plain(made: Layer) -> bool:
@@ -173,14 +216,21 @@ def _dropped_before(module: Module, call: ast.Call) -> Layer | None:
     return None
 
 
-_ROWS = RECURRENT | {"Embedding", "TransformerEncoder", "TransformerEncoderLayer", "TransformerDecoder", "MultiheadAttention"}
+_ROWS = RECURRENT | {
+    "Embedding",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
+    "TransformerDecoder",
+    "MultiheadAttention",
+}
 _WHOLE = {"word", "words", "token", "tokens", "step", "time", "frame", "node"}
 
 
 def l10(module: Module) -> Iterator[Finding]:
-    """Signal: torch's Dropout1d or Dropout2d (or F.dropout1d, F.dropout2d) directly on what an embedding, a recurrent network
-    or a transformer gives, in a chain or in a forward. Let pass: anything permuted, transposed or reshaped between; attributes
-    whose name says that words or steps are to be dropped.
+    """Signal: torch's Dropout1d or Dropout2d (or F.dropout1d, F.dropout2d) directly on what an
+    embedding, a recurrent network or a transformer gives, in a chain or in a forward. Let pass:
+    anything permuted, transposed or reshaped between; attributes whose name says that words or
+    steps are to be dropped.
     """
     for chain in chains(module):
         for before, made in zip(chain.layers, chain.layers[1:], strict=False):
@@ -196,9 +246,17 @@ def l10(module: Module) -> Iterator[Finding]:
     for call in module.calls:
         drop = applied(module, call)
         name = module.called(call).rpartition(".")[2]
-        if drop is not None and drop.home == "torch" and drop.name in ("Dropout1d", "Dropout2d") and drop.drops:
+        if (
+            drop is not None
+            and drop.home == "torch"
+            and drop.name in ("Dropout1d", "Dropout2d")
+            and drop.drops
+        ):
             name = drop.name
-        elif module.called(call) not in ("torch.nn.functional.dropout1d", "torch.nn.functional.dropout2d"):
+        elif module.called(call) not in (
+            "torch.nn.functional.dropout1d",
+            "torch.nn.functional.dropout2d",
+        ):
             continue
         source = _source(module, call)
         whole = words((dotted(call.func) or "").rpartition(".")[2]) & _WHOLE
@@ -207,7 +265,11 @@ def l10(module: Module) -> Iterator[Finding]:
 
 
 def _rows(module: Module, node: ast.AST, name: str, before: str) -> Finding:
-    return module.finding("L10", node, f"{name} follows {before}, whose output is [batch, time, features]: whole steps fall")
+    return module.finding(
+        "L10",
+        node,
+        f"{name} follows {before}, whose output is [batch, time, features]: whole steps fall",
+    )
 
 
 def _source(module: Module, call: ast.Call) -> Layer | None:
@@ -241,7 +303,9 @@ def l14(module: Module) -> Iterator[Finding]:
         compiled = re.search(rf"\b{re.escape(chain.name)}\.compile\(", module.text)
         used = re.search(rf"[\[(,]\s*{re.escape(chain.name)}\s*[\]),]", module.text)
         if compiled and not used:
-            yield module.finding("L14", last.call, f"{chain.name} ends in {last.name}, so its outputs are dropped")
+            yield module.finding(
+                "L14", last.call, f"{chain.name} ends in {last.name}, so its outputs are dropped"
+            )
     if not _LOSS.search(module.text):
         return
     yield from _chains_end(module)
@@ -255,7 +319,13 @@ def l14(module: Module) -> Iterator[Finding]:
 def _chains_end(module: Module) -> Iterator[Finding]:
     for chain in chains(module):
         last, before = chain.layers[-1], chain.layers[-2] if len(chain.layers) > 1 else None
-        if last is None or before is None or not last.drops or last.home != "torch" or before.name not in LINEAR:
+        if (
+            last is None
+            or before is None
+            or not last.drops
+            or last.home != "torch"
+            or before.name not in LINEAR
+        ):
             continue
         trained = chain.name and f"{chain.name}.parameters()" in module.text
         if (
@@ -263,7 +333,9 @@ def _chains_end(module: Module) -> Iterator[Finding]:
             and words(chain.name) & {"model", "net", "network", "classifier", "mlp"}
             and not words(chain.name) & _PART - {"mlp"}
         ):
-            yield module.finding("L14", last.call, f"{chain.name} ends in {last.name}, so its outputs are dropped")
+            yield module.finding(
+                "L14", last.call, f"{chain.name} ends in {last.name}, so its outputs are dropped"
+            )
 
 
 def _is_whole(module: Module, owner: ast.ClassDef) -> bool:
@@ -286,17 +358,26 @@ def _returned(module: Module, method: ast.AST) -> Iterator[Finding]:
         if isinstance(value, ast.Name):
             value = module.producer(value)
         drop = applied(module, value)
-        functional = module.called(value) == "torch.nn.functional.dropout" if value is not None else False
-        if not isinstance(value, ast.Call) or not (functional or (drop is not None and drop.name in DROPOUTS)):
+        functional = (
+            module.called(value) == "torch.nn.functional.dropout" if value is not None else False
+        )
+        if not isinstance(value, ast.Call) or not (
+            functional or (drop is not None and drop.name in DROPOUTS)
+        ):
             continue
         before = _source(module, value)
         if before is not None and before.name in LINEAR:
-            yield module.finding("L14", value, f"forward returns dropout of {before.name}: the model's outputs are dropped")
+            yield module.finding(
+                "L14",
+                value,
+                f"forward returns dropout of {before.name}: the model's outputs are dropped",
+            )
 
 
 def l22(module: Module) -> Iterator[Finding]:
-    """Signal: in a chain or a nested call, plain dropout directly on SELU, or alpha dropout directly on another activation. Let
-    pass: activations chosen by a variable; layers between; attributes that may be several layers.
+    """Signal: in a chain or a nested call, plain dropout directly on SELU, or alpha dropout
+    directly on another activation. Let pass: activations chosen by a variable; layers between;
+    attributes that may be several layers.
     """
     for chain in chains(module):
         for before, made in zip(chain.layers, chain.layers[1:], strict=False):
@@ -321,7 +402,10 @@ def _function(module: Module, node: ast.AST | None) -> str | None:
     """The activation that a call of torch.nn.functional or torch applies."""
     home, _, name = module.called(node).rpartition(".") if node is not None else ("", "", "")
     return (
-        name if home in ("torch.nn.functional", "torch", "torch.special") and ACTIVATION.match(_LAYER.get(name, "")) else None
+        name
+        if home in ("torch.nn.functional", "torch", "torch.special")
+        and ACTIVATION.match(_LAYER.get(name, ""))
+        else None
     )
 
 

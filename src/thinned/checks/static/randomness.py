@@ -1,4 +1,6 @@
-"""Generators: recomputation without their state (L8), one seed on all ranks (L9), one mask for ever (L18)."""
+"""Generators: recomputation without their state (L8), one seed on all ranks (L9), one mask for ever
+(L18).
+"""
 
 from __future__ import annotations
 
@@ -16,20 +18,26 @@ _DROPS = re.compile(r"[dD]ropout|[dD]rop_?[pP]ath|drop_prob|drop_rate|layerdrop"
 
 
 def l8(module: Module) -> Iterator[Finding]:
-    """Signal: a call of, or with, something named checkpoint passes the literal preserve_rng_state=False, in a file whose code
-    speaks of dropout. Let pass: expressions; files in which nothing is dropped, for the models they wrap are not to be seen.
+    """Signal: a call of, or with, something named checkpoint passes the literal
+    preserve_rng_state=False, in a file whose code speaks of dropout. Let pass: expressions; files
+    in which nothing is dropped, for the models they wrap are not to be seen.
     """
     if "preserve_rng_state" not in module.text or not _DROPS.search(_code(module)):
         return
     for call in module.calls:
-        keyword = next((k for k in call.keywords if k.arg == "preserve_rng_state" and is_false(k.value)), None)
+        keyword = next(
+            (k for k in call.keywords if k.arg == "preserve_rng_state" and is_false(k.value)), None
+        )
         names = [dotted(e) or "" for e in [call.func, *call.args[:1]]]
         if keyword is not None and any(
             "checkpoint" in (n + (module.name(e) or "")).lower()
             for n, e in zip(names, [call.func, *call.args[:1]], strict=True)
         ):
             yield module.finding(
-                "L8", call, "preserve_rng_state=False: the recomputed pass draws other masks", removed(module, call, keyword)
+                "L8",
+                call,
+                "preserve_rng_state=False: the recomputed pass draws other masks",
+                removed(module, call, keyword),
             )
 
 
@@ -46,24 +54,42 @@ def _code(module: Module) -> str:
     return " ".join(names)
 
 
-_SEEDS = {"torch.manual_seed", "torch.cuda.manual_seed", "torch.cuda.manual_seed_all", "torch.random.manual_seed"}
+_SEEDS = {
+    "torch.manual_seed",
+    "torch.cuda.manual_seed",
+    "torch.cuda.manual_seed_all",
+    "torch.random.manual_seed",
+}
 _SEEDS_ALL = re.compile(r"(^|\.)(set_seed|seed_everything|setup_seed|set_random_seed|fix_seed)$")
-_RANK = re.compile(r"rank|process_index|device_specific|worker|get_node|local|gpu|world|\bidx\b", re.I)
-_PARALLEL = ("torch.distributed.init_process_group", "torch.nn.parallel.DistributedDataParallel", "accelerate.Accelerator")
+_RANK = re.compile(
+    r"rank|process_index|device_specific|worker|get_node|local|gpu|world|\bidx\b", re.I
+)
+_PARALLEL = (
+    "torch.distributed.init_process_group",
+    "torch.nn.parallel.DistributedDataParallel",
+    "accelerate.Accelerator",
+)
 
 
 def l9(module: Module) -> Iterator[Finding]:
-    """Signal: a file sets up process groups, DistributedDataParallel or an Accelerator, trains by backward(), drops something,
-    and every seed that it sets in its functions is without a rank. Let pass: files with any seed that speaks of a rank,
-    process or device; seeds before processes start (outside functions, under ``if __name__``); Trainers, which seed by
-    themselves. DDP needs equal parameters, which it sends at the start, not equal seeds.
+    """Signal: a file sets up process groups, DistributedDataParallel or an Accelerator, trains by
+    backward(), drops something, and every seed that it sets in its functions is without a rank. Let
+    pass: files with any seed that speaks of a rank, process or device; seeds before processes start
+    (outside functions, under ``if __name__``); Trainers, which seed by themselves. DDP needs equal
+    parameters, which it sends at the start, not equal seeds.
     """
     names = {module.called(c) for c in module.calls}
     if not any(n in _PARALLEL for n in names) or not _DROPS.search(_code(module)):
         return
-    if not any(isinstance(c.func, ast.Attribute) and c.func.attr == "backward" for c in module.calls):
+    if not any(
+        isinstance(c.func, ast.Attribute) and c.func.attr == "backward" for c in module.calls
+    ):
         return
-    seeds = [c for c in module.calls if module.called(c) in _SEEDS or _SEEDS_ALL.search(dotted(c.func) or "")]
+    seeds = [
+        c
+        for c in module.calls
+        if module.called(c) in _SEEDS or _SEEDS_ALL.search(dotted(c.func) or "")
+    ]
     texts = [ast.unparse(c) for c in seeds]
     inside = [c for c in seeds if (c.args or c.keywords) and module.function_of(c) is not None]
     if (
@@ -72,21 +98,33 @@ def l9(module: Module) -> Iterator[Finding]:
         or re.search(r"seed\s*(\+=|=.*\+).*(rank|process_index)", module.text)
     ):
         return
-    own = [c for c in inside if not any(f.name in ("set_seed", "seed_everything", "seed_all") for f in module.functions_of(c))]
+    own = [
+        c
+        for c in inside
+        if not any(
+            f.name in ("set_seed", "seed_everything", "seed_all") for f in module.functions_of(c)
+        )
+    ]
     if own and not any("_rng_state" in (dotted(c.func) or "") for c in module.calls):
         last = own[-1]
         yield module.finding("L9", last, f"{module.source(last)} gives every rank the same masks")
 
 
 _FORWARD = {"forward", "__call__", "call"}
-_SEEDS_ANY = _SEEDS | {"numpy.random.seed", "random.seed", "tensorflow.random.set_seed", "keras.utils.set_random_seed"}
+_SEEDS_ANY = _SEEDS | {
+    "numpy.random.seed",
+    "random.seed",
+    "tensorflow.random.set_seed",
+    "keras.utils.set_random_seed",
+}
 
 
 def l18(module: Module) -> Iterator[Finding]:
-    """Signal: (a) a torch module's forward seeds a global generator with a constant or an attribute, in a class or file with
-    dropout, outside fork_rng; (b) a torch class that speaks of dropout makes a random 0/1 mask in __init__ and its forward
-    multiplies by it; (c) in JAX a key from a literal seed, made inside a training step, a loss or a module's call, goes to
-    dropout. Let pass: seeds elsewhere; fixed masks of weights and connections; init(); keys folded or split.
+    """Signal: (a) a torch module's forward seeds a global generator with a constant or an
+    attribute, in a class or file with dropout, outside fork_rng; (b) a torch class that speaks of
+    dropout makes a random 0/1 mask in __init__ and its forward multiplies by it; (c) in JAX a key
+    from a literal seed, made inside a training step, a loss or a module's call, goes to dropout.
+    Let pass: seeds elsewhere; fixed masks of weights and connections; init(); keys folded or split.
     """
     if imports(module, "torch"):
         yield from _seeded(module)
@@ -99,7 +137,9 @@ def _seeded(module: Module) -> Iterator[Finding]:
     for call in module.calls:
         if module.called(call) not in _SEEDS_ANY or not call.args or not _DROPS.search(module.text):
             continue
-        fixed = isinstance(call.args[0], ast.Constant) or (dotted(call.args[0]) or "").startswith("self.")
+        fixed = isinstance(call.args[0], ast.Constant) or (dotted(call.args[0]) or "").startswith(
+            "self."
+        )
         around = [f.name for f in module.functions_of(call)]
         forked = any(
             "fork_rng" in ast.unparse(i.context_expr)
@@ -107,8 +147,17 @@ def _seeded(module: Module) -> Iterator[Finding]:
             if isinstance(a, ast.With)
             for i in a.items
         )
-        if fixed and not forked and any(n in _FORWARD for n in around) and maybe_torch(module, module.class_of(call)):
-            yield module.finding("L18", call, f"{module.source(call)} in {around[0]} gives the same masks at every step")
+        if (
+            fixed
+            and not forked
+            and any(n in _FORWARD for n in around)
+            and maybe_torch(module, module.class_of(call))
+        ):
+            yield module.finding(
+                "L18",
+                call,
+                f"{module.source(call)} in {around[0]} gives the same masks at every step",
+            )
 
 
 _COIN = re.compile(r"bernoulli|Bernoulli|binomial|rand\(.*\)\s*[<>]|[<>].*rand\(|rand_like\(.*[<>]")
@@ -124,7 +173,9 @@ def _kept(module: Module) -> Iterator[Finding]:
             continue
         for name, value in _masks(module, start):
             draws = value if not isinstance(value, ast.Name) else (module.producer(value) or value)
-            if not re.search(r"drop", owner.name + name, re.I) or not _COIN.search(ast.unparse(draws)):
+            if not re.search(r"drop", owner.name + name, re.I) or not _COIN.search(
+                ast.unparse(draws)
+            ):
                 continue
             by = any(
                 isinstance(n.op, ast.Mult)
@@ -132,7 +183,9 @@ def _kept(module: Module) -> Iterator[Finding]:
                 and "weight" not in ast.unparse(n)
                 for n in module.own(forward, ast.BinOp)
             )
-            if by and not any(module.assigned(m, f"self.{name}") for m in methods(owner) if m is not start):
+            if by and not any(
+                module.assigned(m, f"self.{name}") for m in methods(owner) if m is not start
+            ):
                 yield module.finding("L18", value, f"the mask {name} is drawn once, in __init__")
 
 
@@ -155,10 +208,16 @@ _STEP = re.compile(r"step|loss|forward|__call__|update", re.I)
 
 def _literal_keys(module: Module) -> Iterator[Finding]:
     for call in module.calls:
-        if module.called(call) not in ("jax.random.PRNGKey", "jax.random.key") or not call.args or number(call.args[0]) is None:
+        if (
+            module.called(call) not in ("jax.random.PRNGKey", "jax.random.key")
+            or not call.args
+            or number(call.args[0]) is None
+        ):
             continue
         around = module.functions_of(call)
-        if not any(_STEP.search(f.name) for f in around) or any("init" in f.name.strip("_") for f in around):
+        if not any(_STEP.search(f.name) for f in around) or any(
+            "init" in f.name.strip("_") for f in around
+        ):
             continue
         use = next((a for a in module.ancestors(call) if isinstance(a, ast.Call)), None)
         above = module.parents[call]
@@ -169,9 +228,13 @@ def _literal_keys(module: Module) -> Iterator[Finding]:
         given = isinstance(above, ast.keyword) and above.arg == "dropout"
         name = module.called(use) if use is not None else ""
         drops = name in ("haiku.dropout", "jax.random.bernoulli") and is_first(use, call)
-        if (in_dict or given or drops) and not (use is not None and (dotted(use.func) or "").endswith("init")):
+        if (in_dict or given or drops) and not (
+            use is not None and (dotted(use.func) or "").endswith("init")
+        ):
             yield module.finding(
-                "L18", call, f"{module.source(call)} inside {around[0].name} gives the same masks at every step"
+                "L18",
+                call,
+                f"{module.source(call)} inside {around[0].name} gives the same masks at every step",
             )
 
 

@@ -18,14 +18,17 @@ from .module import Module
 from .table import STATIC
 
 # A file that has none of these holds nothing that a rule looks for.
-_FRAMEWORK = re.compile(r"\b(torch|keras|tensorflow|tf_keras|jax|flax|haiku|equinox|flash_attn|trl|xformers)\b|[lL]ightning")
+_FRAMEWORK = re.compile(
+    r"\b(torch|keras|tensorflow|tf_keras|jax|flax|haiku|equinox|flash_attn|trl|xformers)\b|[lL]ightning"
+)
 _SUBJECT = re.compile(
     r"[dD]rop|keep_?prob|dot_product_attention|flash_attn_|preserve_rng_state|no_grad|inference_mode|\.eval\(\)|bernoulli|p_drop"
 )
 
 
 def chosen(select: Collection[str] | None, ignore: Collection[str] | None = None) -> list[str]:
-    """The codes of the static rules to run: ``select`` (all where None) without ``ignore``, by code or name.
+    """The codes of the static rules to run: ``select`` (all where None) without ``ignore``, by code
+    or name.
 
     Raises :class:`thinned.InputError` for a name that is no rule's.
     """
@@ -47,17 +50,21 @@ def check_source(
     select: Collection[str] | None = None,
     ignore: Collection[str] | None = None,
 ) -> Findings:
-    """The known mistakes in a text of Python, or in a notebook's JSON where ``filename`` ends in ``.ipynb``.
+    """The known mistakes in a text of Python, or in a notebook's JSON where ``filename`` ends in
+    ``.ipynb``.
 
-    ``select``, ``ignore``: rules by code or name, such as ``["L1", "rate-lost-in-eval"]``; all without. A text that cannot be
-    read is told in ``.unchecked`` of the result. Raises :class:`thinned.InputError` for an unknown rule.
+    ``select``, ``ignore``: rules by code or name, such as ``["L1", "rate-lost-in-eval"]``; all
+    without. A text that cannot be read is told in ``.unchecked`` of the result. Raises
+    :class:`thinned.InputError` for an unknown rule.
 
     >>> found = check_source("import torch.nn as nn\\nlayer = nn.LSTM(8, 8, dropout=0.3)")
     >>> [(f.code, f.line) for f in found]
     [('L11', 2)]
     """
     if not isinstance(text, str):
-        raise InputError(f"text has to be a str, but got {type(text).__name__}; for files use check_paths")
+        raise InputError(
+            f"text has to be a str, but got {type(text).__name__}; for files use check_paths"
+        )
     found, unchecked = _check(text.removeprefix("\ufeff"), str(filename), chosen(select, ignore))
     return Findings(found, unchecked)
 
@@ -70,9 +77,10 @@ def check_paths(
 ) -> Findings:
     """The known mistakes in files and folders of Python and notebooks, read without running them.
 
-    Folders are searched for .py, .pyw and .ipynb; hidden folders, virtual environments, ``build``, ``dist``, ``node_modules``
-    and files of unit tests are left out there, but a file that is named is always read. What cannot be read is told in
-    ``.unchecked`` of the result. ``select``, ``ignore``: as in :func:`check_source`.
+    Folders are searched for .py, .pyw and .ipynb; hidden folders, virtual environments, ``build``,
+    ``dist``, ``node_modules`` and files of unit tests are left out there, but a file that is named
+    is always read. What cannot be read is told in ``.unchecked`` of the result. ``select``,
+    ``ignore``: as in :func:`check_source`.
     """
     return checked(paths, select=select, ignore=ignore)[0]
 
@@ -88,15 +96,25 @@ def checked(
     found: list[Finding] = []
     unchecked: list[tuple[str, str]] = []
     read = 0
-    for path, was_named, why in files.listed([paths] if isinstance(paths, (str, os.PathLike)) else paths):
+    for path, was_named, why in files.listed(
+        [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    ):
         if why:
             unchecked.append((str(path), why))
             continue
         try:
             raw = path.read_bytes()
-            text = raw.decode("utf-8-sig") if path.suffix == ".ipynb" else files.decoded(raw)[0].removeprefix("\ufeff")
+            text = (
+                raw.decode("utf-8-sig")
+                if path.suffix == ".ipynb"
+                else files.decoded(raw)[0].removeprefix("\ufeff")
+            )
         except (OSError, SyntaxError, UnicodeDecodeError, LookupError) as error:
-            hint = ", and no coding line names another encoding" if _is_default(error) and path.suffix != ".ipynb" else ""
+            hint = (
+                ", and no coding line names another encoding"
+                if _is_default(error) and path.suffix != ".ipynb"
+                else ""
+            )
             unchecked.append((str(path), f"cannot be read: {_said(error)}{hint}"))
             continue
         if not was_named and files.is_unit_test(path, text):
@@ -123,7 +141,9 @@ def _said(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _check(text: str, filename: str, codes: Collection[str]) -> tuple[list[Finding], list[tuple[str, str]]]:
+def _check(
+    text: str, filename: str, codes: Collection[str]
+) -> tuple[list[Finding], list[tuple[str, str]]]:
     if Path(filename).suffix == ".ipynb":
         return _check_notebook(text, filename, codes)
     return _check_python(text, filename, codes)
@@ -148,11 +168,14 @@ def _check_python(
     except RecursionError:
         return [], [(filename, "is nested too deeply")]
     return found, [
-        (f"{filename}, {module.line(line)}", f"ignore names an unknown rule, {name!r}") for line, name in ignores.unknown
+        (f"{filename}, {module.line(line)}", f"ignore names an unknown rule, {name!r}")
+        for line, name in ignores.unknown
     ]
 
 
-def _check_notebook(text: str, filename: str, codes: Collection[str]) -> tuple[list[Finding], list[tuple[str, str]]]:
+def _check_notebook(
+    text: str, filename: str, codes: Collection[str]
+) -> tuple[list[Finding], list[tuple[str, str]]]:
     try:
         cells = notebook.cells(text)
     except notebook.Broken as error:
@@ -167,13 +190,19 @@ def _check_notebook(text: str, filename: str, codes: Collection[str]) -> tuple[l
     for part in parts[:-1]:
         starts.append(starts[-1] + part.count("\n") + 1)
     numbers = [cell.number for cell in cells]
-    found, more = _check_python("\n".join(parts), filename, codes, list(zip(starts, numbers, strict=False)))
+    found, more = _check_python(
+        "\n".join(parts), filename, codes, list(zip(starts, numbers, strict=False))
+    )
     placed = []
     for one in found:
         at = bisect_right(starts, one.line) - 1
         shift = starts[at] - 1
-        changes = tuple(replace(c, line=c.line - shift, end_line=c.end_line - shift) for c in one.changes)
+        changes = tuple(
+            replace(c, line=c.line - shift, end_line=c.end_line - shift) for c in one.changes
+        )
         line = one.line - shift
         raw_line = notebook.raw_line(text, cells[at], line)
-        placed.append(replace(one, cell=cells[at].number, line=line, raw_line=raw_line, changes=changes))
+        placed.append(
+            replace(one, cell=cells[at].number, line=line, raw_line=raw_line, changes=changes)
+        )
     return placed, [*unchecked, *more]

@@ -15,25 +15,36 @@ _LOG = re.compile(r"log_?p|logprob|log_prob|lp\b", re.I)
 
 
 def l13(module: Module) -> Iterator[Finding]:
-    """Signal: (a) disable_dropout=False is passed to a Config, Arguments or Trainer; (b) a function calls train() and makes exp
-    of the difference of two log-probabilities, in a file that makes torch dropout layers. Let pass: functions that call eval();
-    files without dropout; other exponentials.
+    """Signal: (a) disable_dropout=False is passed to a Config, Arguments or Trainer; (b) a function
+    calls train() and makes exp of the difference of two log-probabilities, in a file that makes
+    torch dropout layers. Let pass: functions that call eval(); files without dropout; other
+    exponentials.
     """
     for call in module.calls:
         name = (module.source(call.func) or "").rpartition(".")[2]
         given = argument(call, "disable_dropout")
         if is_false(given) and re.search(r"(Config|Arguments|Trainer)$", name):
-            yield module.finding("L13", call, f"{name} leaves dropout on while log-probabilities are compared")
-    if not any((made := layer(module, c)) and made.home == "torch" and made.drops for c in module.calls):
+            yield module.finding(
+                "L13", call, f"{name} leaves dropout on while log-probabilities are compared"
+            )
+    if not any(
+        (made := layer(module, c)) and made.home == "torch" and made.drops for c in module.calls
+    ):
         return
     for function in module.functions:
         calls = list(module.own(function, ast.Call))
         methods = [c for c in calls if isinstance(c.func, ast.Attribute)]
-        on = any(c.func.attr == "train" and switches_on(c) for c in methods if isinstance(c.func, ast.Attribute))
+        on = any(
+            c.func.attr == "train" and switches_on(c)
+            for c in methods
+            if isinstance(c.func, ast.Attribute)
+        )
         off = any(c.func.attr == "eval" for c in methods if isinstance(c.func, ast.Attribute))
         ratio = next((c for c in calls if _is_ratio(module, c)), None)
         if ratio is not None and on and not off:
-            yield module.finding("L13", ratio, f"{module.source(ratio)} compares passes with different dropout masks")
+            yield module.finding(
+                "L13", ratio, f"{module.source(ratio)} compares passes with different dropout masks"
+            )
 
 
 def _is_ratio(module: Module, call: ast.Call) -> bool:
@@ -54,17 +65,24 @@ _DDP = "torch.nn.parallel.DistributedDataParallel"
 
 
 def l28(module: Module) -> Iterator[Finding]:
-    """Signal: DistributedDataParallel without find_unused_parameters=True (or static_graph) in a file that gives a name such as
-    layerdrop a literal above 0, or whose forward skips a loop's turn by chance in training. Let pass: ``**kwargs``, values that
-    are expressions, stochastic depth that multiplies.
+    """Signal: DistributedDataParallel without find_unused_parameters=True (or static_graph) in a
+    file that gives a name such as layerdrop a literal above 0, or whose forward skips a loop's turn
+    by chance in training. Let pass: ``**kwargs``, values that are expressions, stochastic depth
+    that multiplies.
     """
     wraps = [c for c in module.calls if module.called(c) == _DDP]
     if not wraps or not (_skips(module) or any(_is_layerdrop(n) for n in module.children)):
         return
     for call in wraps:
         unused = argument(call, "find_unused_parameters")
-        if not opaque(call) and (unused is None or is_false(unused)) and not is_true(argument(call, "static_graph")):
-            yield module.finding("L28", call, "layers are dropped here, and find_unused_parameters is not True")
+        if (
+            not opaque(call)
+            and (unused is None or is_false(unused))
+            and not is_true(argument(call, "static_graph"))
+        ):
+            yield module.finding(
+                "L28", call, "layers are dropped here, and find_unused_parameters is not True"
+            )
 
 
 def _is_layerdrop(node: ast.AST) -> bool:
@@ -72,7 +90,10 @@ def _is_layerdrop(node: ast.AST) -> bool:
         return bool(_LAYERDROP.search(node.arg or "")) and (number(node.value) or 0) > 0
     if isinstance(node, ast.arguments):
         named = [*node.posonlyargs, *node.args][::-1]
-        pairs = [*zip(named, node.defaults[::-1], strict=False), *zip(node.kwonlyargs, node.kw_defaults, strict=True)]
+        pairs = [
+            *zip(named, node.defaults[::-1], strict=False),
+            *zip(node.kwonlyargs, node.kw_defaults, strict=True),
+        ]
         return any(_LAYERDROP.search(a.arg) and (number(d) or 0) > 0 for a, d in pairs)
     return False
 
@@ -80,7 +101,11 @@ def _is_layerdrop(node: ast.AST) -> bool:
 def _skips(module: Module) -> bool:
     """Whether a loop in a forward goes on to the next layer by chance."""
     for node in module.children:
-        if isinstance(node, ast.If) and len(node.body) == 1 and isinstance(node.body[0], ast.Continue):
+        if (
+            isinstance(node, ast.If)
+            and len(node.body) == 1
+            and isinstance(node.body[0], ast.Continue)
+        ):
             text = ast.unparse(node.test)
             forward = any(f.name == "forward" for f in module.functions_of(node))
             if forward and of_mode(node.test) and re.search(r"\brandom\(\)|rand\(|uniform\(", text):

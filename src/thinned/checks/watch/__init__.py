@@ -1,4 +1,6 @@
-"""What dropout does in a training loop, watched. Verdicts need no torch, so that is not imported before it is asked for."""
+"""What dropout does in a training loop, watched. Verdicts need no torch, so that is not imported
+before it is asked for.
+"""
 
 from __future__ import annotations
 

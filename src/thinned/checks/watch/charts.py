@@ -44,23 +44,38 @@ def _title(axes: Any, text: str) -> None:
 
 def _losses(axes: Any, history: Any, samples: Any) -> None:
     _title(axes, "Loss on the same batch with dropout and without")
-    for key, label, colour in (("train", "with dropout", COLOURS[1]), ("eval", "without", COLOURS[0])):
+    for key, label, colour in (
+        ("train", "with dropout", COLOURS[1]),
+        ("eval", "without", COLOURS[0]),
+    ):
         known = [(r["step"], r[key]) for r in samples if r[key] is not None]
         if known:
             axes.plot(*zip(*known, strict=True), color=colour, label=label)
     valid = [(r["step"], r["loss"]) for r in history if r["what"] == "validation"]
     if valid:
-        axes.plot(*zip(*valid, strict=True), "o-", color=COLOURS[2], markersize=4, label="validation")
+        axes.plot(
+            *zip(*valid, strict=True), "o-", color=COLOURS[2], markersize=4, label="validation"
+        )
 
 
 def _rates(axes: Any, samples: Any) -> None:
     _title(axes, "Measured rates, and nominal ones dashed")
-    names = list(dict.fromkeys(n for r in samples for n, rate in r["rates"].items() if rate["realised"] is not None))
+    names = list(
+        dict.fromkeys(
+            n for r in samples for n, rate in r["rates"].items() if rate["realised"] is not None
+        )
+    )
     for number, name in enumerate(names[:MOST]):
         seen = [(r["step"], r["rates"][name]) for r in samples if name in r["rates"]]
         colour = COLOURS[number]
         axes.plot([s for s, _ in seen], [r["realised"] for _, r in seen], color=colour, label=name)
-        axes.plot([s for s, _ in seen], [r["nominal"] for _, r in seen], color=colour, linewidth=1, linestyle="--")
+        axes.plot(
+            [s for s, _ in seen],
+            [r["nominal"] for _, r in seen],
+            color=colour,
+            linewidth=1,
+            linestyle="--",
+        )
     axes.set_ylim(0, None)
 
 
@@ -69,5 +84,10 @@ def _dead(axes: Any, samples: Any) -> None:
     for number, name in enumerate(list(samples[-1]["dead"])[:MOST]):
         seen = [(r["step"], r["dead"][name]) for r in samples if name in r["dead"]]
         label = name or "the model"
-        axes.plot([s for s, _ in seen], [100 * d / max(of, 1) for _, (d, of) in seen], color=COLOURS[number], label=label)
+        axes.plot(
+            [s for s, _ in seen],
+            [100 * d / max(of, 1) for _, (d, of) in seen],
+            color=COLOURS[number],
+            label=label,
+        )
     axes.set_ylim(-0.5, max(10.0, axes.get_ylim()[1]))

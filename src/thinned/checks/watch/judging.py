@@ -1,4 +1,6 @@
-"""What a watched run says: verdicts from plain records. Every threshold stands here, with its reason."""
+"""What a watched run says: verdicts from plain records. Every threshold stands here, with its
+reason.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ LEARNT = 0.5  # of the first loss: what fell below is learning, whatever the noi
 RATE = 0.6  # Srivastava et al. 2014, section 7.3: keeping 40 to 80 % was flat, keeping less underfitted
 MOVING = 0.05  # of the loss: falling faster from one half of the samples to the next, training is not done
 RISEN = 1.05  # validation loss over its lowest: beyond, it has turned
-SHIFT = (0.9, 1.1)  # Var_eval / Var_train at a batch normalisation: within, the outputs change by less than 5 %
+SHIFT = (
+    0.9,
+    1.1,
+)  # Var_eval / Var_train at a batch normalisation: within, the outputs change by less than 5 %
 DEAD = 0.10  # of a layer's units
 VANISHED = 1e-6  # root mean square of a layer's gradient over that of the strongest layer: below 32-bit resolution of a sum
 EXPLODED = 100.0  # times the median of the samples before
@@ -30,7 +35,9 @@ REPEATS = 3  # equal masks on end, each of them beyond chance
 
 @dataclass(frozen=True)
 class Verdict:
-    """One sentence on a run. ``name``: "overfitting", "dropout-too-strong", ...; ``advice``: what to do, "" where nothing."""
+    """One sentence on a run. ``name``: "overfitting", "dropout-too-strong", ...; ``advice``: what
+    to do, "" where nothing.
+    """
 
     name: str
     text: str
@@ -42,7 +49,8 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Losses:
-    """Means of the last samples. ``train``, ``eval``: of the same batches in both modes; ``valid``: None without validation.
+    """Means of the last samples. ``train``, ``eval``: of the same batches in both modes; ``valid``:
+    None without validation.
 
     ``alone``: with dropout off and batch normalisation as in training.
     """
@@ -58,12 +66,20 @@ class Losses:
 
 
 def judge(history: Sequence[Record], window: int) -> tuple[tuple[Verdict, ...], Findings]:
-    """What the records say, from the last ``window`` samples: verdicts on the fit, and findings by rule."""
+    """What the records say, from the last ``window`` samples: verdicts on the fit, and findings by
+    rule.
+    """
     samples = [r for r in history if r["what"] == "sample"]
     if not samples:
         return (Verdict("nothing-seen", "Nothing was measured yet."),), Findings()
     last = samples[-window:]
-    found = [*_rates(samples), *_quiet(samples[-1]), *_evaluation(samples[-1]), *_repeated(samples[-1]), *_shifted(last)]
+    found = [
+        *_rates(samples),
+        *_quiet(samples[-1]),
+        *_evaluation(samples[-1]),
+        *_repeated(samples[-1]),
+        *_shifted(last),
+    ]
     verdicts = [*_fit(history, last), *_gradients(samples), *_dead(samples, window)]
     losses = losses_of(history, window)
     if any(v.name == "gap-is-dropout" for v in verdicts) and losses is not None:
@@ -79,7 +95,9 @@ def judge(history: Sequence[Record], window: int) -> tuple[tuple[Verdict, ...], 
 
 def losses_of(history: Sequence[Record], window: int) -> Losses | None:
     """The losses of the last ``window`` samples; None before there are :data:`LEAST` of them."""
-    known = [r for r in history if r["what"] == "sample" and _finite(r["train"]) and _finite(r["eval"])][-window:]
+    known = [
+        r for r in history if r["what"] == "sample" and _finite(r["train"]) and _finite(r["eval"])
+    ][-window:]
     if len(known) < LEAST:
         return None
     validations = [r["loss"] for r in history if r["what"] == "validation"]
@@ -101,17 +119,33 @@ def _finite(x: float | None) -> bool:
 
 
 def _fit(history: Sequence[Record], last: Sequence[Record]) -> list[Verdict]:
-    if any(r[k] is not None and not math.isfinite(r[k]) for r in last for k in ("loss", "train", "eval")):
-        return [Verdict("not-finite", "The loss is not finite.", "Lower the learning rate, or clip gradients.")]
+    if any(
+        r[k] is not None and not math.isfinite(r[k])
+        for r in last
+        for k in ("loss", "train", "eval")
+    ):
+        return [
+            Verdict(
+                "not-finite",
+                "The loss is not finite.",
+                "Lower the learning rate, or clip gradients.",
+            )
+        ]
     x = losses_of(history, len(last))
     if x is None:
         count = sum(r["what"] == "sample" for r in history)
-        why = "no loss is known: pass loss=" if last[-1]["train"] is None else f"{count} of at least {LEAST} samples were taken"
+        why = (
+            "no loss is known: pass loss="
+            if last[-1]["train"] is None
+            else f"{count} of at least {LEAST} samples were taken"
+        )
         return [Verdict("too-early", f"Too early to judge the fit: {why}.")]
     said = [*_dropout_strength(x, last, history), *([] if x.valid is None else _gap(x, history))]
     if not said:
         text = f"No sign of trouble: {x.train:.4g} with dropout, {x.eval:.4g} without"
-        rest = ", no validation loss known." if x.valid is None else f", {x.valid:.4g} on validation."
+        rest = (
+            ", no validation loss known." if x.valid is None else f", {x.valid:.4g} on validation."
+        )
         said = [Verdict("fine", text + rest)]
     return said
 
@@ -120,7 +154,9 @@ def _acting(last: Sequence[Record]) -> list[Record]:
     return [r for r in last[-1]["rates"].values() if r["in_train"]]
 
 
-def _dropout_strength(x: Losses, last: Sequence[Record], history: Sequence[Record]) -> list[Verdict]:
+def _dropout_strength(
+    x: Losses, last: Sequence[Record], history: Sequence[Record]
+) -> list[Verdict]:
     acting = _acting(last)
     if not acting:
         return []
@@ -130,12 +166,28 @@ def _dropout_strength(x: Losses, last: Sequence[Record], history: Sequence[Recor
     no_gap = gap <= max(GAP * x.scale, 3 * x.error)
     heavy = x.train > STRONG * x.alone > 0 or max(rates) > RATE
     if heavy and no_gap and not x.moving and not _learnt(x, history):
-        held = "no validation loss is known to say what it buys" if x.valid is None else "validation shows no gap to close"
+        held = (
+            "no validation loss is known to say what it buys"
+            if x.valid is None
+            else "validation shows no gap to close"
+        )
         text = f"Dropout is too strong: the loss is {x.train:.4g} with it and {x.alone:.4g} without, and {held}."
-        return [Verdict("dropout-too-strong", text, f"Halve the rates (the highest is {max(rates):.2g}), or widen the layers.")]
+        return [
+            Verdict(
+                "dropout-too-strong",
+                text,
+                f"Halve the rates (the highest is {max(rates):.2g}), or widen the layers.",
+            )
+        ]
     if abs(effect) < EFFECT * x.scale and abs(effect) < max(2 * x.noise, EFFECT * x.scale):
         text = f"Dropout has hardly an effect: {x.train:.4g} with it, {x.alone:.4g} without."
-        return [Verdict("no-effect", text, "Raise the rates if validation lags behind training; else it is not needed.")]
+        return [
+            Verdict(
+                "no-effect",
+                text,
+                "Raise the rates if validation lags behind training; else it is not needed.",
+            )
+        ]
     return []
 
 
@@ -152,15 +204,33 @@ def _gap(x: Losses, history: Sequence[Record]) -> list[Verdict]:
     if x.valid - x.eval > within:
         text = f"Overfitting: without dropout the loss is {x.eval:.4g} on training batches and {x.valid:.4g} on validation."
         turned = best["loss"] > 0 and x.valid > RISEN * best["loss"]
-        stop = f"Validation was best at step {best['step']} ({best['loss']:.4g}): stop there" if turned else "Raise the rates"
-        return [Verdict("overfitting", text, f"{stop}, or add dropout (thinned.insert), data or weight decay.")]
+        stop = (
+            f"Validation was best at step {best['step']} ({best['loss']:.4g}): stop there"
+            if turned
+            else "Raise the rates"
+        )
+        return [
+            Verdict(
+                "overfitting",
+                text,
+                f"{stop}, or add dropout (thinned.insert), data or weight decay.",
+            )
+        ]
     by_dropout = x.train - x.alone > (x.train - x.valid) / 2  # and not by batch normalisation's
     if x.train - x.valid > within / 2 and x.valid >= x.eval - within and by_dropout:
         text = f"Training loss {x.train:.4g} above validation loss {x.valid:.4g} is dropout's doing: without it, {x.eval:.4g}."
-        return [Verdict("gap-is-dropout", text, "Nothing is wrong; compare both in evaluation mode.")]
+        return [
+            Verdict("gap-is-dropout", text, "Nothing is wrong; compare both in evaluation mode.")
+        ]
     if x.valid < x.eval - within:
         text = f"Validation is easier than training even without dropout: {x.valid:.4g} against {x.eval:.4g}."
-        return [Verdict("validation-easier", text, "Look for augmentation of training data alone, or for leaked rows.")]
+        return [
+            Verdict(
+                "validation-easier",
+                text,
+                "Look for augmentation of training data alone, or for leaked rows.",
+            )
+        ]
     return []
 
 
@@ -179,12 +249,21 @@ def _gradients(samples: Sequence[Record]) -> list[Verdict]:
         said.append(Verdict("exploding", text, "Clip gradients, or lower the learning rate."))
     recent = [r["gradients"] for r in samples[-3:]]
     small = [
-        n for n in now if len(recent) == 3 and all(g.get(n, 1.0) <= VANISHED * max(g.values(), default=0.0) for g in recent)
+        n
+        for n in now
+        if len(recent) == 3
+        and all(g.get(n, 1.0) <= VANISHED * max(g.values(), default=0.0) for g in recent)
     ]
     if small and len(small) < len(now):
-        text = f"The gradient of {_names(small)} vanishes: below a millionth of the strongest layer's."
+        text = (
+            f"The gradient of {_names(small)} vanishes: below a millionth of the strongest layer's."
+        )
         said.append(
-            Verdict("vanishing", text, "Look for dead units, saturated activations or a detached branch in front of it.")
+            Verdict(
+                "vanishing",
+                text,
+                "Look for dead units, saturated activations or a detached branch in front of it.",
+            )
         )
     return said
 
@@ -201,7 +280,11 @@ def _dead(samples: Sequence[Record], window: int) -> list[Verdict]:
     text = f"Dead units: {dead} of {of} behind {name or 'the model'} were 0 for all examples of the last {window} samples"
     others = f", and more in {len(bad) - 1} other layers." if len(bad) > 1 else "."
     return [
-        Verdict("dead-units", text + others, "Lower the learning rate, or use a leaky activation; the layer may be narrower.")
+        Verdict(
+            "dead-units",
+            text + others,
+            "Lower the learning rate, or use a leaky activation; the layer may be narrower.",
+        )
     ]
 
 
@@ -212,14 +295,24 @@ def _names(names: list[str]) -> str:
 def _rates(samples: Sequence[Record]) -> list[Finding]:
     found = []
     for name, now in samples[-1]["rates"].items():
-        same = [r["rates"][name] for r in samples if name in r["rates"] and r["rates"][name]["nominal"] == now["nominal"]]
+        same = [
+            r["rates"][name]
+            for r in samples
+            if name in r["rates"] and r["rates"][name]["nominal"] == now["nominal"]
+        ]
         seen = [r["realised"] for r in same if r["in_train"] and r["realised"] is not None]
         if now["nominal"] is None or len(seen) < 2 * LEAST:
             continue
         mean, error = fmean(seen), stdev(seen) / math.sqrt(len(seen))
         if abs(mean - now["nominal"]) > OFF_RATE + 4 * error:
-            message = f"{mean:.1%} fell in {len(seen)} samples where {now['nominal']:.1%} were asked for"
-            found.append(Finding("L20", message, name, evidence=(("nominal", now["nominal"]), ("measured", mean))))
+            message = (
+                f"{mean:.1%} fell in {len(seen)} samples where {now['nominal']:.1%} were asked for"
+            )
+            found.append(
+                Finding(
+                    "L20", message, name, evidence=(("nominal", now["nominal"]), ("measured", mean))
+                )
+            )
     return found
 
 
@@ -261,6 +354,8 @@ def _shifted(last: Sequence[Record]) -> list[Finding]:
             continue
         ratio = median(ratios)
         if not SHIFT[0] <= ratio <= SHIFT[1]:
-            message = f"evaluation has {ratio:.2f} times the variance that training has at its input"
+            message = (
+                f"evaluation has {ratio:.2f} times the variance that training has at its input"
+            )
             found.append(Finding("L5", message, name, evidence=(("ratio", ratio),)))
     return found

@@ -1,4 +1,6 @@
-"""One sample of a training run: the same batch as the model stands, in evaluation, and without dropout alone; observed."""
+"""One sample of a training run: the same batch as the model stands, in evaluation, and without
+dropout alone; observed.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,17 @@ _ALPHA = "alpha"  # its dropped values are not 0
 
 
 def measure(model: nn.Module, run: Run, units: Units, window: int) -> dict[str, Any]:
-    """Passes by ``run`` (its result: the loss, or None), as a plain record; the model is left as it was.
+    """Passes by ``run`` (its result: the loss, or None), as a plain record; the model is left as it
+    was.
 
-    In evaluation batch normalisation changes too, to its running statistics. So where it trains, a third pass has it as in
-    training, and dropout alone is off: what dropout does is the difference to that.
+    In evaluation batch normalisation changes too, to its running statistics. So where it trains, a
+    third pass has it as in training, and dropout alone is off: what dropout does is the difference
+    to that.
     """
     quiet = [name for name, module in model.named_modules() if _quiet(module)]
-    norms = tuple(m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training)
+    norms = tuple(
+        m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training
+    )
     with untouched(model):
         train, before, given = _pass(model, run, units, True)
     with untouched(model), evaluating(model):
@@ -45,7 +51,9 @@ def measure(model: nn.Module, run: Run, units: Units, window: int) -> dict[str, 
         _label(site, modules[site.name]): {
             "kind": site.kind,
             "nominal": site.rate,
-            "realised": site.fell / site.of if site.of and _zeroes(site, modules[site.name]) else None,
+            "realised": site.fell / site.of
+            if site.of and _zeroes(site, modules[site.name])
+            else None,
             "in_train": place in train.seen,
             "in_eval": place in evaluation.seen,
         }
@@ -62,7 +70,9 @@ def measure(model: nn.Module, run: Run, units: Units, window: int) -> dict[str, 
         "masks": {name: one.record(rate_at(modules, name)) for name, one in units.fallen.items()},
         "dead": units.dead(window),
         "shift": {
-            name: {"ratio": _ratio(v, plain[name]), "behind": before[name]} for name, v in given.items() if name in plain
+            name: {"ratio": _ratio(v, plain[name]), "behind": before[name]}
+            for name, v in given.items()
+            if name in plain
         },
         "gradients": gradients(model),
     }
@@ -96,20 +106,32 @@ def _zeroes(site: Any, module: nn.Module) -> bool:
     """Does what falls there become 0 with probability ``rate``?"""
     if isinstance(module, Dropout):
         return isinstance(module.point.law, Bernoulli) and isinstance(module.point.fill, Zero)
-    return not isinstance(module, Host) and site.kind in ("dropout", "mask") and _ALPHA not in site.function
+    return (
+        not isinstance(module, Host)
+        and site.kind in ("dropout", "mask")
+        and _ALPHA not in site.function
+    )
 
 
-def _pass(model: nn.Module, run: Run, units: Units | None, training: bool) -> tuple[Any, dict[str, int], dict[str, Tensor]]:
-    """(what was observed, with the loss; how many draws came before each batch normalisation; its inputs' variances)."""
+def _pass(
+    model: nn.Module, run: Run, units: Units | None, training: bool
+) -> tuple[Any, dict[str, int], dict[str, Tensor]]:
+    """(what was observed, with the loss; how many draws came before each batch normalisation; its
+    inputs' variances).
+    """
     variances: dict[str, Tensor] = {}
     draws: dict[str, int] = {}
     with ExitStack() as stack:
         seen: Any = stack.enter_context(observing(model))
-        functions = Functions(units or Units(), lambda: seen.stack[-1][0] if seen.stack else "", training)
+        functions = Functions(
+            units or Units(), lambda: seen.stack[-1][0] if seen.stack else "", training
+        )
         for name, module in model.named_modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 stack.enter_context(_variance(module, name, seen, variances, draws))
-            elif training and isinstance(module, Dropout) and module.mode() == "sample" and module.p:
+            elif (
+                training and isinstance(module, Dropout) and module.mode() == "sample" and module.p
+            ):
                 stack.enter_context(_falling(module, functions))
         stack.enter_context(functions)
         loss = run(model)
@@ -118,12 +140,16 @@ def _pass(model: nn.Module, run: Run, units: Units | None, training: bool) -> tu
 
 
 @contextmanager
-def _variance(norm: nn.Module, name: str, seen: Any, variances: dict[str, Tensor], draws: dict[str, int]) -> Iterator[None]:
+def _variance(
+    norm: nn.Module, name: str, seen: Any, variances: dict[str, Tensor], draws: dict[str, int]
+) -> Iterator[None]:
     def before(_: nn.Module, args: Any) -> None:
         x = args[0].detach()
         rows = x.transpose(0, 1).flatten(1) if x.dim() > 1 else x[None]  # [channels, rest]
         variances[name] = rows.double().var(1)
-        draws[name] = sum(one.calls for one in seen.seen.values() if one.kind in ("dropout", "mask"))
+        draws[name] = sum(
+            one.calls for one in seen.seen.values() if one.kind in ("dropout", "mask")
+        )
 
     handle = norm.register_forward_pre_hook(before)
     try:
@@ -134,7 +160,9 @@ def _variance(norm: nn.Module, name: str, seen: Any, variances: dict[str, Tensor
 
 @contextmanager
 def _falling(module: Dropout, functions: Functions) -> Iterator[None]:
-    """Show ``functions`` what one of our layers drops. Its noise is no call of torch's that could be seen."""
+    """Show ``functions`` what one of our layers drops. Its noise is no call of torch's that could
+    be seen.
+    """
     point = module.point
     kept: list[Tensor] = []
 
@@ -146,8 +174,12 @@ def _falling(module: Dropout, functions: Functions) -> Iterator[None]:
         if isinstance(point.law, Bernoulli) and isinstance(point.fill, Zero):
             functions.dropped(given, result, point.per == point.of)
 
-    # The first of the hooks after, and the last of those before: within observing, which names the module.
-    first, last = module.register_forward_pre_hook(before), module.register_forward_hook(after, prepend=True)
+    # The first of the hooks after, and the last of those before: within observing, which names the
+    # module.
+    first, last = (
+        module.register_forward_pre_hook(before),
+        module.register_forward_hook(after, prepend=True),
+    )
     try:
         yield
     finally:
@@ -164,10 +196,14 @@ def _ratio(train: Tensor, evaluation: Tensor) -> float | None:
 
 
 def gradients(model: nn.Module) -> dict[str, float]:
-    """The root mean square of the gradient that stands at each layer's own parameters; a layer without one is left out."""
+    """The root mean square of the gradient that stands at each layer's own parameters; a layer
+    without one is left out.
+    """
     found = {}
     for name, module in model.named_modules():
-        grads = [p.grad for p in module._parameters.values() if p is not None and p.grad is not None]
+        grads = [
+            p.grad for p in module._parameters.values() if p is not None and p.grad is not None
+        ]
         grads = [g.coalesce().values() if g.is_sparse else g for g in grads]
         count = sum(g.numel() for g in grads)
         if count:

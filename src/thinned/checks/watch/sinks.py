@@ -11,13 +11,17 @@ from ..._errors import InputError
 from ..._optional import missing
 
 Send = Callable[[dict[str, float], int], Any]
-_ILLEGAL = re.compile(r"[^A-Za-z0-9_\-. ]")  # in a layer's part of a name; a "/" would be a path of its own
+_ILLEGAL = re.compile(
+    r"[^A-Za-z0-9_\-. ]"
+)  # in a layer's part of a name; a "/" would be a path of its own
 
 
 class Sinks:
     """Everything that a record is sent to."""
 
-    def __init__(self, sends: Sequence[Send], view: Any = None, closing: Sequence[Callable[[], Any]] = ()) -> None:
+    def __init__(
+        self, sends: Sequence[Send], view: Any = None, closing: Sequence[Callable[[], Any]] = ()
+    ) -> None:
         self.sends, self.view, self.closing = tuple(sends), view, tuple(closing)
 
     @classmethod
@@ -46,8 +50,9 @@ class Sinks:
 def scalars(record: dict[str, Any]) -> dict[str, float]:
     """A record as flat names and numbers, such as "watch/rate/fc1.drop".
 
-    Names hold ASCII letters, digits, "_", "-", ".", "/" and spaces alone, which is all that MLflow takes on every system;
-    what else a layer's name holds becomes "_", and names that are then equal are told apart by "_" at the end.
+    Names hold ASCII letters, digits, "_", "-", ".", "/" and spaces alone, which is all that MLflow
+    takes on every system; what else a layer's name holds becomes "_", and names that are then equal
+    are told apart by "_" at the end.
     """
     if record["what"] == "validation":
         return {"watch/loss/validation": record["loss"]}
@@ -85,14 +90,18 @@ def _send(sink: Any, opened: list[Callable[[], Any]]) -> Send:
         sink = _tensorboard(os.fspath(sink))
         opened.append(sink.close)
     if hasattr(sink, "add_scalar"):
-        return lambda values, step: [sink.add_scalar(name, value, step) for name, value in values.items()]
+        return lambda values, step: [
+            sink.add_scalar(name, value, step) for name, value in values.items()
+        ]
     if hasattr(sink, "log_metrics"):
         return lambda values, step: sink.log_metrics(values, step)
     if hasattr(sink, "log"):
         return lambda values, step: sink.log({**values, "watch/step": step})
     if callable(sink):
         return lambda values, step: sink({**values, "watch/step": step})
-    raise InputError(f"log has to have add_scalar, log_metrics or log, be a function of a dict, or a folder, but got {sink!r}")
+    raise InputError(
+        f"log has to have add_scalar, log_metrics or log, be a function of a dict, or a folder, but got {sink!r}"
+    )
 
 
 def _tensorboard(folder: str) -> Any:

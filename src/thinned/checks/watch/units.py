@@ -11,7 +11,17 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-RELUS = {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu6, F.threshold, F.hardtanh}
+RELUS = {
+    F.relu,
+    F.relu_,
+    torch.relu,
+    torch.relu_,
+    Tensor.relu,
+    Tensor.relu_,
+    F.relu6,
+    F.threshold,
+    F.hardtanh,
+}
 _CONV1D = {F.conv1d, torch.conv1d}
 _CELLS = 4096  # of a mask, to be compared with the next
 CHANCE = 1e-6  # below it, units that always or never fall and masks that are equal are no chance
@@ -19,12 +29,16 @@ CHANCE = 1e-6  # below it, units that always or never fall and masks that are eq
 
 @dataclass
 class Fallen:
-    """How often each unit of one site fell, and whether its masks repeat. Kept from sample to sample."""
+    """How often each unit of one site fell, and whether its masks repeat. Kept from sample to
+    sample.
+    """
 
     fell: Tensor | None = None  # [units], of how many values
     of: Tensor | None = None
     passes: int = 0
-    last: Tensor | None = None  # -1 where nothing can be seen, else 0 or 1: the first cells of the last mask
+    last: Tensor | None = (
+        None  # -1 where nothing can be seen, else 0 or 1: the first cells of the last mask
+    )
     repeats: int = 0
 
     def see(self, given: Tensor, result: Tensor, axis: int, elementwise: bool) -> None:
@@ -45,7 +59,9 @@ class Fallen:
             return
         seen = (last >= 0) & (mask >= 0)
         cells, share = int(seen.sum()), float(mask[seen].double().mean()) if seen.any() else 0.0
-        telling = (share**2 + (1 - share) ** 2) ** cells < CHANCE  # for masks of their own to be equal
+        telling = (
+            share**2 + (1 - share) ** 2
+        ) ** cells < CHANCE  # for masks of their own to be equal
         self.repeats = self.repeats + 1 if telling and bool((last[seen] == mask[seen]).all()) else 0
 
     def record(self, rate: float | None) -> dict[str, int]:
@@ -58,7 +74,9 @@ class Fallen:
             always, never = seen & (self.fell == self.of), seen & (self.fell == 0)
             # A unit's values may share a coin, a pass never does.
             found["always"] = int(always.sum()) if len(seen) * rate**self.passes < CHANCE else 0
-            found["never"] = int(never.sum()) if len(seen) * (1 - rate) ** self.passes < CHANCE else 0
+            found["never"] = (
+                int(never.sum()) if len(seen) * (1 - rate) ** self.passes < CHANCE else 0
+            )
         return found
 
 
@@ -72,7 +90,9 @@ class Units:
     """The units of all sites, from sample to sample."""
 
     fallen: dict[str, Fallen] = field(default_factory=dict)
-    zero: dict[str, Tensor] = field(default_factory=dict)  # [units]: in how many samples on end a unit was 0 throughout
+    zero: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # [units]: in how many samples on end a unit was 0 throughout
 
     def relu(self, name: str, result: Tensor, axis: int) -> None:
         alive = _by_unit(result > 0, axis) > 0
@@ -82,7 +102,9 @@ class Units:
         self.zero[name] = torch.where(alive, 0, before + 1)
 
     def dead(self, window: int) -> dict[str, list[int]]:
-        """For each ReLU: how many units were 0 for all examples of the last ``window`` samples, and how many it has."""
+        """For each ReLU: how many units were 0 for all examples of the last ``window`` samples, and
+        how many it has.
+        """
         return {name: [int((zero >= window).sum()), len(zero)] for name, zero in self.zero.items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -97,14 +119,17 @@ class Units:
 class Functions(TorchFunctionMode):
     """See ReLUs and functional dropout as they are called.
 
-    ``within``: the name of the module that runs. A second call in the same module has "#2" behind its name.
+    ``within``: the name of the module that runs. A second call in the same module has "#2" behind
+    its name.
     """
 
     def __init__(self, units: Units, within: Callable[[], str], training: bool) -> None:
         super().__init__()
         self.units, self.within, self.training = units, within, training
         self.calls: dict[str, int] = {}
-        self.middle = -1  # where the units of three dimensions are: last in sequences, second behind a convolution
+        self.middle = (
+            -1
+        )  # where the units of three dimensions are: last in sequences, second behind a convolution
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -114,7 +139,11 @@ class Functions(TorchFunctionMode):
             self.middle = -1
         if self.training and func in (F.dropout, torch.dropout, torch.dropout_):
             given = args[0] if args else kwargs["input"]
-            copied = given.clone() if (func is torch.dropout_ or kwargs.get("inplace") or True in args[3:4]) else given
+            copied = (
+                given.clone()
+                if (func is torch.dropout_ or kwargs.get("inplace") or True in args[3:4])
+                else given
+            )
             result = func(*args, **kwargs)
             on = args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True))
             rate = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
@@ -122,7 +151,12 @@ class Functions(TorchFunctionMode):
                 self.dropped(copied, result, True)
             return result
         result = func(*args, **kwargs)
-        if not self.training and func in RELUS and isinstance(result, Tensor) and self._kills(func, args, kwargs):
+        if (
+            not self.training
+            and func in RELUS
+            and isinstance(result, Tensor)
+            and self._kills(func, args, kwargs)
+        ):
             self.units.relu(self._named(), result, self._axis(result))
         return result
 

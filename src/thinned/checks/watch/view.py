@@ -1,4 +1,6 @@
-"""A watched run in the terminal: a small table that moves, or plain lines where there is no terminal."""
+"""A watched run in the terminal: a small table that moves, or plain lines where there is no
+terminal.
+"""
 
 from __future__ import annotations
 
@@ -46,10 +48,18 @@ def table(watch: Any) -> Group:
     grid = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     head, *body = rows(watch)
     for number, column in enumerate(head):
-        grid.add_column(column, justify="right" if number else "left", no_wrap=True, overflow="ellipsis")
+        grid.add_column(
+            column, justify="right" if number else "left", no_wrap=True, overflow="ellipsis"
+        )
     for row in body[:HEIGHT]:
         grid.add_row(*(Text(cell) for cell in row))
     rest = [Text(f"and {len(body) - HEIGHT} more", style="dim")] if len(body) > HEIGHT else []
-    said = [Text.assemble(("● ", "green" if v.name == "fine" else "yellow"), v.text) for v in watch.verdicts]
-    found = [Text.assemble((f"{f.code} ", "red"), f"{f.site or 'the model'}: {f.message}") for f in watch.findings]
+    said = [
+        Text.assemble(("● ", "green" if v.name == "fine" else "yellow"), v.text)
+        for v in watch.verdicts
+    ]
+    found = [
+        Text.assemble((f"{f.code} ", "red"), f"{f.site or 'the model'}: {f.message}")
+        for f in watch.findings
+    ]
     return Group(Text(summary(watch), style="bold"), grid, *rest, *said, *found)

@@ -14,8 +14,21 @@ def rows(watch: Any) -> list[tuple[str, ...]]:
         seen = [r["rates"][name]["realised"] for r in samples if name in r["rates"]]
         known = [x for x in seen if x is not None]
         mean = f"{sum(known) / len(known):.3f}" if known else ""
-        where = [word for word, on in (("training", now["in_train"]), ("evaluation", now["in_eval"])) if on]
-        found.append((name, now["kind"], _number(now["nominal"]), _number(now["realised"]), mean, ", ".join(where)))
+        where = [
+            word
+            for word, on in (("training", now["in_train"]), ("evaluation", now["in_eval"]))
+            if on
+        ]
+        found.append(
+            (
+                name,
+                now["kind"],
+                _number(now["nominal"]),
+                _number(now["realised"]),
+                mean,
+                ", ".join(where),
+            )
+        )
     return found
 
 
@@ -24,7 +37,9 @@ def summary(watch: Any) -> str:
     samples = [r for r in watch.history if r["what"] == "sample"]
     parts = [f"step {watch.steps:,}", f"{len(samples)} samples"]
     if samples and samples[-1]["train"] is not None:
-        parts.append(f"loss {samples[-1]['train']:.4g} with dropout, {samples[-1]['eval']:.4g} without")
+        parts.append(
+            f"loss {samples[-1]['train']:.4g} with dropout, {samples[-1]['eval']:.4g} without"
+        )
     valid = [r["loss"] for r in watch.history if r["what"] == "validation"]
     parts += [f"validation {valid[-1]:.4g}"] if valid else []
     return "; ".join([*parts, f"watching took {watch.overhead:.1%}"])
@@ -42,7 +57,10 @@ def text(watch: Any) -> str:
     table = rows(watch)
     if len(table) > 1:
         widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-        lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table] + [""]
+        lines += [
+            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+            for row in table
+        ] + [""]
     lines += [f"* {verdict}" for verdict in watch.verdicts]
     return "\n".join(lines + ([str(watch.findings)] if watch.findings else []))
 

@@ -1,7 +1,8 @@
 """Which implementation runs a plan on a tensor, and how autograd sees it.
 
-The map itself is never stored: backward draws it again from the key. For small tensors autograd's Python function would
-cost more than the work, so there the factor is drawn as a tensor and torch multiplies.
+The map itself is never stored: backward draws it again from the key. For small tensors autograd's
+Python function would cost more than the work, so there the factor is drawn as a tensor and torch
+multiplies.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Ready(NamedTuple):
     law: int
     offset: int
     small: bool  # may the factor stand for the map?
-    rows: int  # and columns: for an element mask on an input whose first axis is the examples; else 0
+    rows: (
+        int  # and columns: for an element mask on an input whose first axis is the examples; else 0
+    )
     columns: int
 
 
@@ -54,7 +57,9 @@ def ready(plan: Plan) -> Ready:
     small = not (plan.shift or plan.dropped or plan.erased or plan.realised)
     plain = small and plan.law == "bernoulli" and 0 < plan.threshold < WORDS
     rows = plan.shape[0] if plain and axis == 0 and plan.cells_shape == plan.shape else 0
-    return Ready(plan, numbers, plan.strides, axis, ops.LAWS.index(plan.law), 0, small, rows, plan.cells)
+    return Ready(
+        plan, numbers, plan.strides, axis, ops.LAWS.index(plan.law), 0, small, rows, plan.cells
+    )
 
 
 def numbers_of(drop: Drop) -> Tensor | None:
@@ -70,13 +75,25 @@ def traced(x: Tensor, drop: Drop, numbers: Tensor, whose: Whose, impl: Impl | No
     if impl == "reference" or x.dtype not in ops.TYPES:
         return reference.sample(x, plan(drop, tuple(int(n) for n in x.shape)), whose)
     own, axis, law = _layout(drop, x.dim())
-    noise = (numbers, whose.key, whose.who, strides(x.shape, own, axis), axis, law, 0, whose.stream, whose.call)
+    noise = (
+        numbers,
+        whose.key,
+        whose.who,
+        strides(x.shape, own, axis),
+        axis,
+        law,
+        0,
+        whose.stream,
+        whose.call,
+    )
     return ops.apply(x, *noise, False)
 
 
 @torch._dynamo.assume_constant_result
 def _layout(drop: Drop, rank: int) -> tuple[tuple[bool, ...], int, int]:
-    """(which axes have cells of their own, the examples' axis or -1, the law's number), for any sizes."""
+    """(which axes have cells of their own, the examples' axis or -1, the law's number), for any
+    sizes.
+    """
     return *geometry(str(drop.per), drop.of, rank), ready(plan(drop, (2,) * rank)).law
 
 
@@ -92,7 +109,9 @@ _DEFAULT = default()
 
 
 def choose(x: Tensor, impl: Impl | None = None) -> tuple[Impl, str]:
-    """The implementation for ``x`` and why. An explicit choice that cannot be kept is an :class:`InputError`."""
+    """The implementation for ``x`` and why. An explicit choice that cannot be kept is an
+    :class:`InputError`.
+    """
     wanted = impl or _DEFAULT
     if wanted not in IMPLEMENTATIONS:
         raise unknown("impl", wanted, IMPLEMENTATIONS)
@@ -116,8 +135,12 @@ def choose(x: Tensor, impl: Impl | None = None) -> tuple[Impl, str]:
     return ("reference", obstacle) if obstacle else (kind, "the fastest for this tensor")
 
 
-def sample(x: Tensor, ready: Ready, whose: Whose, inplace: bool = False, impl: Impl | None = None) -> Tensor:
-    """What training sees: ``x`` with its noise, under autograd. ``x`` is not empty and ``ready.plan`` not the identity."""
+def sample(
+    x: Tensor, ready: Ready, whose: Whose, inplace: bool = False, impl: Impl | None = None
+) -> Tensor:
+    """What training sees: ``x`` with its noise, under autograd. ``x`` is not empty and
+    ``ready.plan`` not the identity.
+    """
     if inplace:
         _check_writable(x)
         if x.is_neg():
@@ -127,12 +150,24 @@ def sample(x: Tensor, ready: Ready, whose: Whose, inplace: bool = False, impl: I
             "torch.jit.trace would bake one mask into its graph; trace model.eval(), or use torch.compile or torch.export"
         )
     if x.is_nested:
-        raise InputError("nested tensors have no layout for masks; apply dropout to x.values(), or pad them")
-    if _DEFAULT != "auto" or impl is not None or x.dtype not in ops.TYPES or x.device.type != "cpu" or ops.missing:
+        raise InputError(
+            "nested tensors have no layout for masks; apply dropout to x.values(), or pad them"
+        )
+    if (
+        _DEFAULT != "auto"
+        or impl is not None
+        or x.dtype not in ops.TYPES
+        or x.device.type != "cpu"
+        or ops.missing
+    ):
         kind, _ = choose(x, impl)
         if kind == "reference":
             part = ready.offset or ready.cells != ready.plan.strides
-            y = ops.readable(x, *(*_noise(ready, whose), False)) if part else reference.sample(x, ready.plan, whose)
+            y = (
+                ops.readable(x, *(*_noise(ready, whose), False))
+                if part
+                else reference.sample(x, ready.plan, whose)
+            )
             return x.copy_(y) if inplace else y
     plan = ready.plan
     lifted = transformed()
@@ -143,7 +178,10 @@ def sample(x: Tensor, ready: Ready, whose: Whose, inplace: bool = False, impl: I
         return _Blocks.apply(x, plan, whose, inplace)
     if torch.compiler.is_compiling() or type(x) not in _PLAIN:
         if isinstance(x, FakeTensor):
-            ready, whose = ready._replace(numbers=_fake(x, ready.numbers)), whose._replace(key=_fake(x, whose.key))
+            ready, whose = (
+                ready._replace(numbers=_fake(x, ready.numbers)),
+                whose._replace(key=_fake(x, whose.key)),
+            )
         y = ops.apply(x, *_noise(ready, whose), False)
         return x.copy_(y) if inplace else y
     if lifted:
@@ -167,8 +205,16 @@ def _small_factor(x: Tensor, ready: Ready, whose: Whose) -> Tensor:
     """``thinned::factor`` without the dispatcher, which would cost more than the work."""
     key, who = whose.key, whose.who
     a = torch.empty_like(x)
-    direct = ready.rows and type(a) is Tensor and a.is_contiguous() and key.is_cpu and native.factor is not None
-    listed = who is None or (who.dim() == 1 and who.is_cpu and who.dtype == torch.int64 and who.is_contiguous())
+    direct = (
+        ready.rows
+        and type(a) is Tensor
+        and a.is_contiguous()
+        and key.is_cpu
+        and native.factor is not None
+    )
+    listed = who is None or (
+        who.dim() == 1 and who.is_cpu and who.dtype == torch.int64 and who.is_contiguous()
+    )
     if not (direct and listed) or torch._C._len_torch_dispatch_stack():
         return ops.factor(x, *_noise(ready, whose))
     native.factor(  # type: ignore[misc]
@@ -179,18 +225,32 @@ def _small_factor(x: Tensor, ready: Ready, whose: Whose) -> Tensor:
 
 
 def transformed() -> bool:
-    """Is a transform at work that an autograd function of ours does not know: vmap, grad, forward mode?"""
+    """Is a transform at work that an autograd function of ours does not know: vmap, grad, forward
+    mode?
+    """
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def _noise(ready: Ready, whose: Whose) -> tuple[Any, ...]:
-    return ready.numbers, whose.key, whose.who, ready.cells, ready.axis, ready.law, ready.offset, whose.stream, whose.call
+    return (
+        ready.numbers,
+        whose.key,
+        whose.who,
+        ready.cells,
+        ready.axis,
+        ready.law,
+        ready.offset,
+        whose.stream,
+        whose.call,
+    )
 
 
 def _check_writable(x: Tensor) -> None:
     """Raise what torch raises, before anything is written."""
     if x.is_leaf and x.requires_grad and torch.is_grad_enabled():
-        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+        raise RuntimeError(
+            "a leaf Variable that requires grad is being used in an in-place operation."
+        )
     if torch._debug_has_internal_overlap(x) == 1:
         raise RuntimeError(
             "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
@@ -206,7 +266,9 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def _by_factor(x: Tensor, plan: Plan, noise: tuple[Any, ...]) -> Tensor:
-    """a x + b in torch's own operations, which every transform understands; a comes from an operator without gradient."""
+    """a x + b in torch's own operations, which every transform understands; a comes from an
+    operator without gradient.
+    """
     if plan.erased:
         return torch.where(torch.ones((), dtype=torch.bool, device=x.device), plan.dropped, x)
     exact = x.dtype in _EXACT
@@ -234,7 +296,9 @@ class _Map(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         noise = (*ctx.saved_tensors, *ctx.rest)
-        if torch.is_grad_enabled() and grad.requires_grad:  # a second derivative: the same map again
+        if (
+            torch.is_grad_enabled() and grad.requires_grad
+        ):  # a second derivative: the same map again
             return ops.apply(grad, *noise, True), None, None
         return ops.map(grad, *noise, True), None, None
 
@@ -254,10 +318,14 @@ class _Add(torch.autograd.Function):
 
 
 class _Rectified(torch.autograd.Function):
-    """The map of max(0, x + bias): the result itself says where the gradient flows, so nothing else is kept or drawn."""
+    """The map of max(0, x + bias): the result itself says where the gradient flows, so nothing else
+    is kept or drawn.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bias: Tensor | None, gain: float, noise: tuple[Any, ...]) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, bias: Tensor | None, gain: float, noise: tuple[Any, ...]
+    ) -> Tensor:
         y = torch.relu(x) if bias is None else (x + bias).relu_()
         ops.map_into(y, y, *noise, False)
         ctx.gain, ctx.bias = gain, None if bias is None else bias.shape
@@ -275,7 +343,13 @@ def fused(x: Tensor, ready: Ready) -> bool:
     """Do the fused pairs run natively for this tensor? Else their parts run one after the other."""
     plan = ready.plan
     simple = not (plan.shift or plan.dropped or plan.realised) and plan.law == "bernoulli"
-    here = _DEFAULT == "auto" and x.device.type == "cpu" and not ops.missing and x.dtype in ops.TYPES and type(x) in _PLAIN
+    here = (
+        _DEFAULT == "auto"
+        and x.device.type == "cpu"
+        and not ops.missing
+        and x.dtype in ops.TYPES
+        and type(x) in _PLAIN
+    )
     return simple and here and not transformed() and not torch.compiler.is_compiling()
 
 
@@ -292,12 +366,20 @@ class _AddNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, noise: tuple[Any, ...]
+        ctx: Any,
+        x: Tensor,
+        residual: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+        noise: tuple[Any, ...],
     ) -> Tensor:
         from . import triton
 
         numbers, key, who, *_, stream, call = noise
-        y, total, mean, rstd = triton.add_norm(x, residual, weight, bias, eps, numbers, key, who, stream, call)
+        y, total, mean, rstd = triton.add_norm(
+            x, residual, weight, bias, eps, numbers, key, who, stream, call
+        )
         ctx.rest = noise[3:]
         ctx.save_for_backward(total, mean, rstd, weight, bias, *noise[:3])
         return y
@@ -306,11 +388,21 @@ class _AddNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         total, mean, rstd, weight, bias, *noise = ctx.saved_tensors
         normed = torch.ops.aten.native_layer_norm_backward
-        into, weights, biases = normed(grad, total, weight.shape, mean, rstd, weight, bias, [True, True, True])
+        into, weights, biases = normed(
+            grad, total, weight.shape, mean, rstd, weight, bias, [True, True, True]
+        )
         return ops.apply(into, *noise, *ctx.rest, True), into, weights, biases, None, None
 
 
-def add_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, ready: Ready, whose: Whose) -> Tensor:
+def add_norm(
+    x: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    ready: Ready,
+    whose: Whose,
+) -> Tensor:
     """layer_norm(residual + what training sees of ``x``), on a GPU."""
     return _AddNorm.apply(x, residual, weight, bias, eps, _noise(ready, whose))
 
@@ -345,7 +437,13 @@ def _blocked(x: Tensor, plan: Plan, whose: Whose) -> Tensor:
     """The map of a plan whose scale is the realised one."""
     boxes = _boxes(plan)
     twice = x.requires_grad and torch.is_grad_enabled()  # a second derivative
-    if boxes is None or ops.missing or _DEFAULT == "reference" or not (x.is_cpu and x.is_contiguous()) or twice:
+    if (
+        boxes is None
+        or ops.missing
+        or _DEFAULT == "reference"
+        or not (x.is_cpu and x.is_contiguous())
+        or twice
+    ):
         return reference.affine(x, plan, mask(plan, whose, x.device))
     count = torch.zeros(1, dtype=torch.int64)
     fell = _fell(plan, whose, boxes, count)
@@ -355,17 +453,37 @@ def _blocked(x: Tensor, plan: Plan, whose: Whose) -> Tensor:
 
 
 def _fell(plan: Plan, whose: Whose, boxes: tuple[list[int], list[int]], count: Tensor) -> Tensor:
-    """Where boxes fell, on the shape of the cells grown; adds to ``count`` how many places are kept."""
+    """Where boxes fell, on the shape of the cells grown; adds to ``count`` how many places are
+    kept.
+    """
     seeds, extent = boxes
-    own, numbers, planes = plan.sample_axis is not None, ready(plan).numbers, plan.cells // math.prod(seeds)
+    own, numbers, planes = (
+        plan.sample_axis is not None,
+        ready(plan).numbers,
+        plan.cells // math.prod(seeds),
+    )
     who = None if whose.who is None or not own else whose.who
-    fell = ops.blocks(numbers, whose.key, who, plan.samples, planes, own, seeds, extent, whose.stream, whose.call, count)
+    fell = ops.blocks(
+        numbers,
+        whose.key,
+        who,
+        plan.samples,
+        planes,
+        own,
+        seeds,
+        extent,
+        whose.stream,
+        whose.call,
+        count,
+    )
     return fell.reshape([n + e - 1 for n, e in zip(plan.cells_shape, plan.extent, strict=True)])
 
 
 @lru_cache(maxsize=4096)
 def _boxes(plan: Plan) -> tuple[list[int], list[int]] | None:
-    """(seeds, extent) of three last axes that hold all blocks; None where the examples are not first, or there are none."""
+    """(seeds, extent) of three last axes that hold all blocks; None where the examples are not
+    first, or there are none.
+    """
     inner = [i for i, e in enumerate(plan.extent) if e > 1]
     if not inner or plan.sample_axis not in (0, None) or len(plan.shape) - inner[0] > 3:
         return None
@@ -376,21 +494,40 @@ def _boxes(plan: Plan) -> tuple[list[int], list[int]] | None:
 
 def mask(plan: Plan, whose: Whose, device: torch.device | None = None) -> Tensor:
     """The mask of a Bernoulli plan, True where kept; bool, broadcasts to ``plan.shape``."""
-    if ops.missing or _DEFAULT == "reference" or (device is not None and device.type != "cpu") or torch.compiler.is_compiling():
+    if (
+        ops.missing
+        or _DEFAULT == "reference"
+        or (device is not None and device.type != "cpu")
+        or torch.compiler.is_compiling()
+    ):
         return reference.kept(plan, whose, device)
     boxes = _boxes(plan)
     if boxes is not None:
         return ~_fell(plan, whose, boxes, torch.zeros(1, dtype=torch.int64))
     numbers, own = ready(plan).numbers, plan.sample_axis is not None
-    drawn = ops.kept(numbers, whose.key, whose.who, plan.samples, plan.cells, own, 0, whose.stream, whose.call)
+    drawn = ops.kept(
+        numbers, whose.key, whose.who, plan.samples, plan.cells, own, 0, whose.stream, whose.call
+    )
     return reference.grown(drawn, plan)
 
 
 def drawn(size: Sequence[int], own: tuple[bool, ...], axis: int, law: LawName, numbers: Tensor, whose: Whose, like: Tensor
           ) -> Tensor:  # fmt: skip
-    """The factor a of every cell of ``size``, of the type and device of ``like``. It makes no plan: sizes may be symbols."""
+    """The factor a of every cell of ``size``, of the type and device of ``like``. It makes no plan:
+    sizes may be symbols.
+    """
     cells = like.new_empty(list(size))
-    noise = (numbers, whose.key, whose.who, strides(size, own, axis), axis, ops.LAWS.index(law), 0, whose.stream, whose.call)
+    noise = (
+        numbers,
+        whose.key,
+        whose.who,
+        strides(size, own, axis),
+        axis,
+        ops.LAWS.index(law),
+        0,
+        whose.stream,
+        whose.call,
+    )
     return ops.plain_factor(cells, *noise) if _DEFAULT == "reference" else ops.factor(cells, *noise)
 
 

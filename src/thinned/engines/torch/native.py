@@ -22,13 +22,18 @@ def load() -> str:
         factor, perceptron, adam = built.factor, built.perceptron, built.adam
     except ModuleNotFoundError:
         return "the native kernels were not built: install torch and a C++17 compiler, then reinstall thinned"
-    except (ImportError, AttributeError) as error:  # built for another torch, another machine or another version
+    except (
+        ImportError,
+        AttributeError,
+    ) as error:  # built for another torch, another machine or another version
         return f"the native kernels cannot be loaded ({error}); reinstall thinned"
     return ""
 
 
 def use(name: str | None) -> None:
-    """Run the instruction set ``name`` from now on (for tests); None: the fastest. Raises RuntimeError where it is missing."""
+    """Run the instruction set ``name`` from now on (for tests); None: the fastest. Raises
+    RuntimeError where it is missing.
+    """
     torch.ops.thinned.instructions(-1 if name is None else INSTRUCTIONS.index(name))
 
 

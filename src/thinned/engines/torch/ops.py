@@ -1,9 +1,11 @@
-"""The operators ``thinned::*``: schemas, shapes, autograd, vmap, and a readable kernel for every device.
+"""The operators ``thinned::*``: schemas, shapes, autograd, vmap, and a readable kernel for every
+device.
 
-They see plain numbers and tensors alone. ``numbers`` int64 [5]: the threshold, then the bits of the doubles gain, shift,
-dropped and spread. ``key`` and ``who``: see :class:`thinned.engines.torch.whose.Whose`. ``cells``: the stride in cells of
-each axis. ``axis``: the examples' axis, or -1. ``grad``: leave out b, as backward does. Rates, keys and ids are tensors, so
-changing them compiles nothing anew.
+They see plain numbers and tensors alone. ``numbers`` int64 [5]: the threshold, then the bits of the
+doubles gain, shift, dropped and spread. ``key`` and ``who``: see
+:class:`thinned.engines.torch.whose.Whose`. ``cells``: the stride in cells of each axis. ``axis``:
+the examples' axis, or -1. ``grad``: leave out b, as backward does. Rates, keys and ids are tensors,
+so changing them compiles nothing anew.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ _NOISE = "Tensor numbers, Tensor key, Tensor? who, SymInt[] cells, int axis, int
 
 _library = torch.library.Library("thinned", "DEF")
 _library.define(f"map(Tensor x, {_NOISE}, bool grad) -> Tensor")  # a x + b, below autograd
-_library.define(f"apply(Tensor x, {_NOISE}, bool grad) -> Tensor")  # the same, with autograd and vmap
+_library.define(
+    f"apply(Tensor x, {_NOISE}, bool grad) -> Tensor"
+)  # the same, with autograd and vmap
 _library.define(f"map_add(Tensor x, Tensor residual, {_NOISE}) -> Tensor")  # residual + a x + b
 _library.define(f"map_into(Tensor(a!) y, Tensor x, {_NOISE}, bool grad) -> ()")
 _library.define(f"factor(Tensor like, {_NOISE}) -> Tensor")  # a
@@ -58,7 +62,9 @@ masked = torch.ops.thinned.masked.default
 
 @contextmanager
 def plainly() -> Iterator[None]:
-    """Within: tensors are ordinary ones, whatever modes and transforms surround the call. For what is kept beyond it."""
+    """Within: tensors are ordinary ones, whatever modes and transforms surround the call. For what
+    is kept beyond it.
+    """
     with torch.inference_mode(False), _disable_current_modes(), torch._C._DisableFuncTorch():
         yield
 
@@ -71,7 +77,9 @@ def numbers(threshold: int, gain: float, shift: float, dropped: float, spread: f
 
 
 def _numbers(threshold: int, *doubles: float) -> Tensor:
-    return torch.tensor([threshold, *struct.unpack("4q", struct.pack("4d", *doubles))], device="cpu")
+    return torch.tensor(
+        [threshold, *struct.unpack("4q", struct.pack("4d", *doubles))], device="cpu"
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -80,18 +88,33 @@ def _kept_numbers(*numbers: Any) -> Tensor:
         return _numbers(*numbers)
 
 
-def _words(like: Tensor, whose: Whose, cells: Sequence[int], axis: int, offset: int, pairs: bool) -> tuple[Tensor, Tensor]:
-    """(the word, the cell) of every element of ``like``; with ``pairs`` (the words of both cells of its pair, which it is)."""
+def _words(
+    like: Tensor, whose: Whose, cells: Sequence[int], axis: int, offset: int, pairs: bool
+) -> tuple[Tensor, Tensor]:
+    """(the word, the cell) of every element of ``like``; with ``pairs`` (the words of both cells of
+    its pair, which it is).
+    """
     index = torch.full((), offset, dtype=torch.int64, device=like.device)
     for i, (n, stride) in enumerate(zip(like.shape, cells, strict=True)):
         along = torch.arange(n, device=like.device) * stride
         index = index + along.reshape([-1 if j == i else 1 for j in range(like.dim())])
     index = index.expand(like.shape)
     examples = like.shape[axis] if axis >= 0 else 1
-    who = torch.arange(examples, device=like.device) if whose.who is None or axis < 0 else whose.who.to(like.device)
-    ids, steps = (who, whose.key[1] if len(whose.key) > 1 else torch.zeros((), dtype=torch.int64)) if who.dim() == 1 else who
+    who = (
+        torch.arange(examples, device=like.device)
+        if whose.who is None or axis < 0
+        else whose.who.to(like.device)
+    )
+    ids, steps = (
+        (who, whose.key[1] if len(whose.key) > 1 else torch.zeros((), dtype=torch.int64))
+        if who.dim() == 1
+        else who
+    )
     place = [-1 if j == axis else 1 for j in range(like.dim())]
-    ids, steps = ids.reshape(place), (steps.reshape(place) if steps.dim() else steps).to(like.device)
+    ids, steps = (
+        ids.reshape(place),
+        (steps.reshape(place) if steps.dim() else steps).to(like.device),
+    )
     mixed = philox.derived(whose)
     key = (mixed[0].to(like.device), mixed[1].to(like.device))
 
@@ -113,7 +136,14 @@ def _words(like: Tensor, whose: Whose, cells: Sequence[int], axis: int, offset: 
 
 
 def _coefficients(
-    like: Tensor, numbers: Tensor, whose: Whose, cells: Sequence[int], axis: int, law: int, offset: int, grad: bool
+    like: Tensor,
+    numbers: Tensor,
+    whose: Whose,
+    cells: Sequence[int],
+    axis: int,
+    law: int,
+    offset: int,
+    grad: bool,
 ) -> tuple[Tensor, Tensor]:
     """(a, b) of every element, in float64."""
     doubles = numbers[1:5].view(torch.float64).to(like.device)
@@ -143,7 +173,9 @@ def readable(x: Tensor, numbers: Tensor, key: Tensor, who: Tensor | None, cells:
 
 def plain_factor(like: Tensor, numbers: Tensor, key: Tensor, who: Tensor | None, cells: Sequence[int], axis: int, law: int,
             offset: int, stream: int, call: int) -> Tensor:  # fmt: skip
-    a, _ = _coefficients(like, numbers, Whose(key, who, stream, call), cells, axis, law, offset, True)
+    a, _ = _coefficients(
+        like, numbers, Whose(key, who, stream, call), cells, axis, law, offset, True
+    )
     return torch.empty_like(like).copy_(a)
 
 
@@ -168,7 +200,12 @@ def _on_gpu(name: str) -> Any:
     return kernel
 
 
-_READABLE: dict[str, Any] = {"map": readable, "map_add": _map_add, "map_into": _map_into, "factor": plain_factor}
+_READABLE: dict[str, Any] = {
+    "map": readable,
+    "map_add": _map_add,
+    "map_into": _map_into,
+    "factor": plain_factor,
+}
 for _name, _kernel in [*_READABLE.items(), ("apply", readable)]:
     if missing:
         _library.impl(_name, _kernel, "CPU")
@@ -179,7 +216,9 @@ for _name, _kernel in [*_READABLE.items(), ("apply", readable)]:
 _library.impl("factor", torch.library.fallthrough_kernel, "Autograd")  # it has no gradient
 
 for _name in ("map", "apply", "factor", "map_add"):
-    torch.library.register_fake(f"thinned::{_name}", lambda x, *rest: torch.empty_like(x), lib=_library)
+    torch.library.register_fake(
+        f"thinned::{_name}", lambda x, *rest: torch.empty_like(x), lib=_library
+    )
 torch.library.register_fake("thinned::map_into", lambda *rest: None, lib=_library)
 
 
@@ -191,14 +230,19 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     numbers, key, who = ctx.saved_tensors
     cells, axis, law, offset, stream, call, _ = ctx.rest
-    return (apply(grad, numbers, key, who, cells, axis, law, offset, stream, call, True), *[None] * 10)
+    return (
+        apply(grad, numbers, key, who, cells, axis, law, offset, stream, call, True),
+        *[None] * 10,
+    )
 
 
 torch.library.register_autograd("thinned::apply", _backward, setup_context=_save, lib=_library)
 
 
 def _batched(op: Any) -> Any:
-    """The rule under vmap. One key for all: the mapped axis shares its cells. A key for each: one call for each."""
+    """The rule under vmap. One key for all: the mapped axis shares its cells. A key for each: one
+    call for each.
+    """
 
     def rule(info: Any, in_dims: tuple[Any, ...], x: Tensor, numbers: Tensor, key: Tensor, who: Tensor | None,
              cells: Sequence[int], axis: int, *rest: Any) -> tuple[Tensor, int]:  # fmt: skip
@@ -211,7 +255,15 @@ def _batched(op: Any) -> Any:
             return t if t is None or dim is None else t.select(dim, i)
 
         rows = [
-            op(x[i], row(numbers, numbers_dim, i), row(key, key_dim, i), row(who, who_dim, i), cells, axis, *rest)
+            op(
+                x[i],
+                row(numbers, numbers_dim, i),
+                row(key, key_dim, i),
+                row(who, who_dim, i),
+                cells,
+                axis,
+                *rest,
+            )
             for i in range(info.batch_size)
         ]
         return torch.stack(rows), 0

@@ -1,4 +1,6 @@
-"""Philox4x32-10 in torch's own operations: the same words as the NumPy engine, bit for bit, on any device."""
+"""Philox4x32-10 in torch's own operations: the same words as the NumPy engine, bit for bit, on any
+device.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,19 @@ def philox(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Four int64 tensors of 32-bit words, from counters that broadcast.
 
-    A product of two 32-bit numbers overflows int64 but keeps its 64 bits, so a shift and a mask read both halves.
+    A product of two 32-bit numbers overflows int64 but keeps its 64 bits, so a shift and a mask
+    read both halves.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(ROUNDS):
         a, b = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
-        c0, c1, c2, c3 = (((b >> 32) ^ c1) ^ k0) & WORD, b & WORD, (((a >> 32) ^ c3) ^ k1) & WORD, a & WORD
+        c0, c1, c2, c3 = (
+            (((b >> 32) ^ c1) ^ k0) & WORD,
+            b & WORD,
+            (((a >> 32) ^ c3) ^ k1) & WORD,
+            a & WORD,
+        )
         k0, k1 = (k0 + WEYL[0]) & WORD, (k1 + WEYL[1]) & WORD
     shape = torch.broadcast_shapes(c0.shape, c1.shape, c2.shape, c3.shape)
     return c0.expand(shape), c1.expand(shape), c2.expand(shape), c3.expand(shape)
@@ -33,13 +41,20 @@ def derived(whose: Whose) -> tuple[Tensor, Tensor]:
     """The Philox key of one call of one layer, where the seed may not be read: two tensors."""
     seed = whose.key[0]
     stream = torch.full_like(seed, whose.stream)
-    counter = (stream & WORD, (stream >> 32) & WORD, torch.full_like(seed, whose.call), torch.full_like(seed, TAG))
+    counter = (
+        stream & WORD,
+        (stream >> 32) & WORD,
+        torch.full_like(seed, whose.call),
+        torch.full_like(seed, TAG),
+    )
     first, second, _, _ = philox(counter, (seed & WORD, (seed >> 32) & WORD))
     return first, second
 
 
 def words(key: Key | Whose, samples: int, cells: int, device: torch.device | None = None) -> Tensor:
-    """The random words of ``cells`` cells for each of ``samples`` examples: int64 [samples, cells] in [0, 2^32)."""
+    """The random words of ``cells`` cells for each of ``samples`` examples: int64 [samples, cells]
+    in [0, 2^32).
+    """
     philox_key: tuple[Tensor | int, Tensor | int]
     if isinstance(key, Whose) and traced(key.key):
         philox_key, step, ids = derived(key), key.key[1] if len(key.key) > 1 else 0, key.who
@@ -47,8 +62,16 @@ def words(key: Key | Whose, samples: int, cells: int, device: torch.device | Non
             ids, step = ids[0], ids[1]
     else:
         plainly = plain(key) if isinstance(key, Whose) else key
-        philox_key, step, ids = derive(plainly.seed, plainly.stream, plainly.call), plainly.step, plainly.samples
-    ids = torch.arange(samples, device=device) if ids is None else torch.as_tensor(ids, dtype=torch.int64, device=device)
+        philox_key, step, ids = (
+            derive(plainly.seed, plainly.stream, plainly.call),
+            plainly.step,
+            plainly.samples,
+        )
+    ids = (
+        torch.arange(samples, device=device)
+        if ids is None
+        else torch.as_tensor(ids, dtype=torch.int64, device=device)
+    )
     steps = torch.as_tensor(step, dtype=torch.int64, device=device).expand(samples)
     blocks = torch.arange((cells + 7) // 8, device=device)
     each, steps = ids[:, None], steps[:, None]
@@ -59,12 +82,16 @@ def words(key: Key | Whose, samples: int, cells: int, device: torch.device | Non
     columns = min(max(len(blocks), 1), _LANES)
     for i in range(0, samples, rows):
         for j in range(0, len(blocks), columns):
-            part = _of_blocks(blocks[j : j + columns], each[i : i + rows], steps[i : i + rows], philox_key)
+            part = _of_blocks(
+                blocks[j : j + columns], each[i : i + rows], steps[i : i + rows], philox_key
+            )
             out[i : i + rows, 8 * j : 8 * (j + columns)] = part
     return out[:, :cells]
 
 
-def _of_blocks(blocks: Tensor, ids: Tensor, steps: Tensor, key: tuple[Tensor | int, Tensor | int]) -> Tensor:
+def _of_blocks(
+    blocks: Tensor, ids: Tensor, steps: Tensor, key: tuple[Tensor | int, Tensor | int]
+) -> Tensor:
     """The words of whole blocks: [samples, 8 * blocks], from ids and steps [samples, 1]."""
 
     def halves(flag: int) -> Tensor:
@@ -76,4 +103,8 @@ def _of_blocks(blocks: Tensor, ids: Tensor, steps: Tensor, key: tuple[Tensor | i
 
 def traced(t: Tensor) -> bool:
     """Is this tensor's content out of reach: in a graph that is being traced, or under a transform?"""
-    return torch.compiler.is_compiling() or isinstance(t, FakeTensor) or torch._C._functorch.is_functorch_wrapped_tensor(t)
+    return (
+        torch.compiler.is_compiling()
+        or isinstance(t, FakeTensor)
+        or torch._C._functorch.is_functorch_wrapped_tensor(t)
+    )

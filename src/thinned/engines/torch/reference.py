@@ -1,4 +1,6 @@
-"""The torch engine's reference: plain operations that autograd, vmap and the debugger understand. It defines correctness."""
+"""The torch engine's reference: plain operations that autograd, vmap and the debugger understand.
+It defines correctness.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def grown(kept: Tensor, plan: Plan) -> Tensor:
 
 
 def dilated(fell: Tensor, extent: Sequence[int]) -> Tensor:
-    """Each seed drops its place and the next ``extent - 1`` along every axis, which grows by as many; bool."""
+    """Each seed drops its place and the next ``extent - 1`` along every axis, which grows by as
+    many; bool.
+    """
     for axis, size in enumerate(extent):
         if size > 1:
             rows = fell.movedim(axis, -1)
@@ -54,10 +58,14 @@ def dilated(fell: Tensor, extent: Sequence[int]) -> Tensor:
 
 
 def noise(plan: Plan, whose: Whose, device: torch.device | None = None) -> Tensor:
-    """The unit noise of a continuous plan, float64: standard normal (Box-Muller on pairs) or uniform on (-1, 1)."""
+    """The unit noise of a continuous plan, float64: standard normal (Box-Muller on pairs) or
+    uniform on (-1, 1).
+    """
     if plan.law == "uniform":
         return _place(uniform(words(plan, whose, plan.cells, device)), plan)
-    return _place(normal(words(plan, whose, plan.cells + plan.cells % 2, device))[:, : plan.cells], plan)
+    return _place(
+        normal(words(plan, whose, plan.cells + plan.cells % 2, device))[:, : plan.cells], plan
+    )
 
 
 def uniform(drawn: Tensor) -> Tensor:
@@ -73,13 +81,19 @@ def normal(drawn: Tensor) -> Tensor:
 
 
 def sample(x: Tensor, plan: Plan, whose: Whose) -> Tensor:
-    """What training sees. ``x`` itself where nothing can fall; never NaN for what was dropped, whatever ``x`` held."""
+    """What training sees. ``x`` itself where nothing can fall; never NaN for what was dropped,
+    whatever ``x`` held.
+    """
     if plan.identity or not x.numel():
         return x
     if plan.law != "bernoulli":
-        return (x * (noise(plan, whose, x.device) * (plan.gain * plan.spread) + plan.gain).to(wide(x))).to(x.dtype)
+        return (
+            x * (noise(plan, whose, x.device) * (plan.gain * plan.spread) + plan.gain).to(wide(x))
+        ).to(x.dtype)
     if plan.erased:
-        return x.mul(1.0).masked_fill_(torch.ones((), dtype=torch.bool, device=x.device), plan.dropped)
+        return x.mul(1.0).masked_fill_(
+            torch.ones((), dtype=torch.bool, device=x.device), plan.dropped
+        )
     return affine(x, plan, kept(plan, whose, x.device))
 
 
@@ -89,7 +103,9 @@ def wide(x: Tensor) -> torch.dtype:
 
 
 def share(keep: Tensor) -> Tensor:
-    """numel / (how many are kept), 1 where none is; float64, rounded once (a number over a tensor is rounded twice)."""
+    """numel / (how many are kept), 1 where none is; float64, rounded once (a number over a tensor
+    is rounded twice).
+    """
     kept = keep.sum()
     count = torch.full_like(kept, keep.numel(), dtype=torch.float64)
     return count / torch.where(kept > 0, kept, keep.numel())

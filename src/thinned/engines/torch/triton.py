@@ -1,7 +1,8 @@
 """The GPU kernels: the same Philox, thresholds and numbers as the native ones, in Triton.
 
-A lane draws one Philox block for eight consecutive cells where the layout allows it, and two for each element else. Seeds,
-steps, ids and rates are read from memory, so a captured or compiled graph never changes for them.
+A lane draws one Philox block for eight consecutive cells where the layout allows it, and two for
+each element else. Seeds, steps, ids and rates are read from memory, so a captured or compiled graph
+never changes for them.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ if triton is not None:
     @triton.jit
     def _spread(w0, w1, w2, w3):  # type: ignore[no-untyped-def]
         """The eight halves of each lane's block, in the order of cells."""
-        even = tl.interleave(tl.interleave(w0 & 0xFFFF, w2 & 0xFFFF), tl.interleave(w1 & 0xFFFF, w3 & 0xFFFF))
+        even = tl.interleave(
+            tl.interleave(w0 & 0xFFFF, w2 & 0xFFFF), tl.interleave(w1 & 0xFFFF, w3 & 0xFFFF)
+        )
         odd = tl.interleave(tl.interleave(w0 >> 16, w2 >> 16), tl.interleave(w1 >> 16, w3 >> 16))
         return tl.interleave(even, odd)
 
@@ -107,7 +110,9 @@ if triton is not None:
         if ONES:
             value = tl.full(i.shape, 1.0, wide)
         else:
-            value = tl.load(x + _place(i, n1, n2, n3, x0, x1, x2, x3), mask=inside, other=0).to(wide)
+            value = tl.load(x + _place(i, n1, n2, n3, x0, x1, x2, x3), mask=inside, other=0).to(
+                wide
+            )
         if LAW == 0:
             threshold = tl.load(numbers)
             edge = threshold >> 16
@@ -117,17 +122,27 @@ if triton is not None:
                 fell = high < edge
                 tie = (high == edge) & inside
                 if tl.max(tie.to(tl.int32), 0) > 0:  # one program in sixty
-                    l0, l1, l2, l3 = _words((cell >> 3) | 0x80000000, sample, step, seed, stream_low, stream_high, call)
-                    fell = fell | (tie & (_spread(l0, l1, l2, l3).to(tl.int64) < (threshold & 0xFFFF)))
+                    l0, l1, l2, l3 = _words(
+                        (cell >> 3) | 0x80000000, sample, step, seed, stream_low, stream_high, call
+                    )
+                    fell = fell | (
+                        tie & (_spread(l0, l1, l2, l3).to(tl.int64) < (threshold & 0xFFFF))
+                    )
             else:
-                l0, l1, l2, l3 = _words((cell >> 3) | 0x80000000, sample, step, seed, stream_low, stream_high, call)
+                l0, l1, l2, l3 = _words(
+                    (cell >> 3) | 0x80000000, sample, step, seed, stream_low, stream_high, call
+                )
                 word = (_half(h0, h1, h2, h3, cell) << 16) | _half(l0, l1, l2, l3, cell)
                 fell = word.to(tl.int64) < threshold
             out = value * tl.where(fell, gain * 0, gain) + tl.where(fell, dropped, shift)
-            out = tl.where(threshold > 0xFFFFFFFF, dropped + tl.zeros(i.shape, wide), out)  # nothing of x is wanted
+            out = tl.where(
+                threshold > 0xFFFFFFFF, dropped + tl.zeros(i.shape, wide), out
+            )  # nothing of x is wanted
         else:
             h0, h1, h2, h3 = _words(cell >> 3, sample, step, seed, stream_low, stream_high, call)
-            l0, l1, l2, l3 = _words((cell >> 3) | 0x80000000, sample, step, seed, stream_low, stream_high, call)
+            l0, l1, l2, l3 = _words(
+                (cell >> 3) | 0x80000000, sample, step, seed, stream_low, stream_high, call
+            )
             if LAW == 2:
                 word = (_half(h0, h1, h2, h3, cell) << 16) | _half(l0, l1, l2, l3, cell)
                 noise = (word.to(tl.float64) + 0.5) * (2.0 / 4294967296.0) - 1.0
@@ -137,10 +152,14 @@ if triton is not None:
                 other = (_half(h0, h1, h2, h3, first + 1) << 16) | _half(l0, l1, l2, l3, first + 1)
                 u = (word.to(tl.float64) + 0.5) / 4294967296.0
                 angle = (other.to(tl.float64) + 0.5) / 4294967296.0 * 6.283185307179586
-                noise = tl.sqrt(-2.0 * tl.log(u)) * tl.where((cell & 1) == 0, tl.cos(angle), tl.sin(angle))
+                noise = tl.sqrt(-2.0 * tl.log(u)) * tl.where(
+                    (cell & 1) == 0, tl.cos(angle), tl.sin(angle)
+                )
             out = value * (gain + gain * spread * noise.to(wide)) + shift
         if ADD:
-            out += tl.load(residual + _place(i, n1, n2, n3, r0, r1, r2, r3), mask=inside, other=0).to(wide)
+            out += tl.load(
+                residual + _place(i, n1, n2, n3, r0, r1, r2, r3), mask=inside, other=0
+            ).to(wide)
         tl.store(y + _place(i, n1, n2, n3, y0, y1, y2, y3), out, mask=inside)
 
     @triton.jit
@@ -148,7 +167,9 @@ if triton is not None:
         x, residual, weight, bias, total, y, means, rstds, numbers, key, who, width, tokens, eps, stream_low, stream_high,
         call, STEPPED: tl.constexpr, IDS: tl.constexpr, BLOCK: tl.constexpr,
     ):  # fmt: skip
-        """One row of [examples, tokens, width]: total = residual + dropout(x), y = layer_norm(total)."""
+        """One row of [examples, tokens, width]: total = residual + dropout(x), y =
+        layer_norm(total).
+        """
         row = tl.program_id(0).to(tl.int64)
         column = tl.arange(0, BLOCK).to(tl.int64)
         inside = column < width
@@ -158,8 +179,18 @@ if triton is not None:
         cell = (row % tokens) * width + column
         zero = tl.zeros(column.shape, tl.int64)
         seed = tl.load(key)
-        h0, h1, h2, h3 = _words(cell >> 3, zero + sample, zero + step, seed, stream_low, stream_high, call)
-        l0, l1, l2, l3 = _words((cell >> 3) | 0x80000000, zero + sample, zero + step, seed, stream_low, stream_high, call)
+        h0, h1, h2, h3 = _words(
+            cell >> 3, zero + sample, zero + step, seed, stream_low, stream_high, call
+        )
+        l0, l1, l2, l3 = _words(
+            (cell >> 3) | 0x80000000,
+            zero + sample,
+            zero + step,
+            seed,
+            stream_low,
+            stream_high,
+            call,
+        )
         word = (_half(h0, h1, h2, h3, cell) << 16) | _half(l0, l1, l2, l3, cell)
         threshold = tl.load(numbers)
         gain = tl.load(numbers + 1).to(tl.float64, bitcast=True).to(tl.float32)
@@ -179,8 +210,11 @@ if triton is not None:
         tl.store(rstds + row, rstd)
 
 
-def _walk(y: Tensor, others: Sequence[Tensor], cells: Sequence[int], axis: int) -> tuple[list[int], list[list[int]]] | None:
-    """Merged axes in the order of y's memory: (sizes, [strides of y, of the others ..., of cells, of examples]), padded.
+def _walk(
+    y: Tensor, others: Sequence[Tensor], cells: Sequence[int], axis: int
+) -> tuple[list[int], list[list[int]]] | None:
+    """Merged axes in the order of y's memory: (sizes, [strides of y, of the others ..., of cells,
+    of examples]), padded.
 
     None where more axes remain than the kernels walk.
     """
@@ -200,7 +234,9 @@ def _walk(y: Tensor, others: Sequence[Tensor], cells: Sequence[int], axis: int) 
         return None
     width = len(others) + 3
     merged = [(1, [0] * width)] * (_DIMS - len(merged)) + merged
-    return [size for size, _ in merged], [[strides[k] for _, strides in merged] for k in range(width)]
+    return [size for size, _ in merged], [
+        [strides[k] for _, strides in merged] for k in range(width)
+    ]
 
 
 def _run(
@@ -264,11 +300,15 @@ def add_norm(
     x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, numbers: Tensor, key: Tensor,
     who: Tensor | None, stream: int, call: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """(layer_norm(total), total, mean, 1 / deviation) of total = residual + dropout(x), [b, ..., width], in one pass."""
+    """(layer_norm(total), total, mean, 1 / deviation) of total = residual + dropout(x), [b, ...,
+    width], in one pass.
+    """
     x, residual = x.contiguous(), residual.contiguous()
     width, rows = x.shape[-1], math.prod(x.shape[:-1])
     total, y = torch.empty_like(x), torch.empty_like(x)
-    means, rstds = (torch.empty(*x.shape[:-1], 1, dtype=torch.float32, device=x.device) for _ in range(2))
+    means, rstds = (
+        torch.empty(*x.shape[:-1], 1, dtype=torch.float32, device=x.device) for _ in range(2)
+    )
     if x.numel():
         _norm_kernel[(rows,)](
             x, residual, weight, bias, total, y, means, rstds, numbers.to(x.device), key.to(x.device),

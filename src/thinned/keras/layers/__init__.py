@@ -1,4 +1,6 @@
-"""Layers in Keras's manner: ``rate``, ``seed``, ``noise_shape``, ``data_format``, ``training=``, ``.keras`` files."""
+"""Layers in Keras's manner: ``rate``, ``seed``, ``noise_shape``, ``data_format``, ``training=``,
+``.keras`` files.
+"""
 
 from .adaptive import Jumpout, Standout
 from .anchored import Mixout, Shakeout

@@ -13,14 +13,20 @@ from .host import PACKAGE, PointLayer
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class DropPath(PointLayer):
-    """:func:`thinned.presets.drop_path`: the branch of an example falls as a whole. ``x + DropPath(0.1)(branch)``.
+    """:func:`thinned.presets.drop_path`: the branch of an example falls as a whole. ``x +
+    DropPath(0.1)(branch)``.
 
-    Input [b, ...]. ``scale_by_keep=False`` leaves out the division by 1 - rate. Larsson et al. 2017.
+    Input [b, ...]. ``scale_by_keep=False`` leaves out the division by 1 - rate. Larsson et al.
+    2017.
     """
 
-    def __init__(self, rate: float, scale_by_keep: bool = True, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, rate: float, scale_by_keep: bool = True, seed: int | None = None, **kwargs: Any
+    ) -> None:
         self.scale_by_keep = bool(scale_by_keep)
-        super().__init__(presets.drop_path(arguments.rate_of(rate), self.scale_by_keep), seed=seed, **kwargs)
+        super().__init__(
+            presets.drop_path(arguments.rate_of(rate), self.scale_by_keep), seed=seed, **kwargs
+        )
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "scale_by_keep": self.scale_by_keep}
@@ -28,17 +34,24 @@ class DropPath(PointLayer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class StochasticDepth(PointLayer):
-    """:func:`thinned.presets.stochastic_depth`: the branch falls while training and is times 1 - rate in evaluation.
+    """:func:`thinned.presets.stochastic_depth`: the branch falls while training and is times 1 -
+    rate in evaluation.
 
-    ``x + StochasticDepth(0.5)(branch)``. ``per``: a coin for each ``"example"``, or for the whole ``"batch"``.
-    Huang et al. 2016.
+    ``x + StochasticDepth(0.5)(branch)``. ``per``: a coin for each ``"example"``, or for the whole
+    ``"batch"``. Huang et al. 2016.
     """
 
     def __init__(
-        self, rate: float, per: Literal["example", "batch"] = "example", seed: int | None = None, **kwargs: Any
+        self,
+        rate: float,
+        per: Literal["example", "batch"] = "example",
+        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
         self.per = arguments.one_of(per, "per", ("example", "batch"))
-        super().__init__(presets.stochastic_depth(arguments.rate_of(rate), per), seed=seed, **kwargs)
+        super().__init__(
+            presets.stochastic_depth(arguments.rate_of(rate), per), seed=seed, **kwargs
+        )
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "per": self.per}

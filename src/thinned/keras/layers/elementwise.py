@@ -21,11 +21,13 @@ NoiseShape = Sequence[int | None] | None
 class Drop(PointLayer):
     """Any point on activations.
 
-    ``point``: a :class:`thinned.Drop`, the name of a preset with its ``arguments``, or what ``Drop.to_json`` gives. The
-    point's layout names the input's axes; where it is ``"b c *"``, ``data_format`` says where the channels are, as in Keras.
-    ``noise_shape`` takes the place of the point's coins. ``rate`` is the point's and may be set at any time.
+    ``point``: a :class:`thinned.Drop`, the name of a preset with its ``arguments``, or what
+    ``Drop.to_json`` gives. The point's layout names the input's axes; where it is ``"b c *"``,
+    ``data_format`` says where the channels are, as in Keras. ``noise_shape`` takes the place of the
+    point's coins. ``rate`` is the point's and may be set at any time.
 
-    Input and output: any shape that fits the layout, of a floating type. Raises :class:`thinned.InputError`, a ValueError.
+    Input and output: any shape that fits the layout, of a floating type. Raises
+    :class:`thinned.InputError`, a ValueError.
     """
 
     def __init__(
@@ -41,7 +43,9 @@ class Drop(PointLayer):
         if isinstance(point, str):
             point = presets.make(point, **(arguments_of_point or {}))
         elif arguments_of_point:
-            raise InputError(f"a Drop says everything itself; unexpected {', '.join(arguments_of_point)}")
+            raise InputError(
+                f"a Drop says everything itself; unexpected {', '.join(arguments_of_point)}"
+            )
         elif isinstance(point, Mapping):
             point = Point.from_json(dict(point))
         elif not isinstance(point, Point):
@@ -49,21 +53,28 @@ class Drop(PointLayer):
             raise arguments.invalid("point", rule, repr(point))
         self.below_one = not isinstance(point.law, Bernoulli)
         data_format = arguments.data_format_of(data_format)
-        super().__init__(point, seed=seed, noise_shape=noise_shape, data_format=data_format, **kwargs)
+        super().__init__(
+            point, seed=seed, noise_shape=noise_shape, data_format=data_format, **kwargs
+        )
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["rate"]
-        return {**config, "point": self.point.at(self.rate).to_json(), "noise_shape": self.noise_shape}
+        return {
+            **config,
+            "point": self.point.at(self.rate).to_json(),
+            "noise_shape": self.noise_shape,
+        }
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Dropout(PointLayer):
     """:func:`thinned.presets.dropout`, with classic scaling too: Srivastava et al. 2014.
 
-    ``rate`` in [0, 1] has no default, as in Keras. ``scale``: ``"inverted"`` divides by 1 - rate while training, and
-    evaluation is the identity; ``"classic"`` multiplies by 1 - rate in evaluation. ``noise_shape`` as in Keras: 1 where an axis
-    shares its coins. Raises :class:`thinned.InputError`, a ValueError.
+    ``rate`` in [0, 1] has no default, as in Keras. ``scale``: ``"inverted"`` divides by 1 - rate
+    while training, and evaluation is the identity; ``"classic"`` multiplies by 1 - rate in
+    evaluation. ``noise_shape`` as in Keras: 1 where an axis shares its coins. Raises
+    :class:`thinned.InputError`, a ValueError.
     """
 
     def __init__(
@@ -84,11 +95,15 @@ class Dropout(PointLayer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class GaussianDropout(PointLayer):
-    """:func:`thinned.presets.gaussian`: times N(1, rate / (1 - rate)). ``rate`` in [0, 1); Keras's divides by zero at 1."""
+    """:func:`thinned.presets.gaussian`: times N(1, rate / (1 - rate)). ``rate`` in [0, 1); Keras's
+    divides by zero at 1.
+    """
 
     below_one = True
 
-    def __init__(self, rate: float, noise_shape: NoiseShape = None, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, rate: float, noise_shape: NoiseShape = None, seed: int | None = None, **kwargs: Any
+    ) -> None:
         point = presets.gaussian(arguments.rate_of(rate, below_one=True))
         super().__init__(point, seed=seed, noise_shape=noise_shape, **kwargs)
 
@@ -98,10 +113,16 @@ class GaussianDropout(PointLayer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class AlphaDropout(PointLayer):
-    """:func:`thinned.presets.alpha`, for SELU networks. At ``rate`` 1 all is zero, where Keras's layer divides by zero."""
+    """:func:`thinned.presets.alpha`, for SELU networks. At ``rate`` 1 all is zero, where Keras's
+    layer divides by zero.
+    """
 
-    def __init__(self, rate: float, noise_shape: NoiseShape = None, seed: int | None = None, **kwargs: Any) -> None:
-        super().__init__(presets.alpha(arguments.rate_of(rate)), seed=seed, noise_shape=noise_shape, **kwargs)
+    def __init__(
+        self, rate: float, noise_shape: NoiseShape = None, seed: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(
+            presets.alpha(arguments.rate_of(rate)), seed=seed, noise_shape=noise_shape, **kwargs
+        )
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "noise_shape": self.noise_shape}
@@ -109,10 +130,20 @@ class AlphaDropout(PointLayer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class UniformDropout(PointLayer):
-    """:func:`thinned.presets.uout`: times 1 + r, r ~ U(-rate, rate); ``rate`` (beta) in [0, 1]. For use before batch norm."""
+    """:func:`thinned.presets.uout`: times 1 + r, r ~ U(-rate, rate); ``rate`` (beta) in [0, 1]. For
+    use before batch norm.
+    """
 
-    def __init__(self, rate: float = 0.1, noise_shape: NoiseShape = None, seed: int | None = None, **kwargs: Any) -> None:
-        super().__init__(presets.uout(arguments.rate_of(rate)), seed=seed, noise_shape=noise_shape, **kwargs)
+    def __init__(
+        self,
+        rate: float = 0.1,
+        noise_shape: NoiseShape = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            presets.uout(arguments.rate_of(rate)), seed=seed, noise_shape=noise_shape, **kwargs
+        )
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "noise_shape": self.noise_shape}

@@ -1,4 +1,6 @@
-"""What all layers share: a rate that may move, seeds, and what Keras asks of a layer. Abstract; the layers are final."""
+"""What all layers share: a rate that may move, seeds, and what Keras asks of a layer. Abstract; the
+layers are final.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ def seeded(layer: Any, seed: int | None) -> None:
 class Noisy:
     """A ``rate`` and a ``seed``, beside a keras layer.
 
-    ``below_one``: rate 1 is refused. ``kind``: what :func:`thinned.keras.find` calls it. ``others``: names of further rates.
+    ``below_one``: rate 1 is refused. ``kind``: what :func:`thinned.keras.find` calls it.
+    ``others``: names of further rates.
     """
 
     below_one = False
@@ -79,7 +82,9 @@ def floating(x: Any, layer: keras.Layer) -> Any:
     """``x`` as a tensor of a floating type, or :class:`thinned.InputError`."""
     x = ops.convert_to_tensor(x)
     if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
-        raise InputError(f"{type(layer).__name__} needs inputs of a floating type, but got {x.dtype}; cast them first")
+        raise InputError(
+            f"{type(layer).__name__} needs inputs of a floating type, but got {x.dtype}; cast them first"
+        )
     return x
 
 

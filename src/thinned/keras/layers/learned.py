@@ -15,15 +15,19 @@ from .host import PACKAGE, floating, seeded
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ConcreteDropout(keras.layers.Wrapper):
-    """Concrete dropout on the input of ``layer``, with a rate that is learned: Gal, Hron, Kendall 2017.
+    """Concrete dropout on the input of ``layer``, with a rate that is learned: Gal, Hron, Kendall
+    2017.
 
-    While training the input is times (1 - z) / (1 - p), z = sigmoid((logit p + logit u) / t), u ~ U(0, 1), one u for each
-    element, or with ``per="channel"`` for each example and channel (last axis, or axis 1 under ``channels_first``). Evaluation
-    is the plain layer. p = sigmoid(``logit``), one weight of no axes; ``rate``: the first p, in (0, 1); :attr:`rate` reads it.
+    While training the input is times (1 - z) / (1 - p), z = sigmoid((logit p + logit u) / t), u ~
+    U(0, 1), one u for each element, or with ``per="channel"`` for each example and channel (last
+    axis, or axis 1 under ``channels_first``). Evaluation is the plain layer. p =
+    sigmoid(``logit``), one weight of no axes; ``rate``: the first p, in (0, 1); :attr:`rate` reads
+    it.
 
-    ``examples``: the number N of training examples. The loss that is added is the divergence divided by N, for a mean negative
-    log-likelihood: (K (p log p + q log q) + ``length``^2 / (2 q) sum kernel^2) / N, K the number of input features.
-    ``examples=None`` adds none, and p then falls to 0. ``temperature`` t > 0: 0.1, or 2/3 as the authors have it on maps.
+    ``examples``: the number N of training examples. The loss that is added is the divergence
+    divided by N, for a mean negative log-likelihood: (K (p log p + q log q) + ``length``^2 / (2 q)
+    sum kernel^2) / N, K the number of input features. ``examples=None`` adds none, and p then falls
+    to 0. ``temperature`` t > 0: 0.1, or 2/3 as the authors have it on maps.
 
     Raises :class:`thinned.InputError`, a ValueError.
     """
@@ -44,7 +48,9 @@ class ConcreteDropout(keras.layers.Wrapper):
         self.first = arguments.rate_of(rate, above_zero=True, below_one=True)
         self.examples = None if examples is None else arguments.whole_of(examples, "examples", 1)
         if not temperature > 0:
-            raise arguments.invalid("temperature", "Expected a float above 0; 0.1 is usual.", temperature)
+            raise arguments.invalid(
+                "temperature", "Expected a float above 0; 0.1 is usual.", temperature
+            )
         if not length >= 0:
             raise arguments.invalid("length", "Expected a float of at least 0.", length)
         self.temperature, self.length = float(temperature), float(length)
@@ -57,12 +63,16 @@ class ConcreteDropout(keras.layers.Wrapper):
         super().build(input_shape)
         first = keras.initializers.Constant(math.log(self.first / (1.0 - self.first)))
         self.logit = self.add_weight(name="logit", shape=(), initializer=first, autocast=False)
-        self.features = input_shape[1 if self.data_format == "channels_first" and len(input_shape) > 2 else -1]
+        self.features = input_shape[
+            1 if self.data_format == "channels_first" and len(input_shape) > 2 else -1
+        ]
 
     @property
     def rate(self) -> float:
         """The rate as it is now."""
-        return float(ops.convert_to_numpy(ops.sigmoid(self.logit.value))) if self.built else self.first
+        return (
+            float(ops.convert_to_numpy(ops.sigmoid(self.logit.value))) if self.built else self.first
+        )
 
     def call(self, inputs: Any, training: bool = False, **kwargs: Any) -> Any:
         if self.examples is not None:
@@ -77,7 +87,9 @@ class ConcreteDropout(keras.layers.Wrapper):
             channel = 1 if self.data_format == "channels_first" else len(shape) - 1
             shape = [n if i in (0, channel) else 1 for i, n in enumerate(shape)]
         least = 2.0**-24
-        u = keras.random.uniform(tuple(shape), least, 1.0 - least, dtype=dtype, seed=self.seed_generator)
+        u = keras.random.uniform(
+            tuple(shape), least, 1.0 - least, dtype=dtype, seed=self.seed_generator
+        )
         logit = ops.cast(self.logit.value, dtype)
         stays = ops.sigmoid(-(logit + ops.log(u) - ops.log1p(-u)) / self.temperature)
         return ops.cast(ops.cast(x, dtype) * stays / ops.sigmoid(-logit), x.dtype)
@@ -96,4 +108,8 @@ class ConcreteDropout(keras.layers.Wrapper):
 
     def get_config(self) -> dict[str, Any]:
         own = ("examples", "length", "temperature", "per", "data_format", "seed")
-        return {**super().get_config(), "rate": self.rate, **{name: getattr(self, name) for name in own}}
+        return {
+            **super().get_config(),
+            "rate": self.rate,
+            **{name: getattr(self, name) for name in own},
+        }

@@ -25,9 +25,11 @@ def still(cell: Any) -> None:
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ZoneoutCell(keras.layers.Layer):
-    """The cell that :class:`Zoneout` runs: its input is the step's, followed for each unit by 1 where it moves and 0 where not.
+    """The cell that :class:`Zoneout` runs: its input is the step's, followed for each unit by 1
+    where it moves and 0 where not.
 
-    A cell cannot draw inside a compiled loop on every backend, so the layer draws for all steps beforehand.
+    A cell cannot draw inside a compiled loop on every backend, so the layer draws for all steps
+    beforehand.
     """
 
     def __init__(self, cell: keras.Layer, **kwargs: Any) -> None:
@@ -69,20 +71,28 @@ class ZoneoutCell(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Zoneout(Noisy, keras.layers.RNN):
-    """A recurrent layer whose units keep their previous value with probability ``rate``; Krueger et al. 2017.
+    """A recurrent layer whose units keep their previous value with probability ``rate``; Krueger et
+    al. 2017.
 
-    ``cell``: a keras LSTMCell, GRUCell or SimpleRNNCell, or any cell whose output is its first state, without dropout of its
-    own. ``rate`` is that of the hidden state, ``cell_rate`` that of an LSTM's cell state (``rate`` if None); both in [0, 1].
-    previous + m (new - previous) while training, previous + (1 - rate)(new - previous), its mean, in evaluation; coins anew at
-    each step. At rate 0 it is ``keras.layers.RNN(cell)``; at 1 the state never moves. ``kwargs``: keras.layers.RNN's, such as
-    ``return_sequences``. Input [b, t, d]. Raises :class:`thinned.InputError`, a ValueError.
+    ``cell``: a keras LSTMCell, GRUCell or SimpleRNNCell, or any cell whose output is its first
+    state, without dropout of its own. ``rate`` is that of the hidden state, ``cell_rate`` that of
+    an LSTM's cell state (``rate`` if None); both in [0, 1]. previous + m (new - previous) while
+    training, previous + (1 - rate)(new - previous), its mean, in evaluation; coins anew at each
+    step. At rate 0 it is ``keras.layers.RNN(cell)``; at 1 the state never moves. ``kwargs``:
+    keras.layers.RNN's, such as ``return_sequences``. Input [b, t, d]. Raises
+    :class:`thinned.InputError`, a ValueError.
     """
 
     kind, others = "recurrent", ("cell_rate",)
     cell_rate = moving("cell_rate")
 
     def __init__(
-        self, cell: keras.Layer, rate: float = 0.1, cell_rate: float | None = None, seed: int | None = None, **kwargs: Any
+        self,
+        cell: keras.Layer,
+        rate: float = 0.1,
+        cell_rate: float | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
         if isinstance(cell, ZoneoutCell):
             cell = cell.cell
@@ -92,16 +102,24 @@ class Zoneout(Noisy, keras.layers.RNN):
         self.cell_rate = rate if cell_rate is None else cell_rate
         count = len(self.cell.sizes)
         if count > 2:
-            raise arguments.invalid("cell", "Expected a cell of one or two states.", f"{type(cell).__name__}({count} states)")
+            raise arguments.invalid(
+                "cell",
+                "Expected a cell of one or two states.",
+                f"{type(cell).__name__}({count} states)",
+            )
         self.cell.rates = (self.moving_rate, *([self.moving_cell_rate] if count == 2 else []))
 
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         super().build((*sequences_shape[:-1], sequences_shape[-1] + sum(self.cell.sizes)))
 
-    def call(self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False) -> Any:
+    def call(
+        self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False
+    ) -> Any:
         b, t = ops.shape(sequences)[:2]
         moves = [
-            engine.kept((b, t, size), _POINT, rate.state.value, self.seed_generator, None, "float32")
+            engine.kept(
+                (b, t, size), _POINT, rate.state.value, self.seed_generator, None, "float32"
+            )
             if training
             else ops.ones((b, t, size), dtype="bool")
             for rate, size in zip(self.cell.rates, self.cell.sizes, strict=True)

@@ -23,26 +23,35 @@ class _Blocks(PointLayer):
         self.block_size = arguments.block_of(block_size, self.dims)
         self.data_format = arguments.data_format_of(data_format)
         point = presets.dropblock(arguments.rate_of(rate), self.block_size)
-        super().__init__(point, seed=seed, data_format=self.data_format, ndim=self.dims + 2, **kwargs)
+        super().__init__(
+            point, seed=seed, data_format=self.data_format, ndim=self.dims + 2, **kwargs
+        )
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "block_size": self.block_size, "data_format": self.data_format}
+        return {
+            **super().get_config(),
+            "block_size": self.block_size,
+            "data_format": self.data_format,
+        }
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class DropBlock1D(_Blocks):
-    """:func:`thinned.presets.dropblock` on [b, l, c] (``channels_last``) or [b, c, l]; Ghiasi et al. 2018."""
+    """:func:`thinned.presets.dropblock` on [b, l, c] (``channels_last``) or [b, c, l]; Ghiasi et
+    al. 2018.
+    """
 
     dims = 1
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class DropBlock2D(_Blocks):
-    """:func:`thinned.presets.dropblock` on [b, h, w, c] (``channels_last``) or [b, c, h, w]; Ghiasi et al. 2018.
+    """:func:`thinned.presets.dropblock` on [b, h, w, c] (``channels_last``) or [b, c, h, w]; Ghiasi
+    et al. 2018.
 
     ``rate`` in [0, 1]: of the map, not of seeds; blocks overlap, so a little less falls
-    (:func:`thinned.algebra.per.block_fraction`). ``block_size``: a number or (height, width), at most the map's. What stays is
-    divided by the fraction kept in this draw.
+    (:func:`thinned.algebra.per.block_fraction`). ``block_size``: a number or (height, width), at
+    most the map's. What stays is divided by the fraction kept in this draw.
     """
 
     dims = 2
@@ -50,14 +59,18 @@ class DropBlock2D(_Blocks):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class DropBlock3D(_Blocks):
-    """:func:`thinned.presets.dropblock` on [b, d, h, w, c] (``channels_last``) or [b, c, d, h, w]; Ghiasi et al. 2018."""
+    """:func:`thinned.presets.dropblock` on [b, d, h, w, c] (``channels_last``) or [b, c, d, h, w];
+    Ghiasi et al. 2018.
+    """
 
     dims = 3
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class LockedDropout(PointLayer):
-    """:func:`thinned.presets.locked` on [b, t, d]: a feature that falls stays away for all steps; Gal and Ghahramani 2016."""
+    """:func:`thinned.presets.locked` on [b, t, d]: a feature that falls stays away for all steps;
+    Gal and Ghahramani 2016.
+    """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(presets.locked(arguments.rate_of(rate)), seed=seed, ndim=3, **kwargs)
@@ -65,7 +78,9 @@ class LockedDropout(PointLayer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class TokenDropout(PointLayer):
-    """:func:`thinned.presets.token` on [b, t, d]: whole tokens become zero vectors. For ids see :class:`WordDropout`."""
+    """:func:`thinned.presets.token` on [b, t, d]: whole tokens become zero vectors. For ids see
+    :class:`WordDropout`.
+    """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(presets.token(arguments.rate_of(rate)), seed=seed, ndim=3, **kwargs)

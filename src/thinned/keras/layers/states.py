@@ -17,7 +17,8 @@ from .recurrent import still
 
 Thin = Callable[[str, Any], Any]  # what falls of a value at a place
 _CELLS = (keras.layers.LSTMCell, keras.layers.GRUCell, keras.layers.SimpleRNNCell)
-# method -> the place that falls, the cells that have it, scalings and how long a mask lasts, the paper's first
+# method -> the place that falls, the cells that have it, scalings and how long a mask lasts, the
+# paper's first
 _METHODS: dict[str, tuple[str, tuple[type, ...], tuple[str, ...], tuple[str, ...]]] = {
     "variational": ("hidden", _CELLS, ("inverted", "classic"), ("sequence",)),
     "recurrent": ("candidate", _CELLS[:2], ("classic", "inverted"), ("step", "sequence")),
@@ -28,9 +29,11 @@ _LOCKED = locked(0.5)
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class DropStateCell(keras.layers.Layer):
-    """The cell that :class:`DropState` runs; while training its input is the step's, followed by 1 for each unit that stays.
+    """The cell that :class:`DropState` runs; while training its input is the step's, followed by 1
+    for each unit that stays.
 
-    The weights are the cell's own. A cell cannot draw inside a compiled loop on every backend, so the layer draws beforehand.
+    The weights are the cell's own. A cell cannot draw inside a compiled loop on every backend, so
+    the layer draws beforehand.
     """
 
     def __init__(self, cell: keras.Layer, place: str, scale: str, **kwargs: Any) -> None:
@@ -54,7 +57,11 @@ class DropStateCell(keras.layers.Layer):
         def thin(place: str, y: Any) -> Any:
             if place != self.place:
                 return y
-            return engine.mean(y, self.point, self.now.state.value) if stays is None else self._fallen(y, stays)
+            return (
+                engine.mean(y, self.point, self.now.state.value)
+                if stays is None
+                else self._fallen(y, stays)
+            )
 
         step = next(f for kind, f in _STEPS.items() if isinstance(self.cell, kind))
         new = step(self.cell, x, tuple(states) if several else (states,), thin)
@@ -69,7 +76,11 @@ class DropStateCell(keras.layers.Layer):
         return self.cell.get_initial_state(batch_size=batch_size)
 
     def get_config(self) -> dict[str, Any]:
-        own = {"cell": keras.saving.serialize_keras_object(self.cell), "place": self.place, "scale": self.scale}
+        own = {
+            "cell": keras.saving.serialize_keras_object(self.cell),
+            "place": self.place,
+            "scale": self.scale,
+        }
         return {**super().get_config(), **own}
 
 
@@ -88,7 +99,11 @@ def _gru(cell: Any, x: Any, states: tuple[Any, ...], thin: Thin) -> list[Any]:
     if cell.use_bias:
         bias = ops.convert_to_tensor(cell.bias)
         inward, own = (inward + bias[0], bias[1]) if cell.reset_after else (inward + bias, None)
-    met, weight, both = thin("hidden", h), ops.convert_to_tensor(cell.recurrent_kernel), 2 * cell.units
+    met, weight, both = (
+        thin("hidden", h),
+        ops.convert_to_tensor(cell.recurrent_kernel),
+        2 * cell.units,
+    )
     inner = ops.matmul(met, weight if cell.reset_after else weight[:, :both])
     inner = inner if own is None else inner + own
     z, r = ops.split(cell.recurrent_activation(inward[:, :both] + inner[:, :both]), 2, axis=-1)
@@ -103,15 +118,18 @@ def _simple(cell: Any, x: Any, states: tuple[Any, ...], thin: Thin) -> list[Any]
     return [y if cell.activation is None else cell.activation(y)]
 
 
-_STEPS: dict[type, Callable[..., list[Any]]] = dict(zip(_CELLS, (_lstm, _gru, _simple), strict=True))
+_STEPS: dict[type, Callable[..., list[Any]]] = dict(
+    zip(_CELLS, (_lstm, _gru, _simple), strict=True)
+)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class DropState(Noisy, keras.layers.RNN):
     """A recurrent layer whose state falls, by the masks of a paper.
 
-    ``cell``: a keras LSTMCell, GRUCell or SimpleRNNCell without dropout of its own; weights, files and outputs are those of
-    ``keras.layers.RNN(cell)``. m is a mask [b, units], ``rate`` in [0, 1] its rate. ``method``:
+    ``cell``: a keras LSTMCell, GRUCell or SimpleRNNCell without dropout of its own; weights, files
+    and outputs are those of ``keras.layers.RNN(cell)``. m is a mask [b, units], ``rate`` in [0, 1]
+    its rate. ``method``:
 
     - ``"variational"``: m h where it meets the recurrent kernel, one m for all steps and gates. Gal and Ghahramani 2016.
       Keras's own ``recurrent_dropout`` has a mask for each gate, and does nothing at 1.
@@ -119,10 +137,12 @@ class DropState(Noisy, keras.layers.RNN):
       ``per="step"`` draws m anew (0.25 in the paper), ``"sequence"`` keeps it (0.5). Semeniuta, Severyn, Barth 2016.
     - ``"rnndrop"``: c = m (f c + i g) in an LSTM, one m for all steps. Moon, Choi, Lee, Song 2015.
 
-    ``scale``: ``"inverted"`` divides m by 1 - rate, and evaluation is the plain layer; ``"classic"`` has 1 - rate for m in
-    evaluation. None is the paper's: inverted for variational, else classic; rnndrop has no other. ``input_rate``:
-    :class:`LockedDropout` on the input. ``kwargs``: keras.layers.RNN's, such as ``return_sequences``. Input [b, t, d].
-    Zoneout is :class:`Zoneout`, weight-drop :class:`DropConnect`. Raises :class:`thinned.InputError`, a ValueError.
+    ``scale``: ``"inverted"`` divides m by 1 - rate, and evaluation is the plain layer;
+    ``"classic"`` has 1 - rate for m in evaluation. None is the paper's: inverted for variational,
+    else classic; rnndrop has no other. ``input_rate``: :class:`LockedDropout` on the input.
+    ``kwargs``: keras.layers.RNN's, such as ``return_sequences``. Input [b, t, d]. Zoneout is
+    :class:`Zoneout`, weight-drop :class:`DropConnect`. Raises :class:`thinned.InputError`, a
+    ValueError.
     """
 
     kind, others = "recurrent", ("input_rate",)
@@ -153,15 +173,21 @@ class DropState(Noisy, keras.layers.RNN):
         self.cell.now = self.moving_rate
         self.input_rate = input_rate
 
-    def call(self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False) -> Any:
+    def call(
+        self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False
+    ) -> Any:
         x = floating(sequences, self)
         if training:
             x = engine.sample(x, _LOCKED, self.moving_input_rate.state.value, self.seed_generator)
             b, t = ops.shape(x)[:2]
             units = self.cell.output_size
             coins = (b, t if self.per == "step" else 1, units)
-            stays = engine.kept(coins, self.cell.point, self.now(), self.seed_generator, None, "float32")
-            x = ops.concatenate([x, ops.cast(ops.broadcast_to(stays, (b, t, units)), x.dtype)], axis=-1)
+            stays = engine.kept(
+                coins, self.cell.point, self.now(), self.seed_generator, None, "float32"
+            )
+            x = ops.concatenate(
+                [x, ops.cast(ops.broadcast_to(stays, (b, t, units)), x.dtype)], axis=-1
+            )
         return super().call(x, initial_state=initial_state, mask=mask, training=training)
 
     def get_config(self) -> dict[str, Any]:

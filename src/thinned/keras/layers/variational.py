@@ -19,14 +19,17 @@ _LEAST = 0.001  # of information dropout's alpha, as in the authors' code
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class VariationalDropout(keras.layers.Layer):
-    """Gaussian dropout that learns its variance, type A: x (1 + sqrt(alpha) e), e ~ N(0, 1) for each element, while training.
+    """Gaussian dropout that learns its variance, type A: x (1 + sqrt(alpha) e), e ~ N(0, 1) for
+    each element, while training.
 
-    alpha = sigmoid(``logit``) < 1, one for each ``"unit"`` of the last axis, or one for the ``"layer"`` (``per``). ``rate``:
-    the first alpha / (1 + alpha), in (0, 0.5); :attr:`rate` reads the mean. Evaluation is the input. Input [b, ..., d].
+    alpha = sigmoid(``logit``) < 1, one for each ``"unit"`` of the last axis, or one for the
+    ``"layer"`` (``per``). ``rate``: the first alpha / (1 + alpha), in (0, 0.5); :attr:`rate` reads
+    the mean. Evaluation is the input. Input [b, ..., d].
 
-    ``examples``: the number of training examples. The loss that is added is the divergence divided by it, for a mean negative
-    log-likelihood: the sum over units of -(log(alpha) / 2 + c1 alpha + c2 alpha^2 + c3 alpha^3), section 3.3. ``examples=None``
-    adds none, and the noise then falls to 0. Hron et al. 2018 show that the prior makes it a penalty, no Bayesian inference.
+    ``examples``: the number of training examples. The loss that is added is the divergence divided
+    by it, for a mean negative log-likelihood: the sum over units of -(log(alpha) / 2 + c1 alpha +
+    c2 alpha^2 + c3 alpha^3), section 3.3. ``examples=None`` adds none, and the noise then falls to
+    0. Hron et al. 2018 show that the prior makes it a penalty, no Bayesian inference.
 
     Kingma, Salimans, Welling 2015. Raises :class:`thinned.InputError`, a ValueError.
     """
@@ -50,7 +53,9 @@ class VariationalDropout(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         if input_shape[-1] is None:
-            raise InputError("VariationalDropout needs a last axis of known size; give Input a shape")
+            raise InputError(
+                "VariationalDropout needs a last axis of known size; give Input a shape"
+            )
         self.features = int(input_shape[-1])
         first = keras.initializers.Constant(math.log(self.first) - math.log1p(-2.0 * self.first))
         shape = (self.features,) if self.per == "unit" else ()
@@ -93,12 +98,14 @@ class VariationalDropout(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class InformationDropout(keras.layers.Wrapper):
-    """A second layer says how much noise each activation gets: f(x) exp(alpha e), e ~ N(0, 1) for each element, while training.
+    """A second layer says how much noise each activation gets: f(x) exp(alpha e), e ~ N(0, 1) for
+    each element, while training.
 
-    ``layer``: f, up to and with its ReLU; ``noise``: a layer whose result has the same shape, such as a second convolution;
-    alpha = 0.001 + ``max_alpha`` sigmoid(noise(x)), 0.7 on CIFAR-10. Evaluation is f(x), the median of the noise and not its
-    mean. ``beta`` times the divergence, -log(alpha / the largest alpha) summed over activations, mean over examples, is added
-    to the loss while training: 3 in the authors' code beside a mean cross-entropy; 0 adds none.
+    ``layer``: f, up to and with its ReLU; ``noise``: a layer whose result has the same shape, such
+    as a second convolution; alpha = 0.001 + ``max_alpha`` sigmoid(noise(x)), 0.7 on CIFAR-10.
+    Evaluation is f(x), the median of the noise and not its mean. ``beta`` times the divergence,
+    -log(alpha / the largest alpha) summed over activations, mean over examples, is added to the
+    loss while training: 3 in the authors' code beside a mean cross-entropy; 0 adds none.
 
     Achille and Soatto 2018. Raises :class:`thinned.InputError`, a ValueError.
     """
@@ -137,7 +144,9 @@ class InformationDropout(keras.layers.Wrapper):
             raise arguments.invalid("noise", rule, tuple(raw.shape))
         alpha = _LEAST + self.max_alpha * ops.sigmoid(ops.cast(raw, dtype))
         if self.beta:
-            per_example = ops.sum(math.log(_LEAST + self.max_alpha) - ops.log(alpha), tuple(range(1, len(y.shape))))
+            per_example = ops.sum(
+                math.log(_LEAST + self.max_alpha) - ops.log(alpha), tuple(range(1, len(y.shape)))
+            )
             self.add_loss(self.beta * ops.mean(per_example))
         noise = keras.random.normal(tuple(ops.shape(y)), dtype=dtype, seed=self.seed_generator)
         return ops.cast(ops.cast(y, dtype) * ops.exp(alpha * noise), y.dtype)
@@ -147,10 +156,17 @@ class InformationDropout(keras.layers.Wrapper):
 
     def get_config(self) -> dict[str, Any]:
         own = {"max_alpha": self.max_alpha, "beta": self.beta, "seed": self.seed}
-        return {**super().get_config(), "noise": keras.saving.serialize_keras_object(self.noise), **own}
+        return {
+            **super().get_config(),
+            "noise": keras.saving.serialize_keras_object(self.noise),
+            **own,
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> InformationDropout:
         config = {**config}
-        inner = {n: keras.saving.deserialize_keras_object(config.pop(n), custom_objects) for n in ("layer", "noise")}
+        inner = {
+            n: keras.saving.deserialize_keras_object(config.pop(n), custom_objects)
+            for n in ("layer", "noise")
+        }
         return cls(**inner, **config)

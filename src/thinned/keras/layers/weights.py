@@ -15,11 +15,15 @@ from .host import PACKAGE, Noisy, floating
 
 
 def reweighted(layer: keras.Layer, values: list[Any], inputs: Any, more: Mapping[str, Any]) -> Any:
-    """What ``layer`` makes with ``values`` in the place of its trainable weights; its other state moves on."""
+    """What ``layer`` makes with ``values`` in the place of its trainable weights; its other state
+    moves on.
+    """
     others = layer.non_trainable_variables
     state = [*zip(layer.trainable_variables, values, strict=True), *((v, v.value) for v in others)]
     with keras.StatelessScope(state_mapping=state) as scope:
-        outputs = layer(inputs, **{name: value for name, value in more.items() if value is not None})
+        outputs = layer(
+            inputs, **{name: value for name, value in more.items() if value is not None}
+        )
     for variable in others:
         variable.assign(scope.get_current_value(variable))
     return outputs
@@ -29,13 +33,16 @@ def reweighted(layer: keras.Layer, values: list[Any], inputs: Any, more: Mapping
 class DropConnect(Noisy, keras.layers.Wrapper):
     """A layer whose weights fall: :func:`thinned.presets.dropconnect`, Wan et al. 2013.
 
-    ``layer``: any layer with weights. ``per``: ``"example"`` gives each example masks of its own over kernel and bias, as in
-    the paper, on a Dense layer alone (and by default there); ``"batch"`` draws one mask a call for the weights whose names
-    end as ``names`` say, by default the kernels, of recurrent layers the recurrent ones (weight-drop). ``scale``: ``"classic"``
-    takes every weight's mean in evaluation, ``"inverted"`` divides by 1 - rate while training. ``rate`` in [0, 1].
+    ``layer``: any layer with weights. ``per``: ``"example"`` gives each example masks of its own
+    over kernel and bias, as in the paper, on a Dense layer alone (and by default there);
+    ``"batch"`` draws one mask a call for the weights whose names end as ``names`` say, by default
+    the kernels, of recurrent layers the recurrent ones (weight-drop). ``scale``: ``"classic"``
+    takes every weight's mean in evaluation, ``"inverted"`` divides by 1 - rate while training.
+    ``rate`` in [0, 1].
 
-    Input and output are the layer's; for ``"example"`` [b, ..., in], and the axes between share an example's mask (memory:
-    b x in x out). The layer's activity regularizer is not seen. Raises :class:`thinned.InputError`, a ValueError.
+    Input and output are the layer's; for ``"example"`` [b, ..., in], and the axes between share an
+    example's mask (memory: b x in x out). The layer's activity regularizer is not seen. Raises
+    :class:`thinned.InputError`, a ValueError.
     """
 
     kind = "weights"
@@ -52,7 +59,9 @@ class DropConnect(Noisy, keras.layers.Wrapper):
     ) -> None:
         super().__init__(layer, **kwargs)
         dense = isinstance(layer, keras.layers.Dense)
-        self.per = arguments.one_of(per or ("example" if dense and names is None else "batch"), "per", ("example", "batch"))
+        self.per = arguments.one_of(
+            per or ("example" if dense and names is None else "batch"), "per", ("example", "batch")
+        )
         if self.per == "example" and not (dense and names is None):
             rule = "Expected 'batch': masks of each example are for a Dense layer, without names."
             raise arguments.invalid("per", rule, repr(per))
@@ -66,7 +75,9 @@ class DropConnect(Noisy, keras.layers.Wrapper):
         super().build(input_shape)
         if self.per == "batch" and not any(self._falls(v) for v in self.layer.trainable_variables):
             known = ", ".join(v.name for v in self.layer.trainable_variables) or "none"
-            raise arguments.invalid("names", f"Expected ends of names of the layer's weights ({known}).", self.names)
+            raise arguments.invalid(
+                "names", f"Expected ends of names of the layer's weights ({known}).", self.names
+            )
 
     def _falls(self, variable: Any) -> bool:
         return any(variable.name == n or variable.path.endswith(f"/{n}") for n in self.names)
@@ -74,7 +85,10 @@ class DropConnect(Noisy, keras.layers.Wrapper):
     def call(self, inputs: Any, training: bool = False, **kwargs: Any) -> Any:
         if self.per == "example":
             return self._each(floating(inputs, self), training)
-        values = [self._thinned(v, training) if self._falls(v) else v.value for v in self.layer.trainable_variables]
+        values = [
+            self._thinned(v, training) if self._falls(v) else v.value
+            for v in self.layer.trainable_variables
+        ]
         return reweighted(self.layer, values, inputs, kwargs)
 
     def _thinned(self, variable: Any, training: bool) -> Any:
