@@ -20,7 +20,7 @@ from common import keep
 from thinned.checks import RULES, check_source
 from thinned.checks.static import STATIC, checked
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "checks"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "checks" / "static"))
 from programs import programs
 
 LINES, SECONDS, SHARE = 100_000, 10.0, 0.98

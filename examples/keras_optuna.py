@@ -10,10 +10,10 @@ import sys
 import tempfile
 from collections.abc import Callable
 
-import keras
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+import keras
 from thinned.keras import layers
 
 

@@ -12,7 +12,6 @@ import pytest
 pytest.importorskip("keras", reason="keras is not installed")
 
 import keras
-
 from thinned.integrations.keras import WatchCallback
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Keras' own

@@ -275,7 +275,7 @@ def test_copies_and_reloaded_models_draw_the_same():
     file.seek(0)
     twins = [
         copy.deepcopy(model),
-        pickle.loads(pickle.dumps(model)),
+        pickle.loads(pickle.dumps(model)),  # noqa: S301
         torch.load(file, weights_only=False),
     ]
     fresh = net()

@@ -199,9 +199,12 @@ def test_r_drop():
     torch.manual_seed(0)
     a, b, target = torch.randn(7, 5), torch.randn(7, 5), torch.randint(5, (7,))
     ce = torch.nn.functional.cross_entropy
-    kl = lambda p, q: torch.nn.functional.kl_div(
-        q.log_softmax(1), p.log_softmax(1), reduction="batchmean", log_target=True
-    )
+
+    def kl(p, q):
+        return torch.nn.functional.kl_div(
+            q.log_softmax(1), p.log_softmax(1), reduction="batchmean", log_target=True
+        )
+
     paper = ce(a, target) + ce(b, target) + 0.5 * 3.0 * (kl(a, b) + kl(b, a))
     torch.testing.assert_close(nn.r_drop(a, b, target, alpha=3.0), 0.5 * paper)
     torch.testing.assert_close(nn.r_drop(a, a, target, alpha=3.0), ce(a, target))

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from thinned import InputError
-from thinned.studies.arms import ARMS, DEFAULT_ARMS, EXTRA_ARMS, pick
 from thinned.studies.data import from_arrays, load
 from thinned.studies.design import (
     LEVELS,
@@ -24,6 +23,7 @@ from thinned.studies.design import (
     usable,
 )
 from thinned.studies.folds import splits
+from thinned.studies.methods import ARMS, DEFAULT_ARMS, EXTRA_ARMS, pick
 from thinned.train import Cnn, Custom, Mlp
 
 REQUIRED = [

@@ -4,6 +4,7 @@ from .activations import fast_dropout, jumpout, rectified_moments, sigmoid_mean,
 from .attention import drop_attention, drop_head, drop_key
 from .branches import shake_drop, shake_shake, swapout
 from .core import Mode, drop, explain, mask
+from .embeddings import embedding_dropout, word_dropout
 from .fused import bias_act_dropout, dropout_add, dropout_add_layer_norm
 from .graphs import drop_edge, gcn_normalize
 from .learned import (
@@ -17,12 +18,18 @@ from .learned import (
     variational_dropout,
 )
 from .maps import cutout, disout, max_pool_dropout, weighted_channel_dropout
-from .named import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from .recurrent import weight_drop, zoneout
 from .thinning import thin_units, thinned_linear
 from .tokens import hidden_cut, patch_dropout
+from .torch_functions import (
+    alpha_dropout,
+    dropout,
+    dropout1d,
+    dropout2d,
+    dropout3d,
+    feature_alpha_dropout,
+)
 from .weights import dare, mixout, shakeout, targeted
-from .words import embedding_dropout, word_dropout
 
 __all__ = [
     "Mode",

@@ -14,9 +14,9 @@ from ..algebra.law import Bernoulli
 from ..algebra.plan import WORDS, LawName, Plan, averages, plan
 from ..algebra.scale import Classic
 from ..engines.torch import dispatch, native, reference
-from ..engines.torch import whose as _whose
+from ..engines.torch import tensor_key as _whose
 from ..engines.torch.dispatch import Impl
-from ..engines.torch.whose import Whose
+from ..engines.torch.tensor_key import Whose
 
 Mode = Literal["sample", "mean", "off"]
 MODES = ("sample", "mean", "off")

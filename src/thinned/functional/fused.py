@@ -10,9 +10,9 @@ from torch import Tensor
 from .. import presets
 from .._errors import unknown
 from ..engines.torch import dispatch
-from ..engines.torch.whose import Whose
+from ..engines.torch.tensor_key import Whose
 from .core import Keyed, belonging, drop
-from .named import dropout, elementwise, mode_of
+from .torch_functions import dropout, elementwise, mode_of
 
 
 def dropout_add(

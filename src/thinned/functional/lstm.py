@@ -70,8 +70,8 @@ class Layer(torch.autograd.Function):
         met = gates.new_empty(steps, batch, size)  # h as it meets the weights
         hidden, cell = (None if m is None else m.to(x.dtype) for m in (noise.hidden, noise.cell))  # type: ignore[union-attr]
         candidate, moves, cell_moves = (
-            _each(m, steps, x)
-            for m in (noise.candidate, noise.moves, noise.cell_moves)  # type: ignore[arg-type]
+            _each(m, steps, x)  # type: ignore[arg-type]
+            for m in (noise.candidate, noise.moves, noise.cell_moves)
         )
         for t, gate in enumerate(gates.unbind(0)):
             torch.mul(h, 1.0 if hidden is None else hidden, out=met[t])

@@ -18,7 +18,7 @@ from .. import presets
 from . import lstm
 from .core import Keyed, Rate, coins, drop, dropped, factor, further, one_shape
 from .lstm import Noise
-from .named import mode_of
+from .torch_functions import mode_of
 
 Kind = Literal["lstm", "gru", "rnn_tanh", "rnn_relu"]
 Method = Literal["variational", "recurrent", "rnndrop", "zoneout"]

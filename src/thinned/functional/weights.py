@@ -11,7 +11,7 @@ from torch import Tensor
 from .._errors import InputError, probability, unknown
 from ..algebra.key import stream_of
 from ..engines.torch import reference
-from ..engines.torch import whose as _whose
+from ..engines.torch import tensor_key as _whose
 from .core import Keyed, Rate, anyones, coins, dropped, nothing
 
 Per = Literal["weight", "unit"]

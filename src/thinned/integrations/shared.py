@@ -7,7 +7,7 @@ from typing import Any
 
 from .._errors import InputError
 from ..checks.live import check
-from ..nn.host import hosts
+from ..nn.module import hosts
 
 
 def checked(model: Any, args: Any, named: Any) -> Any:

@@ -26,7 +26,7 @@ except ImportError as error:
 
 from . import layers
 from .health import check
-from .mc import Prediction, predict
+from .prediction import Prediction, predict
 from .schedules import ScheduleCallback
 from .sites import Site, Sites, find
 from .surgery import apply

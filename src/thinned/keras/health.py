@@ -7,18 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import keras
 import numpy as np
+
+import keras
 from keras import ops
 
 from .._errors import InputError
 from ..algebra.per import block_fraction, seed_rate
 from ..checks.finding import Finding, Findings
 from ..engines import keras as engine
-from . import calls, walk
+from . import calls, traversal
 from .layers.anchored import Shakeout
 from .layers.attention import DropHead
-from .layers.host import PointLayer
+from .layers.base import PointLayer
 from .layers.learned import ConcreteDropout
 from .sites import check_model
 
@@ -87,7 +88,7 @@ def check(model: keras.Model, x: Any) -> Findings:
     if not model.built:
         raise InputError("this model has no weights yet; call it once on a batch, or build it")
     before = [(v, ops.convert_to_numpy(v.value)) for v in model.weights]
-    watched = dict(walk.layers(model))
+    watched = dict(traversal.layers(model))
     found: list[Finding] = []
     try:
         first, second = (ops.convert_to_numpy(_first(model(x, training=False))) for _ in range(2))
@@ -116,7 +117,7 @@ def _run(model: keras.Model, watched: dict[str, keras.Layer], x: Any) -> _Pass:
     seen, names = _Pass(), {id(layer): name for name, layer in watched.items()}
     parts = [layer for layer in watched.values() if not isinstance(layer, keras.Model)]
     inner = {
-        id(c) for layer in parts if hasattr(layer, "cell") for _, c in walk.layers(layer)
+        id(c) for layer in parts if hasattr(layer, "cell") for _, c in traversal.layers(layer)
     }  # cells run inside loops
     parts = [
         layer
@@ -159,7 +160,7 @@ def _changed(before: list[tuple[Any, Any]]) -> list[Finding]:
 
 
 def _drops(layer: keras.Layer) -> bool:
-    return any(s.kind == "dropout" and s.rate != 0.0 for s in walk.sources(layer))
+    return any(s.kind == "dropout" and s.rate != 0.0 for s in traversal.sources(layer))
 
 
 def _alpha(layer: Any) -> bool:
@@ -240,7 +241,7 @@ def _rates(runs: list[_Pass]) -> list[Finding]:
     """The share that became 0 in layers of zero fill, beside what the rate says."""
     found = []
     for at, call in enumerate(runs[0].log):
-        rates = [s.rate for s in walk.sources(call.layer) if s.kind == "dropout"]
+        rates = [s.rate for s in traversal.sources(call.layer) if s.kind == "dropout"]
         if (
             len(rates) != 1
             or not rates[0]
@@ -267,7 +268,7 @@ def _like(call: _Call) -> bool:
 
 
 def _zeroes(layer: Any) -> bool:
-    if isinstance(layer, walk.OURS) and not isinstance(layer, (PointLayer, DropHead)):
+    if isinstance(layer, traversal.OURS) and not isinstance(layer, (PointLayer, DropHead)):
         return False
     return not (_alpha(layer) or _uniform(layer) or "Gaussian" in type(layer).__name__)
 
@@ -306,7 +307,7 @@ def _expected(call: _Call, rate: float) -> float:
 def _nothing_left(watched: dict[str, keras.Layer], first: Any, run: _Pass) -> list[Finding]:
     found = []
     for name, layer in watched.items():
-        for source in walk.sources(layer):
+        for source in traversal.sources(layer):
             if source.rate != 1.0 or source.kind == "noise":
                 continue
             if source.argument == "recurrent_dropout":

@@ -9,8 +9,8 @@ import keras
 
 from .._errors import InputError
 from ..algebra.schedule import Schedule
-from . import arguments, walk
-from .layers.host import Noisy
+from . import arguments, traversal
+from .layers.base import Noisy
 from .surgery import Where, means
 
 
@@ -47,7 +47,7 @@ class ScheduleCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         meant = [
             (n, layer)
-            for n, layer in walk.layers(self.model)
+            for n, layer in traversal.layers(self.model)
             if self.where is None or means(self.where, n, layer)
         ]
         self.layers = [layer for _, layer in meant if isinstance(layer, Noisy)]

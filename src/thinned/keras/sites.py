@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import keras
 
 from .._errors import InputError
-from . import walk
+from . import traversal
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,18 @@ def find(model: keras.Layer) -> Sites:
     are not seen. Raises :class:`thinned.InputError` for what is no Keras layer.
     """
     check_model(model)
-    own = [(model.name, model)] if walk.sources(model) else []
+    own = [(model.name, model)] if traversal.sources(model) else []
     return Sites(
-        Site(name, type(layer).__name__, s.kind, s.argument, s.rate, isinstance(layer, walk.OURS))
-        for name, layer in [*own, *walk.layers(model)]
-        for s in walk.sources(layer)
+        Site(
+            name,
+            type(layer).__name__,
+            s.kind,
+            s.argument,
+            s.rate,
+            isinstance(layer, traversal.OURS),
+        )
+        for name, layer in [*own, *traversal.layers(model)]
+        for s in traversal.sources(layer)
     )
 
 

@@ -10,7 +10,7 @@ import keras
 
 from .._errors import InputError, nearest
 from ..algebra.drop import Drop as Point
-from . import arguments, walk
+from . import arguments, traversal
 from .layers.elementwise import Drop, Dropout
 from .layers.residual import ShakeShake, Swapout
 from .layers.variational import VariationalDropout
@@ -131,7 +131,7 @@ def _only_drops(layer: keras.Layer) -> bool:
     """Does it nothing else, so that another dropout may stand in its place?"""
     more = layer.weights and not isinstance(layer, VariationalDropout)
     return (
-        bool(walk.sources(layer))
+        bool(traversal.sources(layer))
         and not more
         and not isinstance(layer, (keras.layers.Wrapper, ShakeShake, Swapout))
     )

@@ -6,6 +6,7 @@ from .activations import FastDropout, Jumpout, StandoutDropout
 from .agents import droq
 from .attention import DropAttention, DropHead, DropKey
 from .branches import LayerDrop, ShakeDrop, ShakeShake, Swapout
+from .drop_connect import DropWeight
 from .dropout import (
     AlphaDropout,
     DropBlock1d,
@@ -18,6 +19,7 @@ from .dropout import (
     FeatureAlphaDropout,
     GaussianDropout,
 )
+from .embeddings import EmbeddingDropout, WordDropout
 from .graphs import DropEdge, DropMessage, DropNode
 from .keys import ModelKey, key, key_of, step
 from .learned import (
@@ -39,12 +41,10 @@ from .maps import (
 )
 from .method import MethodDropout
 from .modes import Tape, frozen, off, recording, replaying, sampling
-from .reweighted import MethodDropWeight, Mixout, Shakeout, Targeted
-from .state import DropState
+from .recurrent import DropState
 from .thinned import Thinned
 from .tokens import HiddenCut, PatchDropout
-from .weight import DropWeight
-from .words import EmbeddingDropout, WordDropout
+from .weight_methods import MethodDropWeight, Mixout, Shakeout, Targeted
 
 __all__ = [
     "AlphaDropout",

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from .. import functional
 from .._errors import InputError, probability, real, unknown
 from ..algebra.schedule import Schedule
-from .host import Host, Rated
 from .method import MethodDropout
+from .module import Host, Rated
 
 
 def Jumpout(

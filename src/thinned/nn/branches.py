@@ -12,8 +12,8 @@ from .. import functional
 from .._errors import InputError
 from ..algebra.schedule import Schedule
 from ..functional import core
-from .host import Rated
 from .method import MethodDropout
+from .module import Rated
 
 
 def ShakeShake(backward: functional.branches.Backward = "shake") -> MethodDropout:

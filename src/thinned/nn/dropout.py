@@ -17,9 +17,9 @@ from ..algebra.scale import Classic
 from ..algebra.schedule import SCHEDULES, Schedule
 from ..engines.torch import dispatch
 from ..engines.torch.dispatch import Impl, Ready, numbers_of
-from ..functional import core, maps, named
-from . import placing
-from .host import Rated, unfused
+from ..functional import core, maps, torch_functions
+from . import layouts
+from .module import Rated, unfused
 
 _SHAPES = 64  # how many input shapes a layer remembers
 
@@ -79,11 +79,11 @@ class Dropout(Rated, _DropoutNd):
                 arguments["p"] = method
             point = presets.dropout(**arguments)
         if layout is not None:
-            point = placing.placed(point, layout, dims)
+            point = layouts.placed(point, layout, dims)
         self.point = point
         self.dims = dims
         self.layout = layout
-        self.shard = placing.check_shard(shard, point) if shard is not None else None
+        self.shard = layouts.check_shard(shard, point) if shard is not None else None
         self.impl: Impl | None = impl
         super().__init__(point.rate, inplace)
         self._unfuse()
@@ -134,7 +134,7 @@ class Dropout(Rated, _DropoutNd):
             return input
         x = input
         if self.layout is not None and "(" in self.layout:
-            x = placing.unflattened(
+            x = layouts.unflattened(
                 input, self.layout, None if self.owner is None else self.owner.now().who
             )
         shape = tuple(x.shape)
@@ -153,9 +153,9 @@ class Dropout(Rated, _DropoutNd):
     def _prepare(self, x: Tensor) -> Ready:
         spec = self.drop
         if self.dims is not None:
-            spec = named.laid_out(spec, x, self.dims, self.extra_repr)
+            spec = torch_functions.laid_out(spec, x, self.dims, self.extra_repr)
         if self.shard is not None:
-            return placing.shard_of(spec, tuple(x.shape), *self.shard)
+            return layouts.shard_of(spec, tuple(x.shape), *self.shard)
         return dispatch.ready(plan(spec, tuple(x.shape)))
 
     def _traced(self, x: Tensor, numbers: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ class Dropout(Rated, _DropoutNd):
             self.point
         )  # of the same law and coins as the point at the current rate, and never another object
         if self.dims is not None:
-            spec = named.laid_out(spec, x, self.dims, self.extra_repr)
+            spec = torch_functions.laid_out(spec, x, self.dims, self.extra_repr)
         return dispatch.traced(x, spec, numbers, self.whose(), self.impl)
 
     def extra_repr(self) -> str:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..algebra.key import stream_of
 from ..engines.torch import ops
-from ..engines.torch.whose import Whose, integers, signed
-from .host import Host, hosts
+from ..engines.torch.tensor_key import Whose, integers, signed
+from .module import Host, hosts
 from .recompute import Calls
 
 

@@ -13,7 +13,7 @@ from .. import functional
 from .._errors import InputError, probability, real, unknown, whole
 from ..engines.torch import reference
 from ..functional import core, learned
-from .host import Host, hosts, unfused
+from .module import Host, hosts, unfused
 
 _LEAST = 0.001  # of information dropout's alpha, as in the authors' code
 

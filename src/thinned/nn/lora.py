@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from .._errors import InputError, real, whole
 from ..algebra.schedule import Schedule
 from .dropout import Dropout
-from .host import unfused
+from .module import unfused
 
 
 class LoraDropout(nn.Module):

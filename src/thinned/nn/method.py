@@ -10,7 +10,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from .._errors import InputError
 from ..algebra.schedule import SCHEDULES
-from .host import Rated
+from .module import Rated
 
 
 class MethodDropout(Rated, _DropoutNd):

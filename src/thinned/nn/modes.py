@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from .._errors import InputError
-from ..engines.torch.whose import Whose
+from ..engines.torch.tensor_key import Whose
 from ..functional import Mode
-from .host import Host, hosts, unfused
+from .module import Host, hosts, unfused
 from .recompute import note
 
 

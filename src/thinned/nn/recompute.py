@@ -16,7 +16,7 @@ import torch
 from torch.utils import checkpoint
 
 from .._errors import InputError
-from ..engines.torch.whose import Whose
+from ..engines.torch.tensor_key import Whose
 
 _FILE = checkpoint.__file__
 _ATTRIBUTE = "_thinned_calls"

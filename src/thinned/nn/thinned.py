@@ -14,7 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from .._errors import InputError, whole
 from ..algebra.schedule import Schedule
 from ..functional import thinning
-from .host import Rated
+from .module import Rated
 
 
 class Thinned(Rated, _DropoutNd):

@@ -7,8 +7,9 @@ from __future__ import annotations
 from .._optional import missing
 
 try:
-    import sklearn as _sklearn
     import torch as _torch  # noqa: F401
+
+    import sklearn as _sklearn
 except ModuleNotFoundError as error:
     raise ImportError(missing(error, "sklearn")) from None
 if tuple(int(part) for part in _sklearn.__version__.split(".")[:2]) < (1, 6):

@@ -22,10 +22,10 @@ from torch import Tensor
 from ..algebra.drop import Drop
 from ..algebra.schedule import SCHEDULES
 from . import modular, stacked
-from .job import Job, Plan, Rows, Setting, Track
 from .methods import ACTIVATIONS, modules
 from .network import head
-from .points import Points, points
+from .records import Job, Plan, Rows, Setting, Track
+from .specs import Points, points
 from .training import threads, train
 
 _ROWS = 1 << 21  # numbers in one piece of a prediction

@@ -22,12 +22,12 @@ from .._errors import InputError
 from ..algebra.key import Key, stream_of
 from ..algebra.schedule import SCHEDULES
 from ..functional import core
-from ..nn.host import hosts
 from ..nn.learned import InformationDropout, Learned
-from .job import Job
+from ..nn.module import hosts
 from .methods import linears, network
 from .network import Population, losses
-from .points import Points
+from .records import Job
+from .specs import Points
 from .updates import Updates
 
 State = dict[str, np.ndarray]  # what methods hold beside weights and biases, by name

@@ -19,7 +19,7 @@ from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils.validation import _check_method_params, _check_sample_weight
 
 from .base import DropoutEstimator
-from .job import Job, Rows
+from .records import Job, Rows
 from .training import train
 
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ..algebra.drop import Drop
 from ..algebra.key import Key
-from .fused import Gradients, entries, known, scales
-from .job import Job
+from .kernels import Gradients, entries, known, scales
 from .methods import Method
 from .network import Kept, Map, Population, losses
-from .points import Points, by_batch, factors, factors_by_batch, signed, stream
+from .records import Job
+from .specs import Points, by_batch, factors, factors_by_batch, signed, stream
 from .updates import Updates
 
 

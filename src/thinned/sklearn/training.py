@@ -19,9 +19,9 @@ import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-from .job import Job, Learned, Plan, Track
 from .modular import Modular
 from .network import head
+from .records import Job, Learned, Plan, Track
 from .stacked import Stacked, stacked
 
 _AHEAD = 1 << 22  # cells drawn at once for one place

@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from . import fused
-from .job import Memory, Plan, Setting
+from . import kernels
 from .network import Population
+from .records import Memory, Plan, Setting
 
 Call: TypeAlias = tuple[
     float, bool, list[list[Tensor]]
@@ -54,7 +54,7 @@ class Updates:
         longest = [math.inf if s.max_norm is None else s.max_norm for s in settings]
         self.longest = torch.tensor(longest).view(-1, 1, 1) if min(longest) < math.inf else None
         rates = [s.lr for s in settings]
-        self.adam = fused.adam(population, self.moments, rates) if plan.solver == "adam" else None
+        self.adam = kernels.adam(population, self.moments, rates) if plan.solver == "adam" else None
         self.calls = [] if self.adam is not None else self._calls(rates)
         self.further: list[Tensor] = []
         if further is not None and further[0].numel():

@@ -16,8 +16,8 @@ from ..train.data import order
 from ..train.fit import losses
 from ..train.trainee import Solo
 from ..train.updates import Updates
-from .arms import ARMS
 from .design import PILOT_LR, Settings, context, usable
+from .methods import ARMS
 from .records import Record
 
 STEPS, WARM = 30, 6

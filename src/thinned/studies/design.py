@@ -15,7 +15,7 @@ from ..presets import dropout
 from ..train import Cnn, Custom, Mlp, Optimizer, Recipe, Split
 from ..train.fit import batches, grouped
 from ..train.stack import structure
-from .arms import ARMS, DEFAULT_ARMS, Context
+from .methods import ARMS, DEFAULT_ARMS, Context
 
 MODELS: dict[str, Mlp | Cnn] = {
     "mlp": Mlp((128, 128)),

@@ -12,7 +12,7 @@ import pandas as pd
 from .._errors import InputError
 from . import report
 from .analysis import Analysis, analyse, policy
-from .arms import ARMS
+from .methods import ARMS
 from .records import Record, Store, dump, write
 from .verdict import Verdict, verdict
 

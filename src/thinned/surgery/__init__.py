@@ -6,10 +6,10 @@ from .exposing import expose
 from .insertion import insert
 from .policy import At, Policy, Rule
 from .rates import set_rate
+from .replacing import replace
 from .scaling import rescale
 from .sites import Site, Sites, find
 from .stripping import strip
-from .swap import replace
 from .thinning import thin
 
 __all__ = [

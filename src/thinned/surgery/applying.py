@@ -15,17 +15,17 @@ from .. import presets
 from .._errors import InputError, unknown
 from ..algebra.drop import Drop
 from ..algebra.schedule import SCHEDULES
-from ..nn.host import hosts
+from ..nn.module import hosts
 from .calls import Way
 from .edits import Edits, Insertion, Reset, Swap, Tapped, forget
 from .exposing import CONTAINERS
 from .flow import activations, before_norm, has_layer
 from .insertion import called, insertions, placeable
-from .kept import plain
+from .model_access import plain
 from .policies import AUTOMATIC, automatic
 from .policy import At, Policy, Rule
 from .rates import rate_of
-from .swap import HOOKS
+from .replacing import HOOKS
 from .targets import targets
 from .trace import Trace, trace
 

@@ -13,12 +13,12 @@ from torch.overrides import TorchFunctionMode
 
 from .. import nn as ours
 from .._errors import InputError
-from ..nn.host import Host
+from ..nn.module import Host
+from .attribute_rates import awake
 from .calls import CHECKPOINT, Way, caller
 from .draws import DROPOUTS, draw, given, name_of
 from .edits import Edits, Tapped, done
-from .held import awake
-from .kept import plain
+from .model_access import plain
 from .observe import left_as_it_was, line_outside
 from .rates import rate_of
 from .sites import find

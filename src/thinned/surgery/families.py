@@ -12,8 +12,8 @@ from ..algebra.drop import Drop
 from ..presets import locked
 from .costs import CONVOLUTIONS, RECURRENT
 from .flow import activations, branches, has_layer, rated
-from .making import depth_of, hidden_of, in_loops, input_of, on_branch, set_or_before
 from .policy import At, Policy, Rule
+from .rule_makers import depth_of, hidden_of, in_loops, input_of, on_branch, set_or_before
 from .trace import Trace
 
 _GRAPHS = (

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..nn.host import Host
+from ..nn.module import Host
 from .draws import DROPOUTS
 from .policy import At
 from .rates import rate_of

@@ -14,10 +14,10 @@ from .._errors import InputError
 from ..algebra.drop import Drop
 from ..algebra.schedule import SCHEDULES, Schedule
 from ..nn import Dropout
-from ..nn.around import Around
-from ..nn.host import Host
+from ..nn.module import Host
+from ..nn.wrapper import Around
 from .edits import Edits, Insertion, done
-from .kept import plain
+from .model_access import plain
 from .targets import Where, targets
 
 

@@ -21,11 +21,11 @@ from torch.overrides import TorchFunctionMode
 
 from .._errors import InputError
 from ..nn import Thinned
-from ..nn.host import Host
+from ..nn.module import Host
 from ..nn.thinned import Shrinking
 from .costs import COST, flops
 from .draws import DRAW, DROPOUTS, draw, name_of
-from .kept import eagerly, generators_kept, not_scripted, tensors
+from .model_access import eagerly, generators_kept, not_scripted, tensors
 
 
 @dataclass

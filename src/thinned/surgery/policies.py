@@ -11,8 +11,8 @@ from torch import nn
 from .._errors import InputError, probability
 from . import families
 from .flow import heads
-from .making import depth_of, hidden_of, in_loops, input_of, set_or_before
 from .policy import Policy
+from .rule_makers import depth_of, hidden_of, in_loops, input_of, set_or_before
 from .trace import Trace, trace
 
 

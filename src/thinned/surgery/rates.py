@@ -9,10 +9,10 @@ from torch import nn
 
 from .._errors import probability
 from ..nn import MethodDropout
-from ..nn.host import Host
 from ..nn.learned import Learned
+from ..nn.module import Host
 from .edits import Edits, Reset, done
-from .kept import plain
+from .model_access import plain
 from .targets import Where, targets
 
 RATES = ("p", "drop_prob", "drop_rate", "dropout_p", "dropout", "rate", "prob", "drop")

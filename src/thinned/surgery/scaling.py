@@ -17,7 +17,7 @@ from ..algebra.fill import Zero
 from ..algebra.plan import averages
 from ..algebra.scale import Classic, Inverted, Scale
 from ..nn import Dropout
-from ..nn.host import Host
+from ..nn.module import Host
 from .edits import Edit, Edits, Repoint, Rescaled
 
 _SCALES: dict[str, Scale] = {"classic": Classic(), "inverted": Inverted()}

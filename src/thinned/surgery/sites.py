@@ -13,10 +13,10 @@ from typing import Any
 from torch import nn
 
 from .._errors import InputError
-from ..nn.host import Host
+from ..nn.module import Host
 from . import page
-from .held import LAYERS, awake, held
-from .kept import not_scripted, plain
+from .attribute_rates import LAYERS, awake, held
+from .model_access import not_scripted, plain
 from .observe import Run, left_as_it_was, observing
 from .rates import RATES
 from .reading import drawings

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
+from .attribute_rates import held
 from .edits import Edit, Edits, Tapped, done
 from .exposing import expose
-from .held import held
-from .kept import plain, seed_all, tensors
+from .model_access import plain, seed_all, tensors
 from .observe import left_as_it_was
 from .rates import rate_of, set_rate
 from .sites import find

@@ -13,7 +13,7 @@ from ..nn import Dropout, Thinned
 from ..nn.thinned import Shrinking
 from .chains import Chain, Tracer, chain, dims_of, elementwise
 from .edits import Edits, Reset, Shrink, Swap, done
-from .kept import plain
+from .model_access import plain
 
 _TORCH: dict[type[nn.Module], int] = {
     nn.Dropout: 0,

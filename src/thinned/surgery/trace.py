@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from .attribute_rates import awake
 from .calls import Way, caller
 from .costs import CONVOLUTIONS, RECURRENT
-from .held import awake
 from .observe import left_as_it_was, line_outside
 
 _WEIGHTED = {F.linear, F.multi_head_attention_forward, F.bilinear} | CONVOLUTIONS | RECURRENT

@@ -215,7 +215,7 @@ def check_plain_data(case: Case) -> None:
     drop = case.drop
     for twin in (
         Drop.from_json(json.loads(json.dumps(drop.to_json()))),
-        pickle.loads(pickle.dumps(drop)),
+        pickle.loads(pickle.dumps(drop)),  # noqa: S301
         copy.deepcopy(drop),
     ):
         assert twin == drop

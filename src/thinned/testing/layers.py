@@ -4,7 +4,7 @@
     for check in LAYER_CHECKS:
         check(LayerCase(lambda: MyLayer(0.5), (torch.randn(8, 16),)))
 
-A check raises AssertionError with what it saw. Layers are hosts (:class:`thinned.nn.host.Host`) or
+A check raises AssertionError with what it saw. Layers are hosts (:class:`thinned.nn.module.Host`) or
 hold some. Draws are keyed, so a result never changes from run to run.
 """
 
@@ -22,8 +22,8 @@ from torch.utils._pytree import tree_leaves
 
 from .. import nn as hosts
 from .._errors import InputError
-from ..nn.host import Host
-from ..nn.host import hosts as named_hosts
+from ..nn.module import Host
+from ..nn.module import hosts as named_hosts
 
 
 @dataclass(frozen=True)

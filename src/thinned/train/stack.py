@@ -23,7 +23,7 @@ from ..algebra.plan import LawName, Plan, plan
 from ..engines.torch.philox import words
 from ..engines.torch.reference import normal, uniform
 from ..functional.activations import expected
-from ..nn.weight import DropWeight
+from ..nn.drop_connect import DropWeight
 from ..presets import dropconnect
 from .data import Split
 from .networks import ACTIVATIONS, build

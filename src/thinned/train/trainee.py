@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn import ModelKey, key
-from ..nn.host import hosts
+from ..nn.module import hosts
 from .data import Split
 from .networks import WEIGHTED, build
 from .recipe import Recipe

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...surgery.kept import seed_all
+from ...surgery.model_access import seed_all
 from ...surgery.observe import observe, observing
-from .keep import copied, floats, same
+from .preserve import copied, floats, same
 from .record import Norm, Record
 
 Rates = dict[tuple[str, str], float]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from ...nn.host import Host
+from ...nn.module import Host
 from ..finding import Finding
 from .battery import Battery
 from .evaluation import at

@@ -9,7 +9,7 @@ import torch
 
 from ..finding import Finding
 from .battery import Battery, statistics
-from .keep import floats, same
+from .preserve import floats, same
 from .record import Drawn, drop_like, rate_of
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...nn.host import Host
-from ...surgery.kept import seed_all
+from ...nn.module import Host
+from ...surgery.model_access import seed_all
 from ..finding import Finding
 from .battery import Battery
 from .evaluation import at, far
-from .keep import copied, floats, same
+from .preserve import copied, floats, same
 from .record import DROPS
 
 STEPS = (1e-5, 1e-6, 1e-7)

@@ -10,7 +10,7 @@ import torch
 from ..finding import Finding
 from .battery import Battery
 from .evaluation import at, far
-from .keep import floats
+from .preserve import floats
 from .record import DROPS, Record, drop_like
 
 MOVED = 1e-4  # a likelihood ratio of 1 to four places

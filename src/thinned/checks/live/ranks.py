@@ -13,7 +13,7 @@ from ..._errors import InputError
 from ...surgery.observe import observe
 from ..finding import Finding, Findings
 from .evaluation import at
-from .keep import copied, left_as_it_was
+from .preserve import copied, left_as_it_was
 from .record import DROPS, Drawn, Record
 
 

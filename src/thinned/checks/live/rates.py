@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...surgery.kept import seed_all
+from ...surgery.model_access import seed_all
 from ..finding import Finding
 from .battery import Battery
 from .draws import ALPHA
 from .evaluation import at
-from .keep import copied, floats
+from .preserve import copied, floats
 from .record import Drawn, drop_like, is_off, keeps, rate_of, replayable
 
 REPLAYS = 64

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...nn.host import Host
+from ...nn.module import Host
 from ...surgery.observe import Seen, Watch, line_outside
 from ...surgery.rates import RATES
-from .keep import copied, floats
+from .preserve import copied, floats
 
 Place = tuple[str, str, str, str]  # module's name, kind, function, file and line
 DROPS = ("dropout", "attention", "recurrent", "mask")

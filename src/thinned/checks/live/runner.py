@@ -8,13 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..._errors import InputError, unknown, whole
-from ...surgery.kept import PARALLEL, not_scripted, unwrapped
+from ...surgery.model_access import PARALLEL, not_scripted, unwrapped
 from ..finding import Finding, Findings
 from ..rules import RULES
 from ..rules import named as rule_named
 from . import draws, evaluation, gradients, norms, outputs, rates
 from .battery import Battery
-from .keep import left_as_it_was
+from .preserve import left_as_it_was
 
 PURPOSES = ("classification", "regression", "policy", "monte carlo")
 _GRADIENTS = {"L8", "L21", "L30"}

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from ...algebra.fill import Zero
 from ...algebra.law import Bernoulli
 from ...nn import Dropout
-from ...nn.host import Host
+from ...nn.module import Host
 from ...surgery.observe import observing
 from ...surgery.rates import rate_of
+from .isolation import evaluating, untouched
 from .units import Functions, Units
-from .untouched import evaluating, untouched
 
 Run = Callable[[nn.Module], Any]
 _ALPHA = "alpha"  # its dropped values are not 0

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from ..._errors import InputError, real, whole
-from ...surgery.kept import not_scripted, unwrapped
+from ...surgery.model_access import not_scripted, unwrapped
 from ..finding import Findings
+from .isolation import speaks
 from .judging import Verdict, judge
 from .passes import measure
 from .sinks import Sinks
 from .units import Units
-from .untouched import speaks
 
 _SLOWEST = 5.0  # times the mean step: a longer pause between two steps, such as a validation, counts as this
 

@@ -24,7 +24,7 @@ from ...algebra.law import Bernoulli
 from ...algebra.per import Block
 from ...algebra.plan import WORDS, LawName, Plan, plan, strides
 from . import native, ops, reference
-from .whose import Whose
+from .tensor_key import Whose
 
 Impl = Literal["auto", "reference", "native", "triton"]
 IMPLEMENTATIONS = ("auto", "reference", "native", "triton")

@@ -3,7 +3,7 @@ device.
 
 They see plain numbers and tensors alone. ``numbers`` int64 [5]: the threshold, then the bits of the
 doubles gain, shift, dropped and spread. ``key`` and ``who``: see
-:class:`thinned.engines.torch.whose.Whose`. ``cells``: the stride in cells of each axis. ``axis``:
+:class:`thinned.engines.torch.tensor_key.Whose`. ``cells``: the stride in cells of each axis. ``axis``:
 the examples' axis, or -1. ``grad``: leave out b, as backward does. Rates, keys and ids are tensors,
 so changing them compiles nothing anew.
 """
@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from ...algebra.key import LOW, WORD
 from ...algebra.plan import WORDS, LawName
 from . import native, philox, reference
-from .whose import Whose
+from .tensor_key import Whose
 
 TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # that the kernels take
 LAWS: tuple[LawName, ...] = ("bernoulli", "gaussian", "uniform")

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from ...algebra.key import LOW, MULTIPLIERS, ROUNDS, TAG, WEYL, WORD, Key, derive
-from .whose import Whose, plain
+from .tensor_key import Whose, plain
 
 _LANES = 1 << 15  # a chunk whose temporaries stay in cache
 

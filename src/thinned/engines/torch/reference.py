@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ...algebra.plan import WORDS, Plan
 from .philox import words as _words
-from .whose import Whose
+from .tensor_key import Whose
 
 
 def _place(drawn: Tensor, plan: Plan) -> Tensor:

@@ -8,6 +8,7 @@ from .attention import DropHead, DropHeadAttention, DropKey, DropKeyAttention
 from .branches import DropPath, StochasticDepth
 from .cutting import Cutout, HiddenCut
 from .elementwise import AlphaDropout, Drop, Dropout, GaussianDropout, UniformDropout
+from .embeddings import EmbeddingDropout
 from .learned import ConcreteDropout
 from .recurrent import Zoneout
 from .residual import LayerDrop, ShakeDrop, ShakeShake, Swapout
@@ -17,7 +18,6 @@ from .targeted import Targeted
 from .tokens import PatchDropout, WordDropout
 from .variational import InformationDropout, VariationalDropout
 from .weights import DropConnect
-from .words import EmbeddingDropout
 
 __all__ = [
     "AlphaDropout",

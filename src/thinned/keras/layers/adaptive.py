@@ -10,7 +10,7 @@ from keras import ops
 
 from ...engines import keras as engine
 from .. import arguments
-from .host import PACKAGE, floating, moving, seeded
+from .base import PACKAGE, floating, moving, seeded
 
 _TINY = 1.2e-38  # the smallest normal float32
 

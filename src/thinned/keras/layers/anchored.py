@@ -14,7 +14,7 @@ from ...algebra.law import Bernoulli
 from ...engines import keras as engine
 from ...presets import dropout
 from .. import arguments
-from .host import PACKAGE, Noisy, floating
+from .base import PACKAGE, Noisy, floating
 from .weights import reweighted
 
 _POINT = dropout(0.5)

@@ -12,7 +12,7 @@ from ..._errors import InputError
 from ...engines import keras as engine
 from ...presets import dropout
 from .. import arguments
-from .host import PACKAGE, Noisy, floating
+from .base import PACKAGE, Noisy, floating
 
 _POINT = dropout(0.5)
 

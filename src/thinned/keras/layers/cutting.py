@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from .. import arguments
-from .host import PACKAGE, Noisy, floating, seeded
+from .base import PACKAGE, Noisy, floating, seeded
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -12,7 +12,7 @@ from ..._errors import InputError
 from ...algebra.drop import Drop as Point
 from ...algebra.law import Bernoulli
 from .. import arguments
-from .host import PACKAGE, PointLayer
+from .base import PACKAGE, PointLayer
 
 NoiseShape = Sequence[int | None] | None
 

@@ -10,7 +10,7 @@ from keras import ops
 
 from ...engines import keras as engine
 from .. import arguments
-from .host import PACKAGE, floating, seeded
+from .base import PACKAGE, floating, seeded
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -11,7 +11,7 @@ from ...engines import keras as engine
 from ...presets import dropout
 from .. import arguments
 from ..state import Rate
-from .host import PACKAGE, Noisy, moving
+from .base import PACKAGE, Noisy, moving
 
 _POINT = dropout(0.5, "classic")
 

@@ -12,7 +12,7 @@ from ..._errors import InputError
 from ...engines import keras as engine
 from ...presets import dropout
 from .. import arguments
-from .host import PACKAGE, Noisy, floating, moving, seeded
+from .base import PACKAGE, Noisy, floating, moving, seeded
 
 _CLASSIC = dropout(0.5, "classic")
 

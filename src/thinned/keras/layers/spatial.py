@@ -8,7 +8,7 @@ import keras
 
 from ... import presets
 from .. import arguments
-from .host import PACKAGE, PointLayer
+from .base import PACKAGE, PointLayer
 
 
 class _Blocks(PointLayer):

@@ -12,7 +12,7 @@ from ...engines import keras as engine
 from ...presets import dropout, locked
 from .. import arguments
 from ..state import Rate
-from .host import PACKAGE, Noisy, floating, moving
+from .base import PACKAGE, Noisy, floating, moving
 from .recurrent import still
 
 Thin = Callable[[str, Any], Any]  # what falls of a value at a place

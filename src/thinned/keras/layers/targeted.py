@@ -11,7 +11,7 @@ from ...algebra.drop import Drop as Point
 from ...algebra.law import Bernoulli
 from ...engines import keras as engine
 from .. import arguments
-from .host import PACKAGE, Noisy
+from .base import PACKAGE, Noisy
 from .weights import reweighted
 
 _COINS = {

@@ -11,7 +11,7 @@ from ..._errors import InputError
 from ...engines import keras as engine
 from ...presets import dropout
 from .. import arguments
-from .host import PACKAGE, Noisy, seeded
+from .base import PACKAGE, Noisy, seeded
 
 _POINT = dropout(0.5)
 

@@ -11,7 +11,7 @@ from keras import ops
 from ..._errors import InputError
 from ...engines import keras as engine
 from .. import arguments
-from .host import PACKAGE, floating, seeded
+from .base import PACKAGE, floating, seeded
 
 _KINGMA = (1.16145124, -1.50204118, 0.58629921)
 _LEAST = 0.001  # of information dropout's alpha, as in the authors' code

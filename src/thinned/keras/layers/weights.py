@@ -11,7 +11,7 @@ from keras import ops
 from ... import presets
 from ...engines import keras as engine
 from .. import arguments
-from .host import PACKAGE, Noisy, floating
+from .base import PACKAGE, Noisy, floating
 
 
 def reweighted(layer: keras.Layer, values: list[Any], inputs: Any, more: Mapping[str, Any]) -> Any:

@@ -1,0 +1,613 @@
+"""DropState against torch's own networks, against readable loops at fixed masks, and by enumeration
+of all masks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+
+import thinned
+from thinned import InputError, nn, presets
+from thinned import functional as F
+from thinned.algebra import Drop, Linear
+from thinned.algebra.law import Bernoulli
+from thinned.functional import core, recurrent
+from thinned.functional.recurrent import Noise
+
+T, B, D, H, P = 5, 3, 6, 4, 0.4
+DTYPE = torch.float64
+X = torch.randn(T, B, D, dtype=DTYPE, generator=torch.Generator().manual_seed(1))
+KINDS = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}
+METHODS = [
+    ("variational", "lstm"),
+    ("variational", "gru"),
+    ("variational", "rnn"),
+    ("recurrent", "lstm"),
+    ("recurrent", "gru"),
+]
+METHODS += [("rnndrop", "lstm"), ("zoneout", "lstm"), ("zoneout", "gru"), ("zoneout", "rnn")]
+
+
+def plain(kind="lstm", **settings):
+    torch.manual_seed(0)
+    return KINDS[kind](D, H, **settings).to(DTYPE)
+
+
+def keyed(net, seed=3, **rates):
+    """(DropState in a model under a key, whose draws it makes at step 0)."""
+    model = torch.nn.Sequential(nn.DropState(net, **rates))
+    key = thinned.key(model, seed)
+    key.at(0)
+    return model[0], key.now()._replace(stream=model[0].stream)
+
+
+def start(net, batch=B):
+    """A random initial state as ``net`` takes it."""
+    shape = (net.num_layers * (2 if net.bidirectional else 1), batch, H)
+    h, c = torch.randn(2, *shape, dtype=DTYPE, generator=torch.Generator().manual_seed(2))
+    return (h, c) if isinstance(net, torch.nn.LSTM) else h
+
+
+def leaves(result):
+    y, state = result
+    return [y, *(state if isinstance(state, tuple) else (state,))]
+
+
+def assert_same(ours, theirs):
+    for a, b in zip(leaves(ours), leaves(theirs), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+SHAPES = [
+    {},
+    {"num_layers": 2},
+    {"bidirectional": True},
+    {"num_layers": 3, "bidirectional": True, "batch_first": True},
+    {"batch_first": True},
+    {"bias": False},
+    {"num_layers": 2, "bias": False, "bidirectional": True},
+]
+
+
+@pytest.mark.parametrize("unbatched", [False, True])
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", [*KINDS, "relu"])
+def test_the_loop_is_torchs_network(kind, shape, given, unbatched):
+    """Results, last states and gradients of the loop over steps with no noise in it."""
+    net = plain("rnn", nonlinearity="relu", **shape) if kind == "relu" else plain(kind, **shape)
+    x = X.transpose(0, 1) if net.batch_first else X
+    state = start(net) if given else None
+    if unbatched:
+        x = X[:, 0]
+        state = (
+            (state[0][:, 0], state[1][:, 0])
+            if isinstance(state, tuple)
+            else state
+            if state is None
+            else state[:, 0]
+        )
+    x = x.clone().requires_grad_()
+    host = nn.DropState(net, states=0.5, method="zoneout")
+    host._now = lambda samples: {"states": 0.0}  # the loop, at a rate of 0
+    grads = []
+    for run in (host, net):
+        out = leaves(run(x, state))
+        grads.append(
+            torch.autograd.grad(sum(t.square().sum() for t in out), [x, *net.parameters()])
+        )
+    assert_same(host(x, state), net(x, state))
+    for ours, theirs in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_rates_and_in_evaluation_it_is_torchs_own_result(kind):
+    net = plain(kind, num_layers=2, bidirectional=True)
+    state = start(net)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(leaves(nn.DropState(net)(X, state)), leaves(net(X, state)), strict=True)
+    )
+    host = nn.DropState(net, inputs=0.3, between=0.3, outputs=0.3, weights=0.3, states=0.3).eval()
+    assert_same(host(X, state), net(X, state))
+    assert not torch.allclose(host.train()(X)[0], net(X)[0])
+
+
+def test_parameters_keep_their_names_and_checkpoints_load_both_ways():
+    net, other = (
+        plain(num_layers=2, bidirectional=True),
+        KINDS["lstm"](D, H, 2, bidirectional=True).to(DTYPE),
+    )
+    host = nn.DropState(net, weights=0.5)
+    assert list(host.state_dict()) == list(net.state_dict())
+    assert [m for m in host.modules() if m is not host] == []
+    assert host.weight_hh_l0 is net.weight_hh_l0
+    other.load_state_dict(host.state_dict())
+    assert torch.equal(other(X)[0], net(X)[0])
+    nn.DropState(KINDS["lstm"](D, H, 2, bidirectional=True)).load_state_dict(net.state_dict())
+
+
+def masks(method, kind, whose, **settings):
+    """The 0/1 masks [t, b, h] of the first layer in its first direction, drawn by their definition:
+    (states, cells).
+    """
+    per = (
+        "t b d"
+        if method == "zoneout" or (method == "recurrent" and settings.get("per") != "sequence")
+        else "b d"
+    )
+    drawn = (
+        core.coins((T, B, H), P, core.further(whose, 3), X, per, "t b d").to(DTYPE).expand(T, B, H)
+    )
+    return drawn, core.coins((T, B, H), P, core.further(whose, 5), X, "t b d", "t b d").to(DTYPE)
+
+
+def readable(net, x, h, c, method, m, mc, gain):
+    """One layer under masks, unit by unit as the papers write it."""
+    w, u, b, d = (getattr(net, f"{n}_l0") for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    ys = []
+    for t in range(T):
+        seen = h * m[t] * gain if method == "variational" else h
+        mean = m[t] * gain if method == "recurrent" else 1.0
+        if isinstance(net, torch.nn.LSTM):
+            i, f, g, o = (x[t] @ w.T + b + seen @ u.T + d).chunk(4, -1)
+            new_c = torch.sigmoid(f) * c + mean * torch.sigmoid(i) * torch.tanh(g)
+            new_c = m[t] * new_c if method == "rnndrop" else new_c
+            new_h = torch.sigmoid(o) * torch.tanh(new_c)
+        elif isinstance(net, torch.nn.GRU):
+            (rx, zx, nx), (rh, zh, nh) = (
+                (x[t] @ w.T + b).chunk(3, -1),
+                (seen @ u.T + d).chunk(3, -1),
+            )
+            r, z = torch.sigmoid(rx + rh), torch.sigmoid(zx + zh)
+            new_h, new_c = z * h + (1 - z) * mean * torch.tanh(nx + r * nh), c
+        else:
+            new_h, new_c = torch.tanh(x[t] @ w.T + b + seen @ u.T + d), c
+        zones = method == "zoneout"
+        h = torch.where(m[t] == 1, new_h, h) if zones else new_h
+        c = torch.where(mc[t] == 1, new_c, c) if zones else new_c
+        ys.append(h)
+    return torch.stack(ys), (h.unsqueeze(0), c.unsqueeze(0)) if isinstance(
+        net, torch.nn.LSTM
+    ) else h.unsqueeze(0)
+
+
+def choices(method):
+    """The settings that have a meaning for ``method``."""
+    scaled = (
+        [{"scaling": "inverted"}, {"scaling": "classic"}]
+        if method in ("variational", "recurrent")
+        else []
+    )
+    return [{}, *scaled, *([{"per": "sequence"}] if method == "recurrent" else [])]
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "settings"), [(m, k, s) for m, k in METHODS for s in choices(m)], ids=str
+)
+def test_at_fixed_masks_it_is_a_readable_loop(method, kind, settings):
+    inverted = (
+        settings.get("scaling", "inverted" if method == "variational" else "classic") == "inverted"
+    )
+    net = plain(kind)
+    host, whose = keyed(net, states=P, method=method, **settings)
+    state = start(net)
+    h, c = state if isinstance(state, tuple) else (state, state)
+    m, mc = masks(method, kind, whose, **settings)
+    assert 0 < m.mean() < 1
+    expected = readable(net, X, h[0], c[0], method, m, mc, 1 / (1 - P) if inverted else 1.0)
+    assert_same(host(X, state), expected)
+    host.eval()
+    kept = torch.full((T, B, H), 1 - P, dtype=DTYPE)
+    if method == "zoneout":
+        return  # its mean is enumerated below
+    one = torch.ones_like(kept) if inverted else kept
+    assert_same(host(X, state), readable(net, X, h[0], c[0], method, one, one, 1.0))
+
+
+def test_untied_gates_have_masks_of_their_own():
+    for kind, gates in (("lstm", 4), ("gru", 3)):
+        net = plain(kind)
+        host, whose = keyed(net, states=P, tied=False)
+        m = core.coins((gates, B, H), P, core.further(whose, 3), X, "g b d", "g b d").to(DTYPE) / (
+            1 - P
+        )
+        state = start(net)
+        h = state[0][0] if kind == "lstm" else state[0]
+        products = [(h * m[g]) @ net.weight_hh_l0[g * H : (g + 1) * H].T for g in range(gates)]
+        twin = plain(kind)
+        with torch.no_grad():  # one step: the products can be given as a bias of each example
+            twin.weight_hh_l0.zero_()
+        rows = []
+        for n in range(B):
+            with torch.no_grad():
+                twin.bias_hh_l0.copy_(net.bias_hh_l0 + torch.cat([q[n] for q in products]))
+            one = tuple(s[:, n : n + 1] for s in state) if kind == "lstm" else state[:, n : n + 1]
+            rows.append(twin(X[:1, n : n + 1], one)[0])
+        torch.testing.assert_close(host(X[:1], state)[0], torch.cat(rows, 1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_locked_places_are_one_mask_for_all_steps(kind):
+    net = plain(kind, num_layers=2)
+    first, second = KINDS[kind](D, H).to(DTYPE), KINDS[kind](H, H).to(DTYPE)
+    first.load_state_dict({n: p for n, p in net.state_dict().items() if n.endswith("l0")})
+    second.load_state_dict(
+        {n.replace("l1", "l0"): p for n, p in net.state_dict().items() if n.endswith("l1")}
+    )
+    host, whose = keyed(net, inputs=0.3, between=0.4, outputs=0.5)
+
+    def lock(x, p, n):
+        return F.drop(x, Drop(Bernoulli(p), per="b d", of="t b d"), key=core.further(whose, n))
+
+    middle, end = first(lock(X, 0.3, 0))
+    last, ends = second(lock(middle, 0.4, 7))
+    y, state = host(X)
+    torch.testing.assert_close(y, lock(last, 0.5, 14))
+    for ours, *theirs in zip(
+        leaves((y, state))[1:], leaves((y, end))[1:], leaves((y, ends))[1:], strict=True
+    ):
+        torch.testing.assert_close(ours, torch.cat(theirs))  # the states are not dropped
+
+
+def test_for_one_step_locked_dropout_is_dropout():
+    net = plain()
+    host, whose = keyed(net, inputs=0.5)
+    torch.testing.assert_close(
+        host(X[:1])[0], net(F.drop(X[0], presets.dropout(0.5), key=whose)[None])[0]
+    )
+
+
+def test_masks_belong_to_examples_and_do_not_depend_on_the_length():
+    for settings in (
+        {"states": 0.5},
+        {"states": 0.5, "method": "zoneout"},
+        {"inputs": 0.5, "outputs": 0.5, "weights": 0.5},
+    ):
+        host, _ = keyed(plain(batch_first=True), **settings)
+        host.owner.at(1, samples=[7, 8, 9])
+        whole = host(X.transpose(0, 1))[0]
+        host.owner.at(1, samples=[9])
+        torch.testing.assert_close(host(X.transpose(0, 1)[2:, :3])[0], whole[2:, :3])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weight_drop(kind):
+    """Merity's own check: with no initial state the first step cannot depend on the mask, the
+    second does.
+    """
+    net = plain(kind, num_layers=2, bidirectional=True)
+    one_way = plain(kind)
+    host = nn.DropState(one_way, weights=0.5)
+    before = one_way.weight_hh_l0.detach().clone()
+    a, b = host(X)[0], host(X)[0]
+    assert torch.equal(a[0], b[0])
+    assert not torch.isclose(a[1], b[1]).all()
+    assert torch.equal(one_way.weight_hh_l0, before)
+    host, whose = keyed(net, weights=P)
+    twin = plain(kind, num_layers=2, bidirectional=True)
+    kept = {}
+    for layer, way in itertools.product(range(2), range(2)):
+        name = f"weight_hh_l{layer}{'_reverse' if way else ''}"
+        weight = getattr(twin, name)
+        mask = Drop(Bernoulli(P), per="o i", of="o i")
+        kept[name] = F.mask(mask, tuple(weight.shape), core.further(whose, 7 * layer + 1 + way)).to(
+            DTYPE
+        ) / (1 - P)
+        with torch.no_grad():
+            weight.mul_(kept[name])
+    y, expected = host(X)[0], twin(X)[0]
+    torch.testing.assert_close(y, expected)
+    y.square().sum().backward()
+    expected.square().sum().backward()
+    for name, mask in kept.items():
+        torch.testing.assert_close(getattr(net, name).grad, getattr(twin, name).grad * mask)
+    assert len({tuple(m.flatten().tolist()) for m in kept.values()}) == 4  # masks of their own
+
+
+def remembering():
+    """An LSTM that only remembers: its forget gates are 1 and its input gates 0."""
+    net = plain()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.zero_()
+        net.bias_ih_l0[:H], net.bias_ih_l0[H : 2 * H] = -1000.0, 1000.0
+    return net
+
+
+def test_what_is_remembered_stays_under_recurrent_dropout_and_fades_under_rnndrop():
+    """30 steps: 1 where the candidate falls; 0.75^30 = 1.8e-4 in evaluation where the memory does."""
+    c, x = torch.ones(1, 2, H, dtype=DTYPE), torch.zeros(30, 2, D, dtype=DTYPE)
+    for training in (True, False):
+        host = nn.DropState(remembering(), states=0.25, method="recurrent").train(training)
+        assert torch.equal(host(x, (c, c))[1][1], c)
+    host, whose = keyed(remembering(), states=0.25, method="rnndrop")
+    kept = core.coins((30, 2, H), 0.25, core.further(whose, 3), x, "b d", "t b d").to(DTYPE)
+    assert torch.equal(host(x, (c, c))[1][1], kept)  # for the whole sequence, or not at all
+    faded = host.eval()(x, (c, c))[1][1]
+    torch.testing.assert_close(faded, c * 0.75**30)
+    assert 1.7e-4 < faded.max() < 1.8e-4
+
+
+def test_zoneout_freezes_at_one():
+    for kind in KINDS:
+        net = plain(kind)
+        state = start(net)
+        for training in (True, False):
+            y, end = nn.DropState(net, states=1.0, method="zoneout").train(training)(X, state)
+            assert all(
+                torch.equal(a, b)
+                for a, b in zip(leaves((y, end))[1:], leaves((y, state))[1:], strict=True)
+            )
+            assert torch.equal(y, leaves((y, state))[1].expand(T, B, H))
+
+
+def test_zoneout_has_rates_of_its_own_for_cells():
+    net = plain()
+    h, c = start(net)
+    _, (_, frozen) = nn.DropState(net, states=0.0, cells=1.0, method="zoneout")(X, (h, c))
+    assert torch.equal(frozen, c)
+    _, (end, moved) = nn.DropState(net, states=1.0, cells=0.0, method="zoneout")(X, (h, c))
+    assert torch.equal(end, h)
+    assert not torch.isclose(moved, c).any()
+    assert nn.DropState(net, states=0.05, method="zoneout").cells == 0.05
+
+
+@pytest.mark.parametrize(
+    ("method", "place"), [("zoneout", "moves"), ("recurrent", "candidate"), ("rnndrop", "cell")]
+)
+def test_the_mean_of_one_step_is_evaluation(method, place):
+    """Over all 2^2 masks (zoneout: 2^4, of h and of c): E of the memory; for zoneout of the state
+    as well.
+    """
+    net, p = torch.nn.LSTM(D, 2).to(DTYPE), 0.3
+    h, c = torch.randn(2, 1, 2, dtype=DTYPE)
+    zones = method == "zoneout"
+    bits = 4 if zones else 2
+    means = [torch.zeros(1, 2, dtype=DTYPE) for _ in range(2)]
+    for coins in itertools.product((0.0, 1.0), repeat=bits):
+        m = torch.tensor(coins, dtype=DTYPE).view(-1, 1, 2)
+        noise = Noise(moves=m[:1], cell_moves=m[1:]) if zones else Noise(**{place: m[0]})
+        _, ends = recurrent._loop("lstm", X[:1, :1], (h, c), list(net.parameters()), noise)
+        weight = math.prod(1 - p if coin else p for coin in coins)
+        means = [mean + weight * end for mean, end in zip(means, ends, strict=True)]
+    _, ends = nn.DropState(net, states=p, method=method).eval()(X[:1, :1], (h[None], c[None]))
+    torch.testing.assert_close(means[1], ends[1][0])
+    if zones:
+        torch.testing.assert_close(means[0], ends[0][0])
+
+
+def test_realised_rates():
+    """Fractions of fallen units against their rates, alpha 1e-6 each."""
+    n = 4000
+    net = torch.nn.RNN(1, 16, nonlinearity="relu")
+    with torch.no_grad():
+        for p in net.parameters():
+            p.zero_()
+        net.bias_ih_l0.fill_(1.0)
+    x = torch.zeros(2, n // 16, 1)
+    y, _ = keyed(net, outputs=0.3)[0](x)
+    assert torch.equal(y[0], y[1])
+    y, _ = keyed(net, states=0.3, method="zoneout")[0](x)  # from 0 to 1, where it moves
+    fell = [(keyed(net, outputs=0.3)[0](x)[0][0] == 0).float().mean(), (y[0] == 0).float().mean()]
+    assert all(abs(f - 0.3) < 4.9 * math.sqrt(0.21 / n) for f in fell)
+    assert abs((y[1] == 0).float().mean() - 0.09) < 4.9 * math.sqrt(
+        0.09 * 0.91 / n
+    )  # two steps, two coins
+
+
+# What published weight-drop code gets wrong: the two recipes in their smallest form, against the
+# definition.
+
+
+def test_assigning_a_dropped_weight_fails_and_leaves_it_behind():
+    net, state = plain(), start(plain())
+    right = net(X, state)[0].detach()
+    with pytest.raises(TypeError, match="cannot assign"):
+        net.weight_hh_l0 = torch.nn.functional.dropout(net.weight_hh_l0, 0.9)
+    assert torch.equal(net.weight_hh_l0, plain().weight_hh_l0)
+    assert not torch.isclose(
+        net.eval()(X, state)[0], right
+    ).all()  # yet it runs with what it refused, in evaluation too
+    ours = nn.DropState(plain(), weights=0.9)
+    assert not torch.isclose(ours(X, state)[0], right).all()
+    torch.testing.assert_close(ours.eval()(X, state)[0], right)
+
+
+def test_a_dropped_weight_as_a_parameter_learns_nothing():
+    net = plain()
+    true = net.weight_hh_l0
+    net.weight_hh_l0 = torch.nn.Parameter(torch.nn.functional.dropout(true, 0.5))
+    net(X)[0].sum().backward()
+    assert true.grad is None
+    ours = nn.DropState(plain(), weights=0.5)
+    ours(X)[0].sum().backward()
+    assert ours.weight_hh_l0.grad.any()
+
+
+def test_writing_the_dropped_weight_back_decays_to_nothing():
+    wrong, net = plain(), plain()
+    ours = nn.DropState(net, weights=0.5)
+    kept = []
+    for _ in range(20):
+        with torch.no_grad():
+            wrong.weight_hh_l0.copy_(torch.nn.functional.dropout(wrong.weight_hh_l0, 0.5))
+        wrong(X)
+        ours(X)
+        kept.append(int((wrong.weight_hh_l0 != 0).sum()))
+    assert kept == sorted(kept, reverse=True)
+    assert kept[-1] <= 1  # 64 weights, each there with probability 2^-20
+    assert torch.equal(net.weight_hh_l0, plain().weight_hh_l0)
+
+
+def test_rates_are_read_set_and_scheduled():
+    host = nn.DropState(plain(num_layers=2), inputs=0.2, weights=Linear(0.0, 0.8, 4), states=0.4)
+    assert (host.inputs, host.between, host.weights, host.states, host.p) == (
+        0.2,
+        0.0,
+        0.0,
+        0.4,
+        0.4,
+    )
+    thinned.step(host, 2)
+    assert host.weights == pytest.approx(0.4)
+    host.p = 0.0
+    assert torch.equal(host(X)[0], plain(num_layers=2)(X)[0])
+    host.p = 0.5
+    assert (host.inputs, host.between, host.weights, host.states) == (0.5, 0.0, 0.5, 0.5)
+    host.outputs = 1.0
+    assert not host(X)[0].any()
+    taken = nn.DropState(plain(num_layers=2, dropout=0.3))
+    assert taken.between == 0.3
+    assert nn.DropState(plain(num_layers=2, dropout=0.3), between=0.0).p == 0.0
+    assert repr(taken) == "DropState(lstm, 6, 4, num_layers=2, between=0.3)"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_schedule_never_recompiles():
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    rate, first = Linear(0.0, 0.9, 4), 0
+    model = torch.nn.Sequential(
+        nn.DropState(torch.nn.GRU(D, H), inputs=rate, weights=rate, states=rate, method="recurrent")
+    )
+    key = thinned.key(model)
+    run = torch.compile(model, backend=counter, fullgraph=True)
+    for step in range(6):
+        key.at(step)
+        y = run(X.float())[0]
+        key.at(step)
+        torch.testing.assert_close(y, model(X.float())[0])
+        first = counter.frame_count if step == 0 else first
+    assert counter.frame_count == first
+
+
+def packed():
+    return torch.nn.utils.rnn.pack_padded_sequence(X, [5, 4, 2])
+
+
+def normed():
+    return torch.nn.utils.parametrizations.weight_norm(plain(), "weight_hh_l0")
+
+
+@pytest.mark.filterwarnings("ignore:dropout option adds dropout")
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: nn.DropState(torch.nn.Linear(2, 2)),
+            "needs a torch.nn.LSTM, GRU or RNN, but got Linear",
+        ),
+        (lambda: nn.DropState(torch.nn.LSTMCell(2, 2)), "but got LSTMCell"),
+        (lambda: nn.DropState(normed()), "but got ParametrizedLSTM"),
+        (
+            lambda: nn.DropState(torch.nn.LSTM(6, 4, proj_size=2)),
+            "does not take proj_size, but got 2",
+        ),
+        (
+            lambda: nn.DropState(plain(dropout=0.5)),
+            "between=0.5 drops what goes from layer to layer, but the module has one",
+        ),
+        (lambda: nn.DropState(plain(), between=0.5), "write outputs=0.5"),
+        (
+            lambda: nn.DropState(plain(), states=1.5),
+            "the rate of states has to be between 0 and 1, but got 1.5",
+        ),
+        (
+            lambda: nn.DropState(plain(), states=0.5, method="zonout"),
+            "unknown method 'zonout'; did you mean 'zoneout'",
+        ),
+        (
+            lambda: nn.DropState(plain("gru"), states=0.5, method="rnndrop"),
+            "acts on the memory of LSTM, but got GRU",
+        ),
+        (
+            lambda: nn.DropState(plain("rnn"), states=0.5, method="recurrent"),
+            "memory of LSTM or GRU, but got RNN",
+        ),
+        (lambda: nn.DropState(plain(), cells=0.5), "cells is zoneout's rate of an LSTM's cells"),
+        (
+            lambda: nn.DropState(plain("gru"), cells=0.5, method="zoneout"),
+            "cells is zoneout's rate of an LSTM's cells",
+        ),
+        (
+            lambda: nn.DropState(plain(), states=0.5, per="step"),
+            "per is a choice of method='recurrent' alone",
+        ),
+        (lambda: nn.DropState(plain(), method="recurrent", per="batch"), "unknown per 'batch'"),
+        (
+            lambda: nn.DropState(plain(), method="rnndrop", scaling="inverted"),
+            "knows scaling 'classic', but got 'inverted'",
+        ),
+        (
+            lambda: nn.DropState(plain(), method="recurrent", tied=False),
+            "tied=False is of the gates",
+        ),
+        (lambda: nn.DropState(plain())(packed()), "takes padded tensors, but got a PackedSequence"),
+        (
+            lambda: nn.DropState(plain())(X[0, 0]),
+            r"needs an input \[t, b, d\] or \[t, d\] with d = 6, but got \[6\]",
+        ),
+        (
+            lambda: nn.DropState(plain(batch_first=True))(X[..., :2]),
+            r"\[b, t, d\] or .* but got \[5, 3, 2\]",
+        ),
+        (lambda: nn.DropState(plain())(X[:0]), "at least one step"),
+        (
+            lambda: nn.DropState(plain())(X, start(plain(), 2)),
+            r"each of shape \[1, 3, 4\], but got \[\[1, 2, 4\], \[1, 2, 4\]\]",
+        ),
+        (lambda: nn.DropState(plain())(X, start(plain())[0]), r"has to be \(h, c\), each of shape"),
+    ],
+)
+def test_refused(build, message):
+    with pytest.raises(InputError, match=message):
+        build()
+
+
+def test_ids_name_each_example():
+    host, _ = keyed(plain(), inputs=0.5)
+    host.owner.at(0, samples=[1, 2])
+    with pytest.raises(InputError, match="each of the 3 examples on axis 1, but got 2 ids"):
+        host(X)
+
+
+def test_the_written_backward_has_the_gradients_of_the_readable_loop(monkeypatch):
+    """Every method: first and second derivatives of the layer with its own backward, against
+    autograd through the loop.
+    """
+    from thinned.functional import lstm
+
+    for rates in (
+        {"states": 0.4}, {"states": 0.4, "method": "recurrent"}, {"states": 0.3, "method": "rnndrop"},
+        {"states": 0.3, "cells": 0.6, "method": "zoneout"}, {"states": 0.4, "weights": 0.5, "inputs": 0.2},
+    ):  # fmt: skip
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(
+            nn.DropState(torch.nn.LSTM(3, 4, bidirectional=True), **rates)
+        ).double()
+        key, x = (
+            thinned.key(model, seed=1),
+            torch.randn(6, 2, 3, dtype=torch.float64, requires_grad=True),
+        )
+        seen = []
+        for fits in (lstm.fits, lambda *_: False):
+            monkeypatch.setattr(lstm, "fits", fits)
+            key.at(0)
+            y, (h, c) = model(x)
+            total = y.sin().sum() + h.cos().sum() + c.square().sum()
+            first = torch.autograd.grad(total, [x, *model.parameters()], create_graph=True)
+            second = torch.autograd.grad(
+                sum(g.square().sum() for g in first), [x, *model.parameters()]
+            )
+            seen.append([y, h, c, *first, *second])
+            monkeypatch.undo()
+        for ours, right in zip(*seen, strict=True):
+            torch.testing.assert_close(ours, right)
