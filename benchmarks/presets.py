@@ -152,15 +152,15 @@ def peers() -> list[dict[str, Any]]:
         if isinstance(spec.per, Block):
             planned = plan(spec, shape)
             row["expected share"] = block_fraction(planned.threshold / 2**32, planned.extent, shape)
-        for who, layer in layers.items():
-            row[who] = {"both": medians[who]}
+        for sample_ids, layer in layers.items():
+            row[sample_ids] = {"both": medians[sample_ids]}
             if not name.startswith(("alpha", "Gaussian")):
-                row[who]["share"] = realised(layer, shape)
+                row[sample_ids]["share"] = realised(layer, shape)
         rows.append(row)
         shown = "; ".join(
-            f"{who} {v['both'] / row['relu']:.2f} x ReLU"
+            f"{sample_ids} {v['both'] / row['relu']:.2f} x ReLU"
             + (f", falls {v['share']:.3f}" if "share" in v else "")
-            for who, v in row.items()
+            for sample_ids, v in row.items()
             if isinstance(v, dict)
         )
         print(

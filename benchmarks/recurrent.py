@@ -70,12 +70,14 @@ def check() -> None:
     loop._now = lambda samples: {"states": 0.0}  # the loop over steps at a rate of 0
     model = torch.nn.Sequential(nn.DropState(net, **AWD))
     thinned.key(model).at(0)
-    whose = model[0].whose()
+    tensor_key = model[0].tensor_key()
     thinned.key_of(model).at(0)
-    lock = lambda t, p, n: F.drop(t, Drop(Bernoulli(p), "b d", "t b d"), key=core.further(whose, n))  # noqa: E731
+    lock = lambda t, p, n: F.drop(
+        t, Drop(Bernoulli(p), "b d", "t b d"), key=core.fold_in(tensor_key, n)
+    )  # noqa: E731
     twin = plain()
     twin.weight_hh_l0.data = F.weight_drop(
-        net.weight_hh_l0, AWD["weights"], key=core.further(whose, 1)
+        net.weight_hh_l0, AWD["weights"], key=core.fold_in(tensor_key, 1)
     ).detach()
     pairs = [
         (loop(x)[0], net(x)[0]),

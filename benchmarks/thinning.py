@@ -66,7 +66,7 @@ def check(p: float) -> None:
         layers, [layer for layer in cut if isinstance(layer, nn.Thinned)], strict=False
     ):
         ones = torch.ones(1, linear.out_features, dtype=torch.float64)
-        mask = thinned.functional.thin_units(ones, p, key=place.whose())
+        mask = thinned.functional.thin_units(ones, p, key=place.tensor_key())
         h = (h @ linear.weight.T + linear.bias).relu() * mask
     dense = h @ layers[-1].weight.T + layers[-1].bias
     right = torch.autograd.grad(

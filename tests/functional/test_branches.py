@@ -92,7 +92,7 @@ def test_swapout_corner_cases():
     torch.testing.assert_close(F.swapout(A, B, 1.0), torch.zeros_like(A))
     torch.testing.assert_close(F.swapout(A, B, 1.0, skip=0.0), A)
     torch.testing.assert_close(F.swapout(A, B, 0.0, skip=1.0), B)
-    classic = A + F.drop(B, presets.dropout(0.3, "classic"), key=core.further(Key(6), 1))
+    classic = A + F.drop(B, presets.dropout(0.3, "classic"), key=core.fold_in(Key(6), 1))
     torch.testing.assert_close(F.swapout(A, B, 0.3, skip=0.0, key=Key(6)), classic)
     torch.testing.assert_close(F.swapout(A, B, 0.3, training=False, skip=0.2), 0.8 * A + 0.7 * B)
     y = F.swapout(torch.ones(3000, 4), 2 * torch.ones(3000, 4), 0.5, key=Key(2))
@@ -110,7 +110,7 @@ def test_layer_drop_skips_whole_layers_without_scaling():
     counts = 0
     for step in range(40):
         key.at(step)
-        kept = core.coins(
+        kept = core.bernoulli_mask(
             (5,), 0.5, key.now()._replace(stream=stack.stream), x, per="l", of="l"
         ).tolist()
         stack.zero_grad()

@@ -192,8 +192,8 @@ def test_max_pool_dropout_is_the_mean_over_all_masks():
     x = maps(2, 3, 2, 4, dtype=torch.float64).abs()
     windows = x.unfold(3, 2, 2).movedim(2, -1).flatten(-2)  # [2, 3, 2, 4]: two windows of four
     mean, square, law = torch.zeros(2, 3, 2).double(), torch.zeros(2, 3, 2).double(), Counter()
-    for coins in itertools.product((0.0, 1.0), repeat=4):
-        m = torch.tensor(coins, dtype=torch.float64)
+    for bernoulli_mask in itertools.product((0.0, 1.0), repeat=4):
+        m = torch.tensor(bernoulli_mask, dtype=torch.float64)
         weight = (q**m * p ** (1 - m)).prod()
         top = (m * windows).amax(-1)
         mean += weight * top

@@ -51,8 +51,8 @@ def test_shakeout_is_its_definition():
     weights = m[:, None] / q * w + c * (m[:, None] / q - 1) * w.sign()  # [b, out, in]
     torch.testing.assert_close(y, torch.einsum("boi,bi->bo", weights, X) + b, rtol=1e-8, atol=1e-8)
     mean = torch.zeros(4, dtype=torch.float64)
-    for coins in itertools.product((0.0, 1.0), repeat=6):  # exact: E is the plain layer
-        m1 = torch.tensor(coins, dtype=torch.float64)
+    for bernoulli_mask in itertools.product((0.0, 1.0), repeat=6):  # exact: E is the plain layer
+        m1 = torch.tensor(bernoulli_mask, dtype=torch.float64)
         weight = (q**m1 * p ** (1 - m1)).prod()
         mean += weight * ((m1 / q * w + c * (m1 / q - 1) * w.sign()) @ X[7])
     torch.testing.assert_close(mean, w @ X[7])

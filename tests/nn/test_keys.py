@@ -462,7 +462,7 @@ def test_capturable_keys_stay_where_they_are():
     key.at(9, samples=ids + 1)
     assert [t.data_ptr() for t in key.now()[:2]] == before
     assert key.now().key.tolist() == [3, 9]
-    assert torch.equal(key.now().who, ids + 1)
+    assert torch.equal(key.now().sample_ids, ids + 1)
 
 
 def test_removed_and_unused_keys():

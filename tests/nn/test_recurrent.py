@@ -132,7 +132,7 @@ def test_parameters_keep_their_names_and_checkpoints_load_both_ways():
     nn.DropState(KINDS["lstm"](D, H, 2, bidirectional=True)).load_state_dict(net.state_dict())
 
 
-def masks(method, kind, whose, **settings):
+def masks(method, kind, tensor_key, **settings):
     """The 0/1 masks [t, b, h] of the first layer in its first direction, drawn by their definition:
     (states, cells).
     """
@@ -142,9 +142,13 @@ def masks(method, kind, whose, **settings):
         else "b d"
     )
     drawn = (
-        core.coins((T, B, H), P, core.further(whose, 3), X, per, "t b d").to(DTYPE).expand(T, B, H)
+        core.bernoulli_mask((T, B, H), P, core.fold_in(tensor_key, 3), X, per, "t b d")
+        .to(DTYPE)
+        .expand(T, B, H)
     )
-    return drawn, core.coins((T, B, H), P, core.further(whose, 5), X, "t b d", "t b d").to(DTYPE)
+    return drawn, core.bernoulli_mask(
+        (T, B, H), P, core.fold_in(tensor_key, 5), X, "t b d", "t b d"
+    ).to(DTYPE)
 
 
 def readable(net, x, h, c, method, m, mc, gain):
@@ -195,10 +199,10 @@ def test_at_fixed_masks_it_is_a_readable_loop(method, kind, settings):
         settings.get("scaling", "inverted" if method == "variational" else "classic") == "inverted"
     )
     net = plain(kind)
-    host, whose = keyed(net, states=P, method=method, **settings)
+    host, tensor_key = keyed(net, states=P, method=method, **settings)
     state = start(net)
     h, c = state if isinstance(state, tuple) else (state, state)
-    m, mc = masks(method, kind, whose, **settings)
+    m, mc = masks(method, kind, tensor_key, **settings)
     assert 0 < m.mean() < 1
     expected = readable(net, X, h[0], c[0], method, m, mc, 1 / (1 - P) if inverted else 1.0)
     assert_same(host(X, state), expected)
@@ -213,10 +217,10 @@ def test_at_fixed_masks_it_is_a_readable_loop(method, kind, settings):
 def test_untied_gates_have_masks_of_their_own():
     for kind, gates in (("lstm", 4), ("gru", 3)):
         net = plain(kind)
-        host, whose = keyed(net, states=P, tied=False)
-        m = core.coins((gates, B, H), P, core.further(whose, 3), X, "g b d", "g b d").to(DTYPE) / (
-            1 - P
-        )
+        host, tensor_key = keyed(net, states=P, tied=False)
+        m = core.bernoulli_mask(
+            (gates, B, H), P, core.fold_in(tensor_key, 3), X, "g b d", "g b d"
+        ).to(DTYPE) / (1 - P)
         state = start(net)
         h = state[0][0] if kind == "lstm" else state[0]
         products = [(h * m[g]) @ net.weight_hh_l0[g * H : (g + 1) * H].T for g in range(gates)]
@@ -240,10 +244,10 @@ def test_locked_places_are_one_mask_for_all_steps(kind):
     second.load_state_dict(
         {n.replace("l1", "l0"): p for n, p in net.state_dict().items() if n.endswith("l1")}
     )
-    host, whose = keyed(net, inputs=0.3, between=0.4, outputs=0.5)
+    host, tensor_key = keyed(net, inputs=0.3, between=0.4, outputs=0.5)
 
     def lock(x, p, n):
-        return F.drop(x, Drop(Bernoulli(p), per="b d", of="t b d"), key=core.further(whose, n))
+        return F.drop(x, Drop(Bernoulli(p), per="b d", of="t b d"), key=core.fold_in(tensor_key, n))
 
     middle, end = first(lock(X, 0.3, 0))
     last, ends = second(lock(middle, 0.4, 7))
@@ -257,9 +261,9 @@ def test_locked_places_are_one_mask_for_all_steps(kind):
 
 def test_for_one_step_locked_dropout_is_dropout():
     net = plain()
-    host, whose = keyed(net, inputs=0.5)
+    host, tensor_key = keyed(net, inputs=0.5)
     torch.testing.assert_close(
-        host(X[:1])[0], net(F.drop(X[0], presets.dropout(0.5), key=whose)[None])[0]
+        host(X[:1])[0], net(F.drop(X[0], presets.dropout(0.5), key=tensor_key)[None])[0]
     )
 
 
@@ -289,16 +293,16 @@ def test_weight_drop(kind):
     assert torch.equal(a[0], b[0])
     assert not torch.isclose(a[1], b[1]).all()
     assert torch.equal(one_way.weight_hh_l0, before)
-    host, whose = keyed(net, weights=P)
+    host, tensor_key = keyed(net, weights=P)
     twin = plain(kind, num_layers=2, bidirectional=True)
     kept = {}
     for layer, way in itertools.product(range(2), range(2)):
         name = f"weight_hh_l{layer}{'_reverse' if way else ''}"
         weight = getattr(twin, name)
         mask = Drop(Bernoulli(P), per="o i", of="o i")
-        kept[name] = F.mask(mask, tuple(weight.shape), core.further(whose, 7 * layer + 1 + way)).to(
-            DTYPE
-        ) / (1 - P)
+        kept[name] = F.mask(
+            mask, tuple(weight.shape), core.fold_in(tensor_key, 7 * layer + 1 + way)
+        ).to(DTYPE) / (1 - P)
         with torch.no_grad():
             weight.mul_(kept[name])
     y, expected = host(X)[0], twin(X)[0]
@@ -326,8 +330,10 @@ def test_what_is_remembered_stays_under_recurrent_dropout_and_fades_under_rnndro
     for training in (True, False):
         host = nn.DropState(remembering(), states=0.25, method="recurrent").train(training)
         assert torch.equal(host(x, (c, c))[1][1], c)
-    host, whose = keyed(remembering(), states=0.25, method="rnndrop")
-    kept = core.coins((30, 2, H), 0.25, core.further(whose, 3), x, "b d", "t b d").to(DTYPE)
+    host, tensor_key = keyed(remembering(), states=0.25, method="rnndrop")
+    kept = core.bernoulli_mask((30, 2, H), 0.25, core.fold_in(tensor_key, 3), x, "b d", "t b d").to(
+        DTYPE
+    )
     assert torch.equal(host(x, (c, c))[1][1], kept)  # for the whole sequence, or not at all
     faded = host.eval()(x, (c, c))[1][1]
     torch.testing.assert_close(faded, c * 0.75**30)
@@ -370,11 +376,11 @@ def test_the_mean_of_one_step_is_evaluation(method, place):
     zones = method == "zoneout"
     bits = 4 if zones else 2
     means = [torch.zeros(1, 2, dtype=DTYPE) for _ in range(2)]
-    for coins in itertools.product((0.0, 1.0), repeat=bits):
-        m = torch.tensor(coins, dtype=DTYPE).view(-1, 1, 2)
+    for bernoulli_mask in itertools.product((0.0, 1.0), repeat=bits):
+        m = torch.tensor(bernoulli_mask, dtype=DTYPE).view(-1, 1, 2)
         noise = Noise(moves=m[:1], cell_moves=m[1:]) if zones else Noise(**{place: m[0]})
         _, ends = recurrent._loop("lstm", X[:1, :1], (h, c), list(net.parameters()), noise)
-        weight = math.prod(1 - p if coin else p for coin in coins)
+        weight = math.prod(1 - p if coin else p for coin in bernoulli_mask)
         means = [mean + weight * end for mean, end in zip(means, ends, strict=True)]
     _, ends = nn.DropState(net, states=p, method=method).eval()(X[:1, :1], (h[None], c[None]))
     torch.testing.assert_close(means[1], ends[1][0])

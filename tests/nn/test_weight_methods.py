@@ -95,9 +95,9 @@ def test_the_drawn_weights_reach_the_module(kind):
     assert list(host.names) == names
     with thinned.recording(host) as tape:
         y = host(*inputs)
-    (whose,) = tape.drawn[""]
+    (tensor_key,) = tape.drawn[""]
     fallen = {
-        n: F.drop(plain.get_parameter(n), BATCH, key=core.further(whose, i))
+        n: F.drop(plain.get_parameter(n), BATCH, key=core.fold_in(tensor_key, i))
         for i, n in enumerate(names)
     }
     assert all(0.2 < (w == 0).float().mean() < 0.8 for w in fallen.values())
@@ -179,8 +179,8 @@ def test_a_coin_for_each_input_is_dropout_of_channels():
     host = nn.DropWeight(conv, Drop(Bernoulli(0.5), per="i", of="o i *"))
     with thinned.recording(host) as tape:
         y = host(x)
-    (whose,) = tape.drawn[""]
-    spatial = F.drop(x, Drop(Bernoulli(0.5), per="c", of="b c *"), key=core.further(whose, 0))
+    (tensor_key,) = tape.drawn[""]
+    spatial = F.drop(x, Drop(Bernoulli(0.5), per="c", of="b c *"), key=core.fold_in(tensor_key, 0))
     torch.testing.assert_close(y, conv(spatial), rtol=1e-4, atol=1e-5)
 
 
@@ -291,10 +291,10 @@ def test_mixout_of_units_and_its_reductions():
     total = torch.zeros(2, 2, dtype=torch.float64)
     small, anchor, p = torch.randn(2, 2).double(), torch.randn(2, 2).double(), 0.3
     second = torch.zeros_like(total)
-    for coins in itertools.product(
+    for bernoulli_mask in itertools.product(
         (0.0, 1.0), repeat=4
     ):  # the formula's mean and variance, over all masks
-        m = torch.tensor(coins, dtype=torch.float64).reshape(2, 2)
+        m = torch.tensor(bernoulli_mask, dtype=torch.float64).reshape(2, 2)
         weight = (0.7**m * 0.3 ** (1 - m)).prod()
         mixed = anchor + m * (small - anchor) / 0.7
         total, second = total + weight * mixed, second + weight * mixed.square()

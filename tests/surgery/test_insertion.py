@@ -34,7 +34,7 @@ def test_it_is_the_sequential_that_one_would_have_written():
     key, other = thinned.key(net, seed=3), thinned.key(written, seed=3)
     assert sorted(key.layers) == ["1.dropout_after", "2.1.dropout_after"]
     for host, name in ((written[2], "1.dropout_after"), (written[5], "2.1.dropout_after")):
-        host.stream = dict(thinned.nn.module.hosts(net))[name].stream
+        host.stream = dict(thinned.nn.module.dropout_modules(net))[name].stream
     key.at(1)
     other.at(1)
     torch.testing.assert_close(net(X), written(X))

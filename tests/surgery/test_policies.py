@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import thinned
 from thinned import At, InputError, Policy, Rule, nn, presets
-from thinned.nn.module import hosts
+from thinned.nn.module import dropout_modules
 from thinned.surgery import policies
 from thinned.surgery.flow import branches
 from thinned.surgery.rule_makers import on_branch
@@ -352,7 +352,7 @@ def test_depth_is_equation_4(rate):
     thinned.apply(net, "depth", IMAGE, rate=rate)
     survive = [1.0 - (i / 4) * (1.0 - (1.0 - rate)) for i in range(1, 5)]
     assert [1 - p for p in rates(net).values()] == pytest.approx(survive)
-    points = [m.point for _, m in hosts(net)]
+    points = [m.point for _, m in dropout_modules(net)]
     assert all(p.per == presets.drop_path(0.1).per for p in points)
 
 
@@ -510,7 +510,10 @@ def test_a_studys_policy_applies(tmp_path):
     before = state(net)
     edits = thinned.apply(net, path, X)
     assert rates(net) == {"0.dropout_before": 0.2, "1.dropout_after": 0.3, "3.dropout_after": 0.4}
-    assert [m.point for _, m in hosts(net)][1:] == [presets.gaussian(0.3), presets.gaussian(0.4)]
+    assert [m.point for _, m in dropout_modules(net)][1:] == [
+        presets.gaussian(0.3),
+        presets.gaussian(0.4),
+    ]
     assert any("l2 = 0.001" in n for n in edits.notes)
     assert len(thinned.apply(net, path, X)) == 0
     edits.undo()

@@ -155,7 +155,7 @@ def test_against_a_mask_written_out():
     widths, masks = (13, 11), []
     for place, n in zip((model[2], model[5]), widths, strict=True):
         key.at(2)
-        rows = thinning.patterns(n, place.p, place.whose())
+        rows = thinning.patterns(n, place.p, place.call_key())
         mask = torch.zeros(n, dtype=torch.float64)
         mask[rows[0]] = n / round((1 - place.p) * n)
         masks.append(mask)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from .._errors import InputError
 from ..engines.torch import reference
-from .core import Keyed, Rate, check_rate, coins, further, normal, nothing, uniform
+from .core import Keyed, Rate, bernoulli_mask, check_rate, fold_in, is_noop, normal, uniform
 
 _NODES = 64  # of the Gauss-Hermite rule
 _FLAT = 1e-12  # a deviation that no result shows; below it the slopes of mean / std overflow
@@ -45,12 +45,12 @@ def jumpout(
         raise InputError(
             f"jumpout needs 0 <= least <= most < 1, but got least={least} and most={most}; 0 and 0.6 are usual"
         )
-    if nothing(x, sigma if least == 0 else 1.0, training):
+    if is_noop(x, sigma if least == 0 else 1.0, training):
         return x
-    drawn = (least + sigma * normal((1,), further(key, 1), x, per="", of="b").abs()).clamp(max=most)
+    drawn = (least + sigma * normal((1,), fold_in(key, 1), x, per="", of="b").abs()).clamp(max=most)
     active = (x.detach() > 0).double().mean().clamp_min(torch.finfo(torch.float32).tiny)
     p = (drawn.double() / active).clamp(max=most).reshape(())
-    gain = coins(tuple(x.shape), p.cpu(), key, x) * (1.0 - p) ** -power
+    gain = bernoulli_mask(tuple(x.shape), p.cpu(), key, x) * (1.0 - p) ** -power
     return (x * gain.to(reference.wide(x))).to(x.dtype)
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .._errors import InputError, unknown
 from ..engines.torch import reference
-from .core import Keyed, check_rate, coins, inverse, nothing
+from .core import Keyed, bernoulli_mask, check_rate, inverse_keep, is_noop
 
 Method = Literal["probabilities", "keys", "heads"]
 
@@ -59,15 +59,15 @@ def drop_attention(
             f"method='heads' needs a query of shape [b, h, l, e], but got {list(query.shape)}"
         )
     check_rate(p, below_one=method != "probabilities")
-    if method == "heads" or nothing(query, p, training):
+    if method == "heads" or is_noop(query, p, training):
         y = F.scaled_dot_product_attention(
             query, keys, value, attn_mask, 0.0, is_causal, scale=scale
         )
         return drop_head(y, p, training, key=key) if method == "heads" else y
     scores = _scores(query, keys, attn_mask, is_causal, scale)
-    stays = coins(tuple(scores.shape), p, key, scores)
+    stays = bernoulli_mask(tuple(scores.shape), p, key, scores)
     if method == "probabilities":
-        weights = _softmax(scores) * stays * inverse(p)
+        weights = _softmax(scores) * stays * inverse_keep(p)
     else:
         allowed = scores != -math.inf
         stays = stays | ~(stays & allowed).any(-1, keepdim=True)
@@ -109,9 +109,9 @@ def drop_head(heads: Tensor, p: float = 0.1, training: bool = True, *, key: Keye
     if heads.dim() < 3:
         raise InputError(f"drop_head needs heads of shape [b, h, ...], but got {list(heads.shape)}")
     check_rate(p, "the rate of heads", below_one=True)
-    if nothing(heads, p, training):
+    if is_noop(heads, p, training):
         return heads
-    stays = _some(coins(tuple(heads.shape), p, key, heads, "b h", "b h *"), 1)
+    stays = _some(bernoulli_mask(tuple(heads.shape), p, key, heads, "b h", "b h *"), 1)
     return heads * (stays * (heads.shape[1] / stays.sum(1, keepdim=True))).to(heads.dtype)
 
 
@@ -126,9 +126,9 @@ def drop_key(scores: Tensor, p: float = 0.1, training: bool = True, *, key: Keye
     Li, Hu, Nie, Zhang, Sebe, Wang 2023, "DropKey", equation 5.
     """
     check_rate(p, "the rate of keys", below_one=True)
-    if nothing(scores, p, training):
+    if is_noop(scores, p, training):
         return scores
-    stays = _some(coins(tuple(scores.shape), p, key, scores), -1)
+    stays = _some(bernoulli_mask(tuple(scores.shape), p, key, scores), -1)
     return scores.masked_fill(~stays, -math.inf)
 
 

@@ -9,7 +9,17 @@ from torch import Tensor
 
 from .._errors import InputError, unknown
 from ..engines.torch import reference
-from .core import Keyed, Rate, anyones, check_rate, coins, further, nothing, one_shape, uniform
+from .core import (
+    Keyed,
+    Rate,
+    bernoulli_mask,
+    check_rate,
+    fold_in,
+    is_noop,
+    one_shape,
+    resolve_key,
+    uniform,
+)
 
 Backward = Literal["shake", "even", "keep"]
 
@@ -45,13 +55,13 @@ def shake_shake(
     if not training or not first.numel():
         return 0.5 * (first + second)
     shape = tuple(first.shape)
-    whose = anyones(key)
-    a = uniform(shape, whose, first, per="b", of="b *")
+    tensor_key = resolve_key(key)
+    a = uniform(shape, tensor_key, first, per="b", of="b *")
     if backward == "keep":
         b = a
     else:
         b = (
-            uniform(shape, further(whose, 1), first, per="b", of="b *")
+            uniform(shape, fold_in(tensor_key, 1), first, per="b", of="b *")
             if backward == "shake"
             else torch.full_like(a, 0.5)
         )
@@ -90,10 +100,10 @@ def shake_drop(
         return branch * (1.0 - p + p * 0.5 * (alpha[0] + alpha[1]))
     if not branch.numel():
         return branch
-    whose = anyones(key)
+    tensor_key = resolve_key(key)
     shape = tuple(branch.shape)
-    kept = coins(shape, p, whose, branch, per="", of="b *")
-    drawn = [uniform(shape, further(whose, n), branch, per="b", of="b *") for n in (1, 2)]
+    kept = bernoulli_mask(shape, p, tensor_key, branch, per="", of="b *")
+    drawn = [uniform(shape, fold_in(tensor_key, n), branch, per="b", of="b *") for n in (1, 2)]
     one = torch.ones_like(drawn[0])
     a, b = (
         one.where(kept, low + (high - low) * u)
@@ -127,11 +137,11 @@ def swapout(
     rates: tuple[Rate, Rate] = (p if skip is None else skip, p)
     if not training:
         return input * (1.0 - rates[0]) + branch * (1.0 - rates[1])
-    whose = anyones(key)
+    tensor_key = resolve_key(key)
     drawn = [
         t
-        if nothing(t, rate, True)
-        else t * coins(tuple(t.shape), rate, further(whose, n), t).to(t.dtype)
+        if is_noop(t, rate, True)
+        else t * bernoulli_mask(tuple(t.shape), rate, fold_in(tensor_key, n), t).to(t.dtype)
         for n, (t, rate) in enumerate(zip((input, branch), rates, strict=True))
     ]
     return drawn[0] + drawn[1]

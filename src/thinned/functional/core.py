@@ -14,13 +14,13 @@ from ..algebra.law import Bernoulli
 from ..algebra.plan import WORDS, LawName, Plan, averages, plan
 from ..algebra.scale import Classic
 from ..engines.torch import dispatch, native, reference
-from ..engines.torch import tensor_key as _whose
+from ..engines.torch import tensor_key as _tensor_key
 from ..engines.torch.dispatch import Impl
-from ..engines.torch.tensor_key import Whose
+from ..engines.torch.tensor_key import TensorKey
 
 Mode = Literal["sample", "mean", "off"]
 MODES = ("sample", "mean", "off")
-Keyed: TypeAlias = Key | Whose | None
+Keyed: TypeAlias = Key | TensorKey | None
 Rate: TypeAlias = float | Tensor  # a tensor of no axes where a graph must not hold the number
 
 
@@ -29,7 +29,7 @@ def drop(
     spec: Drop,
     *,
     mode: Mode = "sample",
-    key: Key | Whose | None = None,
+    key: Key | TensorKey | None = None,
     generator: torch.Generator | None = None,
     inplace: bool = False,
     impl: Impl | None = None,
@@ -61,13 +61,13 @@ def drop(
         y = x * factors[0]
         y = y + factors[1] if factors[1] else y
         return x.copy_(y) if inplace else y
-    return sample(x, dispatch.ready(plan(spec, tuple(x.shape))), key, generator, inplace, impl)
+    return sample(x, dispatch.prepare(plan(spec, tuple(x.shape))), key, generator, inplace, impl)
 
 
 def sample(
     x: Tensor,
-    ready: dispatch.Ready,
-    key: Key | Whose | None = None,
+    ready: dispatch.PreparedPlan,
+    key: Key | TensorKey | None = None,
     generator: torch.Generator | None = None,
     inplace: bool = False,
     impl: Impl | None = None,
@@ -79,11 +79,11 @@ def sample(
         raise InputError(
             f"dropout needs a floating-point tensor, but got {x.dtype}; write x.float()"
         )
-    return dispatch.sample(x, ready, belonging(key, ready.plan, generator), inplace, impl)
+    return dispatch.sample(x, ready, resolve_key(key, ready.plan, generator), inplace, impl)
 
 
 def mask(
-    spec: Drop, shape: tuple[int, ...], key: Key | Whose, device: torch.device | None = None
+    spec: Drop, shape: tuple[int, ...], key: Key | TensorKey, device: torch.device | None = None
 ) -> Tensor:
     """Which elements of a tensor of ``shape`` are kept under ``key``: bool, True where kept,
     broadcasts to ``shape``.
@@ -94,7 +94,7 @@ def mask(
     if not isinstance(spec.law, Bernoulli):
         raise InputError(f"only a Bernoulli law has a mask, but got {spec.law}")
     planned = plan(spec, shape)
-    return dispatch.mask(planned, belonging(key, planned), device)
+    return dispatch.mask(planned, resolve_key(key, planned), device)
 
 
 def explain(x: Tensor, impl: Impl | None = None) -> str:
@@ -107,28 +107,26 @@ def explain(x: Tensor, impl: Impl | None = None) -> str:
     return f"{kind}{f' ({native.running()})' if kind == 'native' else ''}: {why}"
 
 
-def belonging(
-    key: Key | Whose | None, planned: Plan, generator: torch.Generator | None = None
-) -> Whose:
-    """Whose noise ``key`` means, checked against the plan's examples; without a key, fresh bits."""
+def resolve_key(
+    key: Keyed, planned: Plan | None = None, generator: torch.Generator | None = None
+) -> TensorKey:
+    """The random key ``key`` as tensors; without one, 64 fresh random bits of ``generator``.
+
+    ``planned``: the plan whose examples the sample ids of the key have to match.
+    """
     if key is None:
-        return _whose.draw(generator)
-    whose = anyones(key)
-    if whose.who is not None:
-        check_samples(whose.who, planned.sample_axis, planned.samples)
-    return whose
+        return _tensor_key.random_key(generator)
+    resolved = _tensor_key.from_key(key) if isinstance(key, Key) else key
+    if planned is not None and resolved.sample_ids is not None:
+        check_samples(resolved.sample_ids, planned.sample_axis, planned.samples)
+    return resolved
 
 
-def anyones(key: Keyed) -> Whose:
-    """Whose noise ``key`` means; without a key, fresh bits."""
-    return _whose.draw() if key is None else _whose.of(key) if isinstance(key, Key) else key
-
-
-def check_samples(who: Tensor, axis: int | None, count: int) -> None:
+def check_samples(sample_ids: Tensor, axis: int | None, count: int) -> None:
     """Raise unless there is one id for each of ``count`` examples."""
-    if axis is not None and who.shape[-1] != count:
+    if axis is not None and sample_ids.shape[-1] != count:
         raise InputError(
-            f"samples has to name each of the {count} examples on axis {axis}, but got {who.shape[-1]} ids; pass one id a "
+            f"samples has to name each of the {count} examples on axis {axis}, but got {sample_ids.shape[-1]} ids; pass one id a "
             "row of the batch to key.at(step, samples=ids), and name the layout where the examples are on another axis, "
             'such as layout="t b d" or "(b t) d"'
         )
@@ -140,12 +138,12 @@ def check_rate(p: Rate, what: str = "dropout probability", *, below_one: bool = 
         probability(p, what, below_one=below_one)
 
 
-def nothing(x: Tensor, p: Rate, training: bool) -> bool:
+def is_noop(x: Tensor, p: Rate, training: bool) -> bool:
     """Is there nothing to draw: evaluation, rate 0, or an empty tensor?"""
     return not training or (not isinstance(p, Tensor) and p == 0) or not x.numel()
 
 
-def coins(
+def bernoulli_mask(
     shape: tuple[int, ...], p: Rate, key: Keyed, like: Tensor, per: str = "b *", of: str = "b *"
 ) -> Tensor:
     """One coin for each of the axes ``per`` of a tensor of ``shape``: bool, True where kept,
@@ -155,7 +153,7 @@ def coins(
     """
     if not isinstance(p, Tensor) and not torch.compiler.is_compiling():
         planned = plan(Drop(Bernoulli(p), per, of), shape)
-        return dispatch.mask(planned, belonging(key, planned), like.device)
+        return dispatch.mask(planned, resolve_key(key, planned), like.device)
     rate = p if isinstance(p, Tensor) else torch.tensor(p, dtype=torch.float64, device="cpu")
     threshold = (rate.double() * WORDS).round().to(torch.int64).reshape(1)
     numbers = torch.cat((threshold, torch.tensor([_ONE, 0, 0, 0], device=threshold.device)))
@@ -168,11 +166,11 @@ def coins(
 def factor(
     shape: tuple[int, ...], p: Rate, key: Keyed, like: Tensor, per: str = "b *", of: str = "b *"
 ) -> Tensor:
-    """:func:`coins` as numbers: 1 / (1 - p) where kept and 0 where not, of the dtype of ``like``,
+    """:func:`bernoulli_mask` as numbers: 1 / (1 - p) where kept and 0 where not, of the dtype of ``like``,
     at least float32.
     """
-    kept = coins(shape, p, key, like, per, of).to(reference.wide(like))
-    return kept * inverse(p)
+    kept = bernoulli_mask(shape, p, key, like, per, of).to(reference.wide(like))
+    return kept * inverse_keep(p)
 
 
 def dropped(x: Tensor, p: Rate, key: Keyed, per: str, of: str) -> Tensor:
@@ -231,31 +229,31 @@ def _drawn(
     per: str,
     of: str,
 ) -> Tensor:
-    own, axis = dispatch.geometry(per, of, len(shape))
-    whose = anyones(key)
-    if whose.who is not None and axis >= 0:
-        check_samples(whose.who, axis, shape[axis])
-    return dispatch.drawn(
+    own, axis = dispatch.noise_axes(per, of, len(shape))
+    tensor_key = resolve_key(key)
+    if tensor_key.sample_ids is not None and axis >= 0:
+        check_samples(tensor_key.sample_ids, axis, shape[axis])
+    return dispatch.draw_noise(
         [n if o else 1 for n, o in zip(shape, own, strict=True)],
         own,
         axis,
         law,
         numbers,
-        whose,
+        tensor_key,
         like,
     )
 
 
-def further(key: Keyed, which: int) -> Whose:
+def fold_in(key: Keyed, which: int) -> TensorKey:
     """Whose draws are the ``which``-th further ones of a call: as good as independent of the first."""
-    whose = anyones(key)
-    return whose._replace(stream=_whose.signed(whose.stream + which * _GOLDEN))
+    tensor_key = resolve_key(key)
+    return tensor_key._replace(stream=_tensor_key.to_int64(tensor_key.stream + which * _GOLDEN))
 
 
 _GOLDEN = 0x9E3779B97F4A7C15  # an odd number far from every small multiple of itself, modulo 2^64
 
 
-def subset(rows: int, n: int, count: int, key: Keyed, device: torch.device) -> Tensor:
+def random_subset(rows: int, n: int, count: int, key: Keyed, device: torch.device) -> Tensor:
     """``count`` of ``n`` places for each of ``rows`` examples, every subset as likely, in their
     order: int64 [rows, count].
     """
@@ -263,7 +261,7 @@ def subset(rows: int, n: int, count: int, key: Keyed, device: torch.device) -> T
     return drawn.topk(count, dim=1, largest=False).indices.sort(dim=1).values
 
 
-def inverse(p: Rate) -> Rate:
+def inverse_keep(p: Rate) -> Rate:
     """1 / (1 - p), what inverted scaling multiplies survivors by; 0 at rate 1, where there are
     none.
     """

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError, whole
-from .core import Keyed, Rate, coins, factor, nothing
+from .core import Keyed, Rate, bernoulli_mask, factor, is_noop
 
 
 def embedding_dropout(
@@ -46,7 +46,7 @@ def embedding_dropout(
             f"ids have to be at least 0 and below {len(weight)}, the rows of the table, but got {wrong}"
         )
     y = torch.nn.functional.embedding(ids, weight, padding_idx, **settings)
-    if nothing(y, p, training):
+    if is_noop(y, p, training):
         return y
     of_words = factor((len(weight),), p, key, weight, "v", "v")[ids]
     if padding_idx is not None:
@@ -71,6 +71,6 @@ def word_dropout(
         raise InputError(
             f"word_dropout needs ids of whole numbers, but got {ids.dtype}; for embeddings use embedding_dropout"
         )
-    if nothing(ids, p, training):
+    if is_noop(ids, p, training):
         return ids
-    return ids.masked_fill(~coins(tuple(ids.shape), p, key, ids), unknown_id)
+    return ids.masked_fill(~bernoulli_mask(tuple(ids.shape), p, key, ids), unknown_id)

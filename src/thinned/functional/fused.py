@@ -10,8 +10,8 @@ from torch import Tensor
 from .. import presets
 from .._errors import unknown
 from ..engines.torch import dispatch
-from ..engines.torch.tensor_key import Whose
-from .core import Keyed, belonging, drop
+from ..engines.torch.tensor_key import TensorKey
+from .core import Keyed, drop, resolve_key
 from .torch_functions import dropout, elementwise, mode_of
 
 
@@ -76,6 +76,6 @@ def bias_act_dropout(
     return drop(x, presets.dropout(p), mode=mode_of(training), key=key)
 
 
-def _drawn(x: Tensor, p: float, key: Keyed) -> tuple[dispatch.Ready, Whose]:
+def _drawn(x: Tensor, p: float, key: Keyed) -> tuple[dispatch.PreparedPlan, TensorKey]:
     ready = elementwise(float(p), tuple(x.shape))
-    return ready, belonging(key, ready.plan)
+    return ready, resolve_key(key, ready.plan)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._errors import InputError, whole
 from ..engines.torch import reference
-from .core import Keyed, anyones, check_rate, coins, nothing, subset
+from .core import Keyed, bernoulli_mask, check_rate, is_noop, random_subset, resolve_key
 
 
 def drop_edge(
@@ -44,7 +44,7 @@ def drop_edge(
                 f"attributes have to be tensors of {edges} rows, one an edge, but got {got}; the rate is p="
             )
     check_rate(p)
-    if nothing(edge_index, p, training):
+    if is_noop(edge_index, p, training):
         return (
             edge_index,
             torch.ones(edges, dtype=torch.bool, device=edge_index.device),
@@ -58,7 +58,7 @@ def drop_edge(
         kept = torch.zeros(edges, dtype=torch.bool, device=edge_index.device)
         kept[_some(edges, int((1.0 - p) * edges + 1e-9), key, edge_index.device)] = True
     else:
-        kept = coins((edges,), p, key, edge_index, "e", "e")
+        kept = bernoulli_mask((edges,), p, key, edge_index, "e", "e")
     kept = kept if owner is None else kept[owner]
     return edge_index[:, kept], kept, *(given[kept] for given in attributes)
 
@@ -120,4 +120,4 @@ def _edges(edge_index: Tensor) -> int:
 
 def _some(edges: int, count: int, key: Keyed, device: torch.device) -> Tensor:
     """``count`` of ``edges`` places, drawn by the call, whoever the examples of ``key`` are."""
-    return subset(1, edges, count, anyones(key)._replace(who=None), device)[0]
+    return random_subset(1, edges, count, resolve_key(key)._replace(sample_ids=None), device)[0]

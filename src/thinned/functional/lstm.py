@@ -37,7 +37,7 @@ def fits(x: Tensor, noise: Noise) -> bool:
     )
     plain = (
         not torch.compiler.is_compiling()
-        and not dispatch.transformed()
+        and not dispatch.under_transform()
         and not torch.is_autocast_enabled(x.device.type)
     )
     return tensors and plain and x.dtype in (torch.float32, torch.float64)

@@ -12,7 +12,18 @@ from .. import presets
 from .._errors import InputError, whole
 from ..algebra.per import seed_rate
 from ..engines.torch import reference
-from .core import Keyed, Rate, anyones, check_rate, coins, further, mask, normal, nothing, uniform
+from .core import (
+    Keyed,
+    Rate,
+    bernoulli_mask,
+    check_rate,
+    fold_in,
+    is_noop,
+    mask,
+    normal,
+    resolve_key,
+    uniform,
+)
 
 _EXACT = torch.float64  # of the few draws whose rounding would show: places and orders
 
@@ -45,16 +56,16 @@ def disout(
         raise InputError(f"alpha has to be at least 0, but got {alpha}; 0 is DropBlock")
     extent = _extent(block, tuple(x.shape[2:]))
     check_rate(p)
-    if nothing(x, p, training):
+    if is_noop(x, p, training):
         return x
-    whose = anyones(key)
-    keep = _blocks(x, p, extent, whose)
+    tensor_key = resolve_key(key)
+    keep = _blocks(x, p, extent, tensor_key)
     gain = reference.share(keep)
     y = x * (keep.to(reference.wide(x)) * gain)
     if alpha:
         scale = scale.to(x.device) if isinstance(scale, Tensor) else scale
         spread = x.detach().to(reference.wide(x)).std(correction=0) * (alpha * scale)
-        noise = normal(tuple(x.shape), further(whose, 1), x, "b c *", "b c *")
+        noise = normal(tuple(x.shape), fold_in(tensor_key, 1), x, "b c *", "b c *")
         y = y + (noise * spread * gain).masked_fill(keep, 0.0)
     return y.to(x.dtype)
 
@@ -81,7 +92,7 @@ def cutout(
         raise InputError(
             f"size {size} would hide every map of {_by(shape)} wholly; use a smaller one"
         )
-    if nothing(x, 1.0, training):
+    if is_noop(x, 1.0, training):
         return x
     where = uniform(
         (x.shape[0], holes, len(shape)), key, x.new_empty(0, dtype=_EXACT), "b *", "b *"
@@ -126,8 +137,8 @@ def max_pool_dropout(
         )
     if not training and p != 0 and x.numel():
         return _weighted(x, windows, steps, p)
-    if not nothing(x, p, training):
-        x = x * coins(tuple(x.shape), p, key, x)
+    if not is_noop(x, p, training):
+        x = x * bernoulli_mask(tuple(x.shape), p, key, x)
     pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(shape) - 1]
     return pool(x, windows, steps)
 
@@ -167,18 +178,18 @@ def weighted_channel_dropout(
     _maps(x, "weighted channel dropout", None)
     check_rate(p)
     check_rate(extra, "the extra rate", below_one=True)
-    if nothing(x, p, training):
+    if is_noop(x, p, training):
         return x
-    whose, channels = anyones(key), x.shape[1]
+    tensor_key, channels = resolve_key(key), x.shape[1]
     scores = x.detach().to(_EXACT).flatten(2).mean(2).clamp_min(_LEAST)
-    drawn = uniform((x.shape[0], channels), whose, scores).log() / scores
+    drawn = uniform((x.shape[0], channels), tensor_key, scores).log() / scores
     place = drawn.argsort(1).argsort(1)
     fell = (p * channels).round() if isinstance(p, Tensor) else round(p * channels)
     stays = (place >= fell) | (place == channels - 1)
     gain = scores.sum(1, keepdim=True) / (scores * stays).sum(1, keepdim=True)
     if extra:
         rate = torch.where(p > 0, extra, 0.0) if isinstance(p, Tensor) else extra
-        left = stays & coins((x.shape[0], channels), rate, further(whose, 1), x)
+        left = stays & bernoulli_mask((x.shape[0], channels), rate, fold_in(tensor_key, 1), x)
         stays = torch.where(left.any(1, keepdim=True), left, stays)
     factor = (stays * gain).to(reference.wide(x))
     return (x * factor.reshape(*factor.shape, *(1,) * (x.dim() - 2))).to(x.dtype)
@@ -226,8 +237,8 @@ def _blocks(x: Tensor, p: Rate, extent: tuple[int, ...], key: Keyed) -> Tensor:
     """
     shape, full = tuple(x.shape), (1, 1, *extent)
     if not isinstance(p, Tensor) and not torch.compiler.is_compiling():
-        return mask(presets.dropblock(p, extent), shape, anyones(key), x.device)
+        return mask(presets.dropblock(p, extent), shape, resolve_key(key), x.device)
     seeds = (*shape[:2], *(n - e + 1 for n, e in zip(shape[2:], extent, strict=True)))
     p = torch.as_tensor(p, dtype=torch.float64)
     rate = torch.where(p < 1, p * seed_rate(1.0, full, shape), 1.0)  # at 1 every place falls
-    return ~reference.dilated(~coins(seeds, rate, key, x), full)
+    return ~reference.dilated(~bernoulli_mask(seeds, rate, key, x), full)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .. import presets
 from . import lstm
-from .core import Keyed, Rate, coins, drop, dropped, factor, further, one_shape
+from .core import Keyed, Rate, bernoulli_mask, drop, dropped, factor, fold_in, one_shape
 from .lstm import Noise
 from .torch_functions import mode_of
 
@@ -93,7 +93,7 @@ def stack(
     if "weights" in rates:
         for n, group in enumerate(groups):
             at = _SITES * (n // network.directions) + 1 + n % network.directions
-            group[1] = weight_drop(group[1], rates["weights"], key=further(key, at))
+            group[1] = weight_drop(group[1], rates["weights"], key=fold_in(key, at))
     x = _locked(x, rates.get("inputs", 0.0), key=key)
     noisy = "states" in rates or "cells" in rates
     if not noisy and "between" not in rates:
@@ -103,7 +103,7 @@ def stack(
             network, x, state, groups, rates, falling if noisy else None, training, key
         )
     if "outputs" in rates:
-        x = _locked(x, rates["outputs"], key=further(key, _SITES * network.layers))
+        x = _locked(x, rates["outputs"], key=fold_in(key, _SITES * network.layers))
     return x, state
 
 
@@ -140,7 +140,7 @@ def _layers(
         own = slice(layer * network.directions, (layer + 1) * network.directions)
         start = tuple(s[own] for s in state)
         if layer and "between" in rates:
-            x = _locked(x, rates["between"], key=further(key, _SITES * layer))
+            x = _locked(x, rates["between"], key=fold_in(key, _SITES * layer))
         if falling is None:
             x, end = _fused(network._replace(layers=1), x, start, groups[own])
             ends.append(end)
@@ -192,7 +192,11 @@ def _noise(
     def moves(p: Rate, which: int) -> Tensor | float | None:
         if not isinstance(p, Tensor) and p == 0:
             return None
-        return coins(shape, p, further(key, which), like, "t b d", "t b d") if training else 1.0 - p
+        return (
+            bernoulli_mask(shape, p, fold_in(key, which), like, "t b d", "t b d")
+            if training
+            else 1.0 - p
+        )
 
     if method == "zoneout":
         return Noise(moves=moves(p, site), cell_moves=moves(rates.get("cells", 0.0), site + 2))
@@ -203,7 +207,7 @@ def _noise(
             if tied
             else ((network.gates, *shape[1:]), *_GATES)
         )
-        mask = (factor if inverted else coins)(shape, p, further(key, site), like, per, of)
+        mask = (factor if inverted else bernoulli_mask)(shape, p, fold_in(key, site), like, per, of)
         mask = mask[0] if tied and not each_step else mask
     return Noise(**{_PLACES[method]: mask})
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .._errors import InputError, whole
-from .core import Keyed, anyones, check_rate, nothing, subset
+from .core import Keyed, check_rate, is_noop, random_subset, resolve_key
 
 _WIDE, _FEW = 512, 64
 
@@ -45,13 +45,17 @@ def patterns(
     step for each example.
     """
     check_rate(p)
-    whose = anyones(key)
-    if whose.who is not None and whose.who.dim() > 1:
+    tensor_key = resolve_key(key)
+    if tensor_key.sample_ids is not None and tensor_key.sample_ids.dim() > 1:
         raise InputError(
             "thinning draws one pattern for the batch, so it needs one step, but got one for each example"
         )
-    return subset(
-        groups, n, kept_count(n, p), whose._replace(who=None), device or torch.device("cpu")
+    return random_subset(
+        groups,
+        n,
+        kept_count(n, p),
+        tensor_key._replace(sample_ids=None),
+        device or torch.device("cpu"),
     )
 
 
@@ -152,7 +156,7 @@ def thin_units(
     """
     check_rate(p)
     groups = whole(groups, "groups", 1)
-    if nothing(x, p, training):
+    if is_noop(x, p, training):
         return x
     n = x.shape[axis]
     count = kept_count(n, p)

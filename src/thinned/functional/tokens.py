@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError, whole
-from .core import Keyed, Rate, check_rate, nothing, subset, uniform
+from .core import Keyed, Rate, check_rate, is_noop, random_subset, uniform
 
 
 def patch_dropout(
@@ -37,7 +37,7 @@ def patch_dropout(
     patches = x.shape[1] - prefix
     if patches < 1:
         raise InputError(f"prefix has to be below the {x.shape[1]} tokens, but got {prefix}")
-    if nothing(x, p, training):
+    if is_noop(x, p, training):
         every = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
         return (x, every) if indices else x
     count = int((1.0 - p) * patches + 1e-9)  # 0.1 of 10 is one, in spite of rounding
@@ -45,7 +45,7 @@ def patch_dropout(
         raise InputError(
             f"rate {p} would drop all {patches} patches; use a rate of at most {1 - 1 / patches:.4g}"
         )
-    kept = subset(x.shape[0], patches, count, key, x.device) + prefix
+    kept = random_subset(x.shape[0], patches, count, key, x.device) + prefix
     kept = torch.cat((torch.arange(prefix, device=x.device).expand(x.shape[0], prefix), kept), 1)
     rest = x.shape[2:]
     y = x.gather(1, kept.reshape(*kept.shape, *(1,) * len(rest)).expand(*kept.shape, *rest))
@@ -67,7 +67,7 @@ def hidden_cut(x: Tensor, p: float = 0.1, training: bool = True, *, key: Keyed =
     if x.dim() < 2:
         raise InputError(f"hidden_cut needs tokens [b, t, ...], but got {list(x.shape)}")
     check_rate(p)
-    if nothing(x, p, training):
+    if is_noop(x, p, training):
         return x
     return x.masked_fill(_span(x, p, key).reshape(*x.shape[:2], *(1,) * (x.dim() - 2)), 0.0)
 

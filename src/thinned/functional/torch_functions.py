@@ -34,8 +34,8 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
 
 
 @lru_cache(maxsize=4096)
-def elementwise(p: float, shape: tuple[int, ...]) -> dispatch.Ready:
-    return dispatch.ready(plan(presets.dropout(p), shape))
+def elementwise(p: float, shape: tuple[int, ...]) -> dispatch.PreparedPlan:
+    return dispatch.prepare(plan(presets.dropout(p), shape))
 
 
 def dropout1d(

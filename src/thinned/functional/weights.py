@@ -11,8 +11,8 @@ from torch import Tensor
 from .._errors import InputError, probability, unknown
 from ..algebra.key import stream_of
 from ..engines.torch import reference
-from ..engines.torch import tensor_key as _whose
-from .core import Keyed, Rate, anyones, coins, dropped, nothing
+from ..engines.torch import tensor_key as _tensor_key
+from .core import Keyed, Rate, bernoulli_mask, dropped, is_noop, resolve_key
 
 Per = Literal["weight", "unit"]
 
@@ -43,7 +43,7 @@ def mixout(
         raise InputError(
             f"the pretrained weight has to be of shape {list(weight.shape)}, but got {list(pretrained.shape)}"
         )
-    if nothing(weight, p, training):
+    if is_noop(weight, p, training):
         return weight
     anchor = pretrained.to(reference.wide(weight))
     moved = weight.to(anchor.dtype) - anchor
@@ -90,10 +90,12 @@ def dare(
         raise InputError(
             f"tuned and base have to hold the same names, but only one of them has {differ[0]!r}"
         )
-    whose, merged = anyones(key), dict(tuned)
+    tensor_key, merged = resolve_key(key), dict(tuned)
     for name, weight in tuned.items():
         if weight.is_floating_point():
-            own = whose._replace(stream=_whose.signed(whose.stream + stream_of(name)))
+            own = tensor_key._replace(
+                stream=_tensor_key.to_int64(tensor_key.stream + stream_of(name))
+            )
             merged[name] = mixout(weight, base[name], p, key=own)
     return merged
 
@@ -127,14 +129,14 @@ def targeted(
         raise InputError(
             f"targeted dropout needs a weight of shape [out, in, ...], but got {list(weight.shape)}"
         )
-    if nothing(weight, p, True):
+    if is_noop(weight, p, True):
         return weight
     fallen = _smallest(weight.detach().flatten(1), fraction, per).reshape(
         weight.shape if per == "weight" else (-1, *[1] * (weight.dim() - 1))
     )
     if training:
         layout = ("*", "*") if per == "weight" else ("o", "o *")
-        fallen = fallen & ~coins(tuple(weight.shape), p, key, weight, *layout)
+        fallen = fallen & ~bernoulli_mask(tuple(weight.shape), p, key, weight, *layout)
     return weight.masked_fill(fallen, 0.0)
 
 
@@ -188,7 +190,7 @@ def shakeout(
     3.
     """
     pull(c)
-    if nothing(input, p, training):
+    if is_noop(input, p, training):
         return torch.nn.functional.linear(input, weight, bias)
     signs = c * weight.sign()
     kept = torch.nn.functional.linear(dropped(input, p, key, "b *", "b *"), weight + signs, bias)

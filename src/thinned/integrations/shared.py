@@ -7,7 +7,7 @@ from typing import Any
 
 from .._errors import InputError
 from ..checks.live import check
-from ..nn.module import hosts
+from ..nn.module import dropout_modules
 
 
 def checked(model: Any, args: Any, named: Any) -> Any:
@@ -25,7 +25,7 @@ def sinks(log: Any, *more: Any) -> list[Any]:
 
 def needs_ours(model: Any, what: str) -> None:
     """Raise :class:`thinned.InputError` where no layer of ours would draw for ``what``."""
-    if not any(True for _ in hosts(model)):
+    if not any(True for _ in dropout_modules(model)):
         raise InputError(
             f"{what} needs dropout of ours in the model, and there is none; call thinned.replace(model) first"
         )

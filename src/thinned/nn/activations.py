@@ -12,7 +12,7 @@ from .. import functional
 from .._errors import InputError, probability, real, unknown
 from ..algebra.schedule import Schedule
 from .method import MethodDropout
-from .module import Host, Rated
+from .module import DropoutModule, RatedModule
 
 
 def Jumpout(
@@ -25,7 +25,7 @@ def Jumpout(
     )
 
 
-class StandoutDropout(Host, nn.Module):
+class StandoutDropout(DropoutModule, nn.Module):
     """:func:`thinned.functional.standout` of ``module``'s result: ``layer(x)`` is its activation,
     thinned.
 
@@ -57,7 +57,7 @@ class StandoutDropout(Host, nn.Module):
         h = self.module(x)
         if mode == "off" or not h.numel():
             return self.activation(h)
-        key = self.whose() if mode == "sample" else None
+        key = self.call_key() if mode == "sample" else None
         return functional.standout(
             h, self.activation, self.alpha, self.beta, mode == "sample", key=key
         )
@@ -66,7 +66,7 @@ class StandoutDropout(Host, nn.Module):
         return f"alpha={self.alpha}, beta={self.beta}"
 
 
-class FastDropout(Rated, nn.Module):
+class FastDropout(RatedModule, nn.Module):
     """Dropout on the inputs of a linear layer, integrated out instead of drawn:
     :func:`thinned.functional.fast_dropout`.
 

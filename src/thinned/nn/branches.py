@@ -13,7 +13,7 @@ from .._errors import InputError
 from ..algebra.schedule import Schedule
 from ..functional import core
 from .method import MethodDropout
-from .module import Rated
+from .module import RatedModule
 
 
 def ShakeShake(backward: functional.branches.Backward = "shake") -> MethodDropout:
@@ -35,7 +35,7 @@ def Swapout(p: float | Schedule = 0.5, skip: float | None = None) -> MethodDropo
     return MethodDropout(functional.swapout, off={"skip": 0.0} if skip else None, p=p, skip=skip)
 
 
-class LayerDrop(Rated, nn.ModuleList):
+class LayerDrop(RatedModule, nn.ModuleList):
     """LayerDrop: whole layers of a stack are skipped while training, and some may be left out for
     good.
 
@@ -62,7 +62,7 @@ class LayerDrop(Rated, nn.ModuleList):
             for layer in self:
                 x = layer(x, *args, **kwargs)
             return x
-        kept = core.coins((len(self),), self.now(), self.whose(), x, per="l", of="l")
+        kept = core.bernoulli_mask((len(self),), self.now(), self.call_key(), x, per="l", of="l")
         if compiling:
             for i, layer in enumerate(self):
                 x = torch.where(kept[i], layer(x, *args, **kwargs), x)

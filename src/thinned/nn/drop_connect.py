@@ -19,17 +19,17 @@ from ..algebra.plan import averages, plan
 from ..algebra.scale import Classic, Inverted
 from ..algebra.schedule import SCHEDULES, Schedule
 from ..engines.torch import dispatch
-from ..engines.torch.dispatch import numbers_of
-from ..engines.torch.tensor_key import Whose
+from ..engines.torch.dispatch import plan_constants
+from ..engines.torch.tensor_key import TensorKey
 from ..functional import Mode, core
 from ..functional.activations import expected, root
-from .wrapper import Around, Names
+from .wrapper import ModuleWrapper, Names
 
 Sampling = Literal["exact", "moments"]
 Inference = Literal["mean", "moments"]
 
 
-class DropWeight(Around):
+class DropWeight(ModuleWrapper):
     """A module whose weights fall: DropConnect, Wan et al. 2013.
 
     ``module``: its parameters are taken over under the same names, so checkpoints load. ``p``: the
@@ -115,7 +115,7 @@ class DropWeight(Around):
             self.point if rate == self.point.rate else self.point.at(rate)
         )  # as the point acts now
         self._rate = rate
-        self._numbers = numbers_of(self.drop)
+        self._numbers = plan_constants(self.drop)
         self._mean = averages(self.drop)
         self._moments = moments(self.drop) if self.each else None
 
@@ -144,17 +144,17 @@ class DropWeight(Around):
         if mode == "mean":
             gain, shift = self._mean
             return self.run([w * gain + shift for w in self.weights()], args, kwargs)
-        whose = self.whose()
+        tensor_key = self.call_key()
         return self.run(
-            [self._drawn(w, core.further(whose, i)) for i, w in enumerate(self.weights())],
+            [self._drawn(w, core.fold_in(tensor_key, i)) for i, w in enumerate(self.weights())],
             args,
             kwargs,
         )
 
-    def _drawn(self, weight: Tensor, whose: Whose) -> Tensor:
+    def _drawn(self, weight: Tensor, tensor_key: TensorKey) -> Tensor:
         if torch.compiler.is_compiling() and self._numbers is not None:
-            return dispatch.traced(weight, self.point, self._numbers, whose, None)
-        return core.drop(weight, self.drop, key=whose)
+            return dispatch.sample_in_graph(weight, self.point, self._numbers, tensor_key, None)
+        return core.drop(weight, self.drop, key=tensor_key)
 
     def _of_each(self, mode: Mode, input: Tensor) -> Tensor:
         act = self.activation or (lambda u: u)
@@ -177,7 +177,7 @@ class DropWeight(Around):
             weight = torch.cat((weight, self.bias.unsqueeze(1)), 1)
             batched = F.pad(batched, (0, 1), value=1.0)
         each = self._drawn(
-            weight.expand(batched.shape[0], *weight.shape), self.whose()
+            weight.expand(batched.shape[0], *weight.shape), self.call_key()
         )  # [b, o, i]
         y = torch.einsum("boi,b...i->b...o", each, batched)
         return y if x.dim() > 1 else y.squeeze(0)
@@ -190,7 +190,7 @@ class DropWeight(Around):
             )
         mean, var = self.moments(x)
         shape = (x.shape[0] if x.dim() > 1 else 1, self.out_features)
-        eps = core.normal(shape, self.whose(), mean)
+        eps = core.normal(shape, self.call_key(), mean)
         return mean + root(var) * eps.view(mean.shape).to(mean.dtype)
 
     def extra_repr(self) -> str:

@@ -16,15 +16,15 @@ from ..algebra.plan import plan
 from ..algebra.scale import Classic
 from ..algebra.schedule import SCHEDULES, Schedule
 from ..engines.torch import dispatch
-from ..engines.torch.dispatch import Impl, Ready, numbers_of
+from ..engines.torch.dispatch import Impl, PreparedPlan, plan_constants
 from ..functional import core, maps, torch_functions
 from . import layouts
-from .module import Rated, unfused
+from .module import RatedModule, disable_fused_kernels
 
 _SHAPES = 64  # how many input shapes a layer remembers
 
 
-class Dropout(Rated, _DropoutNd):
+class Dropout(RatedModule, _DropoutNd):
     """Any point on activations; with a number, torch's Dropout.
 
     ``method``: the rate, the name of a preset with its arguments, or a
@@ -98,8 +98,8 @@ class Dropout(Rated, _DropoutNd):
         rate = float(rate)
         self.drop = self.point if rate == self.point.rate else self.point.at(rate)
         self._rate = rate
-        self._ready: dict[tuple[int, ...], Ready] = {}
-        self._numbers = numbers_of(self.drop)
+        self._ready: dict[tuple[int, ...], PreparedPlan] = {}
+        self._numbers = plan_constants(self.drop)
         per = self.point.per
         self._blocks = (
             per.size
@@ -119,7 +119,7 @@ class Dropout(Rated, _DropoutNd):
     def _unfuse(self) -> None:
         """A classic layer acts in evaluation, where torch's fused kernels would pass it by."""
         if isinstance(self.point.scale, Classic) and not self._forward_pre_hooks:
-            unfused(self)
+            disable_fused_kernels(self)
 
     def forward(self, input: Tensor) -> Tensor:
         mode = self.mode()
@@ -129,13 +129,13 @@ class Dropout(Rated, _DropoutNd):
             if self._numbers is not None:
                 return self._traced(input, self._numbers)
             if self._blocks is not None and input.dim() > 2:
-                return maps.disout(input, self._number, self._blocks, 0.0, key=self.whose())  # type: ignore[arg-type]
+                return maps.disout(input, self._number, self._blocks, 0.0, key=self.call_key())  # type: ignore[arg-type]
         if self._rate == 0.0:
             return input
         x = input
         if self.layout is not None and "(" in self.layout:
             x = layouts.unflattened(
-                input, self.layout, None if self.owner is None else self.owner.now().who
+                input, self.layout, None if self.owner is None else self.owner.now().sample_ids
             )
         shape = tuple(x.shape)
         ready = self._ready.get(shape)
@@ -143,20 +143,20 @@ class Dropout(Rated, _DropoutNd):
             ready = self._ready[shape] = self._prepare(x)
             if len(self._ready) > _SHAPES:
                 self._ready = {shape: ready}
-        whose = self.whose()
-        if whose.who is None and x.dtype.is_floating_point and not ready.plan.identity:
-            y = dispatch.sample(x, ready, whose, self.inplace, self.impl)
+        tensor_key = self.call_key()
+        if tensor_key.sample_ids is None and x.dtype.is_floating_point and not ready.plan.identity:
+            y = dispatch.sample(x, ready, tensor_key, self.inplace, self.impl)
         else:
-            y = core.sample(x, ready, whose, None, self.inplace, self.impl)
+            y = core.sample(x, ready, tensor_key, None, self.inplace, self.impl)
         return y if x is input else y.view_as(input)
 
-    def _prepare(self, x: Tensor) -> Ready:
+    def _prepare(self, x: Tensor) -> PreparedPlan:
         spec = self.drop
         if self.dims is not None:
             spec = torch_functions.laid_out(spec, x, self.dims, self.extra_repr)
         if self.shard is not None:
             return layouts.shard_of(spec, tuple(x.shape), *self.shard)
-        return dispatch.ready(plan(spec, tuple(x.shape)))
+        return dispatch.prepare(plan(spec, tuple(x.shape)))
 
     def _traced(self, x: Tensor, numbers: Tensor) -> Tensor:
         """Within a graph: the rate is read from a tensor, and sizes may be symbols."""
@@ -165,7 +165,7 @@ class Dropout(Rated, _DropoutNd):
         )  # of the same law and coins as the point at the current rate, and never another object
         if self.dims is not None:
             spec = torch_functions.laid_out(spec, x, self.dims, self.extra_repr)
-        return dispatch.traced(x, spec, numbers, self.whose(), self.impl)
+        return dispatch.sample_in_graph(x, spec, numbers, self.call_key(), self.impl)
 
     def extra_repr(self) -> str:
         name = self.point.name

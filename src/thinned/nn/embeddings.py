@@ -8,10 +8,10 @@ from .. import functional
 from .._errors import InputError, whole
 from ..algebra.schedule import Schedule
 from .method import MethodDropout
-from .module import Rated
+from .module import RatedModule
 
 
-class EmbeddingDropout(Rated, nn.Module):
+class EmbeddingDropout(RatedModule, nn.Module):
     """An embedding whose words fall: one coin a call for each word of the table, wherever the word
     stands in the batch.
 
@@ -45,7 +45,7 @@ class EmbeddingDropout(Rated, nn.Module):
         if self.mode() != "sample" or (not isinstance(rate, Tensor) and rate == 0):
             return functional.embedding_dropout(ids, self.weight, 0.0, **self.settings)
         return functional.embedding_dropout(
-            ids, self.weight, rate, key=self.whose(), **self.settings
+            ids, self.weight, rate, key=self.call_key(), **self.settings
         )
 
     def extra_repr(self) -> str:

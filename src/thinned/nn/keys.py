@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..algebra.key import stream_of
 from ..engines.torch import ops
-from ..engines.torch.tensor_key import Whose, integers, signed
-from .module import Host, hosts
+from ..engines.torch.tensor_key import TensorKey, int64_vector, to_int64
+from .module import DropoutModule, dropout_modules
 from .recompute import Calls
 
 
@@ -24,7 +24,11 @@ class ModelKey:
     """
 
     def __init__(
-        self, model: nn.Module, seed: int, members: dict[str, Host], capturable: bool = False
+        self,
+        model: nn.Module,
+        seed: int,
+        members: dict[str, DropoutModule],
+        capturable: bool = False,
     ) -> None:
         self.seed = seed
         self.step: int | Tensor | None = None
@@ -32,7 +36,7 @@ class ModelKey:
         self._model = model
         self._members = members
         self._edges = _edges(model)
-        self._now: Whose | None = None
+        self._now: TensorKey | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -57,7 +61,7 @@ class ModelKey:
             step = operator.index(step)
         device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
         with ops.plainly():  # what is kept here is used beyond the modes that surround this call
-            now = self._whose(step, samples, device)
+            now = self._tensor_key(step, samples, device)
         self._check_layers()
         if not isinstance(step, int) and any(
             getattr(h, "schedule", None) is not None for h in self._members.values()
@@ -72,39 +76,41 @@ class ModelKey:
             if isinstance(step, int):
                 host.step(step)
 
-    def _whose(self, step: int | Tensor, samples: Any, device: torch.device) -> Whose:
-        who = None if samples is None else _integers("samples", samples, 63, device)
+    def _tensor_key(self, step: int | Tensor, samples: Any, device: torch.device) -> TensorKey:
+        sample_ids = None if samples is None else _integers("samples", samples, 63, device)
         if isinstance(step, int):
             if not 0 <= step < 1 << 32:
                 raise InputError(f"step has to be in [0, 2^32), but got {step}")
-            return Whose(torch.tensor([signed(self.seed), step], device=device), who)
+            return TensorKey(torch.tensor([to_int64(self.seed), step], device=device), sample_ids)
         steps = _integers("step", step, 32, device)
-        if who is not None and len(who) != len(steps):
+        if sample_ids is not None and len(sample_ids) != len(steps):
             raise InputError(
-                f"step and samples have to be of one length, but got {len(steps)} and {len(who)}"
+                f"step and samples have to be of one length, but got {len(steps)} and {len(sample_ids)}"
             )
-        who = torch.stack((torch.arange(len(steps), device=device) if who is None else who, steps))
-        return Whose(torch.tensor([signed(self.seed)], device=device), who)
+        sample_ids = torch.stack(
+            (torch.arange(len(steps), device=device) if sample_ids is None else sample_ids, steps)
+        )
+        return TensorKey(torch.tensor([to_int64(self.seed)], device=device), sample_ids)
 
-    def _kept(self, new: Whose) -> Whose:
+    def _kept(self, new: TensorKey) -> TensorKey:
         old = self._now
         if (
             not self.capturable
             or old is None
-            or old.key.shape != new.key.shape
-            or old.key.device != new.key.device
+            or old.seed_step.shape != new.seed_step.shape
+            or old.seed_step.device != new.seed_step.device
         ):
             return new
-        if (old.who is None) != (new.who is None) or (
-            old.who is not None and old.who.shape != new.who.shape  # type: ignore[union-attr]
+        if (old.sample_ids is None) != (new.sample_ids is None) or (
+            old.sample_ids is not None and old.sample_ids.shape != new.sample_ids.shape  # type: ignore[union-attr]
         ):
             return new
-        old.key.copy_(new.key)
-        if old.who is not None:
-            old.who.copy_(new.who)  # type: ignore[arg-type]
+        old.seed_step.copy_(new.seed_step)
+        if old.sample_ids is not None:
+            old.sample_ids.copy_(new.sample_ids)  # type: ignore[arg-type]
         return old
 
-    def now(self) -> Whose:
+    def now(self) -> TensorKey:
         """Seed, step and examples of this step. Raises :class:`thinned.InputError` before the first
         :meth:`at`.
         """
@@ -140,7 +146,7 @@ class ModelKey:
             for children, was in self._edges
         ):
             return
-        now = dict(hosts(self._model))
+        now = dict(dropout_modules(self._model))
         if {n: id(h) for n, h in now.items()} != {n: id(h) for n, h in self._members.items()}:
             gone, come = (
                 sorted(self._members.keys() - now.keys()),
@@ -160,7 +166,7 @@ def _edges(model: nn.Module) -> list[tuple[dict[str, Any], list[tuple[str, Any]]
 
 
 def _integers(name: str, values: Any, bits: int, device: torch.device) -> Tensor:
-    given = integers(name, values)
+    given = int64_vector(name, values)
     if given.numel() and given.device.type == "cpu":  # on another device a look would wait for it
         low, high = int(given.min()), int(given.max())
         if low < 0 or high >> bits:
@@ -181,7 +187,7 @@ def key(model: nn.Module, seed: int = 0, *, capturable: bool = False) -> ModelKe
 
     Raises :class:`thinned.InputError` where the model has no host of ours, or has a key already.
     """
-    named = dict(hosts(model))
+    named = dict(dropout_modules(model))
     if not named:
         raise InputError(
             "this model has no thinned dropout to give a key to; build it with thinned.nn.Dropout"
@@ -194,7 +200,7 @@ def key(model: nn.Module, seed: int = 0, *, capturable: bool = False) -> ModelKe
             )
     made = ModelKey(model, int(seed), named, capturable)
     for name, host in named.items():
-        host.owner, host.stream, host.calls = made, signed(stream_of(name)), Calls()
+        host.owner, host.stream, host.calls = made, to_int64(stream_of(name)), Calls()
     return made
 
 
@@ -204,7 +210,7 @@ def step(model: nn.Module, step: int) -> None:
     """
     if isinstance(step, bool) or not isinstance(step, int) or step < 0:
         raise InputError(f"step has to be a whole number of at least 0, but got {step!r}")
-    for _, host in hosts(model):
+    for _, host in dropout_modules(model):
         host.step(step)
 
 
@@ -213,7 +219,7 @@ def key_of(model: nn.Module) -> ModelKey:
 
     Raises :class:`thinned.InputError` where it has none.
     """
-    for _, host in hosts(model):
+    for _, host in dropout_modules(model):
         if host.owner is not None:
             return host.owner
     raise InputError("this model has no key; give it one with thinned.key(model, seed)")

@@ -63,7 +63,7 @@ def placed(point: Drop, layout: str, dims: int | None) -> Drop:
     return replace(point, of=flat)
 
 
-def unflattened(x: Tensor, layout: str, who: Tensor | None) -> Tensor:
+def unflattened(x: Tensor, layout: str, sample_ids: Tensor | None) -> Tensor:
     """``x`` with the flattened axis of ``layout`` in two. Without ids each row is an example by
     itself.
     """
@@ -73,7 +73,7 @@ def unflattened(x: Tensor, layout: str, who: Tensor | None) -> Tensor:
             f"layout {layout!r} needs a tensor of {len(groups)} axes, but got one of {x.dim()}"
         )
     at = next(i for i, g in enumerate(groups) if len(g) > 1)
-    rows, count = x.shape[at], x.shape[at] if who is None else who.shape[-1]
+    rows, count = x.shape[at], x.shape[at] if sample_ids is None else sample_ids.shape[-1]
     if count == 0 or rows % count:
         raise InputError(
             f"the axis {' '.join(groups[at])!r} of layout {layout!r} holds {rows} rows, which is not a multiple of the "
@@ -99,9 +99,9 @@ def check_shard(shard: tuple[str, int, int], point: Drop) -> tuple[str, int, int
 
 def shard_of(
     spec: Drop, shape: tuple[int, ...], axis: str, index: int, count: int
-) -> dispatch.Ready:
+) -> dispatch.PreparedPlan:
     """The plan of one part: the cells of the whole tensor, from where this part begins."""
     at = expand(spec.of, len(shape)).index(axis)
     whole = plan(spec, (*shape[:at], shape[at] * count, *shape[at + 1 :]))
-    part = dispatch.ready(plan(spec, shape))
+    part = dispatch.prepare(plan(spec, shape))
     return part._replace(rows=0, cells=whole.strides, offset=index * shape[at] * whole.strides[at])

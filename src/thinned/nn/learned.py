@@ -13,12 +13,12 @@ from .. import functional
 from .._errors import InputError, probability, real, unknown, whole
 from ..engines.torch import reference
 from ..functional import core, learned
-from .module import Host, hosts, unfused
+from .module import DropoutModule, disable_fused_kernels, dropout_modules
 
 _LEAST = 0.001  # of information dropout's alpha, as in the authors' code
 
 
-class Learned(Host, ABC):
+class Learned(DropoutModule, ABC):
     """A host whose noise is learned, at a price. Abstract."""
 
     @abstractmethod
@@ -36,7 +36,7 @@ def divergence(model: nn.Module, examples: int = 1) -> Tensor:
 
     Raises :class:`thinned.InputError` where the model has no learned dropout.
     """
-    found = [host for _, host in hosts(model) if isinstance(host, Learned)]
+    found = [host for _, host in dropout_modules(model) if isinstance(host, Learned)]
     if not found:
         raise InputError(
             "this model has no dropout that is learned; build it with thinned.nn.ConcreteDropout or its like"
@@ -93,7 +93,7 @@ class ConcreteDropout(Learned, nn.Module):
         _sized(x, 1 if self.per == "channel" else -1, self.features)
         if self.mode() != "sample":
             return x
-        key = self.whose()
+        key = self.call_key()
         return functional.concrete_dropout(
             x, self.logit, self.temperature, per=self.per, unbiased=self.unbiased, key=key
         )
@@ -145,7 +145,7 @@ class VariationalDropout(Learned, nn.Module):
         _sized(x, -1, self.features)
         if self.mode() != "sample":
             return x
-        return functional.variational_dropout(x, self.alpha, key=self.whose())
+        return functional.variational_dropout(x, self.alpha, key=self.call_key())
 
     def extra_repr(self) -> str:
         return f"{self.features}, p={self.p:.4g}, per={self.per}"
@@ -182,7 +182,7 @@ class SparseVariationalDropout(Learned, nn.Module):
         self.weight, self.bias = module.weight, module.bias
         self.log_variance = nn.Parameter(torch.full_like(module.weight, -10.0, requires_grad=True))
         self.training = module.training
-        unfused(self)
+        disable_fused_kernels(self)
 
     @property
     def log_alpha(self) -> Tensor:
@@ -214,7 +214,7 @@ class SparseVariationalDropout(Learned, nn.Module):
         none = None if self.bias is None else torch.zeros_like(self.bias, dtype=wide)
         with torch.autocast(x.device.type, enabled=False):  # squares overflow in half precision
             var = self._run(x.to(wide).square(), variance, none)
-        eps = core.normal(tuple(mean.shape), self.whose(), mean)
+        eps = core.normal(tuple(mean.shape), self.call_key(), mean)
         return mean + ((var.clamp_min(0.0) + 1e-8).sqrt() * eps).to(mean.dtype)
 
     def _run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -272,7 +272,7 @@ class InformationDropout(Learned, nn.Module):
         self._drawn = functional.information_divergence(alpha, _LEAST + self.max_alpha).sum() / max(
             y.shape[0], 1
         )
-        return functional.information_dropout(y, alpha, key=self.whose())
+        return functional.information_dropout(y, alpha, key=self.call_key())
 
     def extra_repr(self) -> str:
         return f"max_alpha={self.max_alpha}"

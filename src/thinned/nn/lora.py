@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from .._errors import InputError, real, whole
 from ..algebra.schedule import Schedule
 from .dropout import Dropout
-from .module import unfused
+from .module import disable_fused_kernels
 
 
 class LoraDropout(nn.Module):
@@ -45,7 +45,7 @@ class LoraDropout(nn.Module):
         self.up = nn.Parameter(self.weight.new_zeros(linear.out_features, rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
         self.train(linear.training)
-        unfused(self)
+        disable_fused_kernels(self)
 
     @property
     def p(self) -> float:

@@ -10,10 +10,10 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from .._errors import InputError
 from ..algebra.schedule import SCHEDULES
-from .module import Rated
+from .module import RatedModule
 
 
-class MethodDropout(Rated, _DropoutNd):
+class MethodDropout(RatedModule, _DropoutNd):
     """A function of :mod:`thinned.functional` as a layer; made by :func:`thinned.nn.Cutout` and its
     like.
 
@@ -47,12 +47,12 @@ class MethodDropout(Rated, _DropoutNd):
     def forward(self, *inputs: Any) -> Any:
         mode = self.mode()
         if self.rate is None:
-            key = self.whose() if mode == "sample" else None
+            key = self.call_key() if mode == "sample" else None
             return self.method(*inputs, training=mode == "sample", key=key, **self.settings)
         rate = self._rate if self.shapes else self.now()
         if mode == "sample" and (isinstance(rate, Tensor) or rate or self.off):
             return self.method(
-                *inputs, training=True, key=self.whose(), **{self.rate: rate}, **self.settings
+                *inputs, training=True, key=self.call_key(), **{self.rate: rate}, **self.settings
             )
         now = {self.rate: self._rate if mode == "mean" else 0.0}
         settings = self.settings | self.off if mode == "off" else self.settings

@@ -11,16 +11,16 @@ import torch
 from torch import nn
 
 from .._errors import InputError
-from ..engines.torch.tensor_key import Whose
+from ..engines.torch.tensor_key import TensorKey
 from ..functional import Mode
-from .module import Host, hosts, unfused
+from .module import DropoutModule, disable_fused_kernels, dropout_modules
 from .recompute import note
 
 
 @contextmanager
 def _with(model: nn.Module, attribute: str, values: dict[str, Any]) -> Iterator[None]:
-    before = [(host, getattr(host, attribute)) for _, host in hosts(model)]
-    for name, host in hosts(model):
+    before = [(host, getattr(host, attribute)) for _, host in dropout_modules(model)]
+    for name, host in dropout_modules(model):
         setattr(host, attribute, values[name])
     try:
         yield
@@ -30,7 +30,7 @@ def _with(model: nn.Module, attribute: str, values: dict[str, Any]) -> Iterator[
 
 
 def _mode(model: nn.Module, mode: Mode) -> AbstractContextManager[None]:
-    return _with(model, "mode_override", {name: mode for name, _ in hosts(model)})
+    return _with(model, "mode_override", {name: mode for name, _ in dropout_modules(model)})
 
 
 def sampling(model: nn.Module) -> AbstractContextManager[None]:
@@ -46,9 +46,9 @@ def sampling(model: nn.Module) -> AbstractContextManager[None]:
 @contextmanager
 def _sampling(model: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
-        for _, host in hosts(model):
+        for _, host in dropout_modules(model):
             if isinstance(host, nn.Module):
-                stack.callback(unfused(host).remove)
+                stack.callback(disable_fused_kernels(host).remove)
         with _mode(model, "sample"):
             yield
 
@@ -65,11 +65,13 @@ def frozen(model: nn.Module) -> AbstractContextManager[None]:
     In a keyed model the noise of the current step and its call 0; else 64 bits of torch's generator
     for each host.
     """
-    return _with(model, "frozen", {name: _first(host) for name, host in hosts(model)})
+    return _with(model, "frozen", {name: _first(host) for name, host in dropout_modules(model)})
 
 
-def _first(host: Host) -> Whose:
-    return host.fresh() if host.owner is None else Whose(*host.owner.now()[:2], host.stream, 0)
+def _first(host: DropoutModule) -> TensorKey:
+    return (
+        host.new_key() if host.owner is None else TensorKey(*host.owner.now()[:2], host.stream, 0)
+    )
 
 
 @dataclass
@@ -78,7 +80,7 @@ class Tape:
     :func:`recording`.
     """
 
-    drawn: dict[str, list[Whose]] = field(default_factory=dict)
+    drawn: dict[str, list[TensorKey]] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, list[tuple[torch.Tensor, torch.Tensor | None, int, int]]]:
         """Plain tuples and tensors, for ``torch.save`` and ``weights_only`` loading."""
@@ -87,24 +89,26 @@ class Tape:
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> Tape:
         """Read what :meth:`state_dict` gave."""
-        return cls({name: [Whose(*w) for w in calls] for name, calls in state.items()})
+        return cls({name: [TensorKey(*w) for w in calls] for name, calls in state.items()})
 
 
 class _Recorder:
     def __init__(self, tape: Tape, name: str) -> None:
         self.calls = tape.drawn.setdefault(name, [])
 
-    def turn(self, host: Host) -> Whose:
-        whose = host.fresh()
-        self.calls.append(whose)
-        return whose if host.owner is not None else note(host, whose)  # a keyed host has noted it
+    def turn(self, host: DropoutModule) -> TensorKey:
+        tensor_key = host.new_key()
+        self.calls.append(tensor_key)
+        return (
+            tensor_key if host.owner is not None else note(host, tensor_key)
+        )  # a keyed host has noted it
 
 
 class _Player:
     def __init__(self, tape: Tape, name: str) -> None:
         self.name, self.calls, self.place = name, tape.drawn.get(name, []), 0
 
-    def turn(self, host: Host) -> Whose:
+    def turn(self, host: DropoutModule) -> TensorKey:
         if self.place >= len(self.calls):
             raise InputError(
                 f"layer {self.name!r} is called {self.place + 1} times, but the tape holds {len(self.calls)} of its calls; "
@@ -124,7 +128,7 @@ def recording(model: nn.Module) -> Iterator[Tape]:
     the first step.
     """
     tape = Tape()
-    with _with(model, "tape", {name: _Recorder(tape, name) for name, _ in hosts(model)}):
+    with _with(model, "tape", {name: _Recorder(tape, name) for name, _ in dropout_modules(model)}):
         yield tape
 
 
@@ -133,4 +137,4 @@ def replaying(model: nn.Module, tape: Tape) -> AbstractContextManager[None]:
 
     Raises :class:`thinned.InputError` where a layer is called more often than it was recorded.
     """
-    return _with(model, "tape", {name: _Player(tape, name) for name, _ in hosts(model)})
+    return _with(model, "tape", {name: _Player(tape, name) for name, _ in dropout_modules(model)})

@@ -11,7 +11,7 @@ from torch import nn
 
 from .._errors import probability
 from ..algebra.schedule import SCHEDULES, Schedule
-from ..engines.torch.tensor_key import Whose, draw
+from ..engines.torch.tensor_key import TensorKey, random_key
 from ..functional import Mode
 from ..functional.core import Rate
 from .recompute import Calls, again, note
@@ -24,7 +24,7 @@ _WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
 _PARALLEL = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
 
 
-class Host:
+class DropoutModule:
     """A module that draws masks. Beside it stands ``torch.nn.Module``, whose ``training`` it reads."""
 
     training: bool
@@ -32,7 +32,7 @@ class Host:
     owner: ModelKey | None = None  # the key that this host obeys; None while unkeyed
     stream: int = 0  # of a keyed host
     calls: Calls  # of a keyed host
-    frozen: Whose | None = None  # set by modes.frozen: what every call draws
+    frozen: TensorKey | None = None  # set by modes.frozen: what every call draws
     tape: Any = None  # set by modes.recording and modes.replaying
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
@@ -50,10 +50,10 @@ class Host:
         """
         return self.mode_override or ("sample" if self.training else "mean")
 
-    def whose(self) -> Whose:
+    def call_key(self) -> TensorKey:
         """Whose noise this call draws; fresh bits of torch's generator in a model without a key."""
         if self.frozen is None and self.tape is None:
-            return self.fresh()
+            return self.new_key()
         if torch.compiler.is_compiling():
             return self.frozen or self.tape.turn(self)
         return again(self) or (note(self, self.frozen) if self.frozen else self.tape.turn(self))
@@ -61,18 +61,18 @@ class Host:
     def step(self, step: int) -> None:
         """Move to the rate of ``step``; hosts with a schedule do."""
 
-    def fresh(self) -> Whose:
-        """:meth:`whose` with nothing frozen or replayed."""
+    def new_key(self) -> TensorKey:
+        """:meth:`call_key` with nothing frozen or replayed."""
         if self.owner is not None:
             return self.calls.next(self.owner.now(), self.stream, self)
         if torch.compiler.is_compiling():
-            return draw()
+            return random_key()
         return (
-            again(self) or draw()
+            again(self) or random_key()
         )  # a segment keeps only what was frozen or replayed; else torch restores its generator
 
 
-def unfused(module: nn.Module) -> Any:
+def disable_fused_kernels(module: nn.Module) -> Any:
     """Keep torch's fused kernels, which read weights past a layer, from running a model that
     ``module`` stands in.
 
@@ -86,7 +86,7 @@ def _nothing(module: nn.Module, args: Any) -> None:
     return None
 
 
-class Rated(Host):
+class RatedModule(DropoutModule):
     """A host with a rate, which a schedule may move. Abstract."""
 
     schedule: Schedule | None = None
@@ -120,17 +120,17 @@ class Rated(Host):
         )
 
 
-def hosts(model: nn.Module) -> Iterator[tuple[str, Host]]:
+def dropout_modules(model: nn.Module) -> Iterator[tuple[str, DropoutModule]]:
     """The hosts in a model with their qualified names, wrappers left out; a shared one once, under
     its first name.
     """
     seen: set[int] = set()
 
-    def walk(module: nn.Module, path: tuple[str, ...]) -> Iterator[tuple[str, Host]]:
+    def walk(module: nn.Module, path: tuple[str, ...]) -> Iterator[tuple[str, DropoutModule]]:
         if id(module) in seen:
             return
         seen.add(id(module))
-        if isinstance(module, Host):
+        if isinstance(module, DropoutModule):
             yield ".".join(path), module
         parallel = type(module).__name__ in _PARALLEL
         for name, child in module.named_children():

@@ -16,7 +16,7 @@ import torch
 from torch.utils import checkpoint
 
 from .._errors import InputError
-from ..engines.torch.tensor_key import Whose
+from ..engines.torch.tensor_key import TensorKey
 
 _FILE = checkpoint.__file__
 _ATTRIBUTE = "_thinned_calls"
@@ -79,27 +79,32 @@ class Calls:
     def __init__(self) -> None:
         self.token = next(_TOKENS)
         self.count = 0
-        self.last: Whose | None = None
+        self.last: TensorKey | None = None
 
     def reset(self) -> None:
         self.count = 0
         self.last = None
 
-    def next(self, now: Whose, stream: int, host: object) -> Whose:
+    def next(self, now: TensorKey, stream: int, host: object) -> TensorKey:
         """Whose noise the coming call draws."""
         if torch.compiler.is_dynamo_compiling():
             inside = _in_segment()
-            whose = Whose(now.key, now.who, stream, self.count + _traced_calls(self.token, inside))
+            tensor_key = TensorKey(
+                now.seed_step,
+                now.sample_ids,
+                stream,
+                self.count + _traced_calls(self.token, inside),
+            )
             if not inside:
                 self.count += 1
-            return whose
+            return tensor_key
         held = again(host)
         if held is not None:
             return held
         if torch._C._current_graph_task_id() == -1:
-            whose = self.last = Whose(now.key, now.who, stream, self.count)
+            tensor_key = self.last = TensorKey(now.seed_step, now.sample_ids, stream, self.count)
             self.count += 1
-            return note(host, whose)
+            return note(host, tensor_key)
         if self.count != 1 or self.last is None:  # recomputed by somebody else's checkpointing
             raise InputError(
                 "this layer runs inside a backward pass, and it cannot be told which of its calls is being recomputed; "
@@ -108,7 +113,7 @@ class Calls:
         return self.last
 
 
-def again(host: object) -> Whose | None:
+def again(host: object) -> TensorKey | None:
     """What the call drew that is being recomputed; None where nothing is, or where the segment kept
     nothing of ``host``.
     """
@@ -130,14 +135,18 @@ def again(host: object) -> Whose | None:
     return _write(host, drawn[index], first)
 
 
-def note(host: object, whose: Whose) -> Whose:
+def note(host: object, tensor_key: TensorKey) -> TensorKey:
     """Keep what a call drew on the segments whose first pass is running."""
     hooked = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
-    return _write(host, whose, _marks()[0]) if hooked or not torch.is_grad_enabled() else whose
+    return (
+        _write(host, tensor_key, _marks()[0])
+        if hooked or not torch.is_grad_enabled()
+        else tensor_key
+    )
 
 
-def _write(host: object, whose: Whose, segments: list[Any]) -> Whose:
+def _write(host: object, tensor_key: TensorKey, segments: list[Any]) -> TensorKey:
     for segment in segments:
-        drawn: dict[int, list[Whose]] = segment.__dict__.setdefault(_ATTRIBUTE, {})
-        drawn.setdefault(id(host), []).append(whose)
-    return whose
+        drawn: dict[int, list[TensorKey]] = segment.__dict__.setdefault(_ATTRIBUTE, {})
+        drawn.setdefault(id(host), []).append(tensor_key)
+    return tensor_key

@@ -13,7 +13,7 @@ from ..algebra.schedule import SCHEDULES, Schedule
 from ..functional import recurrent
 from ..functional.core import Rate
 from ..functional.recurrent import Falling, Kind, Method, Network
-from .module import Host
+from .module import DropoutModule
 
 # method -> where it has a meaning, and its scalings, the paper's first
 _METHODS: dict[Method, tuple[tuple[str, ...], tuple[str | None, ...]]] = {
@@ -34,7 +34,7 @@ def _rate(name: str) -> Any:
     return property(get, put, doc=f"The rate of {name}, in [0, 1].")
 
 
-class DropState(Host, nn.Module):
+class DropState(DropoutModule, nn.Module):
     """torch's LSTM, GRU or RNN with dropout in all its places: locked masks, weight-drop, and
     falling states.
 
@@ -179,7 +179,7 @@ class DropState(Host, nn.Module):
         x, states = self._given(input, state)
         mode = self.mode()
         rates = self._now(mode == "sample") if mode != "off" else {}
-        key = self.whose() if mode == "sample" and rates else None
+        key = self.call_key() if mode == "sample" and rates else None
         weights = [getattr(self, name) for name in self._names]
         y, states = recurrent.stack(
             x, states, weights, self._network, rates, self._falling, mode == "sample", key=key

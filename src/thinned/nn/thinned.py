@@ -14,10 +14,10 @@ from torch.nn.modules.dropout import _DropoutNd
 from .._errors import InputError, whole
 from ..algebra.schedule import Schedule
 from ..functional import thinning
-from .module import Rated
+from .module import RatedModule
 
 
-class Thinned(Rated, _DropoutNd):
+class Thinned(RatedModule, _DropoutNd):
     """Batchwise dropout of a fixed count: of n units about (1 - p) n stay, the same for the whole
     batch.
 
@@ -58,7 +58,7 @@ class Thinned(Rated, _DropoutNd):
         if self.mode() != "sample" or not 0 < thinning.kept_count(width, self._rate) < width:
             return None
         kept = thinning.patterns(
-            width, self._rate, self.whose(), self.groups if batched else 1, input.device
+            width, self._rate, self.call_key(), self.groups if batched else 1, input.device
         )
         self._pending = kept, width
         return kept
@@ -82,7 +82,7 @@ class Thinned(Rated, _DropoutNd):
             or not input.numel()
         ):
             return input
-        key = self.whose() if self._rate < 1 else None
+        key = self.call_key() if self._rate < 1 else None
         return thinning.thin_units(input, self._rate, axis, self.groups if batched else 1, key=key)
 
     def take(self) -> Tensor | None:

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from .. import functional
 from .._errors import InputError
 from ..algebra.schedule import Schedule
-from ..engines.torch.tensor_key import Whose
+from ..engines.torch.tensor_key import TensorKey
 from ..functional import core
-from .wrapper import Around, Names
+from .wrapper import ModuleWrapper, Names
 
 
-class MethodDropWeight(Around):
+class MethodDropWeight(ModuleWrapper):
     """A function of weights as a layer; made by :func:`Mixout` and :func:`Targeted`.
 
     ``method``: called as ``method(weight, p=, training=, key=, **settings)`` for each parameter
@@ -52,13 +52,13 @@ class MethodDropWeight(Around):
         mode = self.mode()
         if mode == "off" or (not torch.compiler.is_compiling() and self._rate == 0):
             return self.inner(*args, **kwargs)
-        return self.run(self._changed(self.whose() if mode == "sample" else None), args, kwargs)
+        return self.run(self._changed(self.call_key() if mode == "sample" else None), args, kwargs)
 
-    def _changed(self, whose: Whose | None) -> list[Tensor]:
-        """The weights of a call that draws ``whose`` noise; of evaluation where that is None."""
+    def _changed(self, tensor_key: TensorKey | None) -> list[Tensor]:
+        """The weights of a call that draws ``tensor_key`` noise; of evaluation where that is None."""
         changed = []
         for i, weight in enumerate(self.weights()):
-            key = None if whose is None else core.further(whose, i)
+            key = None if tensor_key is None else core.fold_in(tensor_key, i)
             anchors = (self.get_buffer(f"anchor_{i}"),) if self.anchored else ()
             changed.append(
                 self.method(
@@ -114,7 +114,7 @@ def Targeted(
     return host
 
 
-class ShakeoutDropWeight(Around):
+class ShakeoutDropWeight(ModuleWrapper):
     """A linear layer under shakeout; made by :func:`Shakeout`."""
 
     weight: Tensor
@@ -131,7 +131,7 @@ class ShakeoutDropWeight(Around):
         if self.mode() != "sample" or (not torch.compiler.is_compiling() and self._rate == 0):
             return self.inner(input)
         return functional.shakeout(
-            input, self.weight, self.bias, self.now(), self.c, key=self.whose()
+            input, self.weight, self.bias, self.now(), self.c, key=self.call_key()
         )
 
     def extra_repr(self) -> str:

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .._errors import InputError, unknown
-from .module import Host, Rated, unfused
+from .module import DropoutModule, RatedModule, disable_fused_kernels
 
 Names = str | Iterable[str] | None
 
 
-class Around(Rated, nn.Module):
+class ModuleWrapper(RatedModule, nn.Module):
     """A host in the place of ``module``, which is called with changed weights. Abstract.
 
     The module's parameters, buffers and children stand on the host under their own names, so
@@ -30,7 +30,7 @@ class Around(Rated, nn.Module):
 
     def __init__(self, module: nn.Module, names: Names = None) -> None:
         super().__init__()
-        if not isinstance(module, nn.Module) or isinstance(module, Host):
+        if not isinstance(module, nn.Module) or isinstance(module, DropoutModule):
             raise InputError(
                 f"{type(self).__name__} needs a module without a host of its own, but got {type(module).__name__}"
             )
@@ -39,7 +39,7 @@ class Around(Rated, nn.Module):
         for shared in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
             self.__dict__[shared] = getattr(module, shared)
         self.training = module.training
-        unfused(self)
+        disable_fused_kernels(self)
 
     def train(self, mode: bool = True) -> Any:
         """As of any module; the one inside follows."""

@@ -23,7 +23,7 @@ from ..algebra.key import Key, stream_of
 from ..algebra.schedule import SCHEDULES
 from ..functional import core
 from ..nn.learned import InformationDropout, Learned
-from ..nn.module import hosts
+from ..nn.module import dropout_modules
 from .methods import linears, network
 from .network import Population, losses
 from .records import Job
@@ -54,7 +54,7 @@ class Modular:
         self.updates = Updates(
             self.plan, population, [job.setting], (self.flat, self.gradient), memory
         )
-        self.costly = [host for _, host in hosts(self.net) if isinstance(host, Learned)]
+        self.costly = [host for _, host in dropout_modules(self.net) if isinstance(host, Learned)]
         self.key = nn.key(self.net, job.setting.seed)
         track = job.track
         self.examples = float(
@@ -208,13 +208,15 @@ class Fitted:
                 "dropout is another than when this was fitted, and holds values that were not learned; fit again"
             )
         nn.step(self.net, step)
-        for _, host in hosts(self.net):
+        for _, host in dropout_modules(self.net):
             if getattr(host, "schedule", None) is not None:
                 host.schedule = None  # type: ignore[attr-defined]  # the draws to come are no steps of training
         self.net.requires_grad_(False).eval()
         self.head, self.seed = head, seed
         drawn = [
-            host for _, host in hosts(self.net) if isinstance(host, nn.DropWeight) and host.each
+            host
+            for _, host in dropout_modules(self.net)
+            if isinstance(host, nn.DropWeight) and host.each
         ]
         each = [host.weight.numel() for host in drawn if host.sampling == "exact"]
         self.cells = max([max(w.shape) for w in parts[0]] + each)

@@ -15,7 +15,7 @@ from .. import presets
 from .._errors import InputError, unknown
 from ..algebra.drop import Drop
 from ..algebra.schedule import SCHEDULES
-from ..nn.module import hosts
+from ..nn.module import dropout_modules
 from .calls import Way
 from .edits import Edits, Insertion, Reset, Swap, Tapped, forget
 from .exposing import CONTAINERS
@@ -100,7 +100,7 @@ def apply(
 def _unkeyed(model: nn.Module, edits: list[_Edit]) -> list[str]:
     """Layers that came after the model's key belong to none."""
     if any(not isinstance(e, Reset) for e in edits) and any(
-        host.owner is not None for _, host in hosts(model)
+        host.owner is not None for _, host in dropout_modules(model)
     ):
         return [
             "the model's key does not know the new layers; remove() it and call thinned.key again"

@@ -13,13 +13,13 @@ from torch.overrides import TorchFunctionMode
 
 from .. import nn as ours
 from .._errors import InputError
-from ..nn.module import Host
+from ..nn.module import DropoutModule
 from .attribute_rates import awake
 from .calls import CHECKPOINT, Way, caller
 from .draws import DROPOUTS, draw, given, name_of
 from .edits import Edits, Tapped, done
 from .model_access import plain
-from .observe import left_as_it_was, line_outside
+from .observe import line_outside, preserve_state
 from .rates import rate_of
 from .sites import find
 
@@ -193,7 +193,7 @@ def observe(model: nn.Module, inputs: Any, named: dict[str, Any]) -> list[_Call]
     """The calls of functional dropout that drop in training, in order; the model is left as it was."""
     paths = {id(m): name for name, m in model.named_modules()}
     seen: dict[tuple[int, tuple[str, Way]], _Call] = {}
-    with left_as_it_was(model, (inputs, named)), awake(model):
+    with preserve_state(model, (inputs, named)), awake(model):
         for training in (True, False):
             model.train(training)
             with _Watch(seen, paths, training):
@@ -219,7 +219,7 @@ class _Watch(TorchFunctionMode):
 
     def note(self, func: Any, rate: float) -> None:
         owner, way = caller()
-        if owner is None or id(owner) not in self.paths or isinstance(owner, Host):
+        if owner is None or id(owner) not in self.paths or isinstance(owner, DropoutModule):
             return
         if type(owner).__module__.startswith("torch.nn.") or rate_of(owner) is not None:
             return  # a layer already

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..nn.module import Host
+from ..nn.module import DropoutModule
 from .draws import DROPOUTS
 from .policy import At
 from .rates import rate_of
@@ -65,7 +65,7 @@ def activations(seen: Trace) -> list[tuple[At, Value]]:
         if name not in _ACTIVATIONS or event.module is None:
             continue
         module = seen.model.get_submodule(event.module)
-        if isinstance(module, (Host, nn.RNNBase, nn.MultiheadAttention)):
+        if isinstance(module, (DropoutModule, nn.RNNBase, nn.MultiheadAttention)):
             continue
         value, where = _given_by(seen, event, module)
         if value.number not in live or _is_gate(name, readers.get(value.number, []), value):

@@ -14,8 +14,8 @@ from .._errors import InputError
 from ..algebra.drop import Drop
 from ..algebra.schedule import SCHEDULES, Schedule
 from ..nn import Dropout
-from ..nn.module import Host
-from ..nn.wrapper import Around
+from ..nn.module import DropoutModule
+from ..nn.wrapper import ModuleWrapper
 from .edits import Edits, Insertion, done
 from .model_access import plain
 from .targets import Where, targets
@@ -139,7 +139,7 @@ def placeable(module: nn.Module) -> bool:
     """May dropout stand before or after the module? Not beside other dropout, unless that is on a
     module's weights.
     """
-    return not isinstance(module, Host) or isinstance(module, Around)
+    return not isinstance(module, DropoutModule) or isinstance(module, ModuleWrapper)
 
 
 def called(path: str, module: nn.Module, first: bool) -> nn.Module:

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from .._errors import InputError
 from ..nn import Thinned
-from ..nn.module import Host
+from ..nn.module import DropoutModule
 from ..nn.thinned import Shrinking
 from .costs import COST, flops
 from .draws import DRAW, DROPOUTS, draw, name_of
@@ -119,7 +119,7 @@ class Run:
 
 
 @contextmanager
-def left_as_it_was(model: nn.Module, inputs: Any) -> Iterator[None]:
+def preserve_state(model: nn.Module, inputs: Any) -> Iterator[None]:
     """Within, passes may be made; after, modes, buffers and generators are as before. No gradients
     are made.
 
@@ -192,7 +192,7 @@ class _Hooks:
     def before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         run, name = self.run, self.names[module]
         run.stack.append((name, module))
-        given = run.watch.before_draw((args, kwargs)) if isinstance(module, Host) else None
+        given = run.watch.before_draw((args, kwargs)) if isinstance(module, DropoutModule) else None
         known = type(module).__module__.startswith(
             "torch.nn."
         )  # whose draws are all functions that are seen
@@ -203,7 +203,7 @@ class _Hooks:
         """``result`` is None where the pass was broken off."""
         run = self.run
         draws, state, token = self.started.pop()
-        if isinstance(module, Host):
+        if isinstance(module, DropoutModule):
             if module.mode() == "sample" and getattr(module, "p", True) and result is not None:
                 given, out = first(args), first(result)
                 cut = module.fell() if isinstance(module, Thinned) else None
@@ -344,7 +344,7 @@ class _Functions(TorchFunctionMode):
 
 
 def _ours(module: nn.Module | None) -> bool:
-    return isinstance(module, Host) or (
+    return isinstance(module, DropoutModule) or (
         module is not None and isinstance(module.__dict__.get("forward"), Shrinking)
     )
 

@@ -10,7 +10,7 @@ from torch import nn
 from .._errors import probability
 from ..nn import MethodDropout
 from ..nn.learned import Learned
-from ..nn.module import Host
+from ..nn.module import DropoutModule
 from .edits import Edits, Reset, done
 from .model_access import plain
 from .targets import Where, targets
@@ -25,7 +25,7 @@ def rate_of(module: nn.Module) -> str | None:
     if isinstance(module, Learned) or (isinstance(module, MethodDropout) and module.rate is None):
         return None
     drops = (
-        isinstance(module, (Host, nn.modules.dropout._DropoutNd))
+        isinstance(module, (DropoutModule, nn.modules.dropout._DropoutNd))
         or "drop" in type(module).__name__.lower()
     )
     if not drops:

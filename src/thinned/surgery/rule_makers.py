@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ..nn import Dropout
-from ..nn.module import Host
+from ..nn.module import DropoutModule
 from ..presets import linear_rates
 from .flow import Branch, activations, before_norm, branches, functional, gives_layer, has_layer
 from .policy import At, Rule
@@ -95,7 +95,7 @@ def on_branch(seen: Trace, branch: Branch, rate: float, drop: str | None) -> Rul
     if branch.module is None:
         return Rule("insert before", branch.where, rate, drop)
     module = seen.model.get_submodule(branch.module)
-    if isinstance(module, Host):  # another kind of dropout of ours: the sum is the place
+    if isinstance(module, DropoutModule):  # another kind of dropout of ours: the sum is the place
         return Rule("insert before", branch.call, rate, drop)
     return Rule("insert after", branch.where, rate, drop)
 

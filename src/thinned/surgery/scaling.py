@@ -17,7 +17,7 @@ from ..algebra.fill import Zero
 from ..algebra.plan import averages
 from ..algebra.scale import Classic, Inverted, Scale
 from ..nn import Dropout
-from ..nn.module import Host
+from ..nn.module import DropoutModule
 from .edits import Edit, Edits, Repoint, Rescaled
 
 _SCALES: dict[str, Scale] = {"classic": Classic(), "inverted": Inverted()}
@@ -56,7 +56,7 @@ _PLAIN = {"size", "dim", "__len__"}  # methods whose result does not scale
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, Host) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, DropoutModule) or super().is_leaf_module(m, module_qualified_name)
 
 
 def rescale(

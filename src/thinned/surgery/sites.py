@@ -13,11 +13,11 @@ from typing import Any
 from torch import nn
 
 from .._errors import InputError
-from ..nn.module import Host
+from ..nn.module import DropoutModule
 from . import page
 from .attribute_rates import LAYERS, awake, held
 from .model_access import not_scripted, plain
-from .observe import Run, left_as_it_was, observing
+from .observe import Run, observing, preserve_state
 from .rates import RATES
 from .reading import drawings
 
@@ -143,7 +143,7 @@ def find(model: nn.Module, *inputs: Any, **named: Any) -> Sites:
     not_scripted(model)
     if not inputs and not named:
         return Sites(_read(model))
-    with left_as_it_was(model, (inputs, named)), observing(model) as run:
+    with preserve_state(model, (inputs, named)), observing(model) as run:
 
         def seen(training: bool) -> Run:
             model.train(training)
@@ -178,12 +178,12 @@ def _read(model: nn.Module) -> Iterator[Site]:
     """
     for name, module in model.named_modules():
         looks = (
-            isinstance(module, (Host, nn.modules.dropout._DropoutNd))
+            isinstance(module, (DropoutModule, nn.modules.dropout._DropoutNd))
             or "drop" in type(module).__name__.lower()
         )
         kind = "dropout" if looks else "recurrent" if isinstance(module, nn.RNNBase) else ""
         kind = "attention" if isinstance(module, nn.MultiheadAttention) else kind
-        if kind != "dropout" and not isinstance(module, Host):
+        if kind != "dropout" and not isinstance(module, DropoutModule):
             for d in drawings(module):
                 yield _unmeasured(
                     name, module, d.kind, d.function, d.where, d.rate, d.in_train, d.in_eval

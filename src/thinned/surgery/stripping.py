@@ -12,7 +12,7 @@ from .attribute_rates import held
 from .edits import Edit, Edits, Tapped, done
 from .exposing import expose
 from .model_access import plain, seed_all, tensors
-from .observe import left_as_it_was
+from .observe import preserve_state
 from .rates import rate_of, set_rate
 from .sites import find
 from .targets import Where
@@ -72,7 +72,7 @@ def _layers(model: nn.Module, where: Where) -> tuple[Edit, ...]:
 def _same(model: nn.Module, inputs: Any, named: dict[str, Any]) -> bool:
     """Do training passes from different states of all generators agree?"""
     results = []
-    with left_as_it_was(model, (inputs, named)):
+    with preserve_state(model, (inputs, named)):
         model.train()
         buffers = [(b, b.detach().clone()) for b in model.buffers()]
         for seed in (1, 2, 3):

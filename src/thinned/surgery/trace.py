@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from .attribute_rates import awake
 from .calls import Way, caller
 from .costs import CONVOLUTIONS, RECURRENT
-from .observe import left_as_it_was, line_outside
+from .observe import line_outside, preserve_state
 
 _WEIGHTED = {F.linear, F.multi_head_attention_forward, F.bilinear} | CONVOLUTIONS | RECURRENT
 _PRODUCTS = ("matmul", "addmm", "mm", "bmm", "baddbmm", "einsum", "__matmul__")
@@ -127,7 +127,7 @@ def trace(model: nn.Module, inputs: Any, named: dict[str, Any]) -> Trace:
         made.inputs.append(tensor)
         made.new(tensor, [])
     paths = {id(m): name for name, m in model.named_modules()}
-    with left_as_it_was(model, (inputs, named)), awake(model), ExitStack() as stack:
+    with preserve_state(model, (inputs, named)), awake(model), ExitStack() as stack:
         model.train()
         for name, module in model.named_modules():
             _hook(stack, made, name, module)

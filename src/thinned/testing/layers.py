@@ -4,7 +4,7 @@
     for check in LAYER_CHECKS:
         check(LayerCase(lambda: MyLayer(0.5), (torch.randn(8, 16),)))
 
-A check raises AssertionError with what it saw. Layers are hosts (:class:`thinned.nn.module.Host`) or
+A check raises AssertionError with what it saw. Layers are hosts (:class:`thinned.nn.module.DropoutModule`) or
 hold some. Draws are keyed, so a result never changes from run to run.
 """
 
@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from .. import nn as hosts
+from .. import nn as dropout_modules
 from .._errors import InputError
-from ..nn.module import Host
-from ..nn.module import hosts as named_hosts
+from ..nn.module import DropoutModule
+from ..nn.module import dropout_modules as named_hosts
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def check_zero_rate(case: LayerCase) -> None:
     model = case.held()
     _set(model, 0.0)
     drawn = model(*case.given())
-    with hosts.off(model):
+    with dropout_modules.off(model):
         _close(drawn, model(*case.given()), "rate 0 is not the layer without its noise")
 
 
@@ -149,7 +149,7 @@ def check_evaluation(case: LayerCase) -> None:
     first = model(*case.given())
     assert torch.equal(torch.get_rng_state(), before), "evaluation takes from torch's generator"
     assert _equal(first, model(*case.given())), "two evaluations differ"
-    with hosts.off(model):
+    with dropout_modules.off(model):
         quiet = model(*case.given())
         model.train()
         _close(model(*case.given()), quiet, "with the noise off, training differs from evaluation")
@@ -167,7 +167,7 @@ def check_draws(case: LayerCase) -> None:
     assert not _equal(first, second), "two training passes do not differ"
     torch.manual_seed(5)
     assert _equal(first, model(*case.given())), "the same torch seed gives another result"
-    key = hosts.key(model, seed=3)
+    key = dropout_modules.key(model, seed=3)
     key.at(1)
     first = model(*case.given())
     key.at(2)
@@ -181,15 +181,15 @@ def check_draws(case: LayerCase) -> None:
 def check_modes(case: LayerCase) -> None:
     """``sampling`` draws in evaluation what training draws; ``frozen`` draws the same twice."""
     model = case.held()
-    key = hosts.key(model, seed=4)
+    key = dropout_modules.key(model, seed=4)
     key.at(0)
     drawn = model(*case.given())
     model.eval()
-    with hosts.sampling(model):
+    with dropout_modules.sampling(model):
         key.at(0)
         _close(drawn, model(*case.given()), "sampling in evaluation is not what training draws")
     model.train()
-    with hosts.frozen(model):
+    with dropout_modules.frozen(model):
         assert _equal(model(*case.given()), model(*case.given())), "frozen noise moves"
 
 
@@ -198,7 +198,7 @@ def check_batch(case: LayerCase) -> None:
     if case.examples is None:
         return
     model, ids = case.held(), torch.arange(case.count) * 5 + 2
-    key = hosts.key(model, seed=6)
+    key = dropout_modules.key(model, seed=6)
     key.at(1, samples=ids)
     whole = model(*case.given())
     order = torch.arange(case.count - 1, -1, -1)
@@ -226,7 +226,7 @@ def check_gradient(case: LayerCase) -> None:
     if not case.differentiable or not case.exact_gradient:
         return
     model = case.held(torch.float64)
-    key = hosts.key(model, seed=8)
+    key = dropout_modules.key(model, seed=8)
     inputs = case.given(torch.float64, learns=True)
     places = [i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -246,14 +246,14 @@ def check_gradient(case: LayerCase) -> None:
 def check_copies(case: LayerCase) -> None:
     """Copies, pickles and checkpoints draw and compute the same."""
     model = case.held()
-    key = hosts.key(model, seed=9)
+    key = dropout_modules.key(model, seed=9)
     key.at(4)
     drawn = model(*case.given())
     file = io.BytesIO()
     torch.save(model, file)
     file.seek(0)
     for twin in (copy.deepcopy(model), torch.load(file, weights_only=False)):
-        hosts.key_of(twin).at(4)
+        dropout_modules.key_of(twin).at(4)
         _close(drawn, twin(*case.given()), "a copy draws something else", rtol=0, atol=0)
     other = case.held()
     other.load_state_dict(model.state_dict())
@@ -272,7 +272,7 @@ def check_compile(case: LayerCase) -> None:
         return
     torch._dynamo.reset()
     model = case.held()
-    key = hosts.key(model, seed=10)
+    key = dropout_modules.key(model, seed=10)
     run = torch.compile(model, backend="aot_eager", fullgraph=True)
     for step in (1, 2):
         inputs, twins = (
@@ -318,7 +318,7 @@ def check_autocast(case: LayerCase) -> None:
         inputs = case.given(dtype, learns=case.differentiable)
         with torch.autocast("cpu", torch.bfloat16, enabled=cast):
             y = _tensors(model(*inputs))
-            with hosts.off(model):
+            with dropout_modules.off(model):
                 quiet = _tensors(model(*case.given(dtype)))
         assert [t.dtype for t in y] == [t.dtype for t in quiet], (
             "the noise changes the type of the result"
@@ -337,7 +337,7 @@ def check_autocast(case: LayerCase) -> None:
 def check_layouts(case: LayerCase) -> None:
     """Strided inputs give what contiguous ones give; a batch of no examples gives one."""
     model = case.held()
-    key = hosts.key(model, seed=12)
+    key = dropout_modules.key(model, seed=12)
     key.at(0)
     expected = model(*case.given())
     turned = [
@@ -364,7 +364,7 @@ def check_is_found(case: LayerCase) -> None:
     """Tools that look for dropout layers find one, by its name or its base."""
     found = [h for _, h in named_hosts(case.held())]
     assert found, "there is no host"
-    assert all(isinstance(h, Host) for h in found)
+    assert all(isinstance(h, DropoutModule) for h in found)
     names = [type(h).__name__ for h in found]
     assert any(
         "Drop" in n or isinstance(h, nn.modules.dropout._DropoutNd)

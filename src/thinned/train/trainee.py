@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn import ModelKey, key
-from ..nn.module import hosts
+from ..nn.module import dropout_modules
 from .data import Split
 from .networks import WEIGHTED, build
 from .recipe import Recipe
@@ -99,7 +99,7 @@ class Solo:
         self.recipes = [recipe]
         self.net = build(recipe, split) if net is None else net
         self.key: ModelKey | None = (
-            key(self.net, recipe.seed) if any(True for _ in hosts(self.net)) else None
+            key(self.net, recipe.seed) if any(True for _ in dropout_modules(self.net)) else None
         )
         self.parts = []
         layers: dict[int, int] = {}  # id of a parameter -> its weight layer

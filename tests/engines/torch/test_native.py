@@ -194,8 +194,8 @@ def test_operators_keep_their_promises():
     """Schemas, fakes and autograd, as torch's own checker sees them."""
     x = torch.randn(4, 6, requires_grad=True)
     numbers = ops.numbers(1 << 31, 2.0, 0.0, 0.0, 0.0)
-    who = torch.arange(4)
-    noise = (numbers, torch.tensor([3, 1]), who, [0, 1], 0, 0, 0, 5, 0)
+    sample_ids = torch.arange(4)
+    noise = (numbers, torch.tensor([3, 1]), sample_ids, [0, 1], 0, 0, 0, 5, 0)
     torch.library.opcheck(ops.apply, (x, *noise, False))
     plain = x.detach()
     for op, args in (
@@ -219,7 +219,7 @@ def test_readable_kernels_equal_the_native_ones(law):
     numbers = ops.numbers(
         1 << 30 if law == 0 else 0, 1.5, 0.25 if law == 0 else 0.0, -0.5 if law == 0 else 0.0, 0.3
     )
-    who = torch.stack((torch.arange(5) * 3, torch.arange(5) + 8))
+    sample_ids = torch.stack((torch.arange(5) * 3, torch.arange(5) + 8))
     for cells, axis in (
         ([45, 0, 1], 1),
         ([9, 0, 1], 1),
@@ -230,7 +230,7 @@ def test_readable_kernels_equal_the_native_ones(law):
         noise = (
             numbers,
             torch.tensor([3]),
-            who if axis >= 0 else None,
+            sample_ids if axis >= 0 else None,
             cells,
             axis,
             law,
@@ -313,7 +313,7 @@ def test_keys_read_back():
         Key(2**64 - 1, 2**63, 4, 9, torch.arange(3)),
         Key(1, step=torch.tensor([4, 5]), samples=torch.tensor([7, 8])),
     ):
-        back = tensor_key.plain(tensor_key.of(key))
+        back = tensor_key.to_key(tensor_key.from_key(key))
         assert back.seed & (2**64 - 1) == key.seed
         assert back.stream & (2**64 - 1) == key.stream
         assert back.call == key.call

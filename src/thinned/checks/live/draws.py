@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from ...nn.module import Host
+from ...nn.module import DropoutModule
 from ..finding import Finding
 from .battery import Battery
 from .evaluation import at
@@ -82,7 +82,7 @@ def _acts(module: nn.Module) -> bool:
     if isinstance(module, nn.MultiheadAttention):
         return bool(module.dropout > 0)
     layer = (
-        isinstance(module, (Host, nn.modules.dropout._DropoutNd))
+        isinstance(module, (DropoutModule, nn.modules.dropout._DropoutNd))
         or "drop" in type(module).__name__.lower()
     )
     return layer and rate_of(module) is not None
@@ -117,7 +117,7 @@ def never_draws(battery: Battery) -> Iterator[Finding]:
         ):
             continue
         through = [t for r in battery.training for t in r.through.get(name, [])]
-        quiet = isinstance(module, (Host, nn.MultiheadAttention)) or (
+        quiet = isinstance(module, (DropoutModule, nn.MultiheadAttention)) or (
             through and all(i == o for i, o in through)
         )
         if quiet and _idle_host(module) and _trained(battery.model, name):
@@ -127,7 +127,9 @@ def never_draws(battery: Battery) -> Iterator[Finding]:
 
 
 def _idle_host(module: nn.Module) -> bool:
-    return not isinstance(module, Host) or (module.mode_override is None and not module.training)
+    return not isinstance(module, DropoutModule) or (
+        module.mode_override is None and not module.training
+    )
 
 
 def _trained(model: nn.Module, name: str) -> bool:
@@ -196,7 +198,7 @@ def _fixed(battery: Battery) -> Iterator[Finding]:
     """A layer that never draws, and yet drops: its mask was drawn once, before."""
     drew = {d.name for r in battery.training for d in r.draws}
     for name, module in battery.model.named_modules():
-        if not drop_like(module) or isinstance(module, Host) or name in drew or rate_of(module) is None or any(
+        if not drop_like(module) or isinstance(module, DropoutModule) or name in drew or rate_of(module) is None or any(
             d.startswith(f"{name}.") for d in drew
         ) or any(True for _ in module.children()) or next(module.parameters(), None) is not None:  # fmt: skip
             continue

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...nn.module import Host
+from ...nn.module import DropoutModule
 from ...surgery.model_access import seed_all
 from ..finding import Finding
 from .battery import Battery
@@ -177,7 +177,7 @@ class _Checker:
             vars(module).update(attributes)
         self.twin.train(self.training)
         for module in self.twin.modules():
-            if isinstance(module, Host) and module.owner is not None:
+            if isinstance(module, DropoutModule) and module.owner is not None:
                 module.calls.reset()
         seed_all(self.battery.seed + 50_000)
         self.battery.passes += 1

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...nn.module import Host
+from ...nn.module import DropoutModule
 from ...surgery.model_access import generators_kept, tensors
 
 _INSIDE = ("_parameters", "_buffers", "_modules")
@@ -33,7 +33,7 @@ def copied(given: Any) -> Any:
 
 
 @contextmanager
-def left_as_it_was(model: nn.Module, inputs: Any) -> Iterator[None]:
+def preserve_state(model: nn.Module, inputs: Any) -> Iterator[None]:
     """Within, anything may be done; after, the model's tensors, gradients and attributes and all
     generators are as before.
     """
@@ -49,7 +49,7 @@ def left_as_it_was(model: nn.Module, inputs: Any) -> Iterator[None]:
     calls = [
         (h.calls, h.calls.count, h.calls.last)
         for h in model.modules()
-        if isinstance(h, Host) and h.owner is not None
+        if isinstance(h, DropoutModule) and h.owner is not None
     ]
     own = [
         (g, g.get_state())

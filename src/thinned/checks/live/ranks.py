@@ -13,7 +13,7 @@ from ..._errors import InputError
 from ...surgery.observe import observe
 from ..finding import Finding, Findings
 from .evaluation import at
-from .preserve import copied, left_as_it_was
+from .preserve import copied, preserve_state
 from .record import DROPS, Drawn, Record
 
 
@@ -41,7 +41,7 @@ def same_masks_on_ranks(model: nn.Module, *inputs: Any, **named: Any) -> Finding
 
     inner = observable(model)
     record = Record(inner)
-    with left_as_it_was(inner, (inputs, named)), torch.no_grad(), warnings.catch_warnings():
+    with preserve_state(inner, (inputs, named)), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         inner.train()
         given, words = copied((inputs, named))
@@ -71,4 +71,6 @@ def _origin(one: Drawn) -> str:
     if one.host is None or one.host.owner is None:
         return one.state
     now = one.host.owner.now()
-    return repr((now.key.tolist(), None if now.who is None else now.who.tolist()))
+    return repr(
+        (now.seed_step.tolist(), None if now.sample_ids is None else now.sample_ids.tolist())
+    )

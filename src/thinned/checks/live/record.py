@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...nn.module import Host
+from ...nn.module import DropoutModule
 from ...surgery.observe import Seen, Watch, line_outside
 from ...surgery.rates import RATES
 from .preserve import copied, floats
@@ -98,9 +98,9 @@ class Record(Watch):
         if one.kind == "dropout" and first is not None:
             self.last = (made, first)
 
-    def _host(self, one: Seen) -> Host | None:
+    def _host(self, one: Seen) -> DropoutModule | None:
         module = self.by_name.get(one.name)
-        return module if isinstance(module, Host) else None
+        return module if isinstance(module, DropoutModule) else None
 
     def _stray(self, one: Seen) -> int:
         if not one.function.startswith(("F.", "torch.")) or one.kind != "dropout":
@@ -155,7 +155,7 @@ class Record(Watch):
             self.inputs[name] = copied(args), {}
 
     def leaves(self, name: str, module: nn.Module, args: Any, result: Any) -> None:
-        if drop_like(module) and not isinstance(module, Host):
+        if drop_like(module) and not isinstance(module, DropoutModule):
             self.through.setdefault(name, []).append((digest(args), digest(result)))
 
     def of(self, again: bool = False) -> dict[Place, list[Drawn]]:
@@ -209,7 +209,7 @@ def replayable(module: nn.Module) -> bool:
     owns no parameters.
     """
     if (
-        isinstance(module, Host)
+        isinstance(module, DropoutModule)
         or next(module.parameters(), None) is not None
         or rate_of(module) is None
     ):

@@ -14,7 +14,7 @@ from ..rules import RULES
 from ..rules import named as rule_named
 from . import draws, evaluation, gradients, norms, outputs, rates
 from .battery import Battery
-from .preserve import left_as_it_was
+from .preserve import preserve_state
 
 PURPOSES = ("classification", "regression", "policy", "monte carlo")
 _GRADIENTS = {"L8", "L21", "L30"}
@@ -98,7 +98,7 @@ def check(
         inner, inputs, named, seed, samples, loss, target, purpose, parallel if ddp is None else ddp
     )
     battery.train_given = inner.training
-    with left_as_it_was(inner, (inputs, named)):
+    with preserve_state(inner, (inputs, named)):
         found = list(_found(battery, codes))
     battery.unchecked.append(
         (

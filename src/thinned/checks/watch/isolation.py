@@ -13,7 +13,7 @@ from torch import nn
 from ...surgery.model_access import eagerly, generators_kept
 
 
-def speaks(model: nn.Module) -> str:
+def requires_collectives(model: nn.Module) -> str:
     """The name of what makes a forward pass of ``model`` wait for other ranks; "" where nothing
     does.
     """

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...algebra.fill import Zero
 from ...algebra.law import Bernoulli
 from ...nn import Dropout
-from ...nn.module import Host
+from ...nn.module import DropoutModule
 from ...surgery.observe import observing
 from ...surgery.rates import rate_of
 from .isolation import evaluating, untouched
@@ -90,13 +90,13 @@ def _quiet(module: nn.Module) -> bool:
     attribute = rate_of(module)
     if attribute is None or not getattr(module, attribute):
         return False
-    return module.mode() != "sample" if isinstance(module, Host) else not module.training
+    return module.mode() != "sample" if isinstance(module, DropoutModule) else not module.training
 
 
 def _label(site: Any, module: nn.Module) -> str:
     """The layer's name; where a call in someone's code draws, also what and where."""
     name = site.name or "(the model)"
-    if isinstance(module, (Host, nn.modules.dropout._DropoutNd)):
+    if isinstance(module, (DropoutModule, nn.modules.dropout._DropoutNd)):
         return str(name)
     line = site.where.replace("\\", "/").rpartition("/")[2]
     return f"{name} {site.function}" + (f" {line}" if line else "")
@@ -107,7 +107,7 @@ def _zeroes(site: Any, module: nn.Module) -> bool:
     if isinstance(module, Dropout):
         return isinstance(module.point.law, Bernoulli) and isinstance(module.point.fill, Zero)
     return (
-        not isinstance(module, Host)
+        not isinstance(module, DropoutModule)
         and site.kind in ("dropout", "mask")
         and _ALPHA not in site.function
     )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..._errors import InputError, real, whole
 from ...surgery.model_access import not_scripted, unwrapped
 from ..finding import Findings
-from .isolation import speaks
+from .isolation import requires_collectives
 from .judging import Verdict, judge
 from .passes import measure
 from .sinks import Sinks
@@ -305,7 +305,7 @@ def watch(
     if (
         group
         and torch.distributed.get_world_size() > 1
-        and (what := speaks(inside))
+        and (what := requires_collectives(inside))
         and (ranks == "first" or every is None)
     ):
         raise InputError(

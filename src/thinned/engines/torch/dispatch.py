@@ -24,7 +24,7 @@ from ...algebra.law import Bernoulli
 from ...algebra.per import Block
 from ...algebra.plan import WORDS, LawName, Plan, plan, strides
 from . import native, ops, reference
-from .tensor_key import Whose
+from .tensor_key import TensorKey
 
 Impl = Literal["auto", "reference", "native", "triton"]
 IMPLEMENTATIONS = ("auto", "reference", "native", "triton")
@@ -33,7 +33,7 @@ TINY = 1 << 12  # and without autograd
 _EXACT = (torch.float32, torch.float64)  # where a stored factor holds the gain without bias
 
 
-class Ready(NamedTuple):
+class PreparedPlan(NamedTuple):
     """A plan as the operators take it."""
 
     plan: Plan
@@ -50,41 +50,43 @@ class Ready(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def ready(plan: Plan) -> Ready:
+def prepare(plan: Plan) -> PreparedPlan:
     """Prepare a plan, once."""
     numbers = ops.numbers(plan.threshold, plan.gain, plan.shift, plan.dropped, plan.spread)
     axis = -1 if plan.sample_axis is None else plan.sample_axis
     small = not (plan.shift or plan.dropped or plan.erased or plan.realised)
     plain = small and plan.law == "bernoulli" and 0 < plan.threshold < WORDS
     rows = plan.shape[0] if plain and axis == 0 and plan.cells_shape == plan.shape else 0
-    return Ready(
+    return PreparedPlan(
         plan, numbers, plan.strides, axis, ops.LAWS.index(plan.law), 0, small, rows, plan.cells
     )
 
 
-def numbers_of(drop: Drop) -> Tensor | None:
+def plan_constants(drop: Drop) -> Tensor | None:
     """A point's numbers where they do not depend on the shape; None for blocks."""
     if isinstance(drop.per, Block):
         return None
     with ops.plainly():
-        return ready(plan(drop, (1,) * max(1, drop.of.count(" ") + 1))).numbers.clone()
+        return prepare(plan(drop, (1,) * max(1, drop.of.count(" ") + 1))).numbers.clone()
 
 
-def traced(x: Tensor, drop: Drop, numbers: Tensor, whose: Whose, impl: Impl | None) -> Tensor:
+def sample_in_graph(
+    x: Tensor, drop: Drop, numbers: Tensor, tensor_key: TensorKey, impl: Impl | None
+) -> Tensor:
     """:func:`sample` in a graph: the numbers are an input of the graph, and sizes may be symbols."""
     if impl == "reference" or x.dtype not in ops.TYPES:
-        return reference.sample(x, plan(drop, tuple(int(n) for n in x.shape)), whose)
+        return reference.sample(x, plan(drop, tuple(int(n) for n in x.shape)), tensor_key)
     own, axis, law = _layout(drop, x.dim())
     noise = (
         numbers,
-        whose.key,
-        whose.who,
+        tensor_key.seed_step,
+        tensor_key.sample_ids,
         strides(x.shape, own, axis),
         axis,
         law,
         0,
-        whose.stream,
-        whose.call,
+        tensor_key.stream,
+        tensor_key.call,
     )
     return ops.apply(x, *noise, False)
 
@@ -94,7 +96,7 @@ def _layout(drop: Drop, rank: int) -> tuple[tuple[bool, ...], int, int]:
     """(which axes have cells of their own, the examples' axis or -1, the law's number), for any
     sizes.
     """
-    return *geometry(str(drop.per), drop.of, rank), ready(plan(drop, (2,) * rank)).law
+    return *noise_axes(str(drop.per), drop.of, rank), prepare(plan(drop, (2,) * rank)).law
 
 
 def default() -> Impl:
@@ -136,15 +138,19 @@ def choose(x: Tensor, impl: Impl | None = None) -> tuple[Impl, str]:
 
 
 def sample(
-    x: Tensor, ready: Ready, whose: Whose, inplace: bool = False, impl: Impl | None = None
+    x: Tensor,
+    prepared: PreparedPlan,
+    tensor_key: TensorKey,
+    inplace: bool = False,
+    impl: Impl | None = None,
 ) -> Tensor:
     """What training sees: ``x`` with its noise, under autograd. ``x`` is not empty and
-    ``ready.plan`` not the identity.
+    ``prepared.plan`` not the identity.
     """
     if inplace:
         _check_writable(x)
         if x.is_neg():
-            return x.copy_(sample(x.resolve_neg(), ready, whose, False, impl))
+            return x.copy_(sample(x.resolve_neg(), prepared, tensor_key, False, impl))
     if torch._C._get_tracing_state() is not None:
         raise InputError(
             "torch.jit.trace would bake one mask into its graph; trace model.eval(), or use torch.compile or torch.export"
@@ -162,36 +168,36 @@ def sample(
     ):
         kind, _ = choose(x, impl)
         if kind == "reference":
-            part = ready.offset or ready.cells != ready.plan.strides
+            part = prepared.offset or prepared.cells != prepared.plan.strides
             y = (
-                ops.readable(x, *(*_noise(ready, whose), False))
+                ops.readable(x, *(*_noise(prepared, tensor_key), False))
                 if part
-                else reference.sample(x, ready.plan, whose)
+                else reference.sample(x, prepared.plan, tensor_key)
             )
             return x.copy_(y) if inplace else y
-    plan = ready.plan
-    lifted = transformed()
+    plan = prepared.plan
+    lifted = under_transform()
     if plan.realised and not plan.erased:
         if lifted:
-            y = reference.affine(x, plan, mask(plan, whose, x.device))
+            y = reference.affine(x, plan, mask(plan, tensor_key, x.device))
             return x.copy_(y) if inplace else y
-        return _Blocks.apply(x, plan, whose, inplace)
+        return _Blocks.apply(x, plan, tensor_key, inplace)
     if torch.compiler.is_compiling() or type(x) not in _PLAIN:
         if isinstance(x, FakeTensor):
-            ready, whose = (
-                ready._replace(numbers=_fake(x, ready.numbers)),
-                whose._replace(key=_fake(x, whose.key)),
+            prepared, tensor_key = (
+                prepared._replace(numbers=_fake(x, prepared.numbers)),
+                tensor_key._replace(seed_step=_fake(x, tensor_key.seed_step)),
             )
-        y = ops.apply(x, *_noise(ready, whose), False)
+        y = ops.apply(x, *_noise(prepared, tensor_key), False)
         return x.copy_(y) if inplace else y
     if lifted:
-        y = _by_factor(x, plan, _noise(ready, whose))
+        y = _by_factor(x, plan, _noise(prepared, tensor_key))
         return x.copy_(y) if inplace else y
     learns = x.requires_grad and torch.is_grad_enabled()
-    if ready.small and x.numel() <= (SMALL if learns else TINY) and x.dtype in _EXACT:
-        a = _small_factor(x, ready, whose)
+    if prepared.small and x.numel() <= (SMALL if learns else TINY) and x.dtype in _EXACT:
+        a = _small_factor(x, prepared, tensor_key)
         return x.mul_(a) if inplace else x * a
-    noise = _noise(ready, whose)
+    noise = _noise(prepared, tensor_key)
     if not learns:
         if inplace:
             ops.map_into(x, x, *noise, False)
@@ -201,47 +207,50 @@ def sample(
     return _Map.apply(x, noise, inplace)
 
 
-def _small_factor(x: Tensor, ready: Ready, whose: Whose) -> Tensor:
+def _small_factor(x: Tensor, prepared: PreparedPlan, tensor_key: TensorKey) -> Tensor:
     """``thinned::factor`` without the dispatcher, which would cost more than the work."""
-    key, who = whose.key, whose.who
+    key, sample_ids = tensor_key.seed_step, tensor_key.sample_ids
     a = torch.empty_like(x)
     direct = (
-        ready.rows
+        prepared.rows
         and type(a) is Tensor
         and a.is_contiguous()
         and key.is_cpu
         and native.factor is not None
     )
-    listed = who is None or (
-        who.dim() == 1 and who.is_cpu and who.dtype == torch.int64 and who.is_contiguous()
+    listed = sample_ids is None or (
+        sample_ids.dim() == 1
+        and sample_ids.is_cpu
+        and sample_ids.dtype == torch.int64
+        and sample_ids.is_contiguous()
     )
     if not (direct and listed) or torch._C._len_torch_dispatch_stack():
-        return ops.factor(x, *_noise(ready, whose))
+        return ops.factor(x, *_noise(prepared, tensor_key))
     native.factor(  # type: ignore[misc]
-        a.data_ptr(), ready.numbers.data_ptr(), key.data_ptr(), 0 if who is None else who.data_ptr(), ready.rows,
-        ready.columns, whose.stream, whose.call, (x.dtype == torch.float64) + 2 * (key.numel() > 1),
+        a.data_ptr(), prepared.numbers.data_ptr(), key.data_ptr(), 0 if sample_ids is None else sample_ids.data_ptr(), prepared.rows,
+        prepared.columns, tensor_key.stream, tensor_key.call, (x.dtype == torch.float64) + 2 * (key.numel() > 1),
     )  # fmt: skip
     return a
 
 
-def transformed() -> bool:
+def under_transform() -> bool:
     """Is a transform at work that an autograd function of ours does not know: vmap, grad, forward
     mode?
     """
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
-def _noise(ready: Ready, whose: Whose) -> tuple[Any, ...]:
+def _noise(prepared: PreparedPlan, tensor_key: TensorKey) -> tuple[Any, ...]:
     return (
-        ready.numbers,
-        whose.key,
-        whose.who,
-        ready.cells,
-        ready.axis,
-        ready.law,
-        ready.offset,
-        whose.stream,
-        whose.call,
+        prepared.numbers,
+        tensor_key.seed_step,
+        tensor_key.sample_ids,
+        prepared.cells,
+        prepared.axis,
+        prepared.law,
+        prepared.offset,
+        tensor_key.stream,
+        tensor_key.call,
     )
 
 
@@ -339,9 +348,9 @@ class _Rectified(torch.autograd.Function):
         return grad, None if ctx.bias is None else grad.sum_to_size(ctx.bias), None, None
 
 
-def fused(x: Tensor, ready: Ready) -> bool:
+def fused(x: Tensor, prepared: PreparedPlan) -> bool:
     """Do the fused pairs run natively for this tensor? Else their parts run one after the other."""
-    plan = ready.plan
+    plan = prepared.plan
     simple = not (plan.shift or plan.dropped or plan.realised) and plan.law == "bernoulli"
     here = (
         _DEFAULT == "auto"
@@ -350,15 +359,15 @@ def fused(x: Tensor, ready: Ready) -> bool:
         and x.dtype in ops.TYPES
         and type(x) in _PLAIN
     )
-    return simple and here and not transformed() and not torch.compiler.is_compiling()
+    return simple and here and not under_transform() and not torch.compiler.is_compiling()
 
 
-def add(x: Tensor, residual: Tensor, ready: Ready, whose: Whose) -> Tensor:
+def add(x: Tensor, residual: Tensor, prepared: PreparedPlan, tensor_key: TensorKey) -> Tensor:
     """residual + what training sees of ``x``."""
     same = x.shape == residual.shape and x.dtype == residual.dtype and type(residual) in _PLAIN
-    if not (same and fused(x, ready)):
-        return residual + sample(x, ready, whose)
-    return _Add.apply(x, residual, _noise(ready, whose))
+    if not (same and fused(x, prepared)):
+        return residual + sample(x, prepared, tensor_key)
+    return _Add.apply(x, residual, _noise(prepared, tensor_key))
 
 
 class _AddNorm(torch.autograd.Function):
@@ -376,9 +385,9 @@ class _AddNorm(torch.autograd.Function):
     ) -> Tensor:
         from . import triton
 
-        numbers, key, who, *_, stream, call = noise
+        numbers, key, sample_ids, *_, stream, call = noise
         y, total, mean, rstd = triton.add_norm(
-            x, residual, weight, bias, eps, numbers, key, who, stream, call
+            x, residual, weight, bias, eps, numbers, key, sample_ids, stream, call
         )
         ctx.rest = noise[3:]
         ctx.save_for_backward(total, mean, rstd, weight, bias, *noise[:3])
@@ -400,28 +409,30 @@ def add_norm(
     weight: Tensor,
     bias: Tensor,
     eps: float,
-    ready: Ready,
-    whose: Whose,
+    prepared: PreparedPlan,
+    tensor_key: TensorKey,
 ) -> Tensor:
     """layer_norm(residual + what training sees of ``x``), on a GPU."""
-    return _AddNorm.apply(x, residual, weight, bias, eps, _noise(ready, whose))
+    return _AddNorm.apply(x, residual, weight, bias, eps, _noise(prepared, tensor_key))
 
 
-def rectified(x: Tensor, bias: Tensor | None, ready: Ready, whose: Whose) -> Tensor:
+def rectified(
+    x: Tensor, bias: Tensor | None, prepared: PreparedPlan, tensor_key: TensorKey
+) -> Tensor:
     """What training sees of max(0, x + bias)."""
-    if not fused(x, ready) or (bias is not None and bias.dtype != x.dtype):
-        return sample(torch.relu(x if bias is None else x + bias), ready, whose)
-    return _Rectified.apply(x, bias, ready.plan.gain, _noise(ready, whose))
+    if not fused(x, prepared) or (bias is not None and bias.dtype != x.dtype):
+        return sample(torch.relu(x if bias is None else x + bias), prepared, tensor_key)
+    return _Rectified.apply(x, bias, prepared.plan.gain, _noise(prepared, tensor_key))
 
 
 class _Blocks(torch.autograd.Function):
     """Blocks: the seeds' coins, grown, counted and applied; backward draws them again."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, plan: Plan, whose: Whose, inplace: bool) -> Tensor:
-        ctx.plan, ctx.rest = plan, whose[2:]
-        ctx.save_for_backward(whose.key, whose.who)
-        y = _blocked(x, plan, whose)
+    def forward(ctx: Any, x: Tensor, plan: Plan, tensor_key: TensorKey, inplace: bool) -> Tensor:
+        ctx.plan, ctx.rest = plan, tensor_key[2:]
+        ctx.save_for_backward(tensor_key.seed_step, tensor_key.sample_ids)
+        y = _blocked(x, plan, tensor_key)
         if not inplace:
             return y
         ctx.mark_dirty(x)
@@ -429,11 +440,11 @@ class _Blocks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        key, who = ctx.saved_tensors
-        return _blocked(grad, ctx.plan, Whose(key, who, *ctx.rest)), None, None, None
+        key, sample_ids = ctx.saved_tensors
+        return _blocked(grad, ctx.plan, TensorKey(key, sample_ids, *ctx.rest)), None, None, None
 
 
-def _blocked(x: Tensor, plan: Plan, whose: Whose) -> Tensor:
+def _blocked(x: Tensor, plan: Plan, tensor_key: TensorKey) -> Tensor:
     """The map of a plan whose scale is the realised one."""
     boxes = _boxes(plan)
     twice = x.requires_grad and torch.is_grad_enabled()  # a second derivative
@@ -444,36 +455,38 @@ def _blocked(x: Tensor, plan: Plan, whose: Whose) -> Tensor:
         or not (x.is_cpu and x.is_contiguous())
         or twice
     ):
-        return reference.affine(x, plan, mask(plan, whose, x.device))
+        return reference.affine(x, plan, mask(plan, tensor_key, x.device))
     count = torch.zeros(1, dtype=torch.int64)
-    fell = _fell(plan, whose, boxes, count)
+    fell = _fell(plan, tensor_key, boxes, count)
     if fell.numel() != x.numel():
         return reference.affine(x, plan, ~fell)
     return ops.masked(x, fell, plan.gain * x.numel() / max(1, int(count)))
 
 
-def _fell(plan: Plan, whose: Whose, boxes: tuple[list[int], list[int]], count: Tensor) -> Tensor:
+def _fell(
+    plan: Plan, tensor_key: TensorKey, boxes: tuple[list[int], list[int]], count: Tensor
+) -> Tensor:
     """Where boxes fell, on the shape of the cells grown; adds to ``count`` how many places are
     kept.
     """
     seeds, extent = boxes
     own, numbers, planes = (
         plan.sample_axis is not None,
-        ready(plan).numbers,
+        prepare(plan).numbers,
         plan.cells // math.prod(seeds),
     )
-    who = None if whose.who is None or not own else whose.who
+    sample_ids = None if tensor_key.sample_ids is None or not own else tensor_key.sample_ids
     fell = ops.blocks(
         numbers,
-        whose.key,
-        who,
+        tensor_key.seed_step,
+        sample_ids,
         plan.samples,
         planes,
         own,
         seeds,
         extent,
-        whose.stream,
-        whose.call,
+        tensor_key.stream,
+        tensor_key.call,
         count,
     )
     return fell.reshape([n + e - 1 for n, e in zip(plan.cells_shape, plan.extent, strict=True)])
@@ -492,7 +505,7 @@ def _boxes(plan: Plan) -> tuple[list[int], list[int]] | None:
     return pad + list(plan.cells_shape[start:]), pad + list(plan.extent[start:])
 
 
-def mask(plan: Plan, whose: Whose, device: torch.device | None = None) -> Tensor:
+def mask(plan: Plan, tensor_key: TensorKey, device: torch.device | None = None) -> Tensor:
     """The mask of a Bernoulli plan, True where kept; bool, broadcasts to ``plan.shape``."""
     if (
         ops.missing
@@ -500,18 +513,26 @@ def mask(plan: Plan, whose: Whose, device: torch.device | None = None) -> Tensor
         or (device is not None and device.type != "cpu")
         or torch.compiler.is_compiling()
     ):
-        return reference.kept(plan, whose, device)
+        return reference.kept(plan, tensor_key, device)
     boxes = _boxes(plan)
     if boxes is not None:
-        return ~_fell(plan, whose, boxes, torch.zeros(1, dtype=torch.int64))
-    numbers, own = ready(plan).numbers, plan.sample_axis is not None
-    drawn = ops.kept(
-        numbers, whose.key, whose.who, plan.samples, plan.cells, own, 0, whose.stream, whose.call
+        return ~_fell(plan, tensor_key, boxes, torch.zeros(1, dtype=torch.int64))
+    numbers, own = prepare(plan).numbers, plan.sample_axis is not None
+    draw_noise = ops.kept(
+        numbers,
+        tensor_key.seed_step,
+        tensor_key.sample_ids,
+        plan.samples,
+        plan.cells,
+        own,
+        0,
+        tensor_key.stream,
+        tensor_key.call,
     )
-    return reference.grown(drawn, plan)
+    return reference.grown(draw_noise, plan)
 
 
-def drawn(size: Sequence[int], own: tuple[bool, ...], axis: int, law: LawName, numbers: Tensor, whose: Whose, like: Tensor
+def draw_noise(size: Sequence[int], own: tuple[bool, ...], axis: int, law: LawName, numbers: Tensor, tensor_key: TensorKey, like: Tensor
           ) -> Tensor:  # fmt: skip
     """The factor a of every cell of ``size``, of the type and device of ``like``. It makes no plan:
     sizes may be symbols.
@@ -519,20 +540,20 @@ def drawn(size: Sequence[int], own: tuple[bool, ...], axis: int, law: LawName, n
     cells = like.new_empty(list(size))
     noise = (
         numbers,
-        whose.key,
-        whose.who,
+        tensor_key.seed_step,
+        tensor_key.sample_ids,
         strides(size, own, axis),
         axis,
         ops.LAWS.index(law),
         0,
-        whose.stream,
-        whose.call,
+        tensor_key.stream,
+        tensor_key.call,
     )
     return ops.plain_factor(cells, *noise) if _DEFAULT == "reference" else ops.factor(cells, *noise)
 
 
 @torch._dynamo.assume_constant_result
-def geometry(per: str, of: str, rank: int) -> tuple[tuple[bool, ...], int]:
+def noise_axes(per: str, of: str, rank: int) -> tuple[tuple[bool, ...], int]:
     """(which axes have cells of their own, the examples' axis or -1), for any sizes."""
     one = plan(Drop(Bernoulli(0.5), per, of), (2,) * rank)
     return tuple(n > 1 for n in one.cells_shape), -1 if one.sample_axis is None else one.sample_axis

@@ -2,8 +2,8 @@
 device.
 
 They see plain numbers and tensors alone. ``numbers`` int64 [5]: the threshold, then the bits of the
-doubles gain, shift, dropped and spread. ``key`` and ``who``: see
-:class:`thinned.engines.torch.tensor_key.Whose`. ``cells``: the stride in cells of each axis. ``axis``:
+doubles gain, shift, dropped and spread. ``key`` and ``sample_ids``: see
+:class:`thinned.engines.torch.tensor_key.TensorKey`. ``cells``: the stride in cells of each axis. ``axis``:
 the examples' axis, or -1. ``grad``: leave out b, as backward does. Rates, keys and ids are tensors,
 so changing them compiles nothing anew.
 """
@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from ...algebra.key import LOW, WORD
 from ...algebra.plan import WORDS, LawName
 from . import native, philox, reference
-from .tensor_key import Whose
+from .tensor_key import TensorKey
 
 TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # that the kernels take
 LAWS: tuple[LawName, ...] = ("bernoulli", "gaussian", "uniform")
@@ -89,7 +89,7 @@ def _kept_numbers(*numbers: Any) -> Tensor:
 
 
 def _words(
-    like: Tensor, whose: Whose, cells: Sequence[int], axis: int, offset: int, pairs: bool
+    like: Tensor, tensor_key: TensorKey, cells: Sequence[int], axis: int, offset: int, pairs: bool
 ) -> tuple[Tensor, Tensor]:
     """(the word, the cell) of every element of ``like``; with ``pairs`` (the words of both cells of
     its pair, which it is).
@@ -100,22 +100,27 @@ def _words(
         index = index + along.reshape([-1 if j == i else 1 for j in range(like.dim())])
     index = index.expand(like.shape)
     examples = like.shape[axis] if axis >= 0 else 1
-    who = (
+    sample_ids = (
         torch.arange(examples, device=like.device)
-        if whose.who is None or axis < 0
-        else whose.who.to(like.device)
+        if tensor_key.sample_ids is None or axis < 0
+        else tensor_key.sample_ids.to(like.device)
     )
     ids, steps = (
-        (who, whose.key[1] if len(whose.key) > 1 else torch.zeros((), dtype=torch.int64))
-        if who.dim() == 1
-        else who
+        (
+            sample_ids,
+            tensor_key.seed_step[1]
+            if len(tensor_key.seed_step) > 1
+            else torch.zeros((), dtype=torch.int64),
+        )
+        if sample_ids.dim() == 1
+        else sample_ids
     )
     place = [-1 if j == axis else 1 for j in range(like.dim())]
     ids, steps = (
         ids.reshape(place),
         (steps.reshape(place) if steps.dim() else steps).to(like.device),
     )
-    mixed = philox.derived(whose)
+    mixed = philox.derived_key(tensor_key)
     key = (mixed[0].to(like.device), mixed[1].to(like.device))
 
     def drawn(cell: Tensor) -> Tensor:
@@ -138,7 +143,7 @@ def _words(
 def _coefficients(
     like: Tensor,
     numbers: Tensor,
-    whose: Whose,
+    tensor_key: TensorKey,
     cells: Sequence[int],
     axis: int,
     law: int,
@@ -149,21 +154,23 @@ def _coefficients(
     doubles = numbers[1:5].view(torch.float64).to(like.device)
     gain, shift, dropped, spread = doubles.unbind()
     if LAWS[law] == "bernoulli":
-        fell = _words(like, whose, cells, axis, offset, False)[0] < numbers[0].to(like.device)
+        fell = _words(like, tensor_key, cells, axis, offset, False)[0] < numbers[0].to(like.device)
         a, b = torch.where(fell, 0.0, gain), torch.where(fell, dropped, shift)
     else:
         if LAWS[law] == "uniform":
-            noise = reference.uniform(_words(like, whose, cells, axis, offset, False)[0])
+            noise = reference.uniform(_words(like, tensor_key, cells, axis, offset, False)[0])
         else:
-            pair, second = _words(like, whose, cells, axis, offset, True)
+            pair, second = _words(like, tensor_key, cells, axis, offset, True)
             noise = reference.normal(pair).gather(-1, second.unsqueeze(-1)).squeeze(-1)
         a, b = gain * (1.0 + spread * noise), shift.expand(like.shape)
     return a, torch.zeros_like(b) if grad else b
 
 
-def readable(x: Tensor, numbers: Tensor, key: Tensor, who: Tensor | None, cells: Sequence[int], axis: int, law: int,
+def readable(x: Tensor, numbers: Tensor, key: Tensor, sample_ids: Tensor | None, cells: Sequence[int], axis: int, law: int,
              offset: int, stream: int, call: int, grad: bool) -> Tensor:  # fmt: skip
-    a, b = _coefficients(x, numbers, Whose(key, who, stream, call), cells, axis, law, offset, grad)
+    a, b = _coefficients(
+        x, numbers, TensorKey(key, sample_ids, stream, call), cells, axis, law, offset, grad
+    )
     wide = reference.wide(x)
     y = x.to(wide) * a.to(wide) + b.to(wide)
     erased = (numbers[0] >= WORDS).to(x.device) & (law == 0)
@@ -171,10 +178,10 @@ def readable(x: Tensor, numbers: Tensor, key: Tensor, who: Tensor | None, cells:
     return torch.empty_like(x).copy_(y)
 
 
-def plain_factor(like: Tensor, numbers: Tensor, key: Tensor, who: Tensor | None, cells: Sequence[int], axis: int, law: int,
+def plain_factor(like: Tensor, numbers: Tensor, key: Tensor, sample_ids: Tensor | None, cells: Sequence[int], axis: int, law: int,
             offset: int, stream: int, call: int) -> Tensor:  # fmt: skip
     a, _ = _coefficients(
-        like, numbers, Whose(key, who, stream, call), cells, axis, law, offset, True
+        like, numbers, TensorKey(key, sample_ids, stream, call), cells, axis, law, offset, True
     )
     return torch.empty_like(like).copy_(a)
 
@@ -223,15 +230,15 @@ torch.library.register_fake("thinned::map_into", lambda *rest: None, lib=_librar
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    _, numbers, key, who, *ctx.rest = inputs
-    ctx.save_for_backward(numbers, key, who)
+    _, numbers, key, sample_ids, *ctx.rest = inputs
+    ctx.save_for_backward(numbers, key, sample_ids)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    numbers, key, who = ctx.saved_tensors
+    numbers, key, sample_ids = ctx.saved_tensors
     cells, axis, law, offset, stream, call, _ = ctx.rest
     return (
-        apply(grad, numbers, key, who, cells, axis, law, offset, stream, call, True),
+        apply(grad, numbers, key, sample_ids, cells, axis, law, offset, stream, call, True),
         *[None] * 10,
     )
 
@@ -244,12 +251,12 @@ def _batched(op: Any) -> Any:
     call for each.
     """
 
-    def rule(info: Any, in_dims: tuple[Any, ...], x: Tensor, numbers: Tensor, key: Tensor, who: Tensor | None,
+    def rule(info: Any, in_dims: tuple[Any, ...], x: Tensor, numbers: Tensor, key: Tensor, sample_ids: Tensor | None,
              cells: Sequence[int], axis: int, *rest: Any) -> tuple[Tensor, int]:  # fmt: skip
         x_dim, numbers_dim, key_dim, who_dim, *_ = in_dims
         x = x.movedim(x_dim, 0) if x_dim is not None else x.expand(info.batch_size, *x.shape)
         if numbers_dim is None and key_dim is None and who_dim is None:
-            return op(x, numbers, key, who, [0, *cells], axis + (axis >= 0), *rest), 0
+            return op(x, numbers, key, sample_ids, [0, *cells], axis + (axis >= 0), *rest), 0
 
         def row(t: Tensor | None, dim: int | None, i: int) -> Tensor | None:
             return t if t is None or dim is None else t.select(dim, i)
@@ -259,7 +266,7 @@ def _batched(op: Any) -> Any:
                 x[i],
                 row(numbers, numbers_dim, i),
                 row(key, key_dim, i),
-                row(who, who_dim, i),
+                row(sample_ids, who_dim, i),
                 cells,
                 axis,
                 *rest,

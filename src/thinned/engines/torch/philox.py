@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from ...algebra.key import LOW, MULTIPLIERS, ROUNDS, TAG, WEYL, WORD, Key, derive
-from .tensor_key import Whose, plain
+from .tensor_key import TensorKey, to_key
 
 _LANES = 1 << 15  # a chunk whose temporaries stay in cache
 
@@ -37,31 +37,37 @@ def philox(
     return c0.expand(shape), c1.expand(shape), c2.expand(shape), c3.expand(shape)
 
 
-def derived(whose: Whose) -> tuple[Tensor, Tensor]:
+def derived_key(tensor_key: TensorKey) -> tuple[Tensor, Tensor]:
     """The Philox key of one call of one layer, where the seed may not be read: two tensors."""
-    seed = whose.key[0]
-    stream = torch.full_like(seed, whose.stream)
+    seed = tensor_key.seed_step[0]
+    stream = torch.full_like(seed, tensor_key.stream)
     counter = (
         stream & WORD,
         (stream >> 32) & WORD,
-        torch.full_like(seed, whose.call),
+        torch.full_like(seed, tensor_key.call),
         torch.full_like(seed, TAG),
     )
     first, second, _, _ = philox(counter, (seed & WORD, (seed >> 32) & WORD))
     return first, second
 
 
-def words(key: Key | Whose, samples: int, cells: int, device: torch.device | None = None) -> Tensor:
+def words(
+    key: Key | TensorKey, samples: int, cells: int, device: torch.device | None = None
+) -> Tensor:
     """The random words of ``cells`` cells for each of ``samples`` examples: int64 [samples, cells]
     in [0, 2^32).
     """
     philox_key: tuple[Tensor | int, Tensor | int]
-    if isinstance(key, Whose) and traced(key.key):
-        philox_key, step, ids = derived(key), key.key[1] if len(key.key) > 1 else 0, key.who
+    if isinstance(key, TensorKey) and traced(key.seed_step):
+        philox_key, step, ids = (
+            derived_key(key),
+            key.seed_step[1] if len(key.seed_step) > 1 else 0,
+            key.sample_ids,
+        )
         if ids is not None and ids.dim() == 2:
             ids, step = ids[0], ids[1]
     else:
-        plainly = plain(key) if isinstance(key, Whose) else key
+        plainly = to_key(key) if isinstance(key, TensorKey) else key
         philox_key, step, ids = (
             derive(plainly.seed, plainly.stream, plainly.call),
             plainly.step,

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ...algebra.plan import WORDS, Plan
 from .philox import words as _words
-from .tensor_key import Whose
+from .tensor_key import TensorKey
 
 
 def _place(drawn: Tensor, plan: Plan) -> Tensor:
@@ -25,15 +25,17 @@ def _place(drawn: Tensor, plan: Plan) -> Tensor:
     return drawn.reshape(plan.samples, *rest).movedim(0, axis)
 
 
-def words(plan: Plan, whose: Whose, cells: int, device: torch.device | None) -> Tensor:
+def words(plan: Plan, tensor_key: TensorKey, cells: int, device: torch.device | None) -> Tensor:
     """The words of ``cells`` cells of each example that has its own."""
     alone = plan.sample_axis is None
-    return _words(whose._replace(who=None) if alone else whose, plan.samples, cells, device)
+    return _words(
+        tensor_key._replace(sample_ids=None) if alone else tensor_key, plan.samples, cells, device
+    )
 
 
-def kept(plan: Plan, whose: Whose, device: torch.device | None = None) -> Tensor:
+def kept(plan: Plan, tensor_key: TensorKey, device: torch.device | None = None) -> Tensor:
     """The mask of a Bernoulli plan, True where kept; bool, broadcasts to ``plan.shape``."""
-    return grown(words(plan, whose, plan.cells, device) >= plan.threshold, plan)
+    return grown(words(plan, tensor_key, plan.cells, device) >= plan.threshold, plan)
 
 
 def grown(kept: Tensor, plan: Plan) -> Tensor:
@@ -57,14 +59,14 @@ def dilated(fell: Tensor, extent: Sequence[int]) -> Tensor:
     return fell
 
 
-def noise(plan: Plan, whose: Whose, device: torch.device | None = None) -> Tensor:
+def noise(plan: Plan, tensor_key: TensorKey, device: torch.device | None = None) -> Tensor:
     """The unit noise of a continuous plan, float64: standard normal (Box-Muller on pairs) or
     uniform on (-1, 1).
     """
     if plan.law == "uniform":
-        return _place(uniform(words(plan, whose, plan.cells, device)), plan)
+        return _place(uniform(words(plan, tensor_key, plan.cells, device)), plan)
     return _place(
-        normal(words(plan, whose, plan.cells + plan.cells % 2, device))[:, : plan.cells], plan
+        normal(words(plan, tensor_key, plan.cells + plan.cells % 2, device))[:, : plan.cells], plan
     )
 
 
@@ -80,7 +82,7 @@ def normal(drawn: Tensor) -> Tensor:
     return torch.stack((radius * angle.cos(), radius * angle.sin()), -1).flatten(-2)
 
 
-def sample(x: Tensor, plan: Plan, whose: Whose) -> Tensor:
+def sample(x: Tensor, plan: Plan, tensor_key: TensorKey) -> Tensor:
     """What training sees. ``x`` itself where nothing can fall; never NaN for what was dropped,
     whatever ``x`` held.
     """
@@ -88,13 +90,16 @@ def sample(x: Tensor, plan: Plan, whose: Whose) -> Tensor:
         return x
     if plan.law != "bernoulli":
         return (
-            x * (noise(plan, whose, x.device) * (plan.gain * plan.spread) + plan.gain).to(wide(x))
+            x
+            * (noise(plan, tensor_key, x.device) * (plan.gain * plan.spread) + plan.gain).to(
+                wide(x)
+            )
         ).to(x.dtype)
     if plan.erased:
         return x.mul(1.0).masked_fill_(
             torch.ones((), dtype=torch.bool, device=x.device), plan.dropped
         )
-    return affine(x, plan, kept(plan, whose, x.device))
+    return affine(x, plan, kept(plan, tensor_key, x.device))
 
 
 def wide(x: Tensor) -> torch.dtype:

@@ -78,7 +78,7 @@ if triton is not None:
 
     @triton.jit
     def _map_kernel(  # type: ignore[no-untyped-def]
-        x, residual, y, numbers, key, who, total, n1, n2, n3, x0, x1, x2, x3, r0, r1, r2, r3, y0, y1, y2, y3,
+        x, residual, y, numbers, key, sample_ids, total, n1, n2, n3, x0, x1, x2, x3, r0, r1, r2, r3, y0, y1, y2, y3,
         c0, c1, c2, c3, e0, e1, e2, e3, offset, examples, stream_low, stream_high, call,
         LAW: tl.constexpr, EIGHTS: tl.constexpr, STEPPED: tl.constexpr, IDS: tl.constexpr, STEPS: tl.constexpr,
         ONES: tl.constexpr, ADD: tl.constexpr, GRAD: tl.constexpr, DOUBLE: tl.constexpr, BLOCK: tl.constexpr,
@@ -93,9 +93,9 @@ if triton is not None:
         cell = offset + _place(g, n1, n2, n3, c0, c1, c2, c3)
         example = _place(g, n1, n2, n3, e0, e1, e2, e3)
         known = g < total
-        sample = tl.load(who + example, mask=known, other=0) if IDS else example
+        sample = tl.load(sample_ids + example, mask=known, other=0) if IDS else example
         if STEPS:
-            step = tl.load(who + examples + example, mask=known, other=0)
+            step = tl.load(sample_ids + examples + example, mask=known, other=0)
         elif STEPPED:
             step = tl.load(key + 1) + tl.zeros(g.shape, tl.int64)
         else:
@@ -164,7 +164,7 @@ if triton is not None:
 
     @triton.jit
     def _norm_kernel(  # type: ignore[no-untyped-def]
-        x, residual, weight, bias, total, y, means, rstds, numbers, key, who, width, tokens, eps, stream_low, stream_high,
+        x, residual, weight, bias, total, y, means, rstds, numbers, key, sample_ids, width, tokens, eps, stream_low, stream_high,
         call, STEPPED: tl.constexpr, IDS: tl.constexpr, BLOCK: tl.constexpr,
     ):  # fmt: skip
         """One row of [examples, tokens, width]: total = residual + dropout(x), y =
@@ -174,7 +174,7 @@ if triton is not None:
         column = tl.arange(0, BLOCK).to(tl.int64)
         inside = column < width
         example = row // tokens
-        sample = tl.load(who + example) if IDS else example
+        sample = tl.load(sample_ids + example) if IDS else example
         step = tl.load(key + 1) if STEPPED else sample * 0
         cell = (row % tokens) * width + column
         zero = tl.zeros(column.shape, tl.int64)
@@ -240,19 +240,19 @@ def _walk(
 
 
 def _run(
-    x: Tensor | None, residual: Tensor | None, y: Tensor, numbers: Tensor, key: Tensor, who: Tensor | None,
+    x: Tensor | None, residual: Tensor | None, y: Tensor, numbers: Tensor, key: Tensor, sample_ids: Tensor | None,
     cells: Sequence[int], axis: int, law: int, offset: int, stream: int, call: int, grad: bool,
 ) -> None:  # fmt: skip
     if not y.numel():
         return
     numbers, key = numbers.to(y.device), key.to(y.device)
-    who = None if who is None or axis < 0 else who.to(y.device)
+    sample_ids = None if sample_ids is None or axis < 0 else sample_ids.to(y.device)
     given = [t for t in (x, residual) if t is not None]
     walked = _walk(y, given, cells, axis)
     if walked is None:  # work on C order, which merges
         out = torch.empty(y.shape, dtype=y.dtype, device=y.device)
         _run(x if x is None else x.contiguous(), residual if residual is None else residual.contiguous(), out, numbers, key,
-             who, cells, axis, law, offset, stream, call, grad)  # fmt: skip
+             sample_ids, cells, axis, law, offset, stream, call, grad)  # fmt: skip
         y.copy_(out)
         return
     sizes, (ys, *mids, cs, es) = walked
@@ -262,10 +262,10 @@ def _run(
     eights = law == 0 and cs[3] == 1 and aligned and not es[3]
     total = y.numel()
     _map_kernel[(triton.cdiv(total, _BLOCK),)](
-        y if x is None else x, y if residual is None else residual, y, numbers, key, key if who is None else who, total,
-        *sizes[1:], *xs, *rs, *ys, *cs, *es, offset, 0 if who is None else who.shape[-1],
+        y if x is None else x, y if residual is None else residual, y, numbers, key, key if sample_ids is None else sample_ids, total,
+        *sizes[1:], *xs, *rs, *ys, *cs, *es, offset, 0 if sample_ids is None else sample_ids.shape[-1],
         stream & 0xFFFFFFFF, (stream >> 32) & 0xFFFFFFFF, call,
-        LAW=law, EIGHTS=eights, STEPPED=key.numel() > 1, IDS=who is not None, STEPS=who is not None and who.dim() == 2,
+        LAW=law, EIGHTS=eights, STEPPED=key.numel() > 1, IDS=sample_ids is not None, STEPS=sample_ids is not None and sample_ids.dim() == 2,
         ONES=x is None, ADD=residual is not None, GRAD=grad, DOUBLE=y.dtype == torch.float64, BLOCK=_BLOCK,
     )  # fmt: skip
 
@@ -298,7 +298,7 @@ def factor(like: Tensor, *noise: Any) -> Tensor:
 
 def add_norm(
     x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float, numbers: Tensor, key: Tensor,
-    who: Tensor | None, stream: int, call: int,
+    sample_ids: Tensor | None, stream: int, call: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """(layer_norm(total), total, mean, 1 / deviation) of total = residual + dropout(x), [b, ...,
     width], in one pass.
@@ -312,8 +312,8 @@ def add_norm(
     if x.numel():
         _norm_kernel[(rows,)](
             x, residual, weight, bias, total, y, means, rstds, numbers.to(x.device), key.to(x.device),
-            key if who is None else who.to(x.device), width, rows // x.shape[0], eps,
+            key if sample_ids is None else sample_ids.to(x.device), width, rows // x.shape[0], eps,
             stream & 0xFFFFFFFF, (stream >> 32) & 0xFFFFFFFF, call,
-            STEPPED=key.numel() > 1, IDS=who is not None, BLOCK=triton.next_power_of_2(width),
+            STEPPED=key.numel() > 1, IDS=sample_ids is not None, BLOCK=triton.next_power_of_2(width),
         )  # fmt: skip
     return y, total, means, rstds
