@@ -72,9 +72,10 @@ def check() -> None:
     thinned.key(model).at(0)
     tensor_key = model[0].tensor_key()
     thinned.key_of(model).at(0)
-    lock = lambda t, p, n: F.drop(
-        t, Drop(Bernoulli(p), "b d", "t b d"), key=core.fold_in(tensor_key, n)
-    )  # noqa: E731
+
+    def lock(t, p, n):
+        return F.drop(t, Drop(Bernoulli(p), "b d", "t b d"), key=core.fold_in(tensor_key, n))
+
     twin = plain()
     twin.weight_hh_l0.data = F.weight_drop(
         net.weight_hh_l0, AWD["weights"], key=core.fold_in(tensor_key, 1)

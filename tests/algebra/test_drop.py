@@ -15,8 +15,8 @@ from thinned.algebra import (
     Drop,
     Gaussian,
     Inverted,
+    KeptFraction,
     MomentMatch,
-    Realised,
     Uniform,
     Zero,
     moments,
@@ -37,7 +37,7 @@ alphas = st.builds(
 )
 sizes = st.one_of(st.integers(1, 9), st.tuples(st.integers(1, 9), st.integers(1, 9)))
 blocks = st.builds(
-    lambda p, size, per: Drop(Bernoulli(p), Block("*", size, per), "b c *", scale=Realised()),
+    lambda p, size, per: Drop(Bernoulli(p), Block("*", size, per), "b c *", scale=KeptFraction()),
     rates,
     sizes,
     st.sampled_from(["", "b *"]),
@@ -92,7 +92,7 @@ def test_percent_is_understood():
         (lambda: Drop(Bernoulli(0.5), of="b b"), "distinct axis names"),
         (lambda: Drop(Bernoulli(0.5), of="b 2c"), "distinct axis names"),
         (lambda: Drop(Gaussian(0.5), fill=Constant(1.0)), "a fill needs a law that drops"),
-        (lambda: Drop(Uniform(0.5), scale=Realised()), "needs the Bernoulli law"),
+        (lambda: Drop(Uniform(0.5), scale=KeptFraction()), "needs the Bernoulli law"),
         (lambda: Drop(Bernoulli(0.5), per=Block("*", 3)), "a Block needs"),
         (lambda: Block("*", 0), "block size has to be a whole number of at least 1"),
         (lambda: Block("*", 2.5), "block size"),
@@ -137,11 +137,14 @@ def test_defaults():
         (lambda: Drop(Bernoulli(0.5), fill=Constant(3.0)), "Constant fill needs the scale Classic"),
         (
             lambda: Drop(
-                Bernoulli(0.3), per=Block("*", 3, per="b c"), of="b c *", scale=Realised()
+                Bernoulli(0.3), per=Block("*", 3, per="b c"), of="b c *", scale=KeptFraction()
             ),
             "seeds of its own along",
         ),
-        (lambda: moments(Drop(Bernoulli(0.5), scale=Realised())), "it depends on what else fell"),
+        (
+            lambda: moments(Drop(Bernoulli(0.5), scale=KeptFraction())),
+            "it depends on what else fell",
+        ),
     ],
 )
 def test_combinations_without_a_meaning(build, message):

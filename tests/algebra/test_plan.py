@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from thinned import InputError, presets
-from thinned.algebra import Bernoulli, Block, Drop, Gaussian, Key, Realised, moments, plan
+from thinned.algebra import Bernoulli, Block, Drop, Gaussian, KeptFraction, Key, moments, plan
 from thinned.algebra.per import block_fraction, covering, expand, seed_rate
 from thinned.algebra.plan import WORDS, coefficients, threshold
 from thinned.engines import numpy as engine
@@ -132,7 +132,7 @@ def test_realised_scale_keeps_the_total():
 
 
 def test_realised_scale_of_nothing_is_not_nan():
-    drop = Drop(Bernoulli(1 - 2**-31), per=Block("*", 3), of="b c *", scale=Realised())
+    drop = Drop(Bernoulli(1 - 2**-31), per=Block("*", 3), of="b c *", scale=KeptFraction())
     y = engine.sample(np.ones((1, 1, 3, 3)), plan(drop, (1, 1, 3, 3)), Key(0))
     assert (y == 0).all()
 

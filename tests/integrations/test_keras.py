@@ -65,7 +65,7 @@ def test_watched_is_the_same():
     assert len(samples) == 5
     (rate,) = samples[-1]["rates"].values()
     assert rate["nominal"] == 0.4
-    assert abs(np.mean([next(iter(r["rates"].values()))["realised"] for r in samples]) - 0.4) < 0.05
+    assert abs(np.mean([next(iter(r["rates"].values()))["measured"] for r in samples]) - 0.4) < 0.05
     assert not rate["in_eval"]
     loss = watched.evaluate(x[:128], y[:128], verbose=0)[0]
     assert samples[-1]["eval"] == pytest.approx(loss, rel=1e-4)

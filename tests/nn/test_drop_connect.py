@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import thinned
 from thinned import InputError, nn, presets
-from thinned.algebra import Bernoulli, Classic, Constant, Drop, MomentMatch, Realised
+from thinned.algebra import Bernoulli, Classic, Constant, Drop, KeptFraction, MomentMatch
 from thinned.functional.activations import rectified
 
 
@@ -65,7 +65,7 @@ def test_zeros_stay_zeros(dtype):
     "point",
     [
         Drop(Bernoulli(0.5), "b o i", "b o i", Constant(1.0), Classic()),
-        Drop(Bernoulli(0.5), "b o i", "b o i", scale=Realised()),
+        Drop(Bernoulli(0.5), "b o i", "b o i", scale=KeptFraction()),
         Drop(Bernoulli(0.5), "b o i", "b o i", scale=MomentMatch()),
     ],
 )

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 import thinned
-from thinned import At, InputError, Policy, Rule, nn, presets
+from thinned import At, InputError, Policy, PolicyRule, nn, presets
 from thinned.nn.module import dropout_modules
 from thinned.surgery import policies
 from thinned.surgery.flow import branches
@@ -369,7 +369,7 @@ def test_notes_say_what_was_left_out_and_why():
         for n in thinned.apply(again, "depth", IMAGE[:, [0] * 4]).notes
     )
     assert any("DropWeight" in n for n in thinned.apply(Language(), "paper", WORDS).notes)
-    shifted = thinned.apply(normed(), Policy((Rule("insert after", "4", 0.5),)), IMAGE).notes
+    shifted = thinned.apply(normed(), Policy((PolicyRule("insert after", "4", 0.5),)), IMAGE).notes
     assert any("batch normalisation" in n for n in shifted)
 
 
@@ -429,9 +429,9 @@ def test_dropout_happens_where_it_is_said():
 def test_rules_are_done_in_order_each_in_what_the_last_one_left():
     net = T.Sequential(T.Linear(6, 6), T.Dropout(0.3), T.Linear(6, 2))
     before = state(net)
-    policy = Policy((Rule("set rate", "1", 0.5), Rule("replace", "1", None, "gaussian"), Rule("insert after", "0", 0.2),
-                     Rule("set rate", None, 0.1), Rule("replace", "2", 0.4, "dropconnect"),
-                     Rule("insert after", "2", 0.7)))  # fmt: skip
+    policy = Policy((PolicyRule("set rate", "1", 0.5), PolicyRule("replace", "1", None, "gaussian"), PolicyRule("insert after", "0", 0.2),
+                     PolicyRule("set rate", None, 0.1), PolicyRule("replace", "2", 0.4, "dropconnect"),
+                     PolicyRule("insert after", "2", 0.7)))  # fmt: skip
     edits = thinned.apply(net, policy)
     assert rates(net) == {"0.dropout_after": 0.1, "1": 0.1, "2": 0.4, "2.dropout_after": 0.7}
     assert net[1].drop == presets.gaussian(0.1)
@@ -444,11 +444,13 @@ def test_rules_are_done_in_order_each_in_what_the_last_one_left():
 
 def test_the_last_of_two_rates_stays_however_often():
     net = T.Sequential(T.Dropout(0.3))
-    policy = Policy((Rule("set rate", "0", 0.5), Rule("set rate", "0", 0.1)))
+    policy = Policy((PolicyRule("set rate", "0", 0.5), PolicyRule("set rate", "0", 0.1)))
     for _ in range(3):
         thinned.apply(net, policy)
         assert net[0].p == 0.1
-    policy = Policy((Rule("replace", None, 0.5, "gaussian"), Rule("replace", "0", 0.2, "uout")))
+    policy = Policy(
+        (PolicyRule("replace", None, 0.5, "gaussian"), PolicyRule("replace", "0", 0.2, "uout"))
+    )
     edits = thinned.apply(net, policy)
     layer = net[0]
     assert layer.drop.name == "uout"
@@ -461,7 +463,7 @@ def test_the_last_of_two_rates_stays_however_often():
 
 
 def test_wheres_of_a_rule():
-    relu = [Rule("insert after", w, 0.5) for w in (T.ReLU, At("class", "ReLU"), At("class", "torch.nn.ReLU"), "1",
+    relu = [PolicyRule("insert after", w, 0.5) for w in (T.ReLU, At("class", "ReLU"), At("class", "torch.nn.ReLU"), "1",
                                                    At("name", "1"),
                                                    r"^1$", lambda n, m: isinstance(m, T.ReLU))]  # fmt: skip
     for rule in relu:
@@ -469,12 +471,12 @@ def test_wheres_of_a_rule():
         assert len(thinned.apply(net, Policy((rule,)))) == 1
         assert rates(net) == {"1.dropout_after": 0.5}
     net = Functional()
-    thinned.apply(net, Policy((Rule("insert before", At("call", "", "relu", 0, 0), 0.5),)), X)
+    thinned.apply(net, Policy((PolicyRule("insert before", At("call", "", "relu", 0, 0), 0.5),)), X)
     assert rates(net) == {"dropout_at_relu_0_0": 0.5}
     with pytest.raises(InputError, match="function cannot be written down"):
         relu[-1].to_json()
     net = cnn()
-    thinned.apply(net, Policy((Rule("replace", None, None, "dropblock"),)))
+    thinned.apply(net, Policy((PolicyRule("replace", None, None, "dropblock"),)))
     assert net[6].point.name == "dropblock"
     assert net[6].p == 0.3
     assert isinstance(net[4], T.Linear)
@@ -484,7 +486,7 @@ def test_a_rate_for_all_places():
     net = mlp()
     thinned.apply(
         net,
-        Policy((Rule("insert after", T.ReLU, 0.5), Rule("insert after", T.GELU, 0.1))),
+        Policy((PolicyRule("insert after", T.ReLU, 0.5), PolicyRule("insert after", T.GELU, 0.1))),
         rate=0.25,
     )
     assert rates(net) == {"1.dropout_after": 0.25, "3.dropout_after": 0.25}
@@ -712,7 +714,7 @@ def test_inputs_by_name_and_results_in_records(result):
         "dropout_before": 0.2, "g.dropout_before": 0.5,
     }  # fmt: skip
     net(mask=None, x=X)
-    thinned.apply(net, Policy((Rule("insert before", "f", 1.0),)))
+    thinned.apply(net, Policy((PolicyRule("insert before", "f", 1.0),)))
     assert torch.equal(net.f(input=X), net.f.bias.expand(4, 8))
 
 
@@ -825,22 +827,22 @@ ERRORS = [
     ("hidden", (X,), {"rate": "much"}, "a number"),
     ("paper", (X,), {"rate": 0.5}, "rates of its own"),
     ("depth", (X,), {}, "no residual branch"),
-    (Policy((Rule("set rate", None, 0.5), Rule("insert after", T.Conv2d, 0.5))), (), {},
+    (Policy((PolicyRule("set rate", None, 0.5), PolicyRule("insert after", T.Conv2d, 0.5))), (), {},
      r"rule 2 \(insert after class .*Conv2d"),
-    (Policy((Rule("insert after", T.ReLU, 0.5), Rule("insert after", "relu9", 0.5))), (), {},
+    (Policy((PolicyRule("insert after", T.ReLU, 0.5), PolicyRule("insert after", "relu9", 0.5))), (), {},
      "rule 2 .*'relu9' names no module"),
-    (Policy((Rule("insert after", "1", 0.5), Rule("insert after", "3", 0.5), Rule("replace", "2", 0.5, "gaussian"))), (), {},
+    (Policy((PolicyRule("insert after", "1", 0.5), PolicyRule("insert after", "3", 0.5), PolicyRule("replace", "2", 0.5, "gaussian"))), (), {},
      "rule 3 .*Linear, which only a drop of weights"),
-    (Policy((Rule("insert after", "1", 0.5), Rule("set rate", "2", 0.5))), (), {}, "rule 2 .*names no layer with a rate"),
-    (Policy((Rule("insert after", "1", 0.5), Rule("insert after", At("name", "one"), 0.5))), (), {}, "unknown module 'one'"),
-    (Policy((Rule("insert after", "1", 0.5), Rule("set rate", At("name", "2"), 0.5))), (), {}, "2 is no layer with a rate"),
-    (Policy((Rule("insert after", At("place", "hidden"), 0.5),)), (), {}, "pass its inputs"),
-    (Policy((Rule("insert after", At("place", "middle"), 0.5),)), (X,), {}, "a place is 'input', 'hidden'"),
-    (Policy((Rule("insert after", At("place", "hidden x of 2"), 0.5),)), (X,), {}, "a place is 'input', 'hidden'"),
-    (Policy((Rule("set rate", At("place", "hidden"), 0.5),)), (X,), {}, "no layer with a rate of its own"),
-    (Policy((Rule("insert after", At("call", "", "relu"), 0.5),)), (), {}, "pass its inputs"),
-    (Policy((Rule("insert after", At("call", "", "relu"), 0.5),)), (X,), {}, "Sequential, whose children"),
-    (Policy((Rule("insert after", At("call", "1", "relu", 3), 0.5),)), (X,), {}, "calls relu at 1 place"),
+    (Policy((PolicyRule("insert after", "1", 0.5), PolicyRule("set rate", "2", 0.5))), (), {}, "rule 2 .*names no layer with a rate"),
+    (Policy((PolicyRule("insert after", "1", 0.5), PolicyRule("insert after", At("name", "one"), 0.5))), (), {}, "unknown module 'one'"),
+    (Policy((PolicyRule("insert after", "1", 0.5), PolicyRule("set rate", At("name", "2"), 0.5))), (), {}, "2 is no layer with a rate"),
+    (Policy((PolicyRule("insert after", At("place", "hidden"), 0.5),)), (), {}, "pass its inputs"),
+    (Policy((PolicyRule("insert after", At("place", "middle"), 0.5),)), (X,), {}, "a place is 'input', 'hidden'"),
+    (Policy((PolicyRule("insert after", At("place", "hidden x of 2"), 0.5),)), (X,), {}, "a place is 'input', 'hidden'"),
+    (Policy((PolicyRule("set rate", At("place", "hidden"), 0.5),)), (X,), {}, "no layer with a rate of its own"),
+    (Policy((PolicyRule("insert after", At("call", "", "relu"), 0.5),)), (), {}, "pass its inputs"),
+    (Policy((PolicyRule("insert after", At("call", "", "relu"), 0.5),)), (X,), {}, "Sequential, whose children"),
+    (Policy((PolicyRule("insert after", At("call", "1", "relu", 3), 0.5),)), (X,), {}, "calls relu at 1 place"),
 ]  # fmt: skip
 
 
@@ -874,17 +876,20 @@ def test_models_that_cannot_be_read():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Rule("drop", "x", 0.5), "unknown thing to do 'drop'"),
-        (lambda: Rule("insert after", None, 0.5), "needs a where"),
-        (lambda: Rule("insert after", 3, 0.5), "where has to be a name, a class or a function"),
+        (lambda: PolicyRule("drop", "x", 0.5), "unknown thing to do 'drop'"),
+        (lambda: PolicyRule("insert after", None, 0.5), "needs a where"),
         (
-            lambda: Rule("insert after", "x", 2.0),
+            lambda: PolicyRule("insert after", 3, 0.5),
+            "where has to be a name, a class or a function",
+        ),
+        (
+            lambda: PolicyRule("insert after", "x", 2.0),
             "the rate to insert after has to be between 0 and 1",
         ),
-        (lambda: Rule("insert after", "x", 0.5, "dropuot"), "dropout"),
-        (lambda: Rule("insert after", "x", 0.5, 7), "a preset's name or a Drop"),
-        (lambda: Rule("set rate", "x"), "needs a rate"),
-        (lambda: Rule("set rate", "x", 0.5, "gaussian"), "takes no drop"),
+        (lambda: PolicyRule("insert after", "x", 0.5, "dropuot"), "dropout"),
+        (lambda: PolicyRule("insert after", "x", 0.5, 7), "a preset's name or a Drop"),
+        (lambda: PolicyRule("set rate", "x"), "needs a rate"),
+        (lambda: PolicyRule("set rate", "x", 0.5, "gaussian"), "takes no drop"),
         (lambda: At("names", "x"), "unknown kind of where 'names'"),
         (lambda: At("name", 3), "has to be a string"),
         (lambda: At("call", "x"), "has a function"),
@@ -967,7 +972,9 @@ def test_a_branch_that_ends_with_dropout_has_its_rate_set():
         return [on_branch(seen, branch, 0.1, None) for branch in branches(seen)]
 
     x = torch.randn(4, 8)
-    assert rules(net()) == [Rule("set rate", At("name", f"{i}.branch.3"), 0.1) for i in (1, 2)]
+    assert rules(net()) == [
+        PolicyRule("set rate", At("name", f"{i}.branch.3"), 0.1) for i in (1, 2)
+    ]
     model = net()
     edits = thinned.apply(model, "depth", x, rate=0.2)
     assert [line.split(":")[0] for line in str(edits).splitlines()[:2]] == [

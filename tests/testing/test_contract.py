@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from thinned import presets
-from thinned.algebra import Bernoulli, Block, Classic, Drop, Realised
+from thinned.algebra import Bernoulli, Block, Classic, Drop, KeptFraction
 from thinned.testing import CHECKS, Case
 
 POINTS = {
@@ -19,7 +19,7 @@ POINTS = {
     "over-time": Drop(Bernoulli(0.4), per="b d", of="b t d", scale=Classic()),
     "time-first": Drop(Bernoulli(0.4), per="b d", of="t b d"),
     "block-per-example": Drop(
-        Bernoulli(0.3), per=Block("*", (2, 3), per="b *"), of="b c *", scale=Realised()
+        Bernoulli(0.3), per=Block("*", (2, 3), per="b *"), of="b c *", scale=KeptFraction()
     ),
     "dropblock-even": presets.dropblock(0.2, 4),
     "rare": presets.dropout(0.01),

@@ -9,7 +9,7 @@ from .law import Bernoulli, Gaussian, Uniform
 from .moments import moments
 from .per import Block
 from .plan import Plan, plan
-from .scale import Classic, Inverted, MomentMatch, Realised, Unscaled
+from .scale import Classic, Inverted, KeptFraction, MomentMatch, Unscaled
 from .schedule import Annealed, Cosine, Curriculum, Early, Late, Linear
 
 __all__ = [
@@ -24,12 +24,12 @@ __all__ = [
     "Early",
     "Gaussian",
     "Inverted",
+    "KeptFraction",
     "Key",
     "Late",
     "Linear",
     "MomentMatch",
     "Plan",
-    "Realised",
     "Uniform",
     "Unscaled",
     "Zero",

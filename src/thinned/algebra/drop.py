@@ -10,7 +10,7 @@ from . import per as _per
 from .fill import Constant, Fill, Zero
 from .law import Bernoulli, Gaussian, Law, Uniform, at, strength
 from .per import Block
-from .scale import Classic, Inverted, MomentMatch, Realised, Scale, Unscaled
+from .scale import Classic, Inverted, KeptFraction, MomentMatch, Scale, Unscaled
 
 _PARTS: dict[str, dict[str, type]] = {
     "law": {"bernoulli": Bernoulli, "gaussian": Gaussian, "uniform": Uniform},
@@ -18,7 +18,7 @@ _PARTS: dict[str, dict[str, type]] = {
     "scale": {
         "inverted": Inverted,
         "classic": Classic,
-        "realised": Realised,
+        "kept-fraction": KeptFraction,
         "moment-match": MomentMatch,
         "unscaled": Unscaled,
     },
@@ -52,16 +52,16 @@ class Drop:
         binary = isinstance(self.law, Bernoulli)
         if not binary and not isinstance(self.fill, Zero):
             raise InputError(f"a fill needs a law that drops (Bernoulli), but got {self.law}")
-        if isinstance(self.fill, Constant) and isinstance(self.scale, (Inverted, Realised)):
+        if isinstance(self.fill, Constant) and isinstance(self.scale, (Inverted, KeptFraction)):
             raise InputError(
                 f"a Constant fill needs the scale Classic() or MomentMatch(), but got {self.scale}: scaling survivors up "
                 "keeps a mean only where what falls is 0"
             )
-        if not binary and isinstance(self.scale, (Realised, MomentMatch)):
+        if not binary and isinstance(self.scale, (KeptFraction, MomentMatch)):
             raise InputError(
                 f"scale {type(self.scale).__name__} needs the Bernoulli law, but got {self.law}"
             )
-        if isinstance(self.per, Block) and not (binary and isinstance(self.scale, Realised)):
+        if isinstance(self.per, Block) and not (binary and isinstance(self.scale, KeptFraction)):
             raise InputError(
                 "a Block needs the Bernoulli law and the scale Realised(), because its kept fraction varies"
             )

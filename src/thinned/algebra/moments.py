@@ -12,7 +12,7 @@ from .drop import Drop
 from .law import Bernoulli
 from .per import Block
 from .plan import coefficients
-from .scale import Realised
+from .scale import KeptFraction
 
 SELU_SATURATION = -1.7580993408473766  # -lambda * alpha of SELU, Klambauer et al. 2017
 
@@ -49,7 +49,7 @@ def moments(drop: Drop) -> Moments:
         raise InputError(
             "a Block has no moments for one element; see thinned.algebra.per.block_fraction"
         )
-    if isinstance(drop.scale, Realised):
+    if isinstance(drop.scale, KeptFraction):
         raise InputError(
             "a Realised scale has no moments for one element: it depends on what else fell"
         )

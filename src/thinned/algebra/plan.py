@@ -13,7 +13,7 @@ from .drop import Drop
 from .fill import Constant
 from .law import Bernoulli, Gaussian, Law
 from .per import EXAMPLE, Block
-from .scale import Classic, Inverted, MomentMatch, Realised, Unscaled
+from .scale import Classic, Inverted, KeptFraction, MomentMatch, Unscaled
 
 LawName: TypeAlias = Literal["bernoulli", "gaussian", "uniform"]
 WORDS = 1 << 32
@@ -41,7 +41,7 @@ class Plan:
     mean_gain: float
     mean_shift: float
     extent: tuple[int, ...]
-    realised: bool
+    kept_fraction: bool
 
     @property
     def samples(self) -> int:
@@ -115,7 +115,7 @@ def coefficients(drop: Drop, p: float) -> tuple[float, float, float]:
             shift = -gain * p * fill
         case MomentMatch():
             return 0.0, 0.0, 0.0
-        case Classic() | Realised() | Unscaled():
+        case Classic() | KeptFraction() | Unscaled():
             gain, shift = 1.0, 0.0
     return gain, shift, gain * fill + shift
 
@@ -127,10 +127,10 @@ def averages(drop: Drop) -> tuple[float, float]:
     """
     if not isinstance(drop.scale, Classic):
         return 1.0, 0.0
-    realised = threshold(drop.law.p) / WORDS if isinstance(drop.law, Bernoulli) else 0.0
-    gain, shift, dropped = coefficients(drop, realised)
-    kept = 1.0 - realised if isinstance(drop.law, Bernoulli) else drop.law.mean()
-    return kept * gain, realised * dropped + kept * shift
+    kept_fraction = threshold(drop.law.p) / WORDS if isinstance(drop.law, Bernoulli) else 0.0
+    gain, shift, dropped = coefficients(drop, kept_fraction)
+    kept = 1.0 - kept_fraction if isinstance(drop.law, Bernoulli) else drop.law.mean()
+    return kept * gain, kept_fraction * dropped + kept * shift
 
 
 @lru_cache(maxsize=4096)
@@ -142,20 +142,20 @@ def plan(drop: Drop, shape: tuple[int, ...]) -> Plan:
     own = _per.chosen(per, drop.of, len(shape))
     cells = tuple(n if o else 1 for n, o in zip(shape, own, strict=True))
     extent = (1,) * len(shape)
-    rate = realised = drop.law.p if isinstance(drop.law, Bernoulli) else 0.0
+    rate = kept_fraction = drop.law.p if isinstance(drop.law, Bernoulli) else 0.0
     if block and 0.0 < rate < 1.0 and math.prod(shape):
         extent = _per.block_sizes(block, _per.chosen(block.over, drop.of, len(shape)), shape)
         rate = _per.seed_rate(rate, extent, shape)
         cells = tuple(n - e + 1 for n, e in zip(cells, extent, strict=True))
     limit = threshold(rate)
     if not block:
-        realised = limit / WORDS
-    gain, shift, dropped = coefficients(drop, realised)
+        kept_fraction = limit / WORDS
+    gain, shift, dropped = coefficients(drop, kept_fraction)
     mean = averages(drop)
     sample_axis = names.index(EXAMPLE) if EXAMPLE in names and own[names.index(EXAMPLE)] else None
     return Plan(
         shape, cells, sample_axis, _name(drop.law), limit, _spread(drop.law), gain, shift, dropped, *mean, extent,
-        isinstance(drop.scale, Realised),
+        isinstance(drop.scale, KeptFraction),
     )  # fmt: skip
 
 

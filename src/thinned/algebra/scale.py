@@ -19,7 +19,7 @@ class Classic:
 
 
 @dataclass(frozen=True, slots=True)
-class Realised:
+class KeptFraction:
     """Divide by the fraction that was kept in this very draw; evaluation is the identity.
     DropBlock's rule.
     """
@@ -39,4 +39,4 @@ class Unscaled:
     """
 
 
-Scale: TypeAlias = Inverted | Classic | Realised | MomentMatch | Unscaled
+Scale: TypeAlias = Inverted | Classic | KeptFraction | MomentMatch | Unscaled

@@ -1,16 +1,16 @@
 """The known mistakes: found in source and in running models."""
 
 from .finding import Change, Finding, Findings
-from .rules import LEFT_OUT, RULES, Rule
+from .rules import LEFT_OUT, RULES, CheckRule
 from .static import check_paths, check_source
 
 __all__ = [
     "LEFT_OUT",
     "RULES",
     "Change",
+    "CheckRule",
     "Finding",
     "Findings",
-    "Rule",
     "check_paths",
     "check_source",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .rules import RULES, SEVERITIES, Rule
+from .rules import RULES, SEVERITIES, CheckRule
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Finding:
     remedy: str = ""
 
     @property
-    def rule(self) -> Rule:
+    def rule(self) -> CheckRule:
         """The rule that was broken: why it matters, what to do, where it was met."""
         return RULES[self.code]
 

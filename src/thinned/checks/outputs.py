@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from .finding import Finding, Findings
-from .rules import RULES, Rule
+from .rules import RULES, CheckRule
 
 _LEVELS = {"error": "error", "warning": "warning", "note": "note"}
 _COLOURS = {"error": "31", "warning": "33", "note": "36"}
@@ -136,7 +136,7 @@ def sarif(found: Findings) -> str:
     )
 
 
-def _sarif_rule(rule: Rule) -> dict[str, Any]:
+def _sarif_rule(rule: CheckRule) -> dict[str, Any]:
     return {
         "id": rule.code,
         "name": "".join(part.capitalize() for part in rule.name.split("-")),

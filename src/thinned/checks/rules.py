@@ -10,7 +10,7 @@ SEVERITIES = ("error", "warning", "note")
 
 
 @dataclass(frozen=True)
-class Rule:
+class CheckRule:
     """A known mistake. ``how``: "static" (read in source), "live" (seen in a running model),
     "both", or "watch".
     """
@@ -30,8 +30,8 @@ _GITHUB = "https://github.com/"
 
 def _rule(
     code: str, name: str, severity: str, how: str, title: str, why: str, remedy: str, url: str
-) -> Rule:
-    return Rule(
+) -> CheckRule:
+    return CheckRule(
         code,
         name,
         severity,

@@ -18,7 +18,7 @@ from ..algebra.drop import Drop
 from ..algebra.fill import Constant
 from ..algebra.law import Bernoulli, Gaussian
 from ..algebra.per import Block
-from ..algebra.scale import Classic, Inverted, MomentMatch, Realised
+from ..algebra.scale import Classic, Inverted, KeptFraction, MomentMatch
 
 Rate: TypeAlias = Any  # a float, or a tensor of no axes
 Shape: TypeAlias = tuple[
@@ -152,7 +152,7 @@ def sample(
         )
     keep = kept(shape, point, rate, seed, noise_shape, dtype)
     gain, shift, dropped = coefficients(point, rate)
-    if isinstance(point.scale, Realised):
+    if isinstance(point.scale, KeptFraction):
         gain = gain * share(keep, dtype)
     if isinstance(dropped, float) and dropped == 0.0:  # what fell may hold anything
         return ops.cast(ops.where(keep, y, ops.zeros_like(y)) * gain, x.dtype)

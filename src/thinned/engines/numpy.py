@@ -122,7 +122,7 @@ def sample(x: NDArray[Any], plan: Plan, key: Key) -> NDArray[Any]:
         )
     keep = kept(plan, key)
     gain = plan.gain
-    if plan.realised:
+    if plan.kept_fraction:
         gain *= keep.size / max(int(keep.sum()), 1)
     y = x * np.where(keep, gain, 0.0)
     if plan.shift or plan.dropped:

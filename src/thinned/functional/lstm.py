@@ -30,7 +30,7 @@ class Noise(NamedTuple):
 
 
 def fits(x: Tensor, noise: Noise) -> bool:
-    """May :class:`Layer` run? Under compilation, transforms and autocast the readable loop does."""
+    """May :class:`LSTMLayerFunction` run? Under compilation, transforms and autocast the readable loop does."""
     tensors = (
         all(n is None or isinstance(n, Tensor) for n in noise)
         and getattr(noise.hidden, "ndim", 2) == 2
@@ -50,7 +50,7 @@ def _each(mask: Tensor | None, steps: int, like: Tensor) -> list[Tensor | None]:
     return list(mask.to(like.dtype).expand(steps, *mask.shape[-2:]).unbind(0))
 
 
-class Layer(torch.autograd.Function):
+class LSTMLayerFunction(torch.autograd.Function):
     """(outputs [t, b, h], last h, last c) of one layer in one direction.
 
     ``x`` [t, b, d]; weights and bias as torch's, the two biases added; ``noise`` a :class:`Noise`

@@ -227,7 +227,7 @@ def _loop(
     ):  # a GRU's reset gate stands between the two
         bias, own = bias + own, None
     if kind == "lstm" and lstm.fits(x, noise):
-        y, h, c = lstm.Layer.apply(x, *state, inward, weight, bias, noise, _readable)  # type: ignore[no-untyped-call]
+        y, h, c = lstm.LSTMLayerFunction.apply(x, *state, inward, weight, bias, noise, _readable)  # type: ignore[no-untyped-call]
         return y, (h, c)
     gates = torch.nn.functional.linear(x, inward, bias)
     if (

@@ -114,10 +114,10 @@ def _rate(layer: Any, seen: Any, evaluated: Any) -> dict[str, Any]:
     zeroes = "dropout" in type(layer).__name__.lower() and not type(layer).__name__.startswith(
         ("Gaussian", "Alpha")
     )
-    realised = fell / of if of and zeroes else None
+    measured = fell / of if of and zeroes else None
     changed = bool(fell) or (not zeroes and bool(of))
     return {
-        "kind": "dropout", "nominal": float(layer.rate), "realised": realised, "in_train": changed,
+        "kind": "dropout", "nominal": float(layer.rate), "measured": measured, "in_train": changed,
         "in_eval": bool(sum(evaluated[::2])),
     }  # fmt: skip
 

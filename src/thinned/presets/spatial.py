@@ -8,7 +8,7 @@ from typing import Literal
 from ..algebra.drop import Drop
 from ..algebra.law import Bernoulli
 from ..algebra.per import Block
-from ..algebra.scale import Realised
+from ..algebra.scale import KeptFraction
 from . import elementwise
 
 CHANNELS = "b c *"
@@ -66,5 +66,5 @@ def dropblock(p: float = 0.1, block: int | tuple[int, ...] = 7) -> Drop:
     1, algorithm 1.
     """
     return Drop(
-        Bernoulli(p), per=Block("*", block), of=CHANNELS, scale=Realised(), name="dropblock"
+        Bernoulli(p), per=Block("*", block), of=CHANNELS, scale=KeptFraction(), name="dropblock"
     )

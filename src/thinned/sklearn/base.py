@@ -24,7 +24,7 @@ from ..algebra.schedule import SCHEDULES
 from . import modular, stacked
 from .methods import ACTIVATIONS, modules
 from .network import head
-from .records import Job, Plan, Rows, Setting, Track
+from .records import FeatureRows, FitJob, FitPlan, Setting, Track
 from .specs import Points, points
 from .training import threads, train
 
@@ -166,7 +166,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         encoded = self._encode(y, fresh, incremental)
         weight = self._weights(y, sample_weight)
         job = self._job(
-            Rows(X), torch.from_numpy(encoded), weight, fresh=fresh, incremental=incremental
+            FeatureRows(X), torch.from_numpy(encoded), weight, fresh=fresh, incremental=incremental
         )
         try:
             train([job], verbose=bool(self.verbose))
@@ -191,7 +191,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
 
     def _job(
         self,
-        rows: Rows,
+        rows: FeatureRows,
         y: Tensor,
         weight: Any,
         *,
@@ -199,7 +199,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         incremental: bool = False,
         index: Any = None,
         labels: Any = None,
-    ) -> Job:
+    ) -> FitJob:
         """What is to be trained: a network, new or as it stands, on ``index`` of the rows (default:
         all).
         """
@@ -230,7 +230,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         by_modules = modules(each)
         if by_modules:
             modular.check(units, self.activation, each)
-        plan = Plan(
+        plan = FitPlan(
             units, self.activation, self._head(), self.solver, size, 1 if incremental else self.max_iter,
             bool(self.shuffle), bool(self.early_stopping), float(self.tol), float(self.n_iter_no_change),
             float(self.momentum) if self.solver == "sgd" else 0.0, bool(self.nesterovs_momentum), float(self.beta_1),
@@ -246,7 +246,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
             None if weight is None else torch.from_numpy(np.asarray(weight, np.float32)),
             None if held is None else torch.from_numpy(held), scorer,
         )  # fmt: skip
-        job = Job(plan, setting, track, list(coefs), list(intercepts))
+        job = FitJob(plan, setting, track, list(coefs), list(intercepts))
         if not fresh:
             job.state, job.anchored = self.dropout_state_, incremental
             job.memory = (
@@ -295,7 +295,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
     def _strata(self, y: Any) -> Any:
         return None
 
-    def _collect(self, job: Job, incremental: bool = False) -> None:
+    def _collect(self, job: FitJob, incremental: bool = False) -> None:
         """What a job learned, as fitted attributes."""
         best = (
             job.best

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..algebra.drop import Drop
 from ..engines.torch import native
 from .network import Kept, Map, Population
-from .records import Entries, Job, Plan
+from .records import Entries, FitJob, FitPlan
 from .specs import by_batch, shifts
 
 _NUMBERS = {
@@ -65,13 +65,13 @@ class Gradients:
         return loss
 
 
-def known(plan: Plan) -> bool:
+def known(plan: FitPlan) -> bool:
     """Are there native gradients for such networks?"""
     kinds = {plan.activation, plan.head}
     return kinds <= _NUMBERS.keys() and len(plan.units) <= _LAYERS and native.perceptron is not None
 
 
-def entries(jobs: Sequence[Job]) -> Entries | None:
+def entries(jobs: Sequence[FitJob]) -> Entries | None:
     """What is not 0 in the rows of all jobs, if that is the faster way to train them, and a way
     that their noise allows.
     """

@@ -30,7 +30,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Place:
+class LayerContext:
     """What a method is put on. ``layer``: between ``inputs`` and ``outputs`` units; ``activation``:
     what follows the layer.
 
@@ -46,7 +46,11 @@ class Place:
 
 
 def _jumpout(
-    place: Place, sigma: Any = 0.05, least: float = 0.0, most: float = 0.6, power: float = 0.75
+    place: LayerContext,
+    sigma: Any = 0.05,
+    least: float = 0.0,
+    most: float = 0.6,
+    power: float = 0.75,
 ) -> Any:
     if not isinstance(place.activation, torch_nn.ReLU):
         raise InputError(
@@ -55,22 +59,22 @@ def _jumpout(
     return nn.Jumpout(sigma, least, most, power)
 
 
-def _thinned(place: Place, p: Any = 0.5, groups: int = 1) -> Any:
+def _thinned(place: LayerContext, p: Any = 0.5, groups: int = 1) -> Any:
     return nn.Thinned(p, groups)
 
 
 def _concrete(
-    place: Place, p: float = 0.1, temperature: float = 0.1, unbiased: bool = False
+    place: LayerContext, p: float = 0.1, temperature: float = 0.1, unbiased: bool = False
 ) -> Any:
     return nn.ConcreteDropout(place.outputs, p, temperature, unbiased=unbiased)
 
 
-def _variational(place: Place, p: float = 0.2, per: Any = "unit") -> Any:
+def _variational(place: LayerContext, p: float = 0.2, per: Any = "unit") -> Any:
     return nn.VariationalDropout(place.outputs, p, per=per)
 
 
 def _dropconnect(
-    place: Place,
+    place: LayerContext,
     p: Any = 0.5,
     scaling: Any = "classic",
     per: Any = "example",
@@ -87,23 +91,23 @@ def _dropconnect(
     return host
 
 
-def _shakeout(place: Place, p: Any = 0.5, c: float = 0.1) -> Any:
+def _shakeout(place: LayerContext, p: Any = 0.5, c: float = 0.1) -> Any:
     return nn.Shakeout(place.layer, p, c)
 
 
-def _targeted(place: Place, p: Any = 0.5, fraction: float = 0.5) -> Any:
+def _targeted(place: LayerContext, p: Any = 0.5, fraction: float = 0.5) -> Any:
     return nn.Targeted(place.layer, p, fraction)
 
 
-def _mixout(place: Place, p: Any = 0.5, per: Any = "weight") -> Any:
+def _mixout(place: LayerContext, p: Any = 0.5, per: Any = "weight") -> Any:
     return nn.Mixout(place.layer, p, per)
 
 
-def _sparse_variational(place: Place, threshold: float = 3.0) -> Any:
+def _sparse_variational(place: LayerContext, threshold: float = 3.0) -> Any:
     return nn.SparseVariationalDropout(place.layer, threshold)
 
 
-def _fast(place: Place, p: Any = 0.5) -> Any:
+def _fast(place: LayerContext, p: Any = 0.5) -> Any:
     kind = place.activation
     if not isinstance(kind, (torch_nn.ReLU, torch_nn.Identity, type(None))):
         raise InputError(
@@ -112,7 +116,7 @@ def _fast(place: Place, p: Any = 0.5) -> Any:
     return nn.FastDropout(place.layer, p, "relu" if isinstance(kind, torch_nn.ReLU) else None)
 
 
-def _targeted_unit(place: Place, p: Any = 0.5, fraction: float = 0.5) -> Any:
+def _targeted_unit(place: LayerContext, p: Any = 0.5, fraction: float = 0.5) -> Any:
     if not isinstance(place.layer, torch_nn.Linear):
         raise InputError(
             "'targeted-unit' drops a hidden layer's own units, but another method has the weights into them; leave one out"
@@ -120,12 +124,12 @@ def _targeted_unit(place: Place, p: Any = 0.5, fraction: float = 0.5) -> Any:
     return nn.Targeted(place.layer, p, fraction, per="unit")
 
 
-def _standout(place: Place, alpha: float = 1.0, beta: float = 0.0) -> Any:
+def _standout(place: LayerContext, alpha: float = 1.0, beta: float = 0.0) -> Any:
     assert place.activation is not None
     return nn.StandoutDropout(place.layer, place.activation, alpha, beta)
 
 
-def _information(place: Place, max_alpha: float = 0.7) -> Any:
+def _information(place: LayerContext, max_alpha: float = 0.7) -> Any:
     if not isinstance(place.activation, torch_nn.ReLU):
         raise InputError(
             "'information' has a price for what a ReLU gives; use it with activation='relu'"
@@ -228,18 +232,21 @@ def network(
                 f"{_shown(owner or here)!r} at place {i + bool(owner)} (0 is the input)"
             )
         name, module = f"layer{i}", layer
-        place = Place(layer, None if owner else act, layer.in_features, layer.out_features, random)
+        place = LayerContext(
+            layer, None if owner else act, layer.in_features, layer.out_features, random
+        )
         if isinstance(here, Method) and here.name in WEIGHTS:
             name, module = f"drop{i}", WEIGHTS[here.name](place, **here.settings)
         elif here is not None:
             out.add_module(
-                f"drop{i}", _on_units(here, Place(None, before, 0, layer.in_features, random))
+                f"drop{i}",
+                _on_units(here, LayerContext(None, before, 0, layer.in_features, random)),
             )
         elif spread:
             module = _fast(place, 0.0)
         inside = getattr(module, "activation", None) is not None
         if owner is not None:
-            place = Place(module, act, layer.in_features, layer.out_features, random)
+            place = LayerContext(module, act, layer.in_features, layer.out_features, random)
             name, module = f"drop{i + 1}", OWN[owner.name](place, **owner.settings)
             inside = owner.name != "targeted-unit"
         out.add_module(name, module)
@@ -272,7 +279,7 @@ def _owns(value: Drop | Method | None) -> bool:
     return isinstance(value, Method) and value.name in OWN
 
 
-def _on_units(value: Drop | Method, place: Place) -> torch_nn.Module:
+def _on_units(value: Drop | Method, place: LayerContext) -> torch_nn.Module:
     if isinstance(value, Drop):
         return nn.Dropout(value)
     if value.name in UNITS:

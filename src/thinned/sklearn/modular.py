@@ -26,7 +26,7 @@ from ..nn.learned import InformationDropout, Learned
 from ..nn.module import dropout_modules
 from .methods import linears, network
 from .network import Population, losses
-from .records import Job
+from .records import FitJob
 from .specs import Points
 from .updates import Updates
 
@@ -38,7 +38,7 @@ class Modular:
 
     entries = None  # it takes dense rows
 
-    def __init__(self, job: Job, population: Population) -> None:
+    def __init__(self, job: FitJob, population: Population) -> None:
         self.job, self.plan, self.population = job, job.plan, population
         weights, biases = _split(population)
         layers = linears(weights, biases)

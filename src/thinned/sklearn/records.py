@@ -18,7 +18,7 @@ from .specs import Points
 
 
 @dataclass(frozen=True)
-class Plan:
+class FitPlan:
     """What networks have to share to be trained in one pass."""
 
     units: tuple[int, ...]
@@ -68,7 +68,7 @@ class Entries(NamedTuple):
     values: Tensor
 
 
-class Rows:
+class FeatureRows:
     """Examples, dense or sparse; a sparse batch becomes dense when it is taken."""
 
     def __init__(self, x: Any) -> None:
@@ -119,7 +119,7 @@ class Track:
     outputs on ``held``.
     """
 
-    rows: Rows
+    rows: FeatureRows
     y: Tensor
     index: Tensor
     random: RandomState
@@ -146,10 +146,10 @@ class Memory:
 
 
 @dataclass
-class Job:
+class FitJob:
     """One network: what to do, and what became of it."""
 
-    plan: Plan
+    plan: FitPlan
     setting: Setting
     track: Track
     coefs: list[np.ndarray]

@@ -19,7 +19,7 @@ from sklearn.utils import _safe_indexing, check_random_state, indexable
 from sklearn.utils.validation import _check_method_params, _check_sample_weight
 
 from .base import DropoutEstimator
-from .records import Job, Rows
+from .records import FeatureRows, FitJob
 from .training import train
 
 
@@ -126,13 +126,13 @@ class DropoutSearchCV(BaseSearchCV):
         candidates: Sequence[dict[str, Any]],
         splits: Sequence[Any],
         sample_weight: Any = None,
-    ) -> tuple[list[DropoutEstimator], list[Job | None]]:
+    ) -> tuple[list[DropoutEstimator], list[FitJob | None]]:
         """An estimator and its job for each candidate and fold, candidate by candidate."""
         first = clone(self.estimator)
         checked, labels = first._validate(X, y, True)
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, checked)
-        rows, n = Rows(checked), checked.shape[0]
+        rows, n = FeatureRows(checked), checked.shape[0]
         known = {
             name: getattr(first, name)
             for name in ("n_features_in_", "feature_names_in_")
@@ -167,7 +167,7 @@ class DropoutSearchCV(BaseSearchCV):
             jobs.append(job)
         return nets, jobs
 
-    def _warn(self, jobs: Sequence[Job | None]) -> None:
+    def _warn(self, jobs: Sequence[FitJob | None]) -> None:
         longest = sum(job is not None and not job.stopped for job in jobs)
         if longest:
             warnings.warn(
@@ -180,7 +180,7 @@ class DropoutSearchCV(BaseSearchCV):
     def _scored(
         self,
         net: DropoutEstimator,
-        job: Job | None,
+        job: FitJob | None,
         X: Any,
         y: Any,
         split: Any,

@@ -15,12 +15,12 @@ from ..algebra.key import Key
 from .kernels import Gradients, entries, known, scales
 from .methods import Method
 from .network import Kept, Map, Population, losses
-from .records import Job
+from .records import FitJob
 from .specs import Points, by_batch, factors, factors_by_batch, signed, stream
 from .updates import Updates
 
 
-def stacked(jobs: list[Job]) -> Population:
+def stacked(jobs: list[FitJob]) -> Population:
     """The weights of some jobs as one population."""
     population = Population(
         jobs[0].plan.units, len(jobs), jobs[0].plan.activation, entries(jobs) is not None
@@ -35,7 +35,7 @@ def stacked(jobs: list[Job]) -> Population:
 class Stacked:
     """A population in training. ``on``: on which track each job runs."""
 
-    def __init__(self, jobs: list[Job], on: list[int], population: Population) -> None:
+    def __init__(self, jobs: list[FitJob], on: list[int], population: Population) -> None:
         self.jobs, self.on, self.plan, self.population = jobs, on, jobs[0].plan, population
         self.points = [_plain(job.setting.points) for job in jobs]
         memory = jobs[0].memory if len(jobs) == 1 else None
@@ -49,7 +49,7 @@ class Stacked:
             else None
         )
 
-    def without(self, stay: list[int], jobs: list[Job], on: list[int]) -> Stacked:
+    def without(self, stay: list[int], jobs: list[FitJob], on: list[int]) -> Stacked:
         """The population of the networks ``stay``, which are ``jobs``."""
         before, old = self.population, self.updates
         new = Stacked(

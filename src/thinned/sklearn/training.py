@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .modular import Modular
 from .network import head
-from .records import Job, Learned, Plan, Track
+from .records import FitJob, FitPlan, Learned, Track
 from .stacked import Stacked, stacked
 
 _AHEAD = 1 << 22  # cells drawn at once for one place
@@ -31,7 +31,7 @@ _SMALL = (
 )
 
 
-def train(jobs: Sequence[Job], verbose: bool = False) -> int:
+def train(jobs: Sequence[FitJob], verbose: bool = False) -> int:
     """Train every job, those of one plan in one pass; returns how many passes there were.
 
     What was learned is written down even where this is interrupted.
@@ -63,11 +63,11 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def _weights(plan: Plan) -> int:
+def _weights(plan: FitPlan) -> int:
     return sum(i * o for i, o in zip(plan.units[:-1], plan.units[1:], strict=True))
 
 
-def _fit_in_memory(plan: Plan) -> int:
+def _fit_in_memory(plan: FitPlan) -> int:
     return max(1, (1 << 27) // (4 * _weights(plan) + 6 * plan.batch_size * sum(plan.units)))
 
 
@@ -76,7 +76,7 @@ class _Pass:
     end early leave it.
     """
 
-    def __init__(self, jobs: list[Job], verbose: bool) -> None:
+    def __init__(self, jobs: list[FitJob], verbose: bool) -> None:
         self.plan, self.verbose = jobs[0].plan, verbose
         named: dict[object, Track] = {}
         for job in jobs:
@@ -91,7 +91,7 @@ class _Pass:
         )
         self.orders = {id(track): torch.arange(self.plan.rows) for track in self.tracks}
 
-    def _gather(self, jobs: list[Job]) -> None:
+    def _gather(self, jobs: list[FitJob]) -> None:
         """Which tracks these jobs need, and which job runs on which."""
         self.jobs = jobs
         self.tracks = list({id(job.track): job.track for job in jobs}.values())

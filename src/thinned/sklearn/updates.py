@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import kernels
 from .network import Population
-from .records import Memory, Plan, Setting
+from .records import FitPlan, Memory, Setting
 
 Call: TypeAlias = tuple[
     float, bool, list[list[Tensor]]
@@ -31,7 +31,7 @@ class Updates:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: FitPlan,
         population: Population,
         settings: Sequence[Setting],
         further: tuple[Tensor, Tensor] | None = None,

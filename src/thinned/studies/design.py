@@ -134,7 +134,7 @@ def usable(settings: Settings, split: Split) -> tuple[list[str], dict[str, str]]
 
 
 @dataclass(frozen=True)
-class Job:
+class NetworkJob:
     """A recipe, and every place in the study that wants its result."""
 
     recipe: Recipe
@@ -149,7 +149,7 @@ class Chunk:
 
     name: str
     fold: int
-    jobs: tuple[Job, ...]
+    jobs: tuple[NetworkJob, ...]
     size: int | None
     what: str
 
@@ -245,16 +245,16 @@ def chunks(settings: Settings, splits: Sequence[Split], lr: float) -> list[Chunk
     return [replace(c, name=f"{start + i:04d}") for i, c in enumerate(first + later)]
 
 
-def _merged(tagged: Sequence[tuple[Recipe, dict[str, Any]]]) -> list[list[Job]]:
+def _merged(tagged: Sequence[tuple[Recipe, dict[str, Any]]]) -> list[list[NetworkJob]]:
     """Equal recipes once, with all their tags; then groups that are trained together."""
     tags: dict[Recipe, list[dict[str, Any]]] = {}
     for recipe, tag in tagged:
         tags.setdefault(recipe, []).append(tag)
-    jobs = [Job(recipe, tuple(t)) for recipe, t in tags.items()]
+    jobs = [NetworkJob(recipe, tuple(t)) for recipe, t in tags.items()]
     return [[jobs[i] for i in group] for group in grouped([j.recipe for j in jobs])]
 
 
-def _what(jobs: Sequence[Job], fold: int) -> str:
+def _what(jobs: Sequence[NetworkJob], fold: int) -> str:
     arms = list(
         dict.fromkeys(t["arm"] for job in jobs for t in job.tags if t["experiment"] == "arms")
     )

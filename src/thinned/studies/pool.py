@@ -16,9 +16,9 @@ from typing import Any
 
 from .._errors import InputError
 from ..train import Split
-from .work import Task, do
+from .work import ChunkTask, do
 
-Listen = Callable[[str, Task, Any], None]
+Listen = Callable[[str, ChunkTask, Any], None]
 
 
 def available() -> int:
@@ -31,7 +31,7 @@ def available() -> int:
 
 
 def perform(
-    tasks: Sequence[Task],
+    tasks: Sequence[ChunkTask],
     splits: Sequence[Split],
     jobs: int,
     more: Callable[[], bool],
@@ -132,7 +132,7 @@ def _interrupts() -> Iterator[list[int]]:
 
 def _drive(
     worker: subprocess.Popen[bytes],
-    waiting: deque[Task],
+    waiting: deque[ChunkTask],
     splits: Sequence[Split],
     events: queue.SimpleQueue[Any],
     more: Callable[[], bool],

@@ -21,7 +21,7 @@ from .design import PILOT_LR, Chunk, Settings, chosen_lr, chunks, context, pilot
 from .folds import splits
 from .pool import available, perform
 from .records import FORMAT, Record, Store
-from .work import Task, one_thread
+from .work import ChunkTask, one_thread
 
 
 class Watcher(Protocol):
@@ -105,7 +105,7 @@ def run(
         if name in before:
             watcher.result(before[name])
 
-    def listen(kind: str, task: Task, value: Any) -> None:
+    def listen(kind: str, task: ChunkTask, value: Any) -> None:
         if kind == "begin":
             watcher.begin(task.what)
         elif kind == "advance":
@@ -118,7 +118,7 @@ def run(
     deadline = None if budget is None else began + 60 * budget
     workers = jobs or available()
 
-    def perform_all(tasks: list[Task]) -> bool:
+    def perform_all(tasks: list[ChunkTask]) -> bool:
         """Do what is not there yet; True if it then is."""
         tasks = [t for t in tasks if not store.has(t.name)]
         perform(
@@ -130,14 +130,14 @@ def run(
         )
         return all(store.has(t.name) for t in tasks)
 
-    def task(chunk: Chunk) -> Task:
-        return Task(chunk.name, chunk.fold, chunk.what, chunk, settings)
+    def task(chunk: Chunk) -> ChunkTask:
+        return ChunkTask(chunk.name, chunk.fold, chunk.what, chunk, settings)
 
     if perform_all([task(c) for c in first]):
         settled = replace(settings, lr=chosen_lr(settings, store.records()))
         planned = [task(c) for c in chunks(settings, folds, settled.lr or 0.0)]
         arms = sum(any(t["experiment"] == "arms" for j in c.jobs for t in j.tags) for c in rest)
-        planned.insert(arms, Task("ensemble", 0, "the ensemble", None, settled))
+        planned.insert(arms, ChunkTask("ensemble", 0, "the ensemble", None, settled))
         if perform_all(planned) and not store.has("costs"):  # alone, because it is timed
             watcher.begin("cost of each arm")
             with one_thread():

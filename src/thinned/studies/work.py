@@ -29,7 +29,7 @@ DIGITS = 6  # significant, of curves
 
 
 @dataclass(frozen=True)
-class Task:
+class ChunkTask:
     """What a worker is asked: a chunk, or (with none) the section on ensembles. ``name``: of the
     file that keeps it.
     """
@@ -56,7 +56,7 @@ def one_thread() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def do(task: Task, split: Split, advance: Callable[[float], None]) -> Any:
+def do(task: ChunkTask, split: Split, advance: Callable[[float], None]) -> Any:
     """Carry out a task; ``advance`` hears of each network-step."""
     with one_thread():
         if task.chunk is None:

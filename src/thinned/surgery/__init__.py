@@ -4,7 +4,7 @@ from .applying import apply
 from .edits import Edits
 from .exposing import expose
 from .insertion import insert
-from .policy import At, Policy, Rule
+from .policy import At, Policy, PolicyRule
 from .rates import set_rate
 from .replacing import replace
 from .scaling import rescale
@@ -16,7 +16,7 @@ __all__ = [
     "At",
     "Edits",
     "Policy",
-    "Rule",
+    "PolicyRule",
     "Site",
     "Sites",
     "apply",

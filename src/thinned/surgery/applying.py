@@ -23,7 +23,7 @@ from .flow import activations, before_norm, has_layer
 from .insertion import called, insertions, placeable
 from .model_access import plain
 from .policies import AUTOMATIC, automatic
-from .policy import At, Policy, Rule
+from .policy import At, Policy, PolicyRule
 from .rates import rate_of
 from .replacing import HOOKS
 from .targets import targets
@@ -148,7 +148,7 @@ def _loaded(policy: str | Path) -> Policy:
     return Policy.load(policy)
 
 
-def _of_rule(model: nn.Module, rule: Rule, seen: Trace | None) -> Iterator[_Edit]:
+def _of_rule(model: nn.Module, rule: PolicyRule, seen: Trace | None) -> Iterator[_Edit]:
     """What a rule changes in the model as it is; each change is done before the next is asked for."""
     if rule.do == "set rate":
         for name, module in _found(
@@ -176,16 +176,16 @@ def _of_rule(model: nn.Module, rule: Rule, seen: Trace | None) -> Iterator[_Edit
             ) or _already(name, module, first, rule)
 
 
-def _at_layer(model: nn.Module, rule: Rule, layer: str) -> Rule:
+def _at_layer(model: nn.Module, rule: PolicyRule, layer: str) -> PolicyRule:
     """A rule for a place whose dropout layer is there: its rate, or another kind in its place."""
     point, module = rule.point(), model.get_submodule(layer)
     same = isinstance(module, ours.Dropout) and module.drop == point.at(module.p)
     if same or point == presets.dropout(point.rate) or not _drops(module):
-        return Rule("set rate", At("name", layer), point.rate)
-    return Rule("replace", At("name", layer), None, point)
+        return PolicyRule("set rate", At("name", layer), point.rate)
+    return PolicyRule("replace", At("name", layer), None, point)
 
 
-def _already(name: str, module: nn.Module, first: bool, rule: Rule) -> Iterator[_Edit]:
+def _already(name: str, module: nn.Module, first: bool, rule: PolicyRule) -> Iterator[_Edit]:
     """The layer that stands there takes the rule's rate."""
     child = "dropout_before" if first else "dropout_after"
     layer = called(name, module, first)._modules.get(child)
@@ -200,7 +200,11 @@ def _reset(name: str, module: nn.Module, rate: float | None) -> Iterator[Reset]:
 
 
 def _found(
-    model: nn.Module, rule: Rule, seen: Trace | None, fits: Callable[[nn.Module], bool], what: str
+    model: nn.Module,
+    rule: PolicyRule,
+    seen: Trace | None,
+    fits: Callable[[nn.Module], bool],
+    what: str,
 ) -> list[tuple[str, nn.Module]]:
     where = rule.where
     if not isinstance(where, At):
@@ -281,7 +285,7 @@ def _replaceable(module: nn.Module) -> bool:
     return _drops(module) or isinstance(module, (ours.DropWeight, *weights))
 
 
-def _swapped(model: nn.Module, name: str, module: nn.Module, rule: Rule) -> list[_Edit]:
+def _swapped(model: nn.Module, name: str, module: nn.Module, rule: PolicyRule) -> list[_Edit]:
     """The module's places in the tree, each with what comes there."""
     point = rule.point()
     if isinstance(module, ours.DropWeight) and "connect" in point.name:
@@ -329,7 +333,7 @@ class _Through:
         return func(*args, **kwargs)
 
 
-def _tapped(model: nn.Module, rule: Rule, where: At, seen: Trace | None) -> Iterator[_Edit]:
+def _tapped(model: nn.Module, rule: PolicyRule, where: At, seen: Trace | None) -> Iterator[_Edit]:
     modules = dict(model.named_modules())
     if where.name not in modules:
         raise unknown("module", where.name, modules)

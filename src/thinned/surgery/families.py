@@ -12,7 +12,7 @@ from ..algebra.drop import Drop
 from ..presets import locked
 from .costs import CONVOLUTIONS, RECURRENT
 from .flow import activations, branches, has_layer, rated
-from .policy import At, Policy, Rule
+from .policy import At, Policy, PolicyRule
 from .rule_makers import depth_of, hidden_of, in_loops, input_of, on_branch, set_or_before
 from .trace import Trace
 
@@ -61,13 +61,13 @@ def _recurrent(seen: Trace) -> Policy | None:
     if not cores or not words:
         return None
     rules = [
-        Rule("insert after", At("name", n), None, _locked(next(iter(cores.values()))))
+        PolicyRule("insert after", At("name", n), None, _locked(next(iter(cores.values()))))
         for n in words
     ]
     for name, core in cores.items():
         if core.num_layers > 1:
-            rules.append(Rule("set rate", At("name", name), 0.25))
-        rules.append(Rule("insert after", At("name", name), None, _locked(core)))
+            rules.append(PolicyRule("set rate", At("name", name), 0.25))
+        rules.append(PolicyRule("insert after", At("name", name), None, _locked(core)))
     why = "a recurrent language model (embedding and recurrent layers): 0.4 locked in time on the embedding and the output, 0.25 "
     more = "Merity et al. 2018 also drop 0.5 of the recurrent weights: thinned.nn.DropWeight(lstm, 0.5)"
     return Policy(tuple(rules), (why + "between layers, Merity et al. 2018", more))
@@ -97,7 +97,7 @@ def _attention(seen: Trace) -> Policy | None:
         return Policy(tuple(depth_of(seen, 0.1)), (why, *in_loops(seen)))
     rules = [on_branch(seen, b, 0.1, None) for b in found]
     rules += [
-        Rule("set rate", At("name", n), 0.1)
+        PolicyRule("set rate", At("name", n), 0.1)
         for n, m in seen.model.named_modules()
         if _attends(n, m)
     ]
@@ -121,21 +121,23 @@ def _attends(name: str, module: nn.Module) -> bool:
     return isinstance(module, nn.MultiheadAttention) or (within and isinstance(module, nn.Dropout))
 
 
-def _stem(seen: Trace) -> Rule | None:
+def _stem(seen: Trace) -> PolicyRule | None:
     """What the residual stream begins with: a dropout layer there, or the first block's input."""
     first = branches(seen)[0]
     outer, stream = first.block, first.stream
     layer = next((m for m in reversed(stream.outputs_of) if rated(seen, m)), None)
     if layer is not None:
-        return Rule("set rate", At("name", layer), 0.1)
+        return PolicyRule("set rate", At("name", layer), 0.1)
     if stream.depth or not outer:  # layers with weights made it, so it is no sum of embeddings
         return None
     if seen.first.get(outer) is stream:
         while "." in outer and seen.first.get(outer.rpartition(".")[0]) is stream:
             outer = outer.rpartition(".")[0]
-        return Rule("insert before", At("name", outer), 0.1)
+        return PolicyRule("insert before", At("name", outer), 0.1)
     return (
-        Rule("insert after", At("name", stream.outputs_of[-1]), 0.1) if stream.outputs_of else None
+        PolicyRule("insert after", At("name", stream.outputs_of[-1]), 0.1)
+        if stream.outputs_of
+        else None
     )
 
 
@@ -156,9 +158,9 @@ def _convolutional(seen: Trace) -> Policy | None:
         if len(value.last) == 1 and seen.events[next(iter(value.last))].func is F.linear:
             layer = has_layer(seen, value)
             rules.append(
-                Rule("set rate", At("name", layer), 0.5)
+                PolicyRule("set rate", At("name", layer), 0.5)
                 if layer
-                else Rule("insert after", where, 0.5)
+                else PolicyRule("insert after", where, 0.5)
             )
     if not rules:
         return None

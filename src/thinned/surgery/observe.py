@@ -50,7 +50,7 @@ class Seen:
         return self.name, self.kind, self.function, self.where
 
 
-class Watch:
+class Observer:
     """What else somebody wants to know of a pass; this one wants nothing."""
 
     def before_draw(self, given: Any) -> Any:
@@ -77,10 +77,10 @@ class Watch:
 
 
 @dataclass
-class Run:
+class Observation:
     """One pass: what drew, what was called, what it cost."""
 
-    watch: Watch = field(default_factory=Watch)
+    watch: Observer = field(default_factory=Observer)
 
     seen: dict[tuple[str, str, str, str], Seen] = field(default_factory=dict)
     draws: int = 0
@@ -104,7 +104,7 @@ class Run:
         one.calls, one.fell, one.of = one.calls + 1, one.fell + fell, one.of + of
         self.watch.drawn(one, given, result, before)
 
-    def taken(self) -> Run:
+    def taken(self) -> Observation:
         """What was seen so far, for itself; the next pass starts with nothing."""
         taken = copy.copy(self)
         self.__init__(self.watch)  # type: ignore[misc]
@@ -149,8 +149,8 @@ def preserve_state(model: nn.Module, inputs: Any) -> Iterator[None]:
 
 
 def observe(
-    model: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], watch: Watch | None = None
-) -> Run:
+    model: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], watch: Observer | None = None
+) -> Observation:
     """Run ``model`` once and tell what it drew."""
     with observing(model, watch) as run:
         run.output = model(*inputs, **named)
@@ -158,9 +158,9 @@ def observe(
 
 
 @contextmanager
-def observing(model: nn.Module, watch: Watch | None = None) -> Iterator[Run]:
+def observing(model: nn.Module, watch: Observer | None = None) -> Iterator[Observation]:
     """Within: what ``model`` does is seen, in a backward pass too where that recomputes."""
-    run = Run(watch or Watch())
+    run = Observation(watch or Observer())
     with ExitStack() as stack:
         _Hooks(run, model).hook(stack)
         stack.enter_context(_python_random(run))
@@ -177,7 +177,7 @@ class _Hooks:
     collector busy.
     """
 
-    def __init__(self, run: Run, model: nn.Module) -> None:
+    def __init__(self, run: Observation, model: nn.Module) -> None:
         self.run = run
         self.names = {module: name for name, module in model.named_modules()}
         self.started: list[Any] = []
@@ -272,7 +272,7 @@ def count_fallen(given: Tensor | None, result: Tensor | None) -> tuple[int, int]
 
 
 @contextmanager
-def _python_random(run: Run) -> Iterator[None]:
+def _python_random(run: Observation) -> Iterator[None]:
     """See draws of Python's ``random``, which some libraries drop layers by."""
     names = (
         "random",
@@ -310,10 +310,10 @@ _SEEN = DRAW | COST
 class _Functions(TorchFunctionMode):
     """See torch's functions as they are called, with their arguments."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Observation) -> None:
         super().__init__()
         self.run = run
-        self.all = type(run.watch).called is not Watch.called
+        self.all = type(run.watch).called is not Observer.called
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

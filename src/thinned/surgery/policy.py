@@ -60,7 +60,7 @@ Wherever: TypeAlias = "str | At | type[nn.Module] | Callable[[str, nn.Module], b
 
 
 @dataclass(frozen=True)
-class Rule:
+class PolicyRule:
     """One thing to do, at every place that is meant.
 
     ``do``: "insert after", "insert before", "replace" (a dropout layer by another kind; a linear,
@@ -125,7 +125,7 @@ class Rule:
         return data if self.rate is None else data | {"rate": self.rate}
 
     @classmethod
-    def from_json(cls, data: Any) -> Rule:
+    def from_json(cls, data: Any) -> PolicyRule:
         """Read what :meth:`to_json` wrote."""
         data = _record(data, "a rule", {"do", "where", "drop", "rate"}, {"do", "where"})
         where, drop = data["where"], data.get("drop")
@@ -155,18 +155,18 @@ class Policy:
     """What to drop where in a model: rules, done in order by :func:`thinned.apply`. ``notes``: why,
     for people.
 
-    >>> policy = Policy((Rule("insert after", nn.ReLU, 0.5), Rule("set rate", "head.drop", 0.1)))
+    >>> policy = Policy((PolicyRule("insert after", nn.ReLU, 0.5), PolicyRule("set rate", "head.drop", 0.1)))
     >>> Policy.from_json(policy.to_json()) == policy
     True
     """
 
-    rules: tuple[Rule, ...]
+    rules: tuple[PolicyRule, ...]
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rules", tuple(self.rules))
         for rule in self.rules:
-            if not isinstance(rule, Rule):
+            if not isinstance(rule, PolicyRule):
                 raise InputError(f"a policy holds rules, but got {rule!r}")
 
     def at(self, rate: float) -> Policy:
@@ -196,7 +196,7 @@ class Policy:
         rules = []
         for number, rule in enumerate(data["rules"], 1):
             try:
-                rules.append(Rule.from_json(rule))
+                rules.append(PolicyRule.from_json(rule))
             except InputError as error:
                 raise InputError(f"rule {number}: {error}") from None
         return cls(tuple(rules), tuple(map(str, data.get("notes", []))))
@@ -256,7 +256,7 @@ def _of_a_study(data: Mapping[str, Any]) -> Policy:
         site = _record(site, "a site of a study's policy", {"where", "drop"}, {"where", "drop"})
         if site["where"] == "weights of hidden layers":
             rules.append(
-                Rule(
+                PolicyRule(
                     "replace",
                     At("place", "hidden weights"),
                     site["drop"]["law"]["bernoulli"]["p"],
@@ -265,7 +265,7 @@ def _of_a_study(data: Mapping[str, Any]) -> Policy:
             )
             continue
         do = "insert before" if site["where"] == "input" else "insert after"
-        rules.append(Rule(do, At("place", site["where"]), None, Drop.from_json(site["drop"])))
+        rules.append(PolicyRule(do, At("place", site["where"]), None, Drop.from_json(site["drop"])))
     others = data.get("companions") or {}
     notes = [f"chosen by a study: {data.get('arm')}, {data.get('strength')}"]
     notes += [

@@ -8,11 +8,11 @@ from ..nn import Dropout
 from ..nn.module import DropoutModule
 from ..presets import linear_rates
 from .flow import Branch, activations, before_norm, branches, functional, gives_layer, has_layer
-from .policy import At, Rule
+from .policy import At, PolicyRule
 from .trace import Trace
 
 
-def hidden_of(seen: Trace, rate: float) -> tuple[list[Rule], list[str]]:
+def hidden_of(seen: Trace, rate: float) -> tuple[list[PolicyRule], list[str]]:
     """The rules of :func:`hidden`, in the order of the pass, and what was left out."""
     rules, notes = [], []
     for where, value in activations(seen):
@@ -29,29 +29,29 @@ def hidden_of(seen: Trace, rate: float) -> tuple[list[Rule], list[str]]:
             )
             continue
         rule = (
-            Rule("set rate", At("name", layer), rate)
+            PolicyRule("set rate", At("name", layer), rate)
             if layer
-            else Rule("insert after", where, rate)
+            else PolicyRule("insert after", where, rate)
         )
         if rule not in rules:
             rules.append(rule)
     return rules, notes
 
 
-def set_or_before(seen: Trace, name: str, rate: float) -> Rule:
+def set_or_before(seen: Trace, name: str, rate: float) -> PolicyRule:
     """Dropout on what a module reads: the rate of the layer that gives it, or a layer before the
     module.
     """
     value = seen.first.get(name)
     layer = gives_layer(seen, value) if value else None
     return (
-        Rule("set rate", At("name", layer), rate)
+        PolicyRule("set rate", At("name", layer), rate)
         if layer
-        else Rule("insert before", At("name", name), rate)
+        else PolicyRule("insert before", At("name", name), rate)
     )
 
 
-def input_of(seen: Trace, rate: float) -> Rule | None:
+def input_of(seen: Trace, rate: float) -> PolicyRule | None:
     """Dropout on the first input, or the rate of the layer that it goes through; None where it
     holds no real numbers.
     """
@@ -65,13 +65,13 @@ def input_of(seen: Trace, rate: float) -> Rule | None:
         return None
     layer = gives_layer(seen, value) or has_layer(seen, value)
     return (
-        Rule("set rate", At("name", layer), rate)
+        PolicyRule("set rate", At("name", layer), rate)
         if layer
-        else Rule("insert before", At("place", "input"), rate)
+        else PolicyRule("insert before", At("place", "input"), rate)
     )
 
 
-def depth_of(seen: Trace, rate: float) -> list[Rule]:
+def depth_of(seen: Trace, rate: float) -> list[PolicyRule]:
     """The rules of :func:`depth`."""
     found = branches(seen)
     blocks = list(dict.fromkeys((b.block, b.turn) for b in found))
@@ -85,19 +85,19 @@ def in_loops(seen: Trace) -> list[str]:
     return [f"{b.where} is one place for {b.times} sums, which fall at one rate" for b in found]
 
 
-def on_branch(seen: Trace, branch: Branch, rate: float, drop: str | None) -> Rule:
+def on_branch(seen: Trace, branch: Branch, rate: float, drop: str | None) -> PolicyRule:
     """A layer at a branch's end, or the rate of the one that is there, also as the last one within
     the branch's module.
     """
     there = [n for n in branch.layers if drop is None or _is_path(seen.model.get_submodule(n))]
     if there:
-        return Rule("set rate", At("name", there[-1]), rate)
+        return PolicyRule("set rate", At("name", there[-1]), rate)
     if branch.module is None:
-        return Rule("insert before", branch.where, rate, drop)
+        return PolicyRule("insert before", branch.where, rate, drop)
     module = seen.model.get_submodule(branch.module)
     if isinstance(module, DropoutModule):  # another kind of dropout of ours: the sum is the place
-        return Rule("insert before", branch.call, rate, drop)
-    return Rule("insert after", branch.where, rate, drop)
+        return PolicyRule("insert before", branch.call, rate, drop)
+    return PolicyRule("insert after", branch.where, rate, drop)
 
 
 def _is_path(module: nn.Module) -> bool:

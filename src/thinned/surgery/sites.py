@@ -17,7 +17,7 @@ from ..nn.module import DropoutModule
 from . import page
 from .attribute_rates import LAYERS, awake, held
 from .model_access import not_scripted, plain
-from .observe import Run, observing, preserve_state
+from .observe import Observation, observing, preserve_state
 from .rates import RATES
 from .reading import drawings
 
@@ -145,7 +145,7 @@ def find(model: nn.Module, *inputs: Any, **named: Any) -> Sites:
         return Sites(_read(model))
     with preserve_state(model, (inputs, named)), observing(model) as run:
 
-        def seen(training: bool) -> Run:
+        def seen(training: bool) -> Observation:
             model.train(training)
             model(*inputs, **named)
             return run.taken()
@@ -158,7 +158,7 @@ def find(model: nn.Module, *inputs: Any, **named: Any) -> Sites:
         return Sites(_merged(train, whole, seen(False)))
 
 
-def _merged(train: Run, whole: Run, evaluation: Run) -> Iterator[Site]:
+def _merged(train: Observation, whole: Observation, evaluation: Observation) -> Iterator[Site]:
     """The sites of all passes; what several saw is one."""
     for place in dict.fromkeys(p for run in (whole, train, evaluation) for p in run.seen):
         run = next(run for run in (whole, train, evaluation) if place in run.seen)

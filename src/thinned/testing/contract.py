@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .. import functional
 from .._errors import InputError
-from ..algebra import Bernoulli, Block, Drop, Key, Realised, Uniform, moments, plan
+from ..algebra import Bernoulli, Block, Drop, KeptFraction, Key, Uniform, moments, plan
 from ..algebra.per import block_fraction
 from ..engines import numpy as numpy_engine
 from .statistics import assert_fraction, assert_mean
@@ -180,7 +180,7 @@ def check_batch(case: Case) -> None:
     n = case.shape[axis]
     # A Realised scale looks at the whole batch; which elements fall does not.
     see: Callable[[Case, Key], Tensor] = (
-        Case.fell if isinstance(case.drop.scale, Realised) else Case.noise
+        Case.fell if isinstance(case.drop.scale, KeptFraction) else Case.noise
     )
     ids = torch.arange(n) * 7 + 3
     whole = see(case, Key(5, samples=ids))

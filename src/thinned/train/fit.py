@@ -84,11 +84,11 @@ class Trained:
         return found
 
 
-Watch = Callable[[int, int], None]  # (networks, epochs) that have just been trained
+TrainProgress = Callable[[int, int], None]  # (networks, epochs) that have just been trained
 
 
 def fit(
-    split: Split, recipe: Recipe, net: nn.Module | None = None, watch: Watch | None = None
+    split: Split, recipe: Recipe, net: nn.Module | None = None, watch: TrainProgress | None = None
 ) -> Trained:
     """Train one network: ``net``, or the one that ``recipe`` names. See :class:`Trained`.
 
@@ -99,7 +99,7 @@ def fit(
 
 
 def fit_population(
-    split: Split, recipes: Sequence[Recipe], watch: Watch | None = None
+    split: Split, recipes: Sequence[Recipe], watch: TrainProgress | None = None
 ) -> list[Trained]:
     """Train many networks on the same rows; results in the order of ``recipes``.
 
@@ -210,7 +210,7 @@ class _Monitor:
                 self.trainee.restore(m, saved)
 
 
-def _train(trainee: Trainee, split: Split, watch: Watch | None) -> list[Trained]:
+def _train(trainee: Trainee, split: Split, watch: TrainProgress | None) -> list[Trained]:
     first, began = trainee.recipes[0], time.perf_counter()
     n = len(split.train)
     cuts = batches(n, first.batch_size)

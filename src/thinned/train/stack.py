@@ -58,7 +58,7 @@ def structure(recipe: Recipe) -> object | None:
 
 def _filled(drop: Drop) -> bool:
     planned = plan(drop, (1, 1))
-    return planned.dropped != 0.0 or planned.shift != 0.0 or planned.realised
+    return planned.dropped != 0.0 or planned.shift != 0.0 or planned.kept_fraction
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Slice:
     spreads: Tensor  # [k, 1, 1]
 
 
-class Place:
+class NoiseSite:
     """Dropout at one place of a stack: after hidden layer ``index``, or on the input (0)."""
 
     def __init__(self, recipes: Sequence[Recipe], index: int, width: int) -> None:
@@ -154,7 +154,7 @@ class Stack:
         self.network, self.split = network, split
         self.act: Callable[[Tensor], Tensor] = ACTIVATIONS[network.activation]()
         widths = (split.inputs, *network.hidden)
-        self.places = [Place(recipes, i, w) for i, w in enumerate(widths)]
+        self.places = [NoiseSite(recipes, i, w) for i, w in enumerate(widths)]
         self.layers = len(network.hidden) + 1
         built = {r.seed: build(r.at(drops=(), connect=0.0), split) for r in recipes}
         nets = [built[r.seed] for r in recipes]

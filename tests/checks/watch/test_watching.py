@@ -136,7 +136,7 @@ def test_rates_and_losses_are_those_of_the_layers():
     watch = train(net, 60, every=2)
     rates = watch.history[-1]["rates"]
     assert list(rates) == ["3", "6"]
-    mean = np.mean([r["rates"]["3"]["realised"] for r in watch.history])
+    mean = np.mean([r["rates"]["3"]["measured"] for r in watch.history])
     assert (
         abs(mean - 0.3) < 5 * (0.3 * 0.7 / (30 * 32 * 16)) ** 0.5
     )  # half of the units are 0 already; alpha 1e-6
@@ -277,10 +277,10 @@ def test_a_rate_that_is_not_met():
               "training": True, "masks": {}, "dead": {}, "shift": {}, "gradients": {}}  # fmt: skip
     site = {"kind": "dropout", "nominal": 0.1, "in_train": True, "in_eval": False}
     wrong = [
-        record | {"rates": {"a": site | {"realised": 0.05 + 0.002 * (i % 3)}}} for i in range(10)
+        record | {"rates": {"a": site | {"measured": 0.05 + 0.002 * (i % 3)}}} for i in range(10)
     ]
     right = [
-        record | {"rates": {"a": site | {"realised": 0.1 + 0.02 * (i % 3 - 1)}}} for i in range(10)
+        record | {"rates": {"a": site | {"measured": 0.1 + 0.02 * (i % 3 - 1)}}} for i in range(10)
     ]
     assert judge(wrong, 8)[1].codes == {"L20"}
     assert not judge(right, 8)[1]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...surgery.model_access import seed_all
 from ...surgery.observe import observe, observing
 from .preserve import copied, floats, same
-from .record import Norm, Record
+from .record import Norm, PassRecord
 
 Rates = dict[tuple[str, str], float]
 
@@ -35,11 +35,11 @@ class Battery:
     purpose: str | None = None
     ddp: bool = False
     train_given: bool = False
-    early: list[Record] = field(default_factory=list)
-    evaluations: list[Record] = field(default_factory=list)
-    late: list[Record] = field(default_factory=list)
-    adapted: Record | None = None
-    with_gradient: list[tuple[Record, dict[str, Tensor | None]]] = field(default_factory=list)
+    early: list[PassRecord] = field(default_factory=list)
+    evaluations: list[PassRecord] = field(default_factory=list)
+    late: list[PassRecord] = field(default_factory=list)
+    adapted: PassRecord | None = None
+    with_gradient: list[tuple[PassRecord, dict[str, Tensor | None]]] = field(default_factory=list)
     rates: list[Rates] = field(
         default_factory=list
     )  # before the evaluations, after them, after training again
@@ -52,7 +52,7 @@ class Battery:
     grad: bool = False
 
     @property
-    def training(self) -> list[Record]:
+    def training(self) -> list[PassRecord]:
         """All passes in training without a gradient."""
         return [*self.early, *self.late]
 
@@ -69,7 +69,7 @@ class Battery:
         self.late = [self.one(True, i) for i in range(2, self.samples)]
         self.rates.append(rates(self.model))
 
-    def one(self, training: bool, number: int, keep_inputs: bool = False) -> Record:
+    def one(self, training: bool, number: int, keep_inputs: bool = False) -> PassRecord:
         """One pass in a mode, from a seed of its own."""
         self.model.train(training)
         name = f"{'training' if training else 'evaluation'} pass {number + 1}"
@@ -77,11 +77,11 @@ class Battery:
         self._parameters()
         return record
 
-    def observed(self, name: str, number: int, keep_inputs: bool = False) -> Record:
+    def observed(self, name: str, number: int, keep_inputs: bool = False) -> PassRecord:
         """One pass in the mode that the model is in."""
         seed_all(self.seed * 1_000_003 % 2**31 + number)
         self.passes += 1
-        record = Record(self.model, keep_inputs)
+        record = PassRecord(self.model, keep_inputs)
         inputs, named = copied((self.inputs, self.named))
         try:
             with torch.set_grad_enabled(self.grad), warnings.catch_warnings():
@@ -135,7 +135,7 @@ class Battery:
                 p.grad = None
             seed_all(self.seed * 1_000_003 % 2**31 + 20_000 + number)
             self.passes += 1
-            record = Record(self.model)
+            record = PassRecord(self.model)
             inputs, named = copied((self.inputs, self.named))
             backward = False
             try:

@@ -11,7 +11,7 @@ from ...nn.module import DropoutModule
 from ..finding import Finding
 from .battery import Battery
 from .evaluation import at
-from .record import DROPS, Drawn, Record, drop_like, rate_of
+from .record import DROPS, Drawn, PassRecord, drop_like, rate_of
 
 ALPHA = 1e-6
 _PLAIN = {
@@ -190,7 +190,7 @@ def _one_mask(calls: list[Drawn]) -> bool:
     return one.cells * math.log(one.rate**n + (1.0 - one.rate) ** n) < math.log(ALPHA)
 
 
-def _ran(records: list[Record], name: str) -> int:
+def _ran(records: list[PassRecord], name: str) -> int:
     return sum(name in r.modules for r in records)
 
 

@@ -11,7 +11,7 @@ from ..finding import Finding
 from .battery import Battery
 from .evaluation import at, far
 from .preserve import floats
-from .record import DROPS, Record, drop_like
+from .record import DROPS, PassRecord, drop_like
 
 MOVED = 1e-4  # a likelihood ratio of 1 to four places
 ERRORS = 10.0  # standard errors of a mean over at least 16 passes: below 1e-6 for normal noise
@@ -118,7 +118,7 @@ def nothing_left(battery: Battery) -> Iterator[Finding]:
                       evidence=(("share of passes", share),))  # fmt: skip
 
 
-def _bad(record: Record) -> bool:
+def _bad(record: PassRecord) -> bool:
     """NaN or +infinity; -infinity is how logits are masked."""
     return any(
         bool((torch.isnan(t) | (t == math.inf)).any())

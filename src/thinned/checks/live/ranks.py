@@ -14,7 +14,7 @@ from ...surgery.observe import observe
 from ..finding import Finding, Findings
 from .evaluation import at
 from .preserve import copied, preserve_state
-from .record import DROPS, Drawn, Record
+from .record import DROPS, Drawn, PassRecord
 
 
 def same_masks_on_ranks(model: nn.Module, *inputs: Any, **named: Any) -> Findings:
@@ -40,7 +40,7 @@ def same_masks_on_ranks(model: nn.Module, *inputs: Any, **named: Any) -> Finding
     from .runner import observable
 
     inner = observable(model)
-    record = Record(inner)
+    record = PassRecord(inner)
     with preserve_state(inner, (inputs, named)), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         inner.train()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...nn.module import DropoutModule
-from ...surgery.observe import Seen, Watch, line_outside
+from ...surgery.observe import Observer, Seen, line_outside
 from ...surgery.rates import RATES
 from .preserve import copied, floats
 
@@ -56,7 +56,7 @@ class Norm:
 
 
 @dataclass
-class Record(Watch):
+class PassRecord(Observer):
     """One pass."""
 
     model: nn.Module

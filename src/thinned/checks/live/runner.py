@@ -18,8 +18,8 @@ from .preserve import preserve_state
 
 PURPOSES = ("classification", "regression", "policy", "monte carlo")
 _GRADIENTS = {"L8", "L21", "L30"}
-Rule = Callable[[Battery], Iterator[Finding]]
-CHECKS: dict[str, tuple[Rule, ...]] = {
+RuleFunction = Callable[[Battery], Iterator[Finding]]
+CHECKS: dict[str, tuple[RuleFunction, ...]] = {
     "L1": (evaluation.draws_in_evaluation,), "L2": (evaluation.draws_in_evaluation,), "L32": (evaluation.draws_in_evaluation,),
     "L3": (evaluation.rate_lost,), "L4": (rates.keep_probability, rates.rate_not_met), "L5": (norms.variance_shift,),
     "L6": (evaluation.statistics_moved,), "L8": (gradients.recomputed_otherwise,), "L10": (draws.channels_of_sequences,),
@@ -160,7 +160,7 @@ def _found(battery: Battery, codes: set[str]) -> Iterator[Finding]:
         battery.adapt()
     if codes & _GRADIENTS:
         battery.gradients()
-    made: set[Rule] = {draws.left_in_evaluation}
+    made: set[RuleFunction] = {draws.left_in_evaluation}
     for code, rules in CHECKS.items():
         for rule in rules if code in codes else ():
             if rule not in made:

@@ -43,7 +43,7 @@ RECURRENT = {"LSTM", "GRU", "RNN"}
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerCall:
     """A layer that a call makes: whose, and what it is called there."""
 
     home: str
@@ -56,32 +56,32 @@ class Layer:
         return self.name in DROPOUTS and number(rate(self)) != 0
 
 
-def layer(module: Module, node: ast.AST | None) -> Layer | None:
+def layer(module: Module, node: ast.AST | None) -> LayerCall | None:
     """The layer that an expression makes; None where it makes none that is known."""
     if not isinstance(node, ast.Call):
         return None
     key = ("layer", node)
     if key not in module.memo:
         module.memo[key] = _layer(module, node)
-    made: Layer | None = module.memo[key]
+    made: LayerCall | None = module.memo[key]
     return made
 
 
-def _layer(module: Module, node: ast.Call) -> Layer | None:
+def _layer(module: Module, node: ast.Call) -> LayerCall | None:
     home, _, name = module.called(node).rpartition(".")
     if home in FRAMEWORK:
-        return Layer(FRAMEWORK[home], name, node)
+        return LayerCall(FRAMEWORK[home], name, node)
     last = name or (dotted(node.func) or "").rpartition(".")[2]
     if (
         last in PATHS
         and not home.startswith(("keras", "tensorflow", "flax", "jax"))
         and imports(module, "torch")
     ):
-        return Layer("torch", last, node)
+        return LayerCall("torch", last, node)
     return None
 
 
-def rate(made: Layer) -> ast.expr | None:
+def rate(made: LayerCall) -> ast.expr | None:
     """The rate that a dropout layer is given."""
     names = ("p", "rate", "drop_prob", "drop_rate")
     by_name = next((k.value for k in made.call.keywords if k.arg in names), None)
@@ -99,7 +99,7 @@ def attribute(module: Module, node: ast.AST) -> list[ast.expr]:
     return [v for method in methods(owner) for v, _ in module.assigned(method, name)]
 
 
-def applied(module: Module, node: ast.AST | None) -> Layer | None:
+def applied(module: Module, node: ast.AST | None) -> LayerCall | None:
     """The layer that a call applies: ``self.drop(x)``, ``drop(x)`` of a local layer or
     ``nn.Dropout(0.5)(x)``.
     """
@@ -108,11 +108,11 @@ def applied(module: Module, node: ast.AST | None) -> Layer | None:
     key = ("applied", node)
     if key not in module.memo:
         module.memo[key] = _applied(module, node)
-    made: Layer | None = module.memo[key]
+    made: LayerCall | None = module.memo[key]
     return made
 
 
-def _applied(module: Module, node: ast.Call) -> Layer | None:
+def _applied(module: Module, node: ast.Call) -> LayerCall | None:
     if isinstance(node.func, ast.Call):
         return layer(module, node.func)
     if isinstance(node.func, ast.Name):

@@ -13,7 +13,7 @@ from .edits import removed
 from .layers import (
     BATCH_NORM,
     DROPOUTS,
-    Layer,
+    LayerCall,
     applied,
     guarded,
     imports,
@@ -216,7 +216,7 @@ def l32(module: Module) -> Iterator[Finding]:
 
 
 def _is_made_here(
-    module: Module, made: Layer, method: Function | None, owner: ast.ClassDef | None
+    module: Module, made: LayerCall, method: Function | None, owner: ast.ClassDef | None
 ) -> bool:
     above = module.parents[made.call]
     at_once = isinstance(above, ast.Call) and above.func is made.call

@@ -20,7 +20,7 @@ from .layers import (
     LINEAR,
     PLAIN,
     RECURRENT,
-    Layer,
+    LayerCall,
     applied,
     bases,
     is_torch,
@@ -35,18 +35,18 @@ _BETWEEN = re.compile(r"Pool|^(Identity|Flatten|ZeroPadding\w+|Permute|Reshape|U
 
 
 @dataclass(frozen=True)
-class Chain:
+class LayerChain:
     """Layers that run one after the other; None stands for what is not known. ``name``: of the
     variable that holds it.
     """
 
-    layers: tuple[Layer | None, ...]
+    layers: tuple[LayerCall | None, ...]
     name: str
     node: ast.AST
 
 
 @lru_cache(maxsize=1)
-def chains(module: Module) -> list[Chain]:
+def chains(module: Module) -> list[LayerChain]:
     """Every chain of a file: Sequential of PyTorch and Keras, from a literal, and Keras's
     ``model.add`` one after the other.
     """
@@ -56,7 +56,7 @@ def chains(module: Module) -> list[Chain]:
             made = _elements(module, call)
             if made:
                 out.append(
-                    Chain(tuple(layer(module, e) for e in made), _target(module, call), call)
+                    LayerChain(tuple(layer(module, e) for e in made), _target(module, call), call)
                 )
     for scope in [module.tree, *module.functions] if ".add(" in module.text else []:
         out += _adds(module, scope)
@@ -98,7 +98,7 @@ def _target(module: Module, call: ast.AST) -> str:
     return (dotted(above.targets[0]) or "") if isinstance(above, ast.Assign) else ""
 
 
-def _adds(module: Module, scope: ast.AST) -> list[Chain]:
+def _adds(module: Module, scope: ast.AST) -> list[LayerChain]:
     """``model.add(layer)`` statements on one name, one after the other in one block."""
     out = []
     for above in [scope, *module.own(scope, ast.stmt)]:
@@ -111,10 +111,10 @@ def _adds(module: Module, scope: ast.AST) -> list[Chain]:
     return out
 
 
-def _runs(module: Module, block: list[ast.stmt]) -> list[Chain]:
+def _runs(module: Module, block: list[ast.stmt]) -> list[LayerChain]:
     """The runs of ``add`` in a block; what only prints does not end one."""
-    out: list[Chain] = []
-    name, made, first = "", list[Layer | None](), None
+    out: list[LayerChain] = []
+    name, made, first = "", list[LayerCall | None](), None
     for statement in [*block, ast.Pass()]:
         call = statement.value if isinstance(statement, ast.Expr) else None
         called = (dotted(call.func) or "") if isinstance(call, ast.Call) else ""
@@ -128,14 +128,14 @@ def _runs(module: Module, block: list[ast.stmt]) -> list[Chain]:
         to = called.removesuffix(".add") if given is not None else ""
         if to != name:
             if any(made) and first is not None:
-                out.append(Chain(tuple(made), name, first))
+                out.append(LayerChain(tuple(made), name, first))
             name, made, first = to, [], call
         if given is not None and to:
             made.append(layer(module, given))
     return out
 
 
-def _activation(made: Layer) -> str | None:
+def _activation(made: LayerCall) -> str | None:
     """The activation that a layer applies last: "relu", "selu", "" where it is given but not to be
     seen; None where none.
     """
@@ -197,12 +197,12 @@ def l5(module: Module) -> Iterator[Finding]:
             )
 
 
-def _is_plain(made: Layer) -> bool:
+def _is_plain(made: LayerCall) -> bool:
     known = made.name in LINEAR or CONVOLUTION.match(made.name) or ACTIVATION.match(made.name)
     return bool(known or _BETWEEN.search(made.name))
 
 
-def _dropped_before(module: Module, call: ast.Call) -> Layer | None:
+def _dropped_before(module: Module, call: ast.Call) -> LayerCall | None:
     """The dropout behind a layer's call, with plain layers alone between."""
     given: ast.expr | None = call
     for _ in range(6):
@@ -272,7 +272,7 @@ def _rows(module: Module, node: ast.AST, name: str, before: str) -> Finding:
     )
 
 
-def _source(module: Module, call: ast.Call) -> Layer | None:
+def _source(module: Module, call: ast.Call) -> LayerCall | None:
     """The layer whose output a call is given, directly or by a local name."""
     if not call.args:
         return None

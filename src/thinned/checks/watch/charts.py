@@ -62,13 +62,13 @@ def _rates(axes: Any, samples: Any) -> None:
     _title(axes, "Measured rates, and nominal ones dashed")
     names = list(
         dict.fromkeys(
-            n for r in samples for n, rate in r["rates"].items() if rate["realised"] is not None
+            n for r in samples for n, rate in r["rates"].items() if rate["measured"] is not None
         )
     )
     for number, name in enumerate(names[:MOST]):
         seen = [(r["step"], r["rates"][name]) for r in samples if name in r["rates"]]
         colour = COLOURS[number]
-        axes.plot([s for s, _ in seen], [r["realised"] for _, r in seen], color=colour, label=name)
+        axes.plot([s for s, _ in seen], [r["measured"] for _, r in seen], color=colour, label=name)
         axes.plot(
             [s for s, _ in seen],
             [r["nominal"] for _, r in seen],

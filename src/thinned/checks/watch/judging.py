@@ -12,7 +12,7 @@ from typing import Any
 
 from ..finding import Finding, Findings
 
-Record = dict[str, Any]
+WatchRecord = dict[str, Any]
 
 LEAST = 4  # samples before losses are judged: of fewer the standard error says little
 GAP = 0.10  # of the loss: a smaller gap between training and validation is within what another split would give
@@ -65,7 +65,7 @@ class Losses:
     scale: float
 
 
-def judge(history: Sequence[Record], window: int) -> tuple[tuple[Verdict, ...], Findings]:
+def judge(history: Sequence[WatchRecord], window: int) -> tuple[tuple[Verdict, ...], Findings]:
     """What the records say, from the last ``window`` samples: verdicts on the fit, and findings by
     rule.
     """
@@ -93,7 +93,7 @@ def judge(history: Sequence[Record], window: int) -> tuple[tuple[Verdict, ...], 
     return tuple(verdicts), Findings(found)
 
 
-def losses_of(history: Sequence[Record], window: int) -> Losses | None:
+def losses_of(history: Sequence[WatchRecord], window: int) -> Losses | None:
     """The losses of the last ``window`` samples; None before there are :data:`LEAST` of them."""
     known = [
         r for r in history if r["what"] == "sample" and _finite(r["train"]) and _finite(r["eval"])
@@ -118,7 +118,7 @@ def _finite(x: float | None) -> bool:
     return x is not None and math.isfinite(x)
 
 
-def _fit(history: Sequence[Record], last: Sequence[Record]) -> list[Verdict]:
+def _fit(history: Sequence[WatchRecord], last: Sequence[WatchRecord]) -> list[Verdict]:
     if any(
         r[k] is not None and not math.isfinite(r[k])
         for r in last
@@ -150,19 +150,19 @@ def _fit(history: Sequence[Record], last: Sequence[Record]) -> list[Verdict]:
     return said
 
 
-def _acting(last: Sequence[Record]) -> list[Record]:
+def _acting(last: Sequence[WatchRecord]) -> list[WatchRecord]:
     return [r for r in last[-1]["rates"].values() if r["in_train"]]
 
 
 def _dropout_strength(
-    x: Losses, last: Sequence[Record], history: Sequence[Record]
+    x: Losses, last: Sequence[WatchRecord], history: Sequence[WatchRecord]
 ) -> list[Verdict]:
     acting = _acting(last)
     if not acting:
         return []
     effect = x.train - x.alone
     gap = 0.0 if x.valid is None else x.valid - x.eval
-    rates = [r["realised"] if r["realised"] is not None else r["nominal"] or 0.0 for r in acting]
+    rates = [r["measured"] if r["measured"] is not None else r["nominal"] or 0.0 for r in acting]
     no_gap = gap <= max(GAP * x.scale, 3 * x.error)
     heavy = x.train > STRONG * x.alone > 0 or max(rates) > RATE
     if heavy and no_gap and not x.moving and not _learnt(x, history):
@@ -191,12 +191,12 @@ def _dropout_strength(
     return []
 
 
-def _learnt(x: Losses, history: Sequence[Record]) -> bool:
+def _learnt(x: Losses, history: Sequence[WatchRecord]) -> bool:
     first = next(r["eval"] for r in history if r["what"] == "sample" and _finite(r["eval"]))
     return bool(0 <= x.eval < LEARNT * first)
 
 
-def _gap(x: Losses, history: Sequence[Record]) -> list[Verdict]:
+def _gap(x: Losses, history: Sequence[WatchRecord]) -> list[Verdict]:
     assert x.valid is not None
     validations = [r for r in history if r["what"] == "validation" and _finite(r["loss"])]
     best = min(validations, key=lambda r: r["loss"])
@@ -234,7 +234,7 @@ def _gap(x: Losses, history: Sequence[Record]) -> list[Verdict]:
     return []
 
 
-def _gradients(samples: Sequence[Record]) -> list[Verdict]:
+def _gradients(samples: Sequence[WatchRecord]) -> list[Verdict]:
     now = samples[-1]["gradients"]
     if not now:
         return []
@@ -272,7 +272,7 @@ def _total(gradients: dict[str, float]) -> float:
     return max((g for g in gradients.values() if math.isfinite(g)), default=0.0)
 
 
-def _dead(samples: Sequence[Record], window: int) -> list[Verdict]:
+def _dead(samples: Sequence[WatchRecord], window: int) -> list[Verdict]:
     bad = {name: (dead, of) for name, (dead, of) in samples[-1]["dead"].items() if dead > DEAD * of}
     if not bad:
         return []
@@ -292,7 +292,7 @@ def _names(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _rates(samples: Sequence[Record]) -> list[Finding]:
+def _rates(samples: Sequence[WatchRecord]) -> list[Finding]:
     found = []
     for name, now in samples[-1]["rates"].items():
         same = [
@@ -300,7 +300,7 @@ def _rates(samples: Sequence[Record]) -> list[Finding]:
             for r in samples
             if name in r["rates"] and r["rates"][name]["nominal"] == now["nominal"]
         ]
-        seen = [r["realised"] for r in same if r["in_train"] and r["realised"] is not None]
+        seen = [r["measured"] for r in same if r["in_train"] and r["measured"] is not None]
         if now["nominal"] is None or len(seen) < 2 * LEAST:
             continue
         mean, error = fmean(seen), stdev(seen) / math.sqrt(len(seen))
@@ -316,14 +316,14 @@ def _rates(samples: Sequence[Record]) -> list[Finding]:
     return found
 
 
-def _quiet(last: Record) -> list[Finding]:
+def _quiet(last: WatchRecord) -> list[Finding]:
     if not last["training"]:
         return [Finding("L21", "the model is in evaluation while it trains")]
     message = "has a rate, but is in evaluation or switched off while the model trains"
     return [Finding("L21", message, name or "(the model)") for name in last["quiet"]]
 
 
-def _evaluation(last: Record) -> list[Finding]:
+def _evaluation(last: WatchRecord) -> list[Finding]:
     codes = {"dropout": "L1", "attention": "L2"}
     return [
         Finding(codes[r["kind"]], "draws in evaluation too", name)
@@ -332,7 +332,7 @@ def _evaluation(last: Record) -> list[Finding]:
     ]
 
 
-def _repeated(last: Record) -> list[Finding]:
+def _repeated(last: WatchRecord) -> list[Finding]:
     found = []
     for name, one in last["masks"].items():
         if one.get("repeats", 0) >= REPEATS:
@@ -345,7 +345,7 @@ def _repeated(last: Record) -> list[Finding]:
     return found
 
 
-def _shifted(last: Sequence[Record]) -> list[Finding]:
+def _shifted(last: Sequence[WatchRecord]) -> list[Finding]:
     found = []
     for name, now in last[-1]["shift"].items():
         seen = [r["shift"][name]["ratio"] for r in last if name in r["shift"]]

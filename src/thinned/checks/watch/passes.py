@@ -21,11 +21,11 @@ from ...surgery.rates import rate_of
 from .isolation import evaluating, untouched
 from .units import Functions, Units
 
-Run = Callable[[nn.Module], Any]
+ForwardPass = Callable[[nn.Module], Any]
 _ALPHA = "alpha"  # its dropped values are not 0
 
 
-def measure(model: nn.Module, run: Run, units: Units, window: int) -> dict[str, Any]:
+def measure(model: nn.Module, run: ForwardPass, units: Units, window: int) -> dict[str, Any]:
     """Passes by ``run`` (its result: the loss, or None), as a plain record; the model is left as it
     was.
 
@@ -51,7 +51,7 @@ def measure(model: nn.Module, run: Run, units: Units, window: int) -> dict[str, 
         _label(site, modules[site.name]): {
             "kind": site.kind,
             "nominal": site.rate,
-            "realised": site.fell / site.of
+            "measured": site.fell / site.of
             if site.of and _zeroes(site, modules[site.name])
             else None,
             "in_train": place in train.seen,
@@ -114,7 +114,7 @@ def _zeroes(site: Any, module: nn.Module) -> bool:
 
 
 def _pass(
-    model: nn.Module, run: Run, units: Units | None, training: bool
+    model: nn.Module, run: ForwardPass, units: Units | None, training: bool
 ) -> tuple[Any, dict[str, int], dict[str, Tensor]]:
     """(what was observed, with the loss; how many draws came before each batch normalisation; its
     inputs' variances).

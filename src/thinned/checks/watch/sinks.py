@@ -62,7 +62,7 @@ def scalars(record: dict[str, Any]) -> dict[str, float]:
         "watch/loss/eval_mode": record["eval"],
     }
     of_layers: dict[str, dict[str, Any]] = {
-        "rate": {name: rate["realised"] for name, rate in record["rates"].items()},
+        "rate": {name: rate["measured"] for name, rate in record["rates"].items()},
         "dead": {name: dead / of for name, (dead, of) in record["dead"].items() if of},
         "shift": {name: shift["ratio"] for name, shift in record["shift"].items()},
         "gradient": record["gradients"],

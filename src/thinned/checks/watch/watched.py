@@ -11,7 +11,7 @@ def rows(watch: Any) -> list[tuple[str, ...]]:
     head = ("site", "kind", "rate", "measured", "mean", "draws in")
     found: list[tuple[str, ...]] = [head]
     for name, now in samples[-1]["rates"].items() if samples else ():
-        seen = [r["rates"][name]["realised"] for r in samples if name in r["rates"]]
+        seen = [r["rates"][name]["measured"] for r in samples if name in r["rates"]]
         known = [x for x in seen if x is not None]
         mean = f"{sum(known) / len(known):.3f}" if known else ""
         where = [
@@ -24,7 +24,7 @@ def rows(watch: Any) -> list[tuple[str, ...]]:
                 name,
                 now["kind"],
                 _number(now["nominal"]),
-                _number(now["realised"]),
+                _number(now["measured"]),
                 mean,
                 ", ".join(where),
             )

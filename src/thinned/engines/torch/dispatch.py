@@ -54,7 +54,7 @@ def prepare(plan: Plan) -> PreparedPlan:
     """Prepare a plan, once."""
     numbers = ops.numbers(plan.threshold, plan.gain, plan.shift, plan.dropped, plan.spread)
     axis = -1 if plan.sample_axis is None else plan.sample_axis
-    small = not (plan.shift or plan.dropped or plan.erased or plan.realised)
+    small = not (plan.shift or plan.dropped or plan.erased or plan.kept_fraction)
     plain = small and plan.law == "bernoulli" and 0 < plan.threshold < WORDS
     rows = plan.shape[0] if plain and axis == 0 and plan.cells_shape == plan.shape else 0
     return PreparedPlan(
@@ -177,7 +177,7 @@ def sample(
             return x.copy_(y) if inplace else y
     plan = prepared.plan
     lifted = under_transform()
-    if plan.realised and not plan.erased:
+    if plan.kept_fraction and not plan.erased:
         if lifted:
             y = reference.affine(x, plan, mask(plan, tensor_key, x.device))
             return x.copy_(y) if inplace else y
@@ -351,7 +351,7 @@ class _Rectified(torch.autograd.Function):
 def fused(x: Tensor, prepared: PreparedPlan) -> bool:
     """Do the fused pairs run natively for this tensor? Else their parts run one after the other."""
     plan = prepared.plan
-    simple = not (plan.shift or plan.dropped or plan.realised) and plan.law == "bernoulli"
+    simple = not (plan.shift or plan.dropped or plan.kept_fraction) and plan.law == "bernoulli"
     here = (
         _DEFAULT == "auto"
         and x.device.type == "cpu"

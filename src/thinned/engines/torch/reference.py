@@ -119,7 +119,7 @@ def share(keep: Tensor) -> Tensor:
 def affine(x: Tensor, plan: Plan, keep: Tensor) -> Tensor:
     """a x + b for a mask: a is the gain where kept and 0 where dropped, b the shift or the fill."""
     gain: float | Tensor = plan.gain
-    if plan.realised:
+    if plan.kept_fraction:
         gain = gain * share(keep)
     a = keep.to(wide(x)) * gain
     y = (x * a).to(x.dtype)
