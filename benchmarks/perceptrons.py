@@ -39,8 +39,8 @@ ARMS = {
     "DropoutClassifier, dropout 0": {"dropout": 0.0},
     "DropoutClassifier, dropout 0.2": {"dropout": 0.2},
     "DropoutClassifier, dropout 0.5": {"dropout": 0.5},
-    "DropoutClassifier, batchwise 0.2": {"dropout": presets.batchwise(0.2)},
-    "DropoutClassifier, batchwise 0.5": {"dropout": "batchwise"},
+    "DropoutClassifier, batchwise 0.2": {"dropout": presets.batchwise_dropout(0.2)},
+    "DropoutClassifier, batchwise 0.5": {"dropout": "batchwise_dropout"},
 }
 
 

@@ -28,19 +28,19 @@ SHAPES = {"map": (32, 64, 28, 28), "sequence": (64, 64, 512), "token": (64, 64, 
 FLAT = (2048, 1024)
 
 
-def points() -> list[dict[str, Any]]:
+def specs() -> list[dict[str, Any]]:
     rows = []
     for name, row in CATALOG.items():
         if isinstance(row.fn, str) or row.host == "weight":
             continue
         x = torch.randn(SHAPES.get(row.host, FLAT))
-        point = row.fn(**{row.strength: 0.1})
+        spec = row.fn(**{row.strength: 0.1})
         if not torch.equal(
-            F.drop(x[:4], point, key=Key(1)), F.drop(x[:4], point, key=Key(1), impl="reference")
+            F.drop(x[:4], spec, key=Key(1)), F.drop(x[:4], spec, key=Key(1), impl="reference")
         ):
             close = torch.allclose(
-                F.drop(x[:4], point, key=Key(1)),
-                F.drop(x[:4], point, key=Key(1), impl="reference"),
+                F.drop(x[:4], spec, key=Key(1)),
+                F.drop(x[:4], spec, key=Key(1), impl="reference"),
                 1e-4,
                 1e-5,
             )
@@ -48,9 +48,9 @@ def points() -> list[dict[str, Any]]:
                 raise SystemExit(
                     f"{name}: the kernel does not draw what the reference draws; no figures"
                 )
-        layer, grad = nn.Dropout(point), torch.randn_like(x)
-        off, quiet = nn.Dropout(row.fn(**{row.strength: 0.0})), nn.Dropout(point).eval()
-        if off(x) is not x or (quiet(x) is not x and point.scale != Classic()):
+        layer, grad = nn.Dropout(spec), torch.randn_like(x)
+        off, quiet = nn.Dropout(row.fn(**{row.strength: 0.0})), nn.Dropout(spec).eval()
+        if off(x) is not x or (quiet(x) is not x and spec.scale != Classic()):
             raise SystemExit(f"{name}: rate 0 or evaluation is not the input itself; no figures")
         both = turns(
             {"relu": both_ways(torch.relu, x, grad), "ours": both_ways(layer, x, grad)}, 1.0
@@ -87,7 +87,7 @@ def peers() -> list[dict[str, Any]]:
     0.1.
     """
     made: dict[str, dict[str, Any]] = {
-        "drop path, 64 x 196 x 384": {"ours": nn.Dropout("drop-path", p=0.1)},
+        "drop path, 64 x 196 x 384": {"ours": nn.DropPath(p=0.1)},
         "DropBlock 7, 32 x 64 x 28 x 28": {"ours": nn.DropBlock2d(0.1, 7)},
         "DropBlock 7, 32 x 64 x 14 x 14": {"ours": nn.DropBlock2d(0.1, 7)},
         "DropBlock 7, 32 x 64 x 7 x 7": {"ours": nn.DropBlock2d(0.1, 7)},
@@ -148,7 +148,7 @@ def peers() -> list[dict[str, Any]]:
             | {w: both_ways(f, x, grad) for w, f in layers.items()}
         )
         row: dict[str, Any] = {"layer": name, "relu": medians["ReLU"]}
-        spec = layers["ours"].point
+        spec = layers["ours"].spec
         if isinstance(spec.per, Block):
             planned = plan(spec, shape)
             row["expected share"] = block_fraction(planned.threshold / 2**32, planned.extent, shape)
@@ -179,7 +179,7 @@ def main() -> None:
         "unit": "microseconds",
         "threads": 2,
         "instructions": native.running(),
-        "points": points(),
+        "points": specs(),
     }
     if "--peers" in sys.argv:
         result["peers"] = peers()

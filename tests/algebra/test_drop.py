@@ -55,7 +55,7 @@ def test_name_takes_no_part_in_equality():
 
 
 def test_json_is_readable():
-    assert presets.alpha(0.1).to_json() == {
+    assert presets.alpha_dropout(0.1).to_json() == {
         "law": {"bernoulli": {"p": 0.1}},
         "per": "b *",
         "of": "b *",
@@ -112,7 +112,7 @@ def test_percent_is_understood():
         ),
         (
             lambda: presets.dropout(0.5, "klassic"),
-            "unknown scaling 'klassic'; did you mean 'classic'",
+            "unknown scale 'klassic'; did you mean 'classic'",
         ),
     ],
 )
@@ -128,7 +128,7 @@ def test_defaults():
         == presets.dropout()
     )
     assert presets.dropout(0.5).at(0.2) == presets.dropout(0.2)
-    assert presets.uout(0.5).at(0.2) == presets.uout(0.2)
+    assert presets.uniform_dropout(0.5).at(0.2) == presets.uniform_dropout(0.2)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_blocks_are_whole():
     """Each fallen place is covered by a whole fallen block, in a map that is not square, with an
     even block.
     """
-    drop = presets.dropblock(0.3, (4, 3))
+    drop = presets.drop_block(0.3, (4, 3))
     planned = plan(drop, (5, 2, 9, 7))
     kept = engine.kept(planned, Key(3))
     fell = ~kept
@@ -118,15 +118,15 @@ def test_blocks_are_whole():
 def test_block_reductions():
     """Block 1 draws dropout's coins; a block as large as the map draws whole channels."""
     shape, key = (6, 5, 4, 3), Key(8)
-    one = engine.kept(plan(presets.dropblock(0.4, 1), shape), key)
+    one = engine.kept(plan(presets.drop_block(0.4, 1), shape), key)
     assert (one == engine.kept(plan(presets.dropout(0.4), shape), key)).all()
-    whole = engine.kept(plan(presets.dropblock(0.4, (4, 3)), shape), key)
-    assert (whole == engine.kept(plan(presets.spatial(0.4), shape), key)).all()
+    whole = engine.kept(plan(presets.drop_block(0.4, (4, 3)), shape), key)
+    assert (whole == engine.kept(plan(presets.spatial_dropout(0.4), shape), key)).all()
 
 
 def test_realised_scale_keeps_the_total():
     x = np.ones((4, 3, 14, 14))
-    y = engine.sample(x, plan(presets.dropblock(0.2, 5), x.shape), Key(1))
+    y = engine.sample(x, plan(presets.drop_block(0.2, 5), x.shape), Key(1))
     assert math.isclose(y.mean(), 1.0, rel_tol=1e-12)
     assert (y == 0).any()
 
@@ -142,7 +142,7 @@ def test_block_that_does_not_fit(block):
     with pytest.raises(
         InputError, match=r"larger than the map of 7 x 7|has 3 numbers, but the map has 2 axes"
     ):
-        plan(presets.dropblock(0.1, block), (2, 3, 7, 7))
+        plan(presets.drop_block(0.1, block), (2, 3, 7, 7))
 
 
 @pytest.mark.parametrize(
@@ -150,8 +150,8 @@ def test_block_that_does_not_fit(block):
     [
         presets.dropout(0.3),
         presets.dropout(0.3, "classic"),
-        presets.alpha(0.2),
-        presets.dropconnect(0.4),
+        presets.alpha_dropout(0.2),
+        presets.drop_connect(0.4),
     ],
     ids=str,
 )
@@ -170,9 +170,9 @@ def test_moments_by_enumeration(drop):
 
 def test_continuous_moments():
     assert moments(Drop(Gaussian(0.5))).var(3.0) == pytest.approx(9.0)
-    assert moments(presets.uout(0.3)).var(2.0) == pytest.approx(4 * 0.09 / 3)
+    assert moments(presets.uniform_dropout(0.3)).var(2.0) == pytest.approx(4 * 0.09 / 3)
     with pytest.raises(InputError, match="no moments for one element"):
-        moments(presets.dropblock(0.1, 3))
+        moments(presets.drop_block(0.1, 3))
 
 
 def test_plans_are_cached():

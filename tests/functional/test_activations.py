@@ -68,13 +68,13 @@ def test_standout_keeps_by_its_own_pre_activation():
 
 def test_standout_at_alpha_0_is_classic_dropout():
     h, beta = torch.randn(40, 30, dtype=torch.float64), 0.4
-    point = presets.dropout(
+    spec = presets.dropout(
         1 - torch.sigmoid(torch.tensor(beta, dtype=torch.float64)).item(), "classic"
     )
     y = F.standout(h, torch.relu, 0.0, beta, key=Key(2))
-    torch.testing.assert_close(y, F.drop(h.relu(), point, key=Key(2)))
+    torch.testing.assert_close(y, F.drop(h.relu(), spec, key=Key(2)))
     torch.testing.assert_close(
-        F.standout(h, torch.relu, 0.0, beta, False), F.drop(h.relu(), point, mode="mean")
+        F.standout(h, torch.relu, 0.0, beta, False), F.drop(h.relu(), spec, mode="mean")
     )
 
 

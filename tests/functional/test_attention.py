@@ -30,7 +30,7 @@ def read(method, p, examples=None, key=None, **settings):
     if examples:
         q, k = q[:1].expand(examples, *q.shape[1:]), k[:1].expand(examples, *k.shape[1:])
     unit = torch.eye(6, dtype=q.dtype).expand(*q.shape[:2], 6, 6)
-    return F.drop_attention(q, k, unit, p=p, method=method, key=key, **settings)
+    return F.attention_dropout(q, k, unit, p=p, method=method, key=key, **settings)
 
 
 BOOL = torch.arange(6) <= torch.arange(5).unsqueeze(1)
@@ -51,9 +51,11 @@ def test_probabilities_are_inverted_dropout_of_the_weights(settings):
     torch.testing.assert_close(weights @ v, fused(q, k, v, **settings))
     drawn = read("probabilities", 0.4, key=Key(3), **settings)
     torch.testing.assert_close(drawn, weights * keep / 0.6)
-    torch.testing.assert_close(F.drop_attention(q, k, v, p=0.4, key=Key(3), **settings), drawn @ v)
+    torch.testing.assert_close(
+        F.attention_dropout(q, k, v, p=0.4, key=Key(3), **settings), drawn @ v
+    )
     assert torch.equal(
-        F.drop_attention(q, k, v, p=0.4, training=False, **settings), fused(q, k, v, **settings)
+        F.attention_dropout(q, k, v, p=0.4, training=False, **settings), fused(q, k, v, **settings)
     )
 
 
@@ -85,11 +87,11 @@ def test_keys_are_drop_key_and_heads_are_drop_head():
     scores = q @ k.transpose(-1, -2) / math.sqrt(8)
     expected = F.drop_key(scores, 0.5, key=Key(2)).softmax(-1) @ v
     torch.testing.assert_close(
-        F.drop_attention(q, k, v, p=0.5, method="keys", key=Key(2)), expected
+        F.attention_dropout(q, k, v, p=0.5, method="keys", key=Key(2)), expected
     )
     expected = F.drop_head(fused(q, k, v, attn_mask=BOOL), 0.5, key=Key(2))
     torch.testing.assert_close(
-        F.drop_attention(q, k, v, BOOL, p=0.5, method="heads", key=Key(2)), expected
+        F.attention_dropout(q, k, v, BOOL, p=0.5, method="heads", key=Key(2)), expected
     )
 
 
@@ -102,7 +104,7 @@ def test_a_query_that_sees_nothing_is_what_torch_makes_of_it(method, dtype):
         plain = fused(q, k, v, attn_mask=mask)
         assert not plain[:, :, 2].any()
         for p in (0.0, 0.7, 0.999999):
-            y = F.drop_attention(q, k, v, mask, p=p, method=method, key=Key(1))
+            y = F.attention_dropout(q, k, v, mask, p=p, method=method, key=Key(1))
             assert not y[:, :, 2].any()
             assert y.isfinite().all()
             assert y.dtype == dtype
@@ -112,7 +114,7 @@ def test_a_query_that_sees_nothing_is_what_torch_makes_of_it(method, dtype):
 
 def test_all_probabilities_fall_at_rate_one():
     q, k, v = (t.requires_grad_() for t in qkv())
-    y = F.drop_attention(q, k, v, p=1.0)
+    y = F.attention_dropout(q, k, v, p=1.0)
     assert not y.any()
     assert not any(g.any() for g in torch.autograd.grad(y.sum(), (q, k, v)))
 
@@ -124,7 +126,7 @@ class TorchAttention(torch.nn.Module):
 
 def test_torch_drops_in_evaluation_and_ours_does_not():
     q, k, v = qkv(dtype=torch.float32)
-    theirs, ours = TorchAttention().eval(), nn.DropAttention(0.5).eval()
+    theirs, ours = TorchAttention().eval(), nn.AttentionDropout(0.5).eval()
     torch.manual_seed(0)
     assert not torch.equal(theirs(q, k, v), theirs(q, k, v))
     before = torch.get_rng_state()
@@ -140,7 +142,7 @@ def test_torch_drops_in_evaluation_and_ours_does_not():
 @pytest.mark.parametrize("method", ["probabilities", "keys", "heads"])
 def test_a_schedule_in_one_graph(method):
     torch._dynamo.reset()
-    layer = nn.DropAttention(Linear(0.0, 0.8, 4), method)
+    layer = nn.AttentionDropout(Linear(0.0, 0.8, 4), method)
     key = thinned.key(layer)
     run = torch.compile(layer, backend="aot_eager", fullgraph=True)
     for step in range(5):
@@ -153,7 +155,7 @@ def test_a_schedule_in_one_graph(method):
 
 def test_without_heads_and_by_name():
     q, k, v = (t[:, 0] for t in qkv())
-    layer = nn.DropAttention(0.5, "keys")
+    layer = nn.AttentionDropout(0.5, "keys")
     key = thinned.key(layer)
     key.at(0)
     y = layer(query=q, key=k, value=v)
@@ -165,18 +167,18 @@ def test_without_heads_and_by_name():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: nn.DropAttention(0.1, "key"), "unknown method 'key'; did you mean 'keys'"),
-        (lambda: F.drop_attention(*qkv(), method="rows"), "unknown method 'rows'"),
+        (lambda: nn.AttentionDropout(0.1, "key"), "unknown method 'key'; did you mean 'keys'"),
+        (lambda: F.attention_dropout(*qkv(), method="rows"), "unknown method 'rows'"),
         (
-            lambda: F.drop_attention(*qkv(), BOOL, True),
+            lambda: F.attention_dropout(*qkv(), BOOL, True),
             "is_causal stands in the place of attn_mask",
         ),
         (
-            lambda: F.drop_attention(*(t[:, 0] for t in qkv()), method="heads"),
+            lambda: F.attention_dropout(*(t[:, 0] for t in qkv()), method="heads"),
             r"needs a query of shape \[b, h, l, e\]",
         ),
-        (lambda: F.drop_attention(*qkv(), p=1.0, method="keys"), "at least 0 and below 1"),
-        (lambda: F.drop_attention(*qkv(), p=1.5), "between 0 and 1, but got 1.5"),
+        (lambda: F.attention_dropout(*qkv(), p=1.0, method="keys"), "at least 0 and below 1"),
+        (lambda: F.attention_dropout(*qkv(), p=1.5), "between 0 and 1, but got 1.5"),
         (lambda: nn.DropKey(2.0), "between 0 and 1, but got 2.0"),
         (lambda: nn.DropHead(0.5)(torch.ones(2, 3)), r"shape \[b, h, ...\]"),
     ],

@@ -136,7 +136,7 @@ def test_the_concrete_rate_follows_the_data():
 def test_variational_with_a_fixed_alpha_is_gaussian_dropout():
     x, p = torch.randn(40, 9), 0.3
     y = F.variational_dropout(x, torch.tensor(p / (1 - p)), key=Key(3))
-    torch.testing.assert_close(y, F.drop(x, presets.gaussian(p), key=Key(3)))
+    torch.testing.assert_close(y, F.drop(x, presets.gaussian_dropout(p), key=Key(3)))
     units = torch.tensor([0.0, 0.5, 1.0]).repeat(3)
     z = F.variational_dropout(x, units, key=Key(3))
     assert torch.equal(z[:, ::3], x[:, ::3])

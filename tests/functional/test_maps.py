@@ -33,12 +33,12 @@ def test_disout_without_distortion_is_dropblock(shape, block, p):
         key = Key(5, samples=torch.arange(shape[0]) * 3)
         assert torch.equal(
             F.disout(x, p, block, alpha=0.0, key=key),
-            F.drop(x, presets.dropblock(p, block), key=key),
+            F.drop(x, presets.drop_block(p, block), key=key),
         )
     layer = nn.Disout(p, block, alpha=0.0)
     thinned.key(layer, seed=1).at(3)
     y = layer(x)
-    twin = nn.Dropout("dropblock", p=p, block=block)
+    twin = nn.DropBlock(p=p, block_size=block)
     thinned.key(twin, seed=1).at(3)
     assert torch.equal(y, twin(x))
 
@@ -48,7 +48,7 @@ def test_disout_is_its_definition():
     x.requires_grad_()
     p, block, alpha, scale = 0.3, 4, 2.0, 0.5
     y = F.disout(x, p, block, alpha, scale, key=Key(7))
-    keep = F.mask(presets.dropblock(p, block), tuple(x.shape), Key(7))
+    keep = F.mask(presets.drop_block(p, block), tuple(x.shape), Key(7))
     gain = keep.numel() / keep.sum()
     torch.testing.assert_close(y[keep], (x * gain)[keep])
     noise = (y / gain)[~keep] / (
@@ -391,11 +391,11 @@ def test_what_published_dropblock_loses(n, block, published, definition):
     exact = block_fraction(gamma, (block, block), (n, n))
     assert exact == pytest.approx(definition, abs=6e-4)
     for y in (
-        F.drop(x, presets.dropblock(0.1, block), key=Key(1)),
+        F.drop(x, presets.drop_block(0.1, block), key=Key(1)),
         F.disout(x, 0.1, block, key=Key(1)),
     ):
         ours = (
-            1 - F.mask(presets.dropblock(0.1, block), tuple(x.shape), Key(1)).float().mean().item()
+            1 - F.mask(presets.drop_block(0.1, block), tuple(x.shape), Key(1)).float().mean().item()
         )
         assert ours == pytest.approx(exact, abs=0.01)
         assert (y > 1).float().mean().item() == pytest.approx(1 - ours, abs=1e-6)

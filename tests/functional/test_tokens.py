@@ -21,14 +21,14 @@ def tokens(*shape):
 
 def test_token_dropout_drops_whole_vectors():
     x = tokens(200, 20, 6)
-    y = F.drop(x, presets.token(0.25), key=Key(1))
-    kept = F.mask(presets.token(0.25), (200, 20, 6), Key(1))
+    y = F.drop(x, presets.token_dropout(0.25), key=Key(1))
+    kept = F.mask(presets.token_dropout(0.25), (200, 20, 6), Key(1))
     assert kept.shape == (200, 20, 1)
     torch.testing.assert_close(y, x * kept / 0.75)
     assert abs(kept.double().mean() - 0.75) < 4.9 * math.sqrt(0.25 * 0.75 / 4000)  # alpha 1e-6
     flat = F.mask(presets.dropout(0.25), (200, 20), Key(1))
     assert torch.equal(kept[..., 0], flat)  # on single numbers it is dropout
-    first = nn.Dropout("token", p=0.25, layout="t b d")(torch.ones(20, 8, 16))
+    first = nn.TokenDropout(p=0.25, layout="t b d")(torch.ones(20, 8, 16))
     assert torch.equal(first, first[..., :1].expand_as(first))
 
 
@@ -149,7 +149,7 @@ def test_hidden_cut_follows_a_schedule_in_one_graph():
         (lambda: F.hidden_cut(tokens(4)), "hidden_cut needs tokens"),
         (lambda: F.hidden_cut(tokens(4, 5), -0.1), "between 0 and 1"),
         (
-            lambda: F.drop(tokens(4, 5), presets.token()),
+            lambda: F.drop(tokens(4, 5), presets.token_dropout()),
             "needs a tensor of 3 axes, but got one of 2",
         ),
     ],

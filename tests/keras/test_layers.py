@@ -189,35 +189,35 @@ def test_blocks_drop_what_is_defined():
 POINTS = [
     presets.dropout(0.3),
     presets.dropout(0.3, "classic"),
-    presets.gaussian(0.4),
-    presets.uout(0.3),
-    presets.alpha(0.2),
+    presets.gaussian_dropout(0.4),
+    presets.uniform_dropout(0.3),
+    presets.alpha_dropout(0.2),
     Drop(Bernoulli(0.25), per="b", of="b *", scale=Classic()),
 ]
 
 
 @pytest.mark.parametrize("point", POINTS, ids=lambda p: p.name or "own")
-def test_moments_are_the_closed_forms(point):
+def test_moments_are_the_closed_forms(spec):
     v, n = 1.5, 40_000
     y = (
-        array(L.Drop(point, seed=5)(np.full((n, 1), v, "float32"), training=True))
+        array(L.SpecDropout(spec, seed=5)(np.full((n, 1), v, "float32"), training=True))
         .astype("float64")
         .ravel()
     )
-    law = moments(point)
+    law = moments(spec)
     mean, var = law.mean(v), law.var(v)
     assert stats.ttest_1samp(y, mean).pvalue > ALPHA
     squares = (y - mean) ** 2
     assert stats.ttest_1samp(squares, var).pvalue > ALPHA
-    if isinstance(point.scale, Classic):
-        assert float(array(L.Drop(point)(np.full((1, 1), v)))[0, 0]) == pytest.approx(
+    if isinstance(spec.scale, Classic):
+        assert float(array(L.SpecDropout(spec)(np.full((1, 1), v)))[0, 0]) == pytest.approx(
             mean, rel=1e-6
         )
 
 
 @pytest.mark.parametrize("format_", ["channels_last", "channels_first"])
 def test_coins_are_shared_as_the_layout_says(format_):
-    layer = L.Drop("spatial", arguments_of_point={"p": 0.5}, seed=0, data_format=format_)
+    layer = L.SpecDropout("spatial", arguments_of_point={"p": 0.5}, seed=0, data_format=format_)
     y = array(layer(np.ones((4, 6, 5, 6), "float32"), training=True))
     y = y if format_ == "channels_first" else np.moveaxis(y, -1, 1)
     assert (y == y[:, :, :1, :1]).all()
@@ -401,13 +401,13 @@ def test_words_and_patches_and_heads():
 
 
 def test_any_point_is_a_layer():
-    point = Drop(Bernoulli(0.3), per="b d", of="b t d", scale=Classic())
-    layer = L.Drop(point, seed=0)
+    spec = Drop(Bernoulli(0.3), per="b d", of="b t d", scale=Classic())
+    layer = L.SpecDropout(spec, seed=0)
     y = array(layer(np.ones((5, 6, 7), "float32"), training=True))
     assert (y == y[:, :1]).all()
     layer.rate = 0.6
     again = L.Drop.from_config(json.loads(json.dumps(layer.get_config())))
-    assert again.point == point.at(0.6)
+    assert again.spec == spec.at(0.6)
     np.testing.assert_allclose(array(layer(np.ones((1, 2, 3)))), 0.4, rtol=1e-6)
 
 
@@ -462,9 +462,9 @@ ERRORS = [
     (lambda: L.DropConnect(keras.layers.Conv1D(2, 3), 0.5, per="example"), r"argument `per`"),
     (lambda: L.WordDropout(0.1, -1), r"argument `unknown_id`"),
     (lambda: L.DropHead(0.5, axis=0), r"argument `axis`"),
-    (lambda: L.Drop("dropblok"), r"did you mean 'dropblock'"),
-    (lambda: L.Drop(3), r"argument `point`"),
-    (lambda: L.Drop(presets.dropout(0.5), arguments_of_point={"p": 1}), r"unexpected p"),
+    (lambda: L.SpecDropout("dropblok"), r"did you mean 'dropblock'"),
+    (lambda: L.SpecDropout(3), r"argument `spec`"),
+    (lambda: L.SpecDropout(presets.dropout(0.5), arguments_of_point={"p": 1}), r"unexpected p"),
 ]
 
 

@@ -126,7 +126,7 @@ def everything():
     h = L.DropBlock1D(0.1, 3)(K.Conv1D(6, 3, padding="same")(h))
     h = L.AlphaDropout(0.1)(L.GaussianDropout(0.1)(K.Flatten()(h)))
     h = L.DropConnect(K.Dense(5, "relu"), 0.3)(h)
-    h = L.StochasticDepth(0.2, "batch")(L.Drop(presets.batchwise(0.2))(h))
+    h = L.StochasticDepth(0.2, "batch")(L.SpecDropout(presets.batchwise_dropout(0.2))(h))
     h = L.Dropout(0.2, "classic")(h)
     return keras.Model(ids, L.ConcreteDropout(K.Dense(2, "softmax"), examples=16)(h))
 
@@ -141,7 +141,9 @@ def the_rest():
     h = L.Swapout(0.2)([h, L.LayerDrop(K.Dense(6), 0.2)(h)])
     h = L.ShakeShake()([h, L.ShakeDrop(0.2)(K.Dense(6)(h))])
     h = L.Shakeout(K.Dense(6), 0.2)(L.Mixout(K.Dense(6), 0.2)(K.GlobalAveragePooling1D()(h)))
-    h = L.VariationalDropout(examples=16)(L.Jumpout(0.1)(L.Standout(L.Targeted(K.Dense(6)))(h)))
+    h = L.VariationalDropout(examples=16)(
+        L.Jumpout(0.1)(L.Standout(L.TargetedDropout(K.Dense(6)))(h))
+    )
     return keras.Model(
         ids, K.Dense(2, "softmax")(L.InformationDropout(K.Dense(6, "elu"), K.Dense(6))(h))
     )
@@ -342,7 +344,7 @@ def test_apply_copies_weights_and_names():
     copy.get_layer("head").set_weights([w * 0 for w in copy.get_layer("head").get_weights()])
     assert np.any(model.get_layer("head").get_weights()[0])
 
-    replaced = tk.apply(model, K.Dropout, presets.gaussian(0.2))
+    replaced = tk.apply(model, K.Dropout, presets.gaussian_dropout(0.2))
     assert [(s.name, s.layer, s.rate) for s in tk.find(replaced)] == [("inner/old", "Drop", 0.2)]
     one = tk.apply(model, lambda name, layer: name == "head", lambda: L.UniformDropout(0.1))
     assert [s.name for s in tk.find(one)][-1] == "head_dropout"

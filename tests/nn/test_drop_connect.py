@@ -16,12 +16,14 @@ from thinned.functional.activations import rectified
 
 def host(p=0.5, dtype=torch.float32, bias=True, **settings):
     torch.manual_seed(0)
-    return nn.DropWeight(torch.nn.Linear(6, 4, bias=bias).to(dtype), p, **settings)
+    return nn.DropConnect(torch.nn.Linear(6, 4, bias=bias).to(dtype), p, **settings)
 
 
-@pytest.mark.parametrize("point", [presets.dropconnect(0.3), presets.dropconnect(0.3, "inverted")])
-def test_moments_are_those_of_exact_samples(point):
-    layer, x = host(point, torch.float64), torch.randn(1, 6, dtype=torch.float64)
+@pytest.mark.parametrize(
+    "point", [presets.drop_connect(0.3), presets.drop_connect(0.3, "inverted")]
+)
+def test_moments_are_those_of_exact_samples(spec):
+    layer, x = host(spec, torch.float64), torch.randn(1, 6, dtype=torch.float64)
     drawn = layer(x.expand(40_000, 6))
     mean, var = layer.moments(x)
     torch.testing.assert_close(drawn.mean(0), mean[0], rtol=0, atol=0.02)
@@ -69,11 +71,11 @@ def test_zeros_stay_zeros(dtype):
         Drop(Bernoulli(0.5), "b o i", "b o i", scale=MomentMatch()),
     ],
 )
-def test_points_without_closed_forms_are_refused(point):
+def test_points_without_closed_forms_are_refused(spec):
     with pytest.raises(
         InputError, match=r"needs fill Zero\(\) and scale Inverted\(\) or Classic\(\)"
     ):
-        host(point)
+        host(spec)
 
 
 def test_moments_draw_for_examples_alone():

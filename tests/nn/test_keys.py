@@ -411,7 +411,7 @@ def test_named_layouts():
         b * t,
         d,
     )  # unkeyed: each row by itself
-    spatial = nn.Dropout(presets.spatial(0.5), layout="b t c")(torch.ones(3, 50, 8))
+    spatial = nn.SpecDropout(presets.spatial_dropout(0.5), layout="b t c")(torch.ones(3, 50, 8))
     assert torch.equal(spatial, spatial[:, :1].expand(3, 50, 8))
     model = nn.Dropout(0.5, layout="(b t) d")
     thinned.key(model).at(0, samples=[1, 2, 3])
@@ -431,7 +431,7 @@ def test_named_layouts():
         with pytest.raises(InputError, match=message):
             nn.Dropout(0.5, layout=layout)
     with pytest.raises(InputError, match="has no axis 'c'"):
-        nn.Dropout(presets.spatial(0.5), layout="b t d")
+        nn.SpecDropout(presets.spatial_dropout(0.5), layout="b t d")
 
 
 @pytest.mark.parametrize("impl", ["native", "reference"])

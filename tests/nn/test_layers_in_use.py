@@ -48,11 +48,11 @@ def lora(model):
 
 CHANGES = {
     "lora": lora,
-    "weight": lambda m: setattr(m, "linear1", nn.DropWeight(m.linear1)),
-    "attention": lambda m: setattr(m, "self_attn", nn.DropWeight(m.self_attn, 0.3)),
-    "targeted": lambda m: setattr(m, "linear2", nn.Targeted(m.linear2)),
+    "weight": lambda m: setattr(m, "linear1", nn.DropConnect(m.linear1)),
+    "attention": lambda m: setattr(m, "self_attn", nn.DropConnect(m.self_attn, 0.3)),
+    "targeted": lambda m: setattr(m, "linear2", nn.TargetedDropout(m.linear2)),
     "sparse": lambda m: setattr(m, "linear1", nn.SparseVariationalDropout(m.linear1, threshold=-5)),
-    "classic": lambda m: setattr(m, "dropout", nn.Dropout("dropout", p=0.5, scaling="classic")),
+    "classic": lambda m: setattr(m, "dropout", nn.Dropout(p=0.5, scale="classic")),
 }
 
 
@@ -180,7 +180,7 @@ def keyed_by_example():
 def tied():
     model = torch.nn.Sequential(
         torch.nn.Linear(4, 4),
-        nn.Dropout("dropout", p=0.5, scaling="classic"),
+        nn.Dropout(p=0.5, scale="classic"),
         torch.nn.ReLU(),
         torch.nn.Linear(4, 4),
     )
@@ -191,15 +191,15 @@ def tied():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: nn.DropWeight(pruned()), "something rewrites this layer's weight"),
+        (lambda: nn.DropConnect(pruned()), "something rewrites this layer's weight"),
         (keyed_by_example, "a schedule needs one step for the whole batch"),
         (tied, r"3.weight is also 0.weight"),
         (
-            lambda: nn.StandoutDropout(torch.nn.Linear(2, 2), "relu"),
+            lambda: nn.Standout(torch.nn.Linear(2, 2), "relu"),
             "activation has to be a function, such as torch.relu",
         ),
         (
-            lambda: nn.StandoutDropout(torch.nn.Linear(2, 2), alpha=Linear(0, 1, 2)),
+            lambda: nn.Standout(torch.nn.Linear(2, 2), alpha=Linear(0, 1, 2)),
             "alpha has to be a number",
         ),
     ],

@@ -20,16 +20,19 @@ from thinned import InputError, nn, presets
         (lambda: nn.Dropout(0.2, True), "Dropout(p=0.2, inplace=True)"),
         (lambda: nn.Dropout(p=0.3), "Dropout(p=0.3, inplace=False)"),
         (
-            lambda: nn.Dropout("dropblock", p=0.1, block=7),
+            lambda: nn.DropBlock(p=0.1, block_size=7),
             "Dropout(dropblock, p=0.1, inplace=False)",
         ),
-        (lambda: nn.Dropout(presets.gaussian(0.3)), "Dropout(gaussian, p=0.3, inplace=False)"),
-        (lambda: nn.Dropout("uout", 0.2), None),
-        (lambda: nn.Dropout("uout", beta=0.2), "Dropout(uout, p=0.2, inplace=False)"),
+        (
+            lambda: nn.SpecDropout(presets.gaussian_dropout(0.3)),
+            "Dropout(gaussian, p=0.3, inplace=False)",
+        ),
+        (lambda: nn.UniformDropout(0.2), None),
+        (lambda: nn.UniformDropout(beta=0.2), "Dropout(uout, p=0.2, inplace=False)"),
         (lambda: nn.Dropout2d(0.2), "Dropout(spatial2d, p=0.2, inplace=False)"),
         (lambda: nn.DropBlock2d(0.1, 7), "Dropout(dropblock2d, p=0.1, inplace=False)"),
         (
-            lambda: nn.DropWeight(torch.nn.Linear(7, 8), p=0.5),
+            lambda: nn.DropConnect(torch.nn.Linear(7, 8), p=0.5),
             "DropWeight(in_features=7, out_features=8, bias=True, p=0.5)",
         ),
     ],
@@ -52,13 +55,13 @@ def test_is_a_torch_dropout():
     [
         (lambda: nn.Dropout(1.5), "dropout probability has to be between 0 and 1, but got 1.5"),
         (lambda: nn.Dropout("zoneot"), "unknown dropout method 'zoneot'"),
-        (lambda: nn.Dropout(presets.dropout(), p=0.2), "a Drop says everything itself"),
+        (lambda: nn.SpecDropout(presets.dropout(), p=0.2), "a Drop says everything itself"),
         (
-            lambda: nn.DropWeight(torch.nn.Conv2d(1, 1, 1), presets.dropconnect()),
+            lambda: nn.DropConnect(torch.nn.Conv2d(1, 1, 1), presets.drop_connect()),
             "needs a torch.nn.Linear, but got Conv2d",
         ),
-        (lambda: nn.DropWeight(torch.nn.Linear(2, 2), presets.dropout()), "layout 'b o i'"),
-        (lambda: nn.DropWeight(torch.nn.Linear(2, 2), sampling="fast"), "unknown sampling 'fast'"),
+        (lambda: nn.DropConnect(torch.nn.Linear(2, 2), presets.dropout()), "layout 'b o i'"),
+        (lambda: nn.DropConnect(torch.nn.Linear(2, 2), sampling="fast"), "unknown sampling 'fast'"),
         (lambda: thinned.key(torch.nn.Linear(2, 2)), "no thinned dropout"),
     ],
 )
@@ -93,7 +96,7 @@ def net():
         torch.nn.Linear(6, 30),
         torch.nn.ReLU(),
         nn.Dropout(0.5),
-        nn.DropWeight(torch.nn.Linear(30, 4), 0.5),
+        nn.DropConnect(torch.nn.Linear(30, 4), 0.5),
     )
 
 
@@ -194,7 +197,7 @@ def test_bad_step():
 def test_drop_weight_takes_over_the_parameters():
     """Checkpoints of the plain model load, and gradients reach the same tensors."""
     plain = torch.nn.Sequential(torch.nn.Linear(3, 4))
-    hosted = torch.nn.Sequential(nn.DropWeight(torch.nn.Linear(3, 4), 0.5))
+    hosted = torch.nn.Sequential(nn.DropConnect(torch.nn.Linear(3, 4), 0.5))
     hosted.load_state_dict(plain.state_dict())
     hosted(torch.randn(5, 3)).sum().backward()
     assert hosted[0].weight.grad is not None
@@ -204,11 +207,11 @@ def test_drop_weight_takes_over_the_parameters():
 
 
 def test_drop_weight_shapes():
-    host = nn.DropWeight(torch.nn.Linear(3, 4), 0.5)
+    host = nn.DropConnect(torch.nn.Linear(3, 4), 0.5)
     assert host(torch.randn(3)).shape == (4,)
     assert host(torch.randn(2, 7, 3)).shape == (2, 7, 4)
-    assert nn.DropWeight(torch.nn.Linear(3, 4), 1.0)(torch.randn(2, 3)).abs().sum() == 0
-    moments = nn.DropWeight(torch.nn.Linear(3, 4), 0.5, sampling="moments")
+    assert nn.DropConnect(torch.nn.Linear(3, 4), 1.0)(torch.randn(2, 3)).abs().sum() == 0
+    moments = nn.DropConnect(torch.nn.Linear(3, 4), 0.5, sampling="moments")
     x = torch.zeros(2, 3, requires_grad=True)
     moments(x).sum().backward()
     assert x.grad.isfinite().all()
@@ -217,7 +220,7 @@ def test_drop_weight_shapes():
 def test_drop_weight_gradient():
     """gradcheck at a fixed key, for the input and the weights, in both samplings."""
     for sampling in ("exact", "moments"):
-        host = nn.DropWeight(torch.nn.Linear(3, 2).double(), 0.4, sampling=sampling)
+        host = nn.DropConnect(torch.nn.Linear(3, 2).double(), 0.4, sampling=sampling)
         model = torch.nn.Sequential(host)
         key = thinned.key(model, 2)
 

@@ -184,7 +184,7 @@ def readable(net, x, h, c, method, m, mc, gain):
 def choices(method):
     """The settings that have a meaning for ``method``."""
     scaled = (
-        [{"scaling": "inverted"}, {"scaling": "classic"}]
+        [{"scale": "inverted"}, {"scale": "classic"}]
         if method in ("variational", "recurrent")
         else []
     )
@@ -196,7 +196,7 @@ def choices(method):
 )
 def test_at_fixed_masks_it_is_a_readable_loop(method, kind, settings):
     inverted = (
-        settings.get("scaling", "inverted" if method == "variational" else "classic") == "inverted"
+        settings.get("scale", "inverted" if method == "variational" else "classic") == "inverted"
     )
     net = plain(kind)
     host, tensor_key = keyed(net, states=P, method=method, **settings)
@@ -549,8 +549,8 @@ def normed():
         ),
         (lambda: nn.DropState(plain(), method="recurrent", per="batch"), "unknown per 'batch'"),
         (
-            lambda: nn.DropState(plain(), method="rnndrop", scaling="inverted"),
-            "knows scaling 'classic', but got 'inverted'",
+            lambda: nn.DropState(plain(), method="rnndrop", scale="inverted"),
+            "knows scale 'classic', but got 'inverted'",
         ),
         (
             lambda: nn.DropState(plain(), method="recurrent", tied=False),

@@ -20,7 +20,7 @@ from thinned.algebra import Bernoulli, Drop, Key, Linear
 from thinned.functional import core
 
 torch_nn = torch.nn
-BATCH = presets.dropconnect(0.5, per="batch")
+BATCH = presets.drop_connect(0.5, per="batch")
 
 
 def modules():
@@ -91,7 +91,7 @@ def test_the_drawn_weights_reach_the_module(kind):
     """
     module, inputs, names = modules()[kind]
     plain = copy.deepcopy(module)
-    host = nn.DropWeight(module, BATCH)
+    host = nn.DropConnect(module, BATCH)
     assert list(host.names) == names
     with thinned.recording(host) as tape:
         y = host(*inputs)
@@ -120,7 +120,7 @@ def test_a_host_stands_in_the_place_of_its_module(kind):
     module, inputs, names = modules()[kind]
     plain, before = copy.deepcopy(module), copy.deepcopy(module.state_dict())
     parameters = dict(module.named_parameters())
-    host = nn.DropWeight(module, BATCH)
+    host = nn.DropConnect(module, BATCH)
     assert {n: id(p) for n, p in host.named_parameters()} == {
         n: id(p) for n, p in parameters.items()
     }
@@ -151,7 +151,7 @@ def test_recurrent_weights_are_plain_again_after_a_call():
     in published ports.
     """
     lstm = torch_nn.LSTM(4, 6)
-    host, x = nn.DropWeight(lstm, 0.5), torch.randn(5, 3, 4)
+    host, x = nn.DropConnect(lstm, 0.5), torch.randn(5, 3, 4)
     before = lstm.weight_hh_l0.detach().clone()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -163,11 +163,11 @@ def test_recurrent_weights_are_plain_again_after_a_call():
 
 def test_a_batch_shares_its_masks_where_the_point_says_so():
     rows = torch.ones(2, 20)
-    shared = nn.DropWeight(torch_nn.Linear(20, 8), BATCH)(rows)
+    shared = nn.DropConnect(torch_nn.Linear(20, 8), BATCH)(rows)
     assert torch.equal(shared[0], shared[1])
-    each = nn.DropWeight(torch_nn.Linear(20, 8), presets.dropconnect(0.5))(rows)
+    each = nn.DropConnect(torch_nn.Linear(20, 8), presets.drop_connect(0.5))(rows)
     assert not torch.equal(each[0], each[1])
-    maps = nn.DropWeight(torch_nn.Conv2d(3, 8, 1), 0.5)(torch.ones(2, 3, 4, 4))
+    maps = nn.DropConnect(torch_nn.Conv2d(3, 8, 1), 0.5)(torch.ones(2, 3, 4, 4))
     assert torch.equal(maps[0], maps[1])
 
 
@@ -176,7 +176,7 @@ def test_a_coin_for_each_input_is_dropout_of_channels():
     draw by draw.
     """
     conv, x = torch_nn.Conv2d(6, 4, 3), torch.randn(3, 6, 8, 8)
-    host = nn.DropWeight(conv, Drop(Bernoulli(0.5), per="i", of="o i *"))
+    host = nn.DropConnect(conv, Drop(Bernoulli(0.5), per="i", of="o i *"))
     with thinned.recording(host) as tape:
         y = host(x)
     (tensor_key,) = tape.drawn[""]
@@ -186,13 +186,13 @@ def test_a_coin_for_each_input_is_dropout_of_channels():
 
 def test_names_are_patterns():
     lstm = torch_nn.LSTM(4, 5, 2)
-    assert nn.DropWeight(lstm, names="weight_*").names == (
+    assert nn.DropConnect(lstm, names="weight_*").names == (
         "weight_ih_l0",
         "weight_hh_l0",
         "weight_ih_l1",
         "weight_hh_l1",
     )
-    assert nn.DropWeight(torch_nn.Linear(3, 2), 0.1, names=["weight", "bias"]).names == (
+    assert nn.DropConnect(torch_nn.Linear(3, 2), 0.1, names=["weight", "bias"]).names == (
         "weight",
         "bias",
     )
@@ -205,7 +205,7 @@ def test_names_are_patterns():
 
 
 def test_lstm_in_a_model_with_a_key_and_a_schedule():
-    model = torch_nn.Sequential(nn.DropWeight(torch_nn.LSTM(4, 5), Linear(0.0, 0.8, 4)))
+    model = torch_nn.Sequential(nn.DropConnect(torch_nn.LSTM(4, 5), Linear(0.0, 0.8, 4)))
     key, x = thinned.key(model, 3), torch.randn(6, 2, 4)
     key.at(0)
     torch.testing.assert_close(model(x)[0], model[0].inner(x)[0])
@@ -220,10 +220,10 @@ def test_lstm_in_a_model_with_a_key_and_a_schedule():
 @pytest.mark.parametrize(
     "build",
     [
-        lambda p: nn.DropWeight(torch_nn.Linear(8, 8), p),
-        lambda p: nn.DropWeight(torch_nn.Conv1d(8, 8, 1), p),
+        lambda p: nn.DropConnect(torch_nn.Linear(8, 8), p),
+        lambda p: nn.DropConnect(torch_nn.Conv1d(8, 8, 1), p),
         lambda p: nn.Mixout(torch_nn.Linear(8, 8), p, names="*"),
-        lambda p: nn.Targeted(torch_nn.Linear(8, 8), p),
+        lambda p: nn.TargetedDropout(torch_nn.Linear(8, 8), p),
         lambda p: nn.Shakeout(torch_nn.Linear(8, 8), p),
     ],
 )
@@ -285,7 +285,7 @@ def test_mixout_of_units_and_its_reductions():
     assert 0 < fell[0, :, 0].sum() < 6
     zero = F.mixout(w, torch.zeros_like(w), 0.5, key=Key(2))
     torch.testing.assert_close(
-        zero, F.drop(w, presets.dropconnect(0.5, "inverted", per="batch"), key=Key(2))
+        zero, F.drop(w, presets.drop_connect(0.5, "inverted", per="batch"), key=Key(2))
     )
     assert F.mixout(w, u, 0.0) is w
     total = torch.zeros(2, 2, dtype=torch.float64)
@@ -381,7 +381,7 @@ def test_targeted_of_all_weights_is_unscaled_dropconnect():
     assert torch.equal(
         y, F.drop(w, BATCH, key=Key(6))
     )  # the classic scale: nothing is scaled while training
-    host, x = nn.Targeted(torch_nn.Linear(12, 8), 0.5, 0.75), torch.randn(3, 12)
+    host, x = nn.TargetedDropout(torch_nn.Linear(12, 8), 0.5, 0.75), torch.randn(3, 12)
     pruned = F.targeted(host.weight, 0.5, 0.75, training=False)
     torch.testing.assert_close(host.eval()(x), torch.nn.functional.linear(x, pruned, host.bias))
     assert (pruned == 0).sum() == 8 * 9
@@ -472,48 +472,48 @@ def test_dare_of_state_dicts():
     ("build", "message"),
     [
         (
-            lambda: nn.DropWeight(torch_nn.Conv2d(1, 1, 1), presets.dropconnect()),
+            lambda: nn.DropConnect(torch_nn.Conv2d(1, 1, 1), presets.drop_connect()),
             r"got Conv2d; share.*per=\"batch\"",
         ),
         (
-            lambda: nn.DropWeight(torch_nn.LSTM(1, 1), activation=torch.relu),
+            lambda: nn.DropConnect(torch_nn.LSTM(1, 1), activation=torch.relu),
             "are for masks of each example",
         ),
         (
-            lambda: nn.DropWeight(torch_nn.Conv1d(1, 1, 1), Drop(Bernoulli(0.5), "o i", "o i")),
+            lambda: nn.DropConnect(torch_nn.Conv1d(1, 1, 1), Drop(Bernoulli(0.5), "o i", "o i")),
             "needs a tensor of 2 axes",
         ),
-        (lambda: nn.DropWeight(torch_nn.ReLU()), "ReLU has no weight matrix; say what changes"),
+        (lambda: nn.DropConnect(torch_nn.ReLU()), "ReLU has no weight matrix; say what changes"),
         (
-            lambda: nn.DropWeight(torch_nn.LazyLinear(3), BATCH),
+            lambda: nn.DropConnect(torch_nn.LazyLinear(3), BATCH),
             "'weight' has no shape yet; call the module once",
         ),
         (
-            lambda: nn.DropWeight(torch_nn.GRU(2, 3), names="weight_hx*"),
+            lambda: nn.DropConnect(torch_nn.GRU(2, 3), names="weight_hx*"),
             r"unknown parameter 'weight_hx\*'; did you mean",
         ),
-        (lambda: nn.DropWeight(torch_nn.GRU(2, 3), names=()), "names is empty"),
+        (lambda: nn.DropConnect(torch_nn.GRU(2, 3), names=()), "names is empty"),
         (
-            lambda: nn.DropWeight(torch_nn.Linear(2, 3), presets.dropconnect(), names="weight"),
+            lambda: nn.DropConnect(torch_nn.Linear(2, 3), presets.drop_connect(), names="weight"),
             "masks that the batch shares",
         ),
-        (lambda: nn.DropWeight(nn.Dropout(0.5)), "without a host of its own, but got Dropout"),
+        (lambda: nn.DropConnect(nn.Dropout(0.5)), "without a host of its own, but got Dropout"),
         (
-            lambda: nn.DropWeight(torch_nn.Conv1d(1, 1, 1)).moments(torch.ones(1)),
+            lambda: nn.DropConnect(torch_nn.Conv1d(1, 1, 1)).moments(torch.ones(1)),
             "have no moments here",
         ),
-        (lambda: nn.DropWeight(torch_nn.Conv1d(1, 1, 1), 1.5), "between 0 and 1, but got 1.5"),
-        (lambda: presets.dropconnect(0.5, per="row"), "unknown per 'row'"),
+        (lambda: nn.DropConnect(torch_nn.Conv1d(1, 1, 1), 1.5), "between 0 and 1, but got 1.5"),
+        (lambda: presets.drop_connect(0.5, per="row"), "unknown per 'row'"),
         (lambda: nn.Mixout(torch_nn.Linear(2, 3), 0.5, per="row"), "unknown per 'row'"),
         (
             lambda: nn.Mixout(torch_nn.Linear(2, 3), 0.5, "unit", "*"),
             r"\[out, in, ...\], but got \[3\]",
         ),
         (
-            lambda: nn.Targeted(torch_nn.Linear(2, 3), 0.5, 1.5),
+            lambda: nn.TargetedDropout(torch_nn.Linear(2, 3), 0.5, 1.5),
             "the fraction of candidates has to be between 0 and 1",
         ),
-        (lambda: nn.Targeted(3), "needs a module without a host of its own, but got int"),
+        (lambda: nn.TargetedDropout(3), "needs a module without a host of its own, but got int"),
         (
             lambda: F.mixout(torch.ones(3), torch.ones(3), per="unit"),
             r"\[out, in, ...\], but got \[3\]",
@@ -524,7 +524,7 @@ def test_dare_of_state_dicts():
             "the fraction of candidates has to be between 0 and 1",
         ),
         (
-            lambda: nn.Targeted(torch_nn.ConvTranspose1d(2, 3, 1)),
+            lambda: nn.TargetedDropout(torch_nn.ConvTranspose1d(2, 3, 1)),
             "transposed convolutions hold on axis 1",
         ),
         (lambda: nn.Shakeout(torch_nn.Linear(2, 3), c=-1), "c has to be at least 0, but got -1"),

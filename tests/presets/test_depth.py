@@ -77,7 +77,7 @@ def test_one_coin_for_the_batch():
 
 
 def test_keep_unscaled():
-    drop = presets.drop_path(0.25, scale_by_keep=False)
+    drop = presets.drop_path(0.25, scale="unscaled")
     assert F.drop(torch.ones(100, 2), drop, key=Key(0)).unique().tolist() == [0.0, 1.0]
     assert moments(drop).gain == 0.75
     x = torch.ones(3)
@@ -96,16 +96,16 @@ def test_linear_rates():
 
 
 def test_locked_dropout_is_one_mask_over_time():
-    host = nn.Dropout("locked", p=0.5)
+    host = nn.LockedDropout(p=0.5)
     y = host(torch.ones(8, 20, 16))
     assert torch.equal(y, y[:, :1].expand(8, 20, 16))
     assert not torch.equal(y[0], y[1])
     one = torch.randn(8, 1, 16)
     flat = F.drop(one.squeeze(1), presets.dropout(0.5), key=Key(4))
     assert torch.equal(
-        F.drop(one, presets.locked(0.5), key=Key(4)).squeeze(1), flat
+        F.drop(one, presets.locked_dropout(0.5), key=Key(4)).squeeze(1), flat
     )  # one step: dropout itself
-    first = nn.Dropout("locked", p=0.5, layout="t b d")(torch.ones(20, 8, 16))
+    first = nn.LockedDropout(p=0.5, layout="t b d")(torch.ones(20, 8, 16))
     assert torch.equal(first, first[:1].expand(20, 8, 16))
 
 
@@ -136,9 +136,7 @@ SCHEDULES = [
 def test_schedules(schedule, expected):
     for step, rate in expected.items():
         assert math.isclose(schedule(step), rate, abs_tol=1e-12)
-    model = torch.nn.Sequential(
-        nn.Dropout(schedule), nn.Dropout("drop-path", p=schedule), nn.Dropout(0.1)
-    )
+    model = torch.nn.Sequential(nn.Dropout(schedule), nn.DropPath(p=schedule), nn.Dropout(0.1))
     key = thinned.key(model)
     for step, rate in expected.items():
         thinned.step(model, step)
@@ -180,7 +178,7 @@ def test_a_schedule_never_recompiles():
         (lambda: Curriculum(0.5, 0), "gamma has to be above 0"),
         (lambda: Annealed(-1, 3), "between 0 and 1, but got -1"),
         (
-            lambda: nn.Dropout("dropblock", block=Linear(0, 1, 2)),
+            lambda: nn.DropBlock(block_size=Linear(0, 1, 2)),
             "in the place of the rate, but got it for block",
         ),
         (lambda: thinned.step(torch.nn.Linear(1, 1), -1), "step has to be a whole number"),

@@ -115,7 +115,7 @@ def test_classic_and_inverted_are_one_method(momentum):
         net = torch.nn.Sequential(
             copy.deepcopy(first),
             torch.nn.ReLU(),
-            nn.Dropout(presets.dropout(p, scaling)),
+            nn.SpecDropout(presets.dropout(p, scaling)),
             copy.deepcopy(second),
         )
         if scaling == "inverted":
@@ -195,7 +195,7 @@ def test_sharing_a_coin_raises_the_variance_of_a_sum():
 
 def test_gaussian_has_the_moments_of_inverted():
     for p in (0.1, 0.5, 0.9):
-        a, b = moments(presets.gaussian(p)), moments(presets.dropout(p))
+        a, b = moments(presets.gaussian_dropout(p)), moments(presets.dropout(p))
         assert (a.gain, a.shift) == (1.0, 0.0)
         assert math.isclose(a.square, b.square, rel_tol=1e-12)
 
@@ -206,7 +206,10 @@ def test_gaussian_noise_is_normal():
     """
     from scipy import stats
 
-    noise = F.drop(torch.ones(200, 500, dtype=torch.float64), presets.gaussian(0.5), key=Key(3)) - 1
+    noise = (
+        F.drop(torch.ones(200, 500, dtype=torch.float64), presets.gaussian_dropout(0.5), key=Key(3))
+        - 1
+    )
     assert stats.kstest(noise.view(-1).numpy(), "norm").pvalue > 1e-6
     pairs = noise.view(-1, 2)
     assert abs(torch.corrcoef(pairs.T)[0, 1]) < 4.9 / math.sqrt(len(pairs))
@@ -215,14 +218,18 @@ def test_gaussian_noise_is_normal():
 def test_uniform_noise_is_uniform():
     from scipy import stats
 
-    noise = F.drop(torch.ones(200, 500, dtype=torch.float64), presets.uout(0.1), key=Key(3))
+    noise = F.drop(
+        torch.ones(200, 500, dtype=torch.float64), presets.uniform_dropout(0.1), key=Key(3)
+    )
     assert stats.kstest((noise.view(-1).numpy() - 0.9) / 0.2, "uniform").pvalue > 1e-6
 
 
 def test_uout_variance_ratio():
     """300/301 = 0.99668 at beta 0.1 (Li et al. 2019)."""
     assert math.isclose(variance_ratio_uniform(0.1), 300 / 301, rel_tol=1e-12)
-    assert math.isclose(1 / (1 + moments(presets.uout(0.1)).square), 300 / 301, rel_tol=1e-12)
+    assert math.isclose(
+        1 / (1 + moments(presets.uniform_dropout(0.1)).square), 300 / 301, rel_tol=1e-12
+    )
 
 
 @pytest.mark.parametrize(
@@ -230,7 +237,7 @@ def test_uout_variance_ratio():
     [(0.05, 0.954845, 0.083936), (0.1, 0.921285, 0.161970), (0.5, 0.886405, 0.779194)],
 )
 def test_alpha_constants(p, a, b):
-    gain, shift, _ = coefficients(presets.alpha(p), p)
+    gain, shift, _ = coefficients(presets.alpha_dropout(p), p)
     assert abs(gain - a) < 1.1e-6
     assert abs(shift - b) < 1.1e-6
 
@@ -240,7 +247,7 @@ def test_alpha_keeps_mean_zero_and_variance_one(p):
     """Exactly: E over coins and over any input of mean 0 and variance 1; here x = -1 or 1 with even
     odds.
     """
-    m = moments(presets.alpha(p))
+    m = moments(presets.alpha_dropout(p))
     mean = (m.mean(-1.0) + m.mean(1.0)) / 2
     second = sum(m.var(x) + m.mean(x) ** 2 for x in (-1.0, 1.0)) / 2
     assert math.isclose(mean, 0.0, abs_tol=1e-12)
@@ -260,7 +267,7 @@ def test_alpha_through_twenty_selu_layers():
             x = F.drop(torch.selu(x @ w), drop, key=Key(0, stream=layer))
         return x.mean().item(), x.var().item()
 
-    mean, var = final(presets.alpha(0.1))
+    mean, var = final(presets.alpha_dropout(0.1))
     assert abs(mean) < 0.1
     assert 0.8 < var < 1.2
     mean, var = final(presets.dropout(0.1))
@@ -279,7 +286,7 @@ def test_alpha_matches_torch_in_law():
 def test_spatial_is_dropout_on_maps_of_one_place():
     x, key = torch.randn(5, 7, 1, 1), Key(3)
     assert torch.equal(
-        F.drop(x, presets.spatial(0.4), key=key), F.drop(x, presets.dropout(0.4), key=key)
+        F.drop(x, presets.spatial_dropout(0.4), key=key), F.drop(x, presets.dropout(0.4), key=key)
     )
 
 
@@ -313,14 +320,14 @@ def test_dropconnect_moments_by_enumeration():
         u = (m.reshape(2, 4) * whole) @ v
         mean += weight * u
         second += weight * u * u
-    got_mean, got_var = nn.DropWeight(layer, p).moments(x)
+    got_mean, got_var = nn.DropConnect(layer, p).moments(x)
     np.testing.assert_allclose(got_mean[0].detach(), mean, rtol=1e-12)
     np.testing.assert_allclose(got_var[0].detach(), second - mean**2, rtol=1e-12)
 
 
 @pytest.mark.parametrize("sampling", ["exact", "moments"])
 def test_dropconnect_draws_have_those_moments(sampling):
-    host = nn.DropWeight(torch.nn.Linear(40, 3).double(), 0.4, sampling=sampling)
+    host = nn.DropConnect(torch.nn.Linear(40, 3).double(), 0.4, sampling=sampling)
     x = torch.randn(1, 40, generator=torch.Generator().manual_seed(0)).double()
     mean, var = (t[0].tolist() for t in host.moments(x))
     key = nn.key(torch.nn.Sequential(host), 5)
@@ -337,9 +344,9 @@ def test_dropconnect_masks_are_per_example():
     """Two equal rows differ; with one mask over the batch, as most ports have it, they would not."""
     torch.manual_seed(0)
     layer, x = torch.nn.Linear(20, 8), torch.ones(2, 20)
-    each = nn.DropWeight(layer, 0.5)(x)
+    each = nn.DropConnect(layer, 0.5)(x)
     assert not torch.equal(each[0], each[1])
-    shared = nn.DropWeight(layer, Drop(presets.dropconnect(0.5).law, per="o i", of="b o i"))(x)
+    shared = nn.DropConnect(layer, Drop(presets.drop_connect(0.5).law, per="o i", of="b o i"))(x)
     assert torch.equal(shared[0], shared[1])
 
 
@@ -362,7 +369,7 @@ def test_dropconnect_inference_is_the_gaussian_expectation(activation):
     """E[a(u)] against a million draws of u, alpha 1e-6; with no activation both inferences agree."""
     layer = tiny_layer(2, 5)
     x = torch.randn(1, 5, generator=torch.Generator().manual_seed(2)).double()
-    host = nn.DropWeight(layer, 0.5, activation=activation, inference="moments").eval()
+    host = nn.DropConnect(layer, 0.5, activation=activation, inference="moments").eval()
     mean, var = host.moments(x)
     u = mean + var.sqrt() * torch.randn(
         1_000_000, 2, generator=torch.Generator().manual_seed(4), dtype=torch.float64
@@ -370,9 +377,9 @@ def test_dropconnect_inference_is_the_gaussian_expectation(activation):
     sampled = activation(u).detach()
     error = (host(x)[0] - sampled.mean(0)).abs() / (sampled.std(0) / 1000)
     assert (error < 4.9).all()
-    plain = nn.DropWeight(layer, 0.5, activation=activation).eval()
+    plain = nn.DropConnect(layer, 0.5, activation=activation).eval()
     assert not torch.allclose(plain(x), host(x), rtol=1e-3)  # a(q W v) is another thing
-    linear = [nn.DropWeight(layer, 0.5, inference=i).eval()(x) for i in ("mean", "moments")]
+    linear = [nn.DropConnect(layer, 0.5, inference=i).eval()(x) for i in ("mean", "moments")]
     torch.testing.assert_close(*linear)
 
 

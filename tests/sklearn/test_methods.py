@@ -32,19 +32,19 @@ X = RNG.normal(size=(60, 5)).astype(np.float32)
 Y = np.argmax(X @ RNG.normal(size=(5, 3)) + 0.3 * RNG.normal(size=(60, 3)), 1)
 T = (np.sin(X[:, 0]) + X[:, 1]).astype(np.float32)
 METHODS = [
-    "standout", "jumpout", "fast", "thinned", "dropconnect", "mixout", "shakeout", "targeted", "targeted-unit", "concrete",
-    "variational", "sparse-variational", "information",
+    "standout", "jumpout", "fast_dropout", "thinned", "drop_connect", "mixout", "shakeout", "targeted_dropout", "targeted_unit_dropout", "concrete_dropout",
+    "variational_dropout", "sparse_variational_dropout", "information_dropout",
 ]  # fmt: skip
 POINTS = [
     "dropout",
     "gaussian",
-    "uout",
+    "uniform_dropout",
     "alpha",
-    "feature-alpha",
-    "batchwise",
-    "spatial",
-    "drop-path",
-    "stochastic-depth",
+    "feature_alpha_dropout",
+    "batchwise_dropout",
+    "spatial_dropout",
+    "drop_path",
+    "stochastic_depth",
 ]
 # scikit-learn expects the same of its own SGDClassifier and forests: a repeated row has draws of
 # its own, a weight has not
@@ -58,7 +58,8 @@ QUICK = {"max_iter": 20, "learning_rate_init": 0.05, "random_state": 0}
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
 @parametrize_with_checks(
-    [DropoutClassifier(16, dropout="concrete", **QUICK)], expected_failed_checks=lambda net: RANDOM
+    [DropoutClassifier(16, dropout="concrete_dropout", **QUICK)],
+    expected_failed_checks=lambda net: RANDOM,
 )
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
@@ -77,26 +78,26 @@ def by_hand(name, a, b, c, random):
     units = {
         "jumpout": lambda n: nn.Jumpout(),
         "thinned": lambda n: nn.Thinned(),
-        "concrete": nn.ConcreteDropout,
-        "variational": nn.VariationalDropout,
+        "concrete_dropout": nn.ConcreteDropout,
+        "variational_dropout": nn.VariationalDropout,
     }
     weights = {
-        "dropconnect": nn.DropWeight,
+        "drop_connect": nn.DropConnect,
         "mixout": nn.Mixout,
         "shakeout": nn.Shakeout,
-        "targeted": nn.Targeted,
-        "sparse-variational": nn.SparseVariationalDropout,
+        "targeted_dropout": nn.TargetedDropout,
+        "sparse_variational_dropout": nn.SparseVariationalDropout,
     }
     if name in units:
         each = [a, ReLU(), ("drop1", units[name](6)), b, ReLU(), ("drop2", units[name](4)), c]
     elif name in weights:
         each = [a, ReLU(), ("drop1", weights[name](b)), ReLU(), ("drop2", weights[name](c))]
-    elif name == "fast":
+    elif name == "fast_dropout":
         each = [a, ReLU(), nn.FastDropout(b, 0.5, "relu"), nn.FastDropout(c, 0.5)]
     elif name == "standout":
-        each = [("drop1", nn.StandoutDropout(a)), ("drop2", nn.StandoutDropout(b)), c]
-    elif name == "targeted-unit":
-        host = lambda layer: nn.Targeted(layer, per="unit")  # noqa: E731
+        each = [("drop1", nn.Standout(a)), ("drop2", nn.Standout(b)), c]
+    elif name == "targeted_unit_dropout":
+        host = lambda layer: nn.TargetedDropout(layer, per="unit")  # noqa: E731
         each = [("drop1", host(a)), ReLU(), ("drop2", host(b)), ReLU(), c]
     else:
         each = [("drop1", information(5, 6, a, random)), ("drop2", information(6, 4, b, random)), c]
@@ -174,7 +175,7 @@ PLAIN = {
 def test_every_method_trains_as_its_layers_do(name):
     net = DropoutClassifier((6, 4), dropout=name, input_dropout=0.2, batch_size=20, max_iter=2, divergence=0.7,
                             learning_rate_init=0.1, **PLAIN)  # fmt: skip
-    if name == "targeted-unit":
+    if name == "targeted_unit_dropout":
         net.set_params(max_norm=None)  # which makes equal norms, of which none is the smallest
     layers, seed = first_layers(net)
     model = by_hand(name, *layers, torch.Generator().manual_seed(seed))
@@ -204,7 +205,7 @@ def test_every_method_trains_as_its_layers_do(name):
 def test_divergences_and_weights_of_rows():
     """Divergences are paid for the total weight; a schedule of them is read at the step."""
     weight = RNG.integers(1, 4, 60)
-    net = DropoutClassifier((6, 4), dropout=["concrete", "sparse-variational"], batch_size=60, max_iter=3,
+    net = DropoutClassifier((6, 4), dropout=["concrete_dropout", "sparse_variational_dropout"], batch_size=60, max_iter=3,
                             learning_rate_init=0.1, **PLAIN)  # fmt: skip
     (a, b, c), seed = first_layers(net)
     last = nn.SparseVariationalDropout(c)
@@ -222,7 +223,7 @@ def test_divergences_and_weights_of_rows():
         net.dropout_state_["drop1.logit"], model.drop1.logit.detach(), rtol=1e-5
     )
     np.testing.assert_allclose(net.coefs_[1].T, b.weight.detach(), rtol=2e-4, atol=2e-5)
-    options = {"batch_size": 60, "max_iter": 3, "dropout": "variational", **PLAIN}
+    options = {"batch_size": 60, "max_iter": 3, "dropout": "variational_dropout", **PLAIN}
     late = DropoutClassifier(6, divergence=Late(1.0, since=3), **options).fit(X, Y)
     never = DropoutClassifier(6, divergence=0.0, **options).fit(X, Y)
     ever = DropoutClassifier(6, **options).fit(X, Y)
@@ -293,7 +294,7 @@ def test_schedules_move_rates_step_by_step(schedule):
         np.testing.assert_allclose(probabilities, b(h).softmax(1).detach(), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["dropconnect", "shakeout", "targeted"])
+@pytest.mark.parametrize("name", ["drop_connect", "shakeout", "targeted_dropout"])
 def test_schedules_of_weights(name):
     rate = Ramp(0.1, 0.9, 5)
     net = DropoutClassifier(
@@ -305,9 +306,11 @@ def test_schedules_of_weights(name):
         **PLAIN,
     )
     (a, b), seed = first_layers(net)
-    host = {"dropconnect": nn.DropWeight, "shakeout": nn.Shakeout, "targeted": nn.Targeted}[name](
-        b, rate
-    )
+    host = {
+        "drop_connect": nn.DropConnect,
+        "shakeout": nn.Shakeout,
+        "targeted_dropout": nn.TargetedDropout,
+    }[name](b, rate)
     batches = [torch.arange(start, start + 20) for start in (0, 20, 40, 0, 20, 40)]
     model = Sequential(OrderedDict(a=a, x=ReLU(), drop1=host))
     loop(model, [a, b], seed, net, batches, torch.ones(60), 60)
@@ -325,7 +328,7 @@ def test_fast_dropout_is_the_mean_over_all_masks():
     loss of the moments.
     """
     p = 0.3
-    net = DropoutRegressor(4, dropout={"method": "fast", "p": p}, alpha=0.0, batch_size=60, max_iter=3, solver="sgd",
+    net = DropoutRegressor(4, dropout={"method": "fast_dropout", "p": p}, alpha=0.0, batch_size=60, max_iter=3, solver="sgd",
                            momentum=0.0, learning_rate_init=0.1, random_state=5)  # fmt: skip
     (a, b), _ = first_layers(net, 1)
     x, y = torch.tensor(X), torch.tensor(T)[:, None]
@@ -347,7 +350,7 @@ def test_fast_dropout_is_the_mean_over_all_masks():
 
 
 def test_fast_goes_on_over_layers_without_dropout():
-    each = [{"method": "fast", "p": 0.4}, 0.0]
+    each = [{"method": "fast_dropout", "p": 0.4}, 0.0]
     net = DropoutRegressor((6, 4), dropout=each, max_iter=3, random_state=5).fit(X, T)
     (a, b, c), _ = first_layers(net, 1)
     model = Sequential(a, ReLU(), nn.FastDropout(b, 0.4, "relu"), nn.FastDropout(c, 0.0))
@@ -364,7 +367,7 @@ def test_fast_goes_on_over_layers_without_dropout():
         np.abs(drawn.mean(0) - mean[:, 0].numpy()), 5 * np.sqrt(var[:, 0].numpy() / 1500)
     )
     free = DropoutRegressor(
-        (6,), dropout="fast", activation="tanh", max_iter=3, random_state=0
+        (6,), dropout="fast_dropout", activation="tanh", max_iter=3, random_state=0
     ).fit(X, T)
     assert free.predict(X, return_std=True)[1].min() > 0
 
@@ -375,13 +378,13 @@ def last_layer(net, rows):
 
 
 MOMENTS = {
-    "dropconnect": lambda net, h, w, b: 0.25 * (h**2 @ w**2 + b**2),
+    "drop_connect": lambda net, h, w, b: 0.25 * (h**2 @ w**2 + b**2),
     "shakeout": lambda net, h, w, b: h**2 @ (w + 0.1 * np.sign(w)) ** 2,
     "mixout": lambda net, h, w, b: h**2 @ (w - net.dropout_state_["drop1.anchor_0"][0]) ** 2,
-    "variational": lambda net, h, w, b: (
+    "variational_dropout": lambda net, h, w, b: (
         (h * w) ** 2 @ (1 / (1 + np.exp(-net.dropout_state_["drop1.logit"].astype(float))))
     ),
-    "fast": lambda net, h, w, b: h**2 @ w**2,
+    "fast_dropout": lambda net, h, w, b: h**2 @ w**2,
 }
 
 
@@ -444,11 +447,11 @@ def test_warm_starts():
     np.testing.assert_array_equal(
         net.dropout_state_["drop1.anchor_0"].T, first
     )  # what this fit found is what it mixes with
-    net = DropoutRegressor(6, dropout="concrete", **options).fit(X, T)
+    net = DropoutRegressor(6, dropout="concrete_dropout", **options).fit(X, T)
     one = net.dropout_state_["drop1.logit"].copy()
     again = net.set_params(learning_rate_init=1e-9).fit(X, T)
     np.testing.assert_allclose(again.dropout_state_["drop1.logit"], one, rtol=1e-5)
-    other = again.set_params(dropout="variational")
+    other = again.set_params(dropout="variational_dropout")
     with pytest.raises(InputError, match="dropout is another than when this was fitted"):
         other.predict(X)
     other.fit(X, T)  # what another method learned is of no use; the weights are
@@ -456,7 +459,7 @@ def test_warm_starts():
 
 
 def test_early_stopping_keeps_the_best_rates_too():
-    net = DropoutRegressor(8, dropout="concrete", early_stopping=True, n_iter_no_change=4, max_iter=100, random_state=0,
+    net = DropoutRegressor(8, dropout="concrete_dropout", early_stopping=True, n_iter_no_change=4, max_iter=100, random_state=0,
                            learning_rate_init=0.05, validation_fraction=0.3).fit(X, T)  # fmt: skip
     best = int(np.argmax(net.validation_scores_)) + 1
     assert best < net.n_iter_
@@ -469,31 +472,31 @@ def test_early_stopping_keeps_the_best_rates_too():
 
 def test_settings_and_every_mixture():
     """Points and methods beside each other; settings survive JSON; each setting reaches its layer."""
-    each = [{"method": "dropconnect", "p": 0.3, "sampling": "moments", "inference": "moments"},
+    each = [{"method": "drop_connect", "p": 0.3, "sampling": "moments", "inference": "moments"},
             {"method": "standout", "alpha": 0.5, "beta": 1.0}, {"method": "gaussian", "p": 0.2}]  # fmt: skip
     net = DropoutClassifier((6, 5, 4), dropout=json.loads(json.dumps(each)), input_dropout="shakeout", activation="tanh",
                             solver="sgd", momentum=0.0, alpha=0.0, shuffle=False, batch_size=60, max_iter=2, random_state=5,
                             learning_rate_init=0.1)  # fmt: skip
     (a, b, c, d), seed = first_layers(net)
-    inner = nn.DropWeight(b, 0.3, sampling="moments", inference="moments")
+    inner = nn.DropConnect(b, 0.3, sampling="moments", inference="moments")
     model = Sequential(OrderedDict(
-        drop0=nn.Shakeout(a), x=Tanh(), drop2=nn.StandoutDropout(inner, Tanh(), 0.5, 1.0), c=c, y=Tanh(),
+        drop0=nn.Shakeout(a), x=Tanh(), drop2=nn.Standout(inner, Tanh(), 0.5, 1.0), c=c, y=Tanh(),
         drop3=nn.GaussianDropout(0.2), d=d,
     ))  # fmt: skip
     loop(model, [a, b, c, d], seed, net, [torch.arange(60)] * 2, torch.ones(60), 60)
     net.fit(X, Y)
     for layer, w in zip((a, b, c, d), net.coefs_, strict=True):
         np.testing.assert_allclose(w.T, layer.weight.detach(), rtol=2e-4, atol=2e-5)
-    point = presets.dropconnect(0.3, per="batch")
-    one = DropoutClassifier(6, dropout=point, max_iter=2, random_state=0).fit(X, Y)
-    same = {"method": "dropconnect", "p": 0.3, "per": "batch"}
+    spec = presets.drop_connect(0.3, per="batch")
+    one = DropoutClassifier(6, dropout=spec, max_iter=2, random_state=0).fit(X, Y)
+    same = {"method": "drop_connect", "p": 0.3, "per": "batch"}
     two = DropoutClassifier(6, dropout=same, max_iter=2, random_state=0).fit(X, Y)
     np.testing.assert_array_equal(one.coefs_[0], two.coefs_[0])
-    both = [{"method": "dropconnect", "p": 0.3, "inference": "moments"}, 0.0]
+    both = [{"method": "drop_connect", "p": 0.3, "inference": "moments"}, 0.0]
     net = DropoutRegressor((6, 4), dropout=both, max_iter=2, random_state=5).fit(X, T)
     (a, b, c), _ = first_layers(net, 1)
     model = Sequential(
-        a, ReLU(), nn.DropWeight(b, 0.3, activation=ReLU(), inference="moments"), Identity(), c
+        a, ReLU(), nn.DropConnect(b, 0.3, activation=ReLU(), inference="moments"), Identity(), c
     ).eval()
     with torch.no_grad():
         for layer, w, bias in zip((a, b, c), net.coefs_, net.intercepts_, strict=True):
@@ -506,7 +509,13 @@ def test_settings_and_every_mixture():
 
 def test_a_search_trains_them_apart():
     net = DropoutClassifier(6, batch_size=16, max_iter=4, learning_rate_init=0.03, random_state=0)
-    each = [0.1, "gaussian", "concrete", {"method": "shakeout", "c": 0.2}, Annealed(0.5, 10)]
+    each = [
+        0.1,
+        "gaussian",
+        "concrete_dropout",
+        {"method": "shakeout", "c": 0.2},
+        Annealed(0.5, 10),
+    ]
     grid = {"dropout": each, "alpha": [1e-4, 0.1]}
     many = DropoutSearchCV(net, grid, scoring="neg_log_loss", cv=2).fit(X, Y)
     one = GridSearchCV(net, grid, scoring="neg_log_loss", cv=2).fit(X, Y)
@@ -518,7 +527,7 @@ def test_a_search_trains_them_apart():
     np.testing.assert_allclose(many.predict_proba(X), one.predict_proba(X), rtol=1e-4)
 
 
-@pytest.mark.parametrize("dropout", [0.3, "batchwise", "concrete", "shakeout"])
+@pytest.mark.parametrize("dropout", [0.3, "batchwise_dropout", "concrete_dropout", "shakeout"])
 def test_how_far_ahead_is_drawn_changes_nothing(dropout, monkeypatch):
     net = DropoutClassifier(6, dropout=dropout, batch_size=16, max_iter=3, random_state=0)
     whole = clone(net).fit(X, Y)
@@ -544,7 +553,7 @@ def test_the_whole_catalogue_is_for_rows_or_refused(name):
     with pytest.raises(InputError) as error:
         net.fit(X, Y)
     text = str(error.value)
-    if name == "monte-carlo":
+    if name == "monte_carlo":
         assert "mc_samples" in text
     elif presets.CATALOG[name].host == "schedule":
         assert "give it with its settings in a rate's place" in text
@@ -554,23 +563,23 @@ def test_the_whole_catalogue_is_for_rows_or_refused(name):
 
 
 BAD = [
-    ({"dropout": {"method": "concrete", "q": 0.1}}, "unknown setting of 'concrete' 'q'"),
-    ({"dropout": {"method": "concrete", "p": 0.0}}, "a rate that is learned has to be above 0"),
+    ({"dropout": {"method": "concrete_dropout", "q": 0.1}}, "unknown setting of 'concrete_dropout' 'q'"),
+    ({"dropout": {"method": "concrete_dropout", "p": 0.0}}, "a rate that is learned has to be above 0"),
     ({"dropout": {"method": "gaussian", "rate": 0.1}}, "'gaussian' cannot take"),
     ({"dropout": {"p": 0.1}}, "a dict such as {'method': 'shakeout', 'c': 0.2}"),
-    ({"dropout": {"method": "dropconnect", "p": 1.5}}, "dropout probability has to be between 0 and 1, but got 1.5"),
+    ({"dropout": {"method": "drop_connect", "p": 1.5}}, "dropout probability has to be between 0 and 1, but got 1.5"),
     ({"dropout": {"method": "thinned", "dims": 1}}, "unknown setting of 'thinned' 'dims'"),
-    ({"dropout": {"method": "uout", "p": Annealed(0.1, 5)}}, "cannot take"),
+    ({"dropout": {"method": "uniform_dropout", "p": Annealed(0.1, 5)}}, "cannot take"),
     ({"input_dropout": "standout"}, "'standout' needs the layer that gives the units"),
     ({"input_dropout": "jumpout"}, "'jumpout' goes behind a ReLU"),
     ({"dropout": "jumpout", "activation": "tanh"}, "'jumpout' goes behind a ReLU"),
-    ({"dropout": "information", "activation": "selu"}, "use it with activation='relu'"),
-    ({"dropout": ["fast", 0.2]}, "behind it comes 'fast' or nothing, but got 'dropout' at place 2"),
-    ({"dropout": ["fast", "standout"]}, "behind it comes 'fast' or nothing, but got 'standout' at place 2"),
-    ({"dropout": "fast", "activation": "tanh"}, "'fast' knows the moments of activation='relu'"),
-    ({"dropout": ["dropconnect", "targeted-unit"]}, "another method has the weights into them"),
-    ({"dropout": "monte-carlo"}, "set mc_samples or call predict_samples"),
-    ({"dropout": presets.locked()}, "those for rows are 'dropout', 'gaussian'"),
+    ({"dropout": "information_dropout", "activation": "selu"}, "use it with activation='relu'"),
+    ({"dropout": ["fast_dropout", 0.2]}, "behind it comes 'fast_dropout' or nothing, but got 'dropout' at place 2"),
+    ({"dropout": ["fast_dropout", "standout"]}, "behind it comes 'fast_dropout' or nothing, but got 'standout' at place 2"),
+    ({"dropout": "fast_dropout", "activation": "tanh"}, "'fast_dropout' knows the moments of activation='relu'"),
+    ({"dropout": ["drop_connect", "targeted_unit_dropout"]}, "another method has the weights into them"),
+    ({"dropout": "monte_carlo"}, "set mc_samples or call predict_samples"),
+    ({"dropout": presets.locked_dropout()}, "those for rows are 'dropout', 'gaussian'"),
 ]  # fmt: skip
 
 

@@ -30,13 +30,13 @@ T = np.sin(X[:, 0]) + X[:, 1]
 POINTS = [
     "dropout",
     "gaussian",
-    "uout",
+    "uniform_dropout",
     "alpha",
-    "feature-alpha",
-    "batchwise",
-    "spatial",
-    "drop-path",
-    "stochastic-depth",
+    "feature_alpha_dropout",
+    "batchwise_dropout",
+    "spatial_dropout",
+    "drop_path",
+    "stochastic_depth",
 ]
 
 
@@ -90,7 +90,7 @@ def test_without_dropout_early_stopping_and_warm_start_are_scikit_learns():
     np.testing.assert_allclose(a.loss_curve_, b.loss_curve_, rtol=1e-4)
 
 
-def by_autograd(net, points, y, epochs, weight=None):
+def by_autograd(net, specs, y, epochs, weight=None):
     """Full batches in the rows' own order, plain gradient descent, masks by the public function;
     returns the weights.
     """
@@ -119,8 +119,8 @@ def by_autograd(net, points, y, epochs, weight=None):
     for step in range(epochs):
         h = torch.tensor(X)
         for i, (w, b) in enumerate(zip(ws, bs, strict=True)):
-            if points[i] is not None:
-                h = functional.drop(h, points[i], key=Key(seed, stream_of(f"drop{i}"), step=step))
+            if specs[i] is not None:
+                h = functional.drop(h, specs[i], key=Key(seed, stream_of(f"drop{i}"), step=step))
             h = h @ w + b
             if i < len(ws) - 1:
                 h = act[net.activation](h)
@@ -171,7 +171,9 @@ def test_every_point_trains_as_autograd_says(name, activation):
         np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("places", list(itertools.product(["batchwise", 0.3], repeat=3)), ids=str)
+@pytest.mark.parametrize(
+    "places", list(itertools.product(["batchwise_dropout", 0.3], repeat=3)), ids=str
+)
 def test_only_what_a_batch_keeps_is_computed(places):
     """Smaller products, where rows share their coins; gradients of what fell are 0, beside every
     kind of neighbour.
@@ -180,15 +182,18 @@ def test_only_what_a_batch_keeps_is_computed(places):
     net = DropoutClassifier(
         (6, 4), dropout=hidden, input_dropout=given, alpha=0.3, max_iter=4, **PLAIN
     ).fit(X, Y)
-    points = [presets.batchwise(0.5) if p == "batchwise" else presets.dropout(p) for p in places]
+    specs = [
+        presets.batchwise_dropout(0.5) if p == "batchwise_dropout" else presets.dropout(p)
+        for p in places
+    ]
     for got, expected in zip(
-        weights(net), by_autograd(net, points, np.eye(3, dtype="f")[Y], 4), strict=True
+        weights(net), by_autograd(net, specs, np.eye(3, dtype="f")[Y], 4), strict=True
     ):
         np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-5)
 
 
 def test_rates_for_each_layer_and_every_penalty():
-    each = [0.7, presets.gaussian(0.2)]
+    each = [0.7, presets.gaussian_dropout(0.2)]
     weight = RNG.integers(0, 4, 60)
     net = DropoutRegressor(
         (6, 4), dropout=each, alpha=0.5, l1=0.2, max_norm=0.8, max_iter=5, **PLAIN
@@ -207,9 +212,9 @@ def test_every_point_for_rows_is_tested():
 
 LAWS = {
     "dropout": (presets.dropout(0.3), 0.3 / 0.7),
-    "gaussian": (presets.gaussian(0.3), 0.3 / 0.7),
-    "uout": (presets.uout(0.5), 0.25 / 3),
-    "classic": (presets.dropout(0.3, scaling="classic"), 0.3 * 0.7),
+    "gaussian": (presets.gaussian_dropout(0.3), 0.3 / 0.7),
+    "uniform_dropout": (presets.uniform_dropout(0.5), 0.25 / 3),
+    "classic": (presets.dropout(0.3, scale="classic"), 0.3 * 0.7),
 }
 
 
@@ -218,9 +223,9 @@ def test_moments_of_predictions_are_those_of_the_law(name):
     """One hidden layer: Var = sum_j (w_j h_j)^2 Var(a). 20,000 draws: a variance's error is 1 to
     1.5 %, five of them.
     """
-    point, var = LAWS[name]
+    spec, var = LAWS[name]
     net = DropoutRegressor(
-        8, dropout=point, max_iter=10, learning_rate_init=0.02, random_state=0
+        8, dropout=spec, max_iter=10, learning_rate_init=0.02, random_state=0
     ).fit(X, T)
     rows = X[:3]
     samples = net.predict_samples(rows, 20_000)[:, :, 0]

@@ -205,7 +205,7 @@ def test_policy_reads_back(tiny):
     chosen = json.loads((tiny.folder / "policy.json").read_text())
     assert chosen == json.loads(json.dumps(policy(tiny.analysis)))
     for site in chosen["sites"]:
-        assert Drop.from_json(site["drop"]).rate > 0
+        assert Drop.from_json(site["spec"]).rate > 0
     assert chosen["evidence"]["test"] == pytest.approx(
         next(a for a in tiny.analysis.arms if a.name == chosen["arm"]).metric.mean
     )
@@ -218,8 +218,8 @@ def test_policy_reads_back(tiny):
     for _ in range(max(counts, default=1) - 1):
         net = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), *net)
     edits = thinned.apply(net, tiny.folder / "policy.json", torch.ones(2, 8))
-    assert {edit.layer.point for edit in edits.edits if hasattr(edit, "layer")} == {
-        Drop.from_json(site["drop"])
+    assert {edit.layer.base_spec for edit in edits.edits if hasattr(edit, "layer")} == {
+        Drop.from_json(site["spec"])
         for site in chosen["sites"]
         if not site["where"].startswith("weights")
     }

@@ -46,7 +46,7 @@ def test_names_modes_and_undo():
     net[2].eval()
     state, names = net.state_dict(), [n for n, _ in net.named_modules()]
     before = net(X)
-    edits = thinned.insert(net, presets.gaussian(0.3), before="3")
+    edits = thinned.insert(net, presets.gaussian_dropout(0.3), before="3")
     assert net.state_dict().keys() == state.keys()
     assert [s.name for s in thinned.find(net, X)] == ["3.dropout_before"]
     assert not torch.equal(net(X), before)

@@ -352,8 +352,8 @@ def test_depth_is_equation_4(rate):
     thinned.apply(net, "depth", IMAGE, rate=rate)
     survive = [1.0 - (i / 4) * (1.0 - (1.0 - rate)) for i in range(1, 5)]
     assert [1 - p for p in rates(net).values()] == pytest.approx(survive)
-    points = [m.point for _, m in dropout_modules(net)]
-    assert all(p.per == presets.drop_path(0.1).per for p in points)
+    specs = [m.spec for _, m in dropout_modules(net)]
+    assert all(p.per == presets.drop_path(0.1).per for p in specs)
 
 
 def test_notes_say_what_was_left_out_and_why():
@@ -430,11 +430,11 @@ def test_rules_are_done_in_order_each_in_what_the_last_one_left():
     net = T.Sequential(T.Linear(6, 6), T.Dropout(0.3), T.Linear(6, 2))
     before = state(net)
     policy = Policy((PolicyRule("set rate", "1", 0.5), PolicyRule("replace", "1", None, "gaussian"), PolicyRule("insert after", "0", 0.2),
-                     PolicyRule("set rate", None, 0.1), PolicyRule("replace", "2", 0.4, "dropconnect"),
+                     PolicyRule("set rate", None, 0.1), PolicyRule("replace", "2", 0.4, "drop_connect"),
                      PolicyRule("insert after", "2", 0.7)))  # fmt: skip
     edits = thinned.apply(net, policy)
     assert rates(net) == {"0.dropout_after": 0.1, "1": 0.1, "2": 0.4, "2.dropout_after": 0.7}
-    assert net[1].drop == presets.gaussian(0.1)
+    assert net[1].drop == presets.gaussian_dropout(0.1)
     assert not torch.equal(net(X), net(X))
     assert len(thinned.apply(net, policy)) == 0
     assert rates(net) == {"0.dropout_after": 0.1, "1": 0.1, "2": 0.4, "2.dropout_after": 0.7}
@@ -449,11 +449,14 @@ def test_the_last_of_two_rates_stays_however_often():
         thinned.apply(net, policy)
         assert net[0].p == 0.1
     policy = Policy(
-        (PolicyRule("replace", None, 0.5, "gaussian"), PolicyRule("replace", "0", 0.2, "uout"))
+        (
+            PolicyRule("replace", None, 0.5, "gaussian"),
+            PolicyRule("replace", "0", 0.2, "uniform_dropout"),
+        )
     )
     edits = thinned.apply(net, policy)
     layer = net[0]
-    assert layer.drop.name == "uout"
+    assert layer.drop.name == "uniform_dropout"
     assert layer.p == 0.2
     assert len(thinned.apply(net, policy)) == 0
     assert net[0] is layer
@@ -476,8 +479,8 @@ def test_wheres_of_a_rule():
     with pytest.raises(InputError, match="function cannot be written down"):
         relu[-1].to_json()
     net = cnn()
-    thinned.apply(net, Policy((PolicyRule("replace", None, None, "dropblock"),)))
-    assert net[6].point.name == "dropblock"
+    thinned.apply(net, Policy((PolicyRule("replace", None, None, "drop_block"),)))
+    assert net[6].spec.name == "drop_block"
     assert net[6].p == 0.3
     assert isinstance(net[4], T.Linear)
 
@@ -498,9 +501,9 @@ STUDY = {
     "format": 1, "arm": "gaussian", "strength": "0.3", "companions": {"l2": 0.001},
     "network": {}, "optimizer": {}, "evidence": {},
     "sites": [
-        {"where": "input", "drop": presets.dropout(0.2).to_json()},
-        {"where": "hidden 1 of 2", "drop": presets.gaussian(0.3).to_json()},
-        {"where": "hidden 2 of 2", "drop": presets.gaussian(0.4).to_json()},
+        {"where": "input", "spec": presets.dropout(0.2).to_json()},
+        {"where": "hidden 1 of 2", "spec": presets.gaussian_dropout(0.3).to_json()},
+        {"where": "hidden 2 of 2", "spec": presets.gaussian_dropout(0.4).to_json()},
     ],
 }  # fmt: skip
 
@@ -512,9 +515,9 @@ def test_a_studys_policy_applies(tmp_path):
     before = state(net)
     edits = thinned.apply(net, path, X)
     assert rates(net) == {"0.dropout_before": 0.2, "1.dropout_after": 0.3, "3.dropout_after": 0.4}
-    assert [m.point for _, m in dropout_modules(net)][1:] == [
-        presets.gaussian(0.3),
-        presets.gaussian(0.4),
+    assert [m.spec for _, m in dropout_modules(net)][1:] == [
+        presets.gaussian_dropout(0.3),
+        presets.gaussian_dropout(0.4),
     ]
     assert any("l2 = 0.001" in n for n in edits.notes)
     assert len(thinned.apply(net, path, X)) == 0
@@ -541,7 +544,7 @@ def test_a_studys_policy_takes_the_layers_that_are_there(tmp_path):
     policy = Policy.from_json(STUDY)
     thinned.apply(net, policy, X)
     assert rates(net) == {"0.dropout_before": 0.2, "2": 0.3, "5": 0.4}
-    assert net[2].point == presets.gaussian(0.3)
+    assert net[2].spec == presets.gaussian_dropout(0.3)
     assert len(thinned.apply(net, policy, X)) == 0
 
 
@@ -550,7 +553,7 @@ def test_a_studys_weights_of_hidden_layers():
         "sites": [
             {
                 "where": "weights of hidden layers",
-                "drop": {"law": {"bernoulli": {"p": 0.4}}, "name": "dropconnect"},
+                "spec": {"law": {"bernoulli": {"p": 0.4}}, "name": "drop_connect"},
             }
         ]
     }

@@ -37,7 +37,7 @@ def model():
         "rnn": torch.nn.LSTM(4, 4, 2, dropout=0.25),
         "plain": torch.nn.GRU(4, 4),
         "head": torch.nn.Sequential(shared, nn.Dropout(0.2), nn.DropBlock2d(0.1, 3), StochasticPath(0.15), nn.Cutout(2)),
-        "weights": nn.DropWeight(torch.nn.Linear(4, 4), 0.4),
+        "weights": nn.DropConnect(torch.nn.Linear(4, 4), 0.4),
     })  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def rates(net):
 
 def test_strip_makes_training_deterministic_and_undo_gives_all_back():
     net = torch.nn.Sequential(
-        torch.nn.Linear(4, 4), torch.nn.Dropout(0.5), StochasticPath(0.5), nn.DropWeight(torch.nn.Linear(4, 4)),
+        torch.nn.Linear(4, 4), torch.nn.Dropout(0.5), StochasticPath(0.5), nn.DropConnect(torch.nn.Linear(4, 4)),
         torch.nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), nn.DropState(torch.nn.LSTM(4, 4), states=0.5),
     )  # fmt: skip
     x, before = torch.randn(3, 5, 4), rates(net)
@@ -139,7 +139,9 @@ def test_a_layer_that_refuses_its_rate_leaves_all_as_it_was():
 
 
 def test_schedules_move_on():
-    net = torch.nn.Sequential(nn.Dropout(Linear(0.0, 0.5, 10)), nn.Dropout(presets.gaussian(0.2)))
+    net = torch.nn.Sequential(
+        nn.Dropout(Linear(0.0, 0.5, 10)), nn.SpecDropout(presets.gaussian_dropout(0.2))
+    )
     thinned.set_rate(net, 0.3, lambda name, module: True)
     assert [m.p for m in net] == [0.3, 0.3]
     thinned.step(net, 10)

@@ -14,19 +14,19 @@ from thinned import InputError, nn, presets
 from thinned.algebra import Linear
 
 
-def mlp(scaling="classic"):
+def mlp(scale="classic"):
     torch.manual_seed(0)
     return torch.nn.Sequential(
-        nn.Dropout("dropout", p=0.2, scaling=scaling), torch.nn.Linear(6, 16), torch.nn.ReLU(),
-        nn.Dropout("dropout", p=0.5, scaling=scaling), torch.nn.Linear(16, 3), torch.nn.Softmax(1),
+        nn.Dropout(p=0.2, scale=scaling), torch.nn.Linear(6, 16), torch.nn.ReLU(),
+        nn.Dropout(p=0.5, scale=scaling), torch.nn.Linear(16, 3), torch.nn.Softmax(1),
     ).double()  # fmt: skip
 
 
-def cnn(scaling="classic"):
+def cnn(scale="classic"):
     torch.manual_seed(0)
     return torch.nn.Sequential(
-        torch.nn.Conv2d(2, 4, 3), nn.Dropout("spatial", p=0.4, scaling=scaling), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
-        torch.nn.Conv2d(4, 4, 2), nn.Dropout("stochastic-depth", p=0.3), torch.nn.Flatten(), torch.nn.Linear(16, 2),
+        torch.nn.Conv2d(2, 4, 3), nn.SpatialDropout(p=0.4, scale=scaling), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(4, 4, 2), nn.StochasticDepth(p=0.3), torch.nn.Flatten(), torch.nn.Linear(16, 2),
     ).double()  # fmt: skip
 
 
@@ -36,7 +36,7 @@ class Residual(torch.nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.drop = nn.Dropout("dropout", p=0.5, scaling="classic")
+        self.drop = nn.Dropout(p=0.5, scale="classic")
         self.a, self.b = torch.nn.Linear(6, 6), torch.nn.Linear(6, 6)
 
     def forward(self, x):
@@ -96,7 +96,7 @@ def test_trajectories_agree_at_the_rates_that_the_scaling_asks_for():
     q = 0.5
     torch.manual_seed(0)
     classic = torch.nn.Sequential(
-        nn.Dropout("dropout", p=1 - q, scaling="classic"), torch.nn.Linear(6, 2)
+        nn.Dropout(p=1 - q, scale="classic"), torch.nn.Linear(6, 2)
     ).double()
     inverted = copy.deepcopy(classic)
     thinned.rescale(inverted)
@@ -120,7 +120,7 @@ def test_a_model_that_cannot_be_traced_names_what_follows():
         def __init__(self):
             super().__init__()
             self.drop, self.out = (
-                nn.Dropout("dropout", p=0.5, scaling="classic"),
+                nn.Dropout(p=0.5, scale="classic"),
                 torch.nn.Linear(4, 2),
             )
 
@@ -139,28 +139,24 @@ def sequence(*modules):
     return torch.nn.Sequential(*modules)
 
 
-CLASSIC = {"p": 0.5, "scaling": "classic"}
+CLASSIC = {"p": 0.5, "scale": "classic"}
 
 
 @pytest.mark.parametrize(
     ("model", "settings", "message"),
     [
         (
-            lambda: sequence(torch.nn.Linear(2, 2), nn.Dropout("dropout", **CLASSIC)),
+            lambda: sequence(torch.nn.Linear(2, 2), nn.Dropout(**CLASSIC)),
             {},
             "reaches the end of the model",
         ),
         (
-            lambda: sequence(
-                nn.Dropout("dropout", **CLASSIC), torch.nn.Sigmoid(), torch.nn.Linear(2, 2)
-            ),
+            lambda: sequence(nn.Dropout(**CLASSIC), torch.nn.Sigmoid(), torch.nn.Linear(2, 2)),
             {},
             "does not scale",
         ),
         (
-            lambda: sequence(
-                nn.Dropout("dropout", p=1.0, scaling="classic"), torch.nn.Linear(2, 2)
-            ),
+            lambda: sequence(nn.Dropout(p=1.0, scale="classic"), torch.nn.Linear(2, 2)),
             {},
             r"drops everything",
         ),
@@ -182,14 +178,14 @@ CLASSIC = {"p": 0.5, "scaling": "classic"}
 )
 def test_refused_before_anything_is_changed(model, settings, message):
     model = model()
-    state, points = (
+    state, specs = (
         copy.deepcopy(model.state_dict()),
-        [m.point for m in model if isinstance(m, nn.Dropout)],
+        [m.spec for m in model if isinstance(m, nn.Dropout)],
     )
     with pytest.raises(InputError, match=message):
         thinned.rescale(model, **settings)
     assert all(torch.equal(t, state[n]) for n, t in model.state_dict().items())
-    assert points == [m.point for m in model if isinstance(m, nn.Dropout)]
+    assert specs == [m.spec for m in model if isinstance(m, nn.Dropout)]
 
 
 @pytest.mark.parametrize(
@@ -208,7 +204,7 @@ def test_what_does_not_scale_is_seen(between):
         def __init__(self):
             super().__init__()
             self.drop, self.out = (
-                nn.Dropout("dropout", p=0.5, scaling="classic"),
+                nn.Dropout(p=0.5, scale="classic"),
                 torch.nn.Linear(4, 2),
             )
 
@@ -221,6 +217,6 @@ def test_what_does_not_scale_is_seen(between):
 
 def test_what_has_no_mean_to_correct_stays():
     model = sequence(
-        nn.Dropout(presets.gaussian(0.5)), torch.nn.Linear(2, 2), nn.DropBlock2d(0.1, 3)
+        nn.SpecDropout(presets.gaussian_dropout(0.5)), torch.nn.Linear(2, 2), nn.DropBlock2d(0.1, 3)
     )
     assert repr(thinned.rescale(model, "classic")) == "nothing changed"

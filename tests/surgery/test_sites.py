@@ -132,7 +132,7 @@ MODELS = {
         torch.nn.Linear(16, 8), torch.nn.Dropout(0.5), torch.nn.AlphaDropout(0.1)
     ),
     "ours": lambda: torch.nn.Sequential(
-        nn.Dropout(0.5), nn.DropWeight(torch.nn.Linear(16, 8)), nn.GaussianDropout(0.2)
+        nn.Dropout(0.5), nn.DropConnect(torch.nn.Linear(16, 8)), nn.GaussianDropout(0.2)
     ),
     "none": lambda: torch.nn.Sequential(
         torch.nn.Linear(16, 8), torch.nn.Dropout(0.0), torch.nn.Dropout1d(0.0)

@@ -125,8 +125,8 @@ def test_stripped_training_is_the_pass_without_rates():
         lambda: T.TransformerEncoder(
             T.TransformerEncoderLayer(16, 2, 32, 0.2, batch_first=True), 2
         ),
-        lambda: thinned.nn.Dropout("gaussian", p=0.3),
-        lambda: thinned.nn.DropWeight(T.Linear(16, 4), 0.3),
+        lambda: thinned.nn.GaussianDropout(p=0.3),
+        lambda: thinned.nn.DropConnect(T.Linear(16, 4), 0.3),
         lambda: T.Sequential(T.Dropout1d(0.5), T.AlphaDropout(0.2)),
     ],
 )

@@ -469,7 +469,7 @@ REFUSED = [
         "2 is called in several places|0 is called in several places",
     ),
     (
-        lambda: SEQUENTIAL(L, nn.Dropout("gaussian", p=0.5), torch.nn.Linear(4, 4)),
+        lambda: SEQUENTIAL(L, nn.GaussianDropout(p=0.5), torch.nn.Linear(4, 4)),
         "no dropout of single units",
     ),
     (
@@ -477,7 +477,9 @@ REFUSED = [
         "AlphaDropout is no dropout that thinning",
     ),
     (
-        lambda: SEQUENTIAL(L, nn.Dropout(presets.dropout(0.5, "classic")), torch.nn.Linear(4, 4)),
+        lambda: SEQUENTIAL(
+            L, nn.SpecDropout(presets.dropout(0.5, "classic")), torch.nn.Linear(4, 4)
+        ),
         "rescale",
     ),
     (

@@ -13,31 +13,31 @@ POINTS = {
     name: row.fn() for name, row in presets.CATALOG.items() if not isinstance(row.fn, str)
 } | {
     "dropout-classic": presets.dropout(0.3, "classic"),
-    "spatial-classic": presets.spatial(0.3, "classic"),
-    "dropconnect-inverted": presets.dropconnect(0.3, "inverted"),
+    "spatial-classic": presets.spatial_dropout(0.3, "classic"),
+    "dropconnect-inverted": presets.drop_connect(0.3, "inverted"),
     "batch-tied": Drop(Bernoulli(0.4), per="*"),
     "over-time": Drop(Bernoulli(0.4), per="b d", of="b t d", scale=Classic()),
     "time-first": Drop(Bernoulli(0.4), per="b d", of="t b d"),
     "block-per-example": Drop(
         Bernoulli(0.3), per=Block("*", (2, 3), per="b *"), of="b c *", scale=KeptFraction()
     ),
-    "dropblock-even": presets.dropblock(0.2, 4),
+    "dropblock-even": presets.drop_block(0.2, 4),
     "rare": presets.dropout(0.01),
 }
 SHAPES = {
-    "dropconnect": (12, 5, 7),
+    "drop_connect": (12, 5, 7),
     "dropconnect-inverted": (12, 5, 7),
     "over-time": (12, 5, 7),
     "time-first": (5, 12, 7),
 }
 SHAPES |= {
-    "locked": (12, 5, 7),
+    "locked_dropout": (12, 5, 7),
     "token": (12, 5, 7),
-    "drop-path": (200, 3, 4),
-    "drop-node": (200, 3, 4),
-    "stochastic-depth": (64, 3, 4),
+    "drop_path": (200, 3, 4),
+    "drop_node": (200, 3, 4),
+    "stochastic_depth": (64, 3, 4),
 }
-SHAPES |= {"drop-node": (200, 3, 4)}
+SHAPES |= {"drop_node": (200, 3, 4)}
 KINDS = [
     ("torch", torch.float32),
     ("torch", torch.float64),

@@ -81,7 +81,7 @@ def recurrent(
 
 LAYERS = {
     # activations
-    "standout": LayerCase(lambda: nn.StandoutDropout(torch.nn.Linear(12, 7)), (X,), rated=False),
+    "standout": LayerCase(lambda: nn.Standout(torch.nn.Linear(12, 7)), (X,), rated=False),
     "jumpout": LayerCase(lambda: nn.Jumpout(0.3), (X.relu() + 0.01,)),
     "fast": LayerCase(
         lambda: nn.FastDropout(torch.nn.Linear(12, 7), 0.5, "relu"), (X,), draws=False
@@ -119,39 +119,41 @@ LAYERS = {
     ),
     # end of maps
     # weights
-    "dropconnect": LayerCase(lambda: nn.DropWeight(torch.nn.Linear(12, 7)), (X,)),
+    "dropconnect": LayerCase(lambda: nn.DropConnect(torch.nn.Linear(12, 7)), (X,)),
     "dropconnect-moments": LayerCase(
-        lambda: nn.DropWeight(torch.nn.Linear(12, 7), sampling="moments"), (X,)
+        lambda: nn.DropConnect(torch.nn.Linear(12, 7), sampling="moments"), (X,)
     ),
     "dropconnect-shared": LayerCase(
-        lambda: nn.DropWeight(torch.nn.Linear(12, 7), presets.dropconnect(per="batch")), (X,), None
+        lambda: nn.DropConnect(torch.nn.Linear(12, 7), presets.drop_connect(per="batch")),
+        (X,),
+        None,
     ),
-    "dropconnect-conv": LayerCase(lambda: nn.DropWeight(torch.nn.Conv2d(4, 3, 3)), (MAPS,), None),
+    "dropconnect-conv": LayerCase(lambda: nn.DropConnect(torch.nn.Conv2d(4, 3, 3)), (MAPS,), None),
     "dropconnect-transposed": LayerCase(
-        lambda: nn.DropWeight(torch.nn.ConvTranspose2d(4, 3, 3)), (MAPS,), None
+        lambda: nn.DropConnect(torch.nn.ConvTranspose2d(4, 3, 3)), (MAPS,), None
     ),
     "dropconnect-attention": LayerCase(
-        lambda: nn.DropWeight(torch.nn.MultiheadAttention(12, 3, batch_first=True)),
+        lambda: nn.DropConnect(torch.nn.MultiheadAttention(12, 3, batch_first=True)),
         (TOKENS,) * 3,
         None,
     ),
     "dropconnect-lstm": LayerCase(
-        lambda: nn.DropWeight(torch.nn.LSTM(12, 7, 2, batch_first=True)),
+        lambda: nn.DropConnect(torch.nn.LSTM(12, 7, 2, batch_first=True)),
         (TOKENS,),
         None,
         compiles=False,
     ),
     "dropconnect-embedding": LayerCase(
-        lambda: nn.DropWeight(torch.nn.Embedding(20, 6)), (IDS,), None
+        lambda: nn.DropConnect(torch.nn.Embedding(20, 6)), (IDS,), None
     ),
     "mixout": LayerCase(lambda: moved(nn.Mixout(torch.nn.Linear(12, 7), 0.6)), (X,), None),
     "mixout-unit": LayerCase(
         lambda: moved(nn.Mixout(torch.nn.Conv2d(4, 3, 3), 0.6, per="unit")), (MAPS,), None
     ),
     "shakeout": LayerCase(lambda: nn.Shakeout(torch.nn.Linear(12, 7), 0.4, 0.3), (X,)),
-    "targeted": LayerCase(lambda: nn.Targeted(torch.nn.Linear(12, 7), 0.6, 0.5), (X,), None),
+    "targeted": LayerCase(lambda: nn.TargetedDropout(torch.nn.Linear(12, 7), 0.6, 0.5), (X,), None),
     "targeted-unit": LayerCase(
-        lambda: nn.Targeted(torch.nn.Conv2d(4, 8, 3), 0.6, 0.5, per="unit"), (MAPS,), None
+        lambda: nn.TargetedDropout(torch.nn.Conv2d(4, 8, 3), 0.6, 0.5, per="unit"), (MAPS,), None
     ),
     "lora": LayerCase(lambda: moved(nn.LoraDropout(torch.nn.Linear(12, 7), 3, 6.0, 0.4)), (X,)),
     # end of weights
@@ -219,11 +221,11 @@ LAYERS = {
     "patch": LayerCase(lambda: nn.PatchDropout(0.5), (TOKENS,)),
     "patch-indices": LayerCase(lambda: nn.PatchDropout(0.3, prefix=0, indices=True), (TOKENS,)),
     "hidden-cut": LayerCase(lambda: nn.HiddenCut(0.3), (TOKENS,)),
-    "attention": LayerCase(lambda: nn.DropAttention(0.3), QKV),
-    "attention-causal": LayerCase(lambda: nn.DropAttention(0.3), (*QKV, None, True)),
-    "attention-masked": LayerCase(lambda: nn.DropAttention(0.3, scale=0.2), (*QKV, MASK)),
-    "attention-keys": LayerCase(lambda: nn.DropAttention(0.6, "keys"), (*QKV, MASK)),
-    "attention-heads": LayerCase(lambda: nn.DropAttention(0.5, "heads"), QKV),
+    "attention": LayerCase(lambda: nn.AttentionDropout(0.3), QKV),
+    "attention-causal": LayerCase(lambda: nn.AttentionDropout(0.3), (*QKV, None, True)),
+    "attention-masked": LayerCase(lambda: nn.AttentionDropout(0.3, scale=0.2), (*QKV, MASK)),
+    "attention-keys": LayerCase(lambda: nn.AttentionDropout(0.6, "keys"), (*QKV, MASK)),
+    "attention-heads": LayerCase(lambda: nn.AttentionDropout(0.5, "heads"), QKV),
     "drop-key": LayerCase(lambda: Softmaxed(nn.DropKey(0.5)), (tensor(5, 4, 6, 7),)),
     "drop-head": LayerCase(lambda: nn.DropHead(0.5), (tensor(5, 4, 6, 7),)),
     # end of attention and tokens

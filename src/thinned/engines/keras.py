@@ -32,7 +32,7 @@ def wide(x: Any) -> str:
 
 
 def cells(
-    shape: Shape, point: Drop, noise_shape: Sequence[int | None] | None = None
+    shape: Shape, spec: Drop, noise_shape: Sequence[int | None] | None = None
 ) -> tuple[Shape, Shape]:
     """(the shape of the coins, the extent of a block along each axis) on a tensor of ``shape``.
 
@@ -43,12 +43,12 @@ def cells(
     ones = (1,) * len(shape)
     if noise_shape is not None:
         return _given(shape, tuple(noise_shape)), ones
-    block = point.per if isinstance(point.per, Block) else None
-    own = _per.chosen((block.per or point.of) if block else str(point.per), point.of, len(shape))
+    block = spec.per if isinstance(spec.per, Block) else None
+    own = _per.chosen((block.per or spec.of) if block else str(spec.per), spec.of, len(shape))
     coins = tuple(n if o else 1 for n, o in zip(shape, own, strict=True))
     if block is None:
         return coins, ones
-    over = _per.chosen(block.over, point.of, len(shape))
+    over = _per.chosen(block.over, spec.of, len(shape))
     unknown = [
         i for i, (o, n) in enumerate(zip(over, shape, strict=True)) if o and not isinstance(n, int)
     ]
@@ -77,17 +77,17 @@ def _shown(shape: Shape) -> str:
     return "(" + ", ".join(str(n) if isinstance(n, int) else "None" for n in shape) + ")"
 
 
-def check(shape: Shape, point: Drop, noise_shape: Sequence[int | None] | None = None) -> None:
-    """Raise :class:`thinned.InputError` where ``point`` does not fit a tensor of ``shape``, in
+def check(shape: Shape, spec: Drop, noise_shape: Sequence[int | None] | None = None) -> None:
+    """Raise :class:`thinned.InputError` where ``spec`` does not fit a tensor of ``shape``, in
     which sizes may be None.
     """
-    if not (isinstance(point.per, Block) and None in shape):
-        cells(shape, point, noise_shape)
+    if not (isinstance(spec.per, Block) and None in shape):
+        cells(shape, spec, noise_shape)
 
 
 def kept(
     shape: Shape,
-    point: Drop,
+    spec: Drop,
     rate: Rate,
     seed: Any,
     noise_shape: Sequence[int | None] | None,
@@ -96,7 +96,7 @@ def kept(
     """The mask of a Bernoulli law, True where kept; it broadcasts to ``shape``. A uniform number
     below the rate drops.
     """
-    coins, extent = cells(shape, point, noise_shape)
+    coins, extent = cells(shape, spec, noise_shape)
     rate = ops.cast(rate, dtype)
     if max(extent) > 1:
         gamma = _per.seed_rate(1.0, extent, tuple(n if isinstance(n, int) else 1 for n in shape))
@@ -121,15 +121,15 @@ def dilated(fell: Any, extent: Shape) -> Any:
     return fell
 
 
-def coefficients(point: Drop, rate: Rate) -> tuple[Any, Any, Any]:
+def coefficients(spec: Drop, rate: Rate) -> tuple[Any, Any, Any]:
     """(gain, shift, dropped) as :func:`thinned.algebra.plan.coefficients` has them, at a rate that
     may be a tensor.
     """
-    fill = point.fill.value if isinstance(point.fill, Constant) else 0.0
-    if isinstance(point.law, Bernoulli) and isinstance(point.scale, (Inverted, MomentMatch)):
+    fill = spec.fill.value if isinstance(spec.fill, Constant) else 0.0
+    if isinstance(spec.law, Bernoulli) and isinstance(spec.scale, (Inverted, MomentMatch)):
         stays = ops.cast(rate < 1, rate.dtype)
         q = 1.0 - rate * stays  # 1 in the place of 0, so that nothing is divided by it
-        if isinstance(point.scale, Inverted):
+        if isinstance(spec.scale, Inverted):
             return stays / q, 0.0, 0.0
         gain = stays * ops.rsqrt(q * (1.0 + rate * fill**2))
         shift = -gain * rate * fill
@@ -138,7 +138,7 @@ def coefficients(point: Drop, rate: Rate) -> tuple[Any, Any, Any]:
 
 
 def sample(
-    x: Any, point: Drop, rate: Rate, seed: Any, noise_shape: Sequence[int | None] | None = None
+    x: Any, spec: Drop, rate: Rate, seed: Any, noise_shape: Sequence[int | None] | None = None
 ) -> Any:
     """What training sees: ``x`` [...] of a floating type, the same shape and type. ``seed``: a
     keras SeedGenerator.
@@ -146,22 +146,22 @@ def sample(
     dtype = wide(x)
     y, rate = ops.cast(x, dtype), ops.cast(ops.convert_to_tensor(rate), dtype)
     shape = tuple(ops.shape(x))
-    if not isinstance(point.law, Bernoulli):
+    if not isinstance(spec.law, Bernoulli):
         return ops.cast(
-            y * _noise(cells(shape, point, noise_shape)[0], point, rate, seed, dtype), x.dtype
+            y * _noise(cells(shape, spec, noise_shape)[0], spec, rate, seed, dtype), x.dtype
         )
-    keep = kept(shape, point, rate, seed, noise_shape, dtype)
-    gain, shift, dropped = coefficients(point, rate)
-    if isinstance(point.scale, KeptFraction):
+    keep = kept(shape, spec, rate, seed, noise_shape, dtype)
+    gain, shift, dropped = coefficients(spec, rate)
+    if isinstance(spec.scale, KeptFraction):
         gain = gain * share(keep, dtype)
     if isinstance(dropped, float) and dropped == 0.0:  # what fell may hold anything
         return ops.cast(ops.where(keep, y, ops.zeros_like(y)) * gain, x.dtype)
     return ops.cast(ops.where(keep, y * gain + shift, ops.cast(dropped, dtype)), x.dtype)
 
 
-def factor(shape: Shape, point: Drop, rate: Rate, seed: Any, dtype: str = "float32") -> Any:
+def factor(shape: Shape, spec: Drop, rate: Rate, seed: Any, dtype: str = "float32") -> Any:
     """The factor a of y = a x for points that fill with zero; it broadcasts to ``shape``."""
-    return sample(ops.ones(shape, dtype=dtype), point, rate, seed)
+    return sample(ops.ones(shape, dtype=dtype), spec, rate, seed)
 
 
 def share(keep: Any, dtype: str) -> Any:
@@ -171,22 +171,22 @@ def share(keep: Any, dtype: str) -> Any:
     return count / ops.where(kept > 0, kept, count)
 
 
-def _noise(coins: Shape, point: Drop, rate: Any, seed: Any, dtype: str) -> Any:
+def _noise(coins: Shape, spec: Drop, rate: Any, seed: Any, dtype: str) -> Any:
     """Factors of mean 1: normal of variance rate / (1 - rate), or uniform on (1 - rate, 1 + rate)."""
-    if isinstance(point.law, Gaussian):
+    if isinstance(spec.law, Gaussian):
         return 1.0 + ops.sqrt(rate / (1.0 - rate)) * keras.random.normal(
             coins, dtype=dtype, seed=seed
         )
     return 1.0 + rate * keras.random.uniform(coins, -1.0, 1.0, dtype=dtype, seed=seed)
 
 
-def mean(x: Any, point: Drop, rate: Rate) -> Any:
+def mean(x: Any, spec: Drop, rate: Rate) -> Any:
     """What evaluation sees: the mean of the map under Classic, ``x`` itself under every other
     scale.
     """
-    if not isinstance(point.scale, Classic) or not isinstance(point.law, Bernoulli):
+    if not isinstance(spec.scale, Classic) or not isinstance(spec.law, Bernoulli):
         return x
     dtype = wide(x)
     rate = ops.cast(ops.convert_to_tensor(rate), dtype)
-    _, _, dropped = coefficients(point, rate)
+    _, _, dropped = coefficients(spec, rate)
     return ops.cast(ops.cast(x, dtype) * (1.0 - rate) + rate * dropped, x.dtype)

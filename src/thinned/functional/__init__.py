@@ -1,7 +1,7 @@
 """Dropout as functions: torch's own, every other method's, and :func:`drop`, which takes any point."""
 
 from .activations import fast_dropout, jumpout, rectified_moments, sigmoid_mean, standout
-from .attention import drop_attention, drop_head, drop_key
+from .attention import attention_dropout, drop_head, drop_key
 from .branches import shake_drop, shake_shake, swapout
 from .core import Mode, drop, explain, mask
 from .embeddings import embedding_dropout, word_dropout
@@ -29,11 +29,12 @@ from .torch_functions import (
     dropout3d,
     feature_alpha_dropout,
 )
-from .weights import dare, mixout, shakeout, targeted
+from .weights import dare, mixout, shakeout, targeted_dropout
 
 __all__ = [
     "Mode",
     "alpha_dropout",
+    "attention_dropout",
     "bias_act_dropout",
     "concrete_divergence",
     "concrete_dropout",
@@ -42,7 +43,6 @@ __all__ = [
     "dare",
     "disout",
     "drop",
-    "drop_attention",
     "drop_edge",
     "drop_head",
     "drop_key",
@@ -73,7 +73,7 @@ __all__ = [
     "sparse_divergence",
     "standout",
     "swapout",
-    "targeted",
+    "targeted_dropout",
     "thin_units",
     "thinned_linear",
     "variational_divergence",

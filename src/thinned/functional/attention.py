@@ -16,7 +16,7 @@ from .core import Keyed, bernoulli_mask, check_rate, inverse_keep, is_noop
 Method = Literal["probabilities", "keys", "heads"]
 
 
-def drop_attention(
+def attention_dropout(
     query: Tensor,
     keys: Tensor,
     value: Tensor,

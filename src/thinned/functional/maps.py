@@ -31,7 +31,7 @@ _EXACT = torch.float64  # of the few draws whose rounding would show: places and
 def disout(
     x: Tensor,
     p: float = 0.1,
-    block: int | tuple[int, ...] = 6,
+    block_size: int | tuple[int, ...] = 6,
     alpha: float = 1.0,
     scale: float | Tensor = 0.01,
     training: bool = True,
@@ -42,7 +42,7 @@ def disout(
 
     y = (m x + (1 - m) alpha scale std(x) n) numel(m) / sum(m) while training, x in evaluation. m is
     :func:`thinned.presets.dropblock`'s mask, n ~ N(0, 1) for each element, std(x) that of the whole
-    tensor. ``x`` [b, c, *map]; ``p`` in [0, 1]; ``block`` at most the map; ``alpha`` >= 0: at 0
+    tensor. ``x`` [b, c, *map]; ``p`` in [0, 1]; ``block_size`` at most the map; ``alpha`` >= 0: at 0
     this is DropBlock. ``scale``: 0.01, or a tensor that broadcasts to ``x``, such as [1, c, 1, 1]
     from the following layer's weights, as the authors' code has for convolutions. As there the size
     of the noise is no function of ``x`` to the backward pass: the gradient is m numel(m) / sum(m).
@@ -54,7 +54,7 @@ def disout(
     _maps(x, "disout", 3)
     if not alpha >= 0:
         raise InputError(f"alpha has to be at least 0, but got {alpha}; 0 is DropBlock")
-    extent = _extent(block, tuple(x.shape[2:]))
+    extent = _extent(block_size, tuple(x.shape[2:]))
     check_rate(p)
     if is_noop(x, p, training):
         return x
@@ -237,7 +237,7 @@ def _blocks(x: Tensor, p: Rate, extent: tuple[int, ...], key: Keyed) -> Tensor:
     """
     shape, full = tuple(x.shape), (1, 1, *extent)
     if not isinstance(p, Tensor) and not torch.compiler.is_compiling():
-        return mask(presets.dropblock(p, extent), shape, resolve_key(key), x.device)
+        return mask(presets.drop_block(p, extent), shape, resolve_key(key), x.device)
     seeds = (*shape[:2], *(n - e + 1 for n, e in zip(shape[2:], extent, strict=True)))
     p = torch.as_tensor(p, dtype=torch.float64)
     rate = torch.where(p < 1, p * seed_rate(1.0, full, shape), 1.0)  # at 1 every place falls

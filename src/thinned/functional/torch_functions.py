@@ -75,14 +75,14 @@ def alpha_dropout(
     """:func:`thinned.presets.alpha`, as ``torch.nn.functional.alpha_dropout``: ``training`` is
     False by default, as there.
     """
-    return drop(input, presets.alpha(p), mode=mode_of(training), inplace=inplace)
+    return drop(input, presets.alpha_dropout(p), mode=mode_of(training), inplace=inplace)
 
 
 def feature_alpha_dropout(
     input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False
 ) -> Tensor:
     """:func:`thinned.presets.feature_alpha`, as ``torch.nn.functional.feature_alpha_dropout``."""
-    return drop(input, presets.feature_alpha(p), mode=mode_of(training), inplace=inplace)
+    return drop(input, presets.feature_alpha_dropout(p), mode=mode_of(training), inplace=inplace)
 
 
 _SHAPES = {1: "[n, c, l] or [c, l]", 2: "[n, c, h, w]", 3: "[n, c, d, h, w] or [c, d, h, w]"}
@@ -120,5 +120,5 @@ def laid_out(spec: Drop, x: Tensor, dims: int, name: Callable[[], str]) -> Drop:
 
 
 def _channels(dims: int, x: Tensor, p: float, training: bool, inplace: bool) -> Tensor:
-    spec = laid_out(presets.spatial(p), x, dims, lambda: f"dropout{dims}d")
+    spec = laid_out(presets.spatial_dropout(p), x, dims, lambda: f"dropout{dims}d")
     return drop(x, spec, mode=mode_of(training), inplace=inplace)

@@ -100,7 +100,7 @@ def dare(
     return merged
 
 
-def targeted(
+def targeted_dropout(
     weight: Tensor,
     p: Rate = 0.5,
     fraction: float = 0.5,

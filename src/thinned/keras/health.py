@@ -19,7 +19,7 @@ from ..engines import keras as engine
 from . import calls, traversal
 from .layers.anchored import Shakeout
 from .layers.attention import DropHead
-from .layers.base import PointLayer
+from .layers.base import SpecLayer
 from .layers.learned import ConcreteDropout
 from .sites import check_model
 
@@ -165,12 +165,12 @@ def _drops(layer: keras.Layer) -> bool:
 
 def _alpha(layer: Any) -> bool:
     return "Alpha" in type(layer).__name__ or (
-        isinstance(layer, PointLayer) and "alpha" in layer.point.name
+        isinstance(layer, SpecLayer) and "alpha" in layer.base_spec.name
     )
 
 
 def _uniform(layer: Any) -> bool:
-    return isinstance(layer, PointLayer) and layer.point.name == "uout"
+    return isinstance(layer, SpecLayer) and layer.base_spec.name == "uniform_dropout"
 
 
 def _activation(layer: Any) -> str | None:
@@ -268,7 +268,7 @@ def _like(call: _Call) -> bool:
 
 
 def _zeroes(layer: Any) -> bool:
-    if isinstance(layer, traversal.OURS) and not isinstance(layer, (PointLayer, DropHead)):
+    if isinstance(layer, traversal.OURS) and not isinstance(layer, (SpecLayer, DropHead)):
         return False
     return not (_alpha(layer) or _uniform(layer) or "Gaussian" in type(layer).__name__)
 
@@ -295,10 +295,10 @@ def _rate(call: _Call, rate: float, seen: list[tuple[Any, Any]]) -> list[Finding
 
 def _expected(call: _Call, rate: float) -> float:
     """What our own blocks drop by their definition; the rate, for all else."""
-    if not isinstance(call.layer, PointLayer):
+    if not isinstance(call.layer, SpecLayer):
         return rate
     shape = tuple(call.given.shape)
-    _, extent = engine.cells(shape, call.layer.point, call.layer.noise_shape)
+    _, extent = engine.cells(shape, call.layer.base_spec, call.layer.noise_shape)
     if max(extent) == 1:
         return rate
     return block_fraction(seed_rate(rate, extent, shape), extent, shape)

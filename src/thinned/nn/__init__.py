@@ -2,23 +2,14 @@
 the engines.
 """
 
-from .activations import FastDropout, Jumpout, StandoutDropout
+from .activations import FastDropout, Jumpout, Standout
 from .agents import droq
-from .attention import DropAttention, DropHead, DropKey
+from .attention import AttentionDropout, DropHead, DropKey
 from .branches import LayerDrop, ShakeDrop, ShakeShake, Swapout
-from .drop_connect import DropWeight
-from .dropout import (
-    AlphaDropout,
-    DropBlock1d,
-    DropBlock2d,
-    DropBlock3d,
-    Dropout,
-    Dropout1d,
-    Dropout2d,
-    Dropout3d,
-    FeatureAlphaDropout,
-    GaussianDropout,
-)
+from .depth import DropPath, StochasticDepth
+from .drop_connect import DropConnect
+from .dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
+from .elementwise import BatchwiseDropout, GaussianDropout, UniformDropout
 from .embeddings import EmbeddingDropout, WordDropout
 from .graphs import DropEdge, DropMessage, DropNode
 from .keys import ModelKey, key, key_of, step
@@ -41,31 +32,45 @@ from .maps import (
 )
 from .method import MethodDropout
 from .modes import Tape, frozen, off, recording, replaying, sampling
+from .module import DropoutModule, RatedModule
 from .recurrent import DropState
+from .sequences import LockedDropout
+from .spatial import DropBlock, DropBlock1d, DropBlock2d, DropBlock3d, SpatialDropout
+from .spec_layer import SpecDropout
 from .thinned import Thinned
-from .tokens import HiddenCut, PatchDropout
-from .weight_methods import MethodDropWeight, Mixout, Shakeout, Targeted
+from .tokens import HiddenCut, PatchDropout, TokenDropout
+from .weight_methods import (
+    MethodWeightDropout,
+    Mixout,
+    Shakeout,
+    TargetedDropout,
+    TargetedUnitDropout,
+)
 
 __all__ = [
     "AlphaDropout",
+    "AttentionDropout",
+    "BatchwiseDropout",
     "ConcreteDropout",
     "Cutout",
     "Disout",
-    "DropAttention",
+    "DropBlock",
     "DropBlock1d",
     "DropBlock2d",
     "DropBlock3d",
+    "DropConnect",
     "DropEdge",
     "DropHead",
     "DropKey",
     "DropMessage",
     "DropNode",
+    "DropPath",
     "DropState",
-    "DropWeight",
     "Dropout",
     "Dropout1d",
     "Dropout2d",
     "Dropout3d",
+    "DropoutModule",
     "EmbeddingDropout",
     "FastDropout",
     "FeatureAlphaDropout",
@@ -74,24 +79,32 @@ __all__ = [
     "InformationDropout",
     "Jumpout",
     "LayerDrop",
+    "LockedDropout",
     "LoraDropout",
     "MaxPoolDropout1d",
     "MaxPoolDropout2d",
     "MaxPoolDropout3d",
-    "MethodDropWeight",
     "MethodDropout",
+    "MethodWeightDropout",
     "Mixout",
     "ModelKey",
     "PatchDropout",
+    "RatedModule",
     "ShakeDrop",
     "ShakeShake",
     "Shakeout",
     "SparseVariationalDropout",
-    "StandoutDropout",
+    "SpatialDropout",
+    "SpecDropout",
+    "Standout",
+    "StochasticDepth",
     "Swapout",
     "Tape",
-    "Targeted",
+    "TargetedDropout",
+    "TargetedUnitDropout",
     "Thinned",
+    "TokenDropout",
+    "UniformDropout",
     "VariationalDropout",
     "WeightedChannelDropout",
     "WordDropout",

@@ -11,21 +11,27 @@ from torch import Tensor, nn
 from .. import functional
 from .._errors import InputError, probability, real, unknown
 from ..algebra.schedule import Schedule
-from .method import MethodDropout
+from .method import FunctionLayer
 from .module import DropoutModule, RatedModule
 
 
-def Jumpout(
-    sigma: float | Schedule = 0.05, least: float = 0.0, most: float = 0.6, power: float = 0.75
-) -> MethodDropout:
+class Jumpout(FunctionLayer):
     """:func:`thinned.functional.jumpout`, after a ReLU."""
-    off = {"least": 0.0} if least else None
-    return MethodDropout(
-        functional.jumpout, "sigma", off=off, sigma=sigma, least=least, most=most, power=power
-    )
+
+    def __init__(
+        self,
+        sigma: float | Schedule = 0.05,
+        least: float = 0.0,
+        most: float = 0.6,
+        power: float = 0.75,
+    ) -> None:
+        off = {"least": 0.0} if least else None
+        super().__init__(
+            functional.jumpout, "sigma", off=off, sigma=sigma, least=least, most=most, power=power
+        )
 
 
-class StandoutDropout(DropoutModule, nn.Module):
+class Standout(DropoutModule, nn.Module):
     """:func:`thinned.functional.standout` of ``module``'s result: ``layer(x)`` is its activation,
     thinned.
 

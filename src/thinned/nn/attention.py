@@ -10,17 +10,17 @@ from .. import functional
 from .._errors import unknown
 from ..algebra.schedule import Schedule
 from ..functional.attention import Method
-from .method import MethodDropout
+from .method import FunctionLayer
 
 
-class DropAttention(MethodDropout):
-    """Attention with dropout inside, off in evaluation: :func:`thinned.functional.drop_attention`;
+class AttentionDropout(FunctionLayer):
+    """Attention with dropout inside, off in evaluation: :func:`thinned.functional.attention_dropout`;
     Vaswani et al. 2017.
 
     ``method``: ``"probabilities"`` (attention dropout), ``"keys"`` (DropKey) or ``"heads"``
     (DropHead).
 
-    >>> DropAttention(0.1, "keys")
+    >>> AttentionDropout(0.1, "keys")
     DropAttention(drop_attention, p=0.1, method=keys, scale=None)
     """
 
@@ -32,7 +32,7 @@ class DropAttention(MethodDropout):
     ) -> None:
         if method not in get_args(Method):
             raise unknown("method", method, get_args(Method))
-        super().__init__(functional.drop_attention, p=p, method=method, scale=scale)
+        super().__init__(functional.attention_dropout, p=p, method=method, scale=scale)
 
     def forward(
         self,
@@ -45,13 +45,17 @@ class DropAttention(MethodDropout):
         return super().forward(query, key, value, attn_mask, is_causal)
 
 
-def DropHead(p: float | Schedule = 0.1) -> MethodDropout:
+class DropHead(FunctionLayer):
     """Zhou et al. 2020 on heads [b, h, ...]: :func:`thinned.functional.drop_head`."""
-    return MethodDropout(functional.drop_head, p=p)
+
+    def __init__(self, p: float | Schedule = 0.1) -> None:
+        super().__init__(functional.drop_head, p=p)
 
 
-def DropKey(p: float | Schedule = 0.1) -> MethodDropout:
+class DropKey(FunctionLayer):
     """Li et al. 2023 on scores [b, ..., keys], before the softmax:
     :func:`thinned.functional.drop_key`.
     """
-    return MethodDropout(functional.drop_key, p=p)
+
+    def __init__(self, p: float | Schedule = 0.1) -> None:
+        super().__init__(functional.drop_key, p=p)

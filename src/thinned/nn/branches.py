@@ -12,27 +12,35 @@ from .. import functional
 from .._errors import InputError
 from ..algebra.schedule import Schedule
 from ..functional import core
-from .method import MethodDropout
+from .method import FunctionLayer
 from .module import RatedModule
 
 
-def ShakeShake(backward: functional.branches.Backward = "shake") -> MethodDropout:
+class ShakeShake(FunctionLayer):
     """:func:`thinned.functional.shake_shake` of two branches: ``layer(first, second)``."""
-    return MethodDropout(functional.shake_shake, None, backward=backward)
+
+    def __init__(self, backward: functional.branches.Backward = "shake") -> None:
+        super().__init__(functional.shake_shake, None, backward=backward)
 
 
-def ShakeDrop(
-    p: float | Schedule = 0.5,
-    alpha: tuple[float, float] = (-1.0, 1.0),
-    beta: tuple[float, float] = (0.0, 1.0),
-) -> MethodDropout:
+class ShakeDrop(FunctionLayer):
     """:func:`thinned.functional.shake_drop` of a branch: ``x + layer(branch)``."""
-    return MethodDropout(functional.shake_drop, p=p, alpha=alpha, beta=beta)
+
+    def __init__(
+        self,
+        p: float | Schedule = 0.5,
+        alpha: tuple[float, float] = (-1.0, 1.0),
+        beta: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
+        super().__init__(functional.shake_drop, p=p, alpha=alpha, beta=beta)
 
 
-def Swapout(p: float | Schedule = 0.5, skip: float | None = None) -> MethodDropout:
+class Swapout(FunctionLayer):
     """:func:`thinned.functional.swapout`: ``layer(x, branch)``, in the place of ``x + branch``."""
-    return MethodDropout(functional.swapout, off={"skip": 0.0} if skip else None, p=p, skip=skip)
+
+    def __init__(self, p: float | Schedule = 0.5, skip_p: float | None = None) -> None:
+        off = {"skip_p": 0.0} if skip_p else None
+        super().__init__(functional.swapout, off=off, p=p, skip_p=skip_p)
 
 
 class LayerDrop(RatedModule, nn.ModuleList):

@@ -29,13 +29,13 @@ Sampling = Literal["exact", "moments"]
 Inference = Literal["mean", "moments"]
 
 
-class DropWeight(ModuleWrapper):
+class DropConnect(ModuleWrapper):
     """A module whose weights fall: DropConnect, Wan et al. 2013.
 
     ``module``: its parameters are taken over under the same names, so checkpoints load. ``p``: the
     rate, a schedule of it, or a point. On a ``torch.nn.Linear`` a rate is the paper's method: each
     example has masks of its own, over weights and bias. On every other module, and wherever the
-    point says so (``presets.dropconnect(p, per="batch")``, or any point on a layout of weights,
+    point says so (``presets.drop_connect(p, per="batch")``, or any point on a layout of weights,
     such as ``"o i *"`` with coins per ``"i"``), one mask serves the whole batch: drawn once a call,
     on the weight matrices, or on the parameters whose names match the patterns ``names``; of LSTM,
     GRU and RNN by default on the recurrent weights ``weight_hh*``. Biases stay. Evaluation takes
@@ -53,7 +53,7 @@ class DropWeight(ModuleWrapper):
 
     Raises :class:`thinned.InputError` for other modules, points, names or shapes.
 
-    >>> DropWeight(nn.Linear(3, 4), 0.5), DropWeight(nn.GRU(3, 4), 0.2).names
+    >>> DropConnect(nn.Linear(3, 4), 0.5), DropConnect(nn.GRU(3, 4), 0.2).names
     (DropWeight(in_features=3, out_features=4, bias=True, p=0.5), ('weight_hh_l0',))
     """
 
@@ -80,28 +80,28 @@ class DropWeight(ModuleWrapper):
         linear = isinstance(module, nn.Linear)
         if isinstance(p, SCHEDULES):
             self.schedule, p = p, p(0)
-        point = (
+        spec = (
             p
             if isinstance(p, Drop)
-            else presets.dropconnect(p, per="example" if linear and names is None else "batch")
+            else presets.drop_connect(p, per="example" if linear and names is None else "batch")
         )
-        self.each = EXAMPLE in axes(point.of)
+        self.each = EXAMPLE in axes(spec.of)
         if self.each:
-            _check_each(module, point, names, sampling)
+            _check_each(module, spec, names, sampling)
         elif activation is not None or sampling != "exact" or inference != "mean":
             raise InputError(
                 "activation, sampling and inference are for masks of each example, on a torch.nn.Linear"
             )
         else:
             for weight in self.weights():
-                plan(point, tuple(weight.shape))
+                plan(spec, tuple(weight.shape))
         if isinstance(module, nn.Linear):
             self.in_features, self.out_features = module.in_features, module.out_features
-        self.point = point
+        self.base_spec = spec
         self.activation = activation
         self.sampling: Sampling = sampling
         self.inference: Inference = inference
-        self.p = point.rate
+        self.p = spec.rate
 
     @property
     def p(self) -> float:
@@ -111,13 +111,13 @@ class DropWeight(ModuleWrapper):
     @p.setter
     def p(self, rate: float) -> None:
         rate = float(rate)
-        self.drop = (
-            self.point if rate == self.point.rate else self.point.at(rate)
+        self.spec = (
+            self.base_spec if rate == self.base_spec.rate else self.base_spec.at(rate)
         )  # as the point acts now
         self._rate = rate
-        self._numbers = plan_constants(self.drop)
-        self._mean = averages(self.drop)
-        self._moments = moments(self.drop) if self.each else None
+        self._numbers = plan_constants(self.spec)
+        self._mean = averages(self.spec)
+        self._moments = moments(self.spec) if self.each else None
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the pre-activation over the masks of each example: [b, ..., out]
@@ -153,8 +153,8 @@ class DropWeight(ModuleWrapper):
 
     def _drawn(self, weight: Tensor, tensor_key: TensorKey) -> Tensor:
         if torch.compiler.is_compiling() and self._numbers is not None:
-            return dispatch.sample_in_graph(weight, self.point, self._numbers, tensor_key, None)
-        return core.drop(weight, self.drop, key=tensor_key)
+            return dispatch.sample_in_graph(weight, self.base_spec, self._numbers, tensor_key, None)
+        return core.drop(weight, self.spec, key=tensor_key)
 
     def _of_each(self, mode: Mode, input: Tensor) -> Tensor:
         act = self.activation or (lambda u: u)
@@ -199,7 +199,7 @@ class DropWeight(ModuleWrapper):
         )
 
 
-def _check_each(module: nn.Module, point: Drop, names: Names, sampling: Sampling) -> None:
+def _check_each(module: nn.Module, spec: Drop, names: Names, sampling: Sampling) -> None:
     """Raise unless each example can have masks of its own."""
     if not isinstance(module, nn.Linear):
         raise InputError(
@@ -214,15 +214,15 @@ def _check_each(module: nn.Module, point: Drop, names: Names, sampling: Sampling
         raise InputError(
             "names= is for masks that the batch shares; with masks of each example weights and bias fall"
         )
-    if point.of != "b o i" or point.per not in ("b o i", "o i"):
+    if spec.of != "b o i" or spec.per not in ("b o i", "o i"):
         raise InputError(
-            f"DropWeight needs a point of layout 'b o i' with coins per 'b o i' or 'o i', but got {point}"
+            f"DropWeight needs a point of layout 'b o i' with coins per 'b o i' or 'o i', but got {spec}"
         )
-    if not (isinstance(point.fill, Zero) and isinstance(point.scale, (Inverted, Classic))):
+    if not (isinstance(spec.fill, Zero) and isinstance(spec.scale, (Inverted, Classic))):
         raise InputError(
-            f"DropWeight needs fill Zero() and scale Inverted() or Classic(), as its closed forms do, but got {point}"
+            f"DropWeight needs fill Zero() and scale Inverted() or Classic(), as its closed forms do, but got {spec}"
         )
-    if sampling == "moments" and point.per != "b o i":
+    if sampling == "moments" and spec.per != "b o i":
         raise InputError(
             "sampling='moments' needs coins per 'b o i': weights shared over the batch are not independent"
         )

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from .. import functional
 from .._errors import InputError, whole
 from ..algebra.schedule import Schedule
-from .method import MethodDropout
+from .method import FunctionLayer
 from .module import RatedModule
 
 
@@ -52,13 +52,14 @@ class EmbeddingDropout(RatedModule, nn.Module):
         return f"{self.weight.shape[0]}, {self.weight.shape[1]}, p={self.p}"
 
 
-def WordDropout(p: float | Schedule = 0.1, unknown_id: int = 0) -> MethodDropout:
+class WordDropout(FunctionLayer):
     """Word dropout: each id becomes ``unknown_id``: :func:`thinned.functional.word_dropout` on ids
     [b, ...].
 
     Iyyer, Manjunatha, Boyd-Graber, Daume 2015, "Deep unordered composition rivals syntactic
     methods".
     """
-    return MethodDropout(
-        functional.word_dropout, p=p, unknown_id=whole(unknown_id, "unknown_id", 0)
-    )
+
+    def __init__(self, p: float | Schedule = 0.1, unknown_id: int = 0) -> None:
+        unknown = whole(unknown_id, "unknown_id", 0)
+        super().__init__(functional.word_dropout, p=p, unknown_id=unknown)

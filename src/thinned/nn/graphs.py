@@ -1,27 +1,33 @@
-"""Layers on graphs. Their draws belong to the call, so a key's samples take no part."""
+"""Layers on graphs. Their draws are a function of the call, not of the sample ids."""
 
 from __future__ import annotations
 
-from .. import functional
+from .. import functional, presets
 from ..algebra.schedule import Schedule
-from .dropout import Dropout
-from .method import MethodDropout
+from .method import FunctionLayer
+from .spec_layer import SpecLayer
 
 
-def DropEdge(
-    p: float | Schedule = 0.5, exact: bool = False, undirected: bool = False
-) -> MethodDropout:
+class DropEdge(FunctionLayer):
     """Rong et al. 2020: :func:`thinned.functional.drop_edge`; call it with edge_index and whatever
     attributes edges have.
     """
-    return MethodDropout(functional.drop_edge, p=p, shapes=True, exact=exact, undirected=undirected)
+
+    def __init__(
+        self, p: float | Schedule = 0.5, exact: bool = False, undirected: bool = False
+    ) -> None:
+        super().__init__(functional.drop_edge, p=p, shapes=True, exact=exact, undirected=undirected)
 
 
-def DropNode(p: float | Schedule = 0.5) -> Dropout:
+class DropNode(SpecLayer):
     """Feng et al. 2020 on node features [n, ...]: :func:`thinned.presets.drop_node`."""
-    return Dropout("drop-node", p=p)
+
+    def __init__(self, p: float | Schedule = 0.5, inplace: bool = False) -> None:
+        super().__init__(presets.drop_node, p, inplace)
 
 
-def DropMessage(p: float | Schedule = 0.5) -> Dropout:
+class DropMessage(SpecLayer):
     """Fang et al. 2023 on messages [edges, ...]: :func:`thinned.presets.drop_message`."""
-    return Dropout("drop-message", p=p)
+
+    def __init__(self, p: float | Schedule = 0.5, inplace: bool = False) -> None:
+        super().__init__(presets.drop_message, p, inplace)

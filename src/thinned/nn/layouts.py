@@ -38,7 +38,7 @@ def _named(layout: str) -> tuple[list[list[str]], str]:
     return groups, flat
 
 
-def placed(point: Drop, layout: str, dims: int | None) -> Drop:
+def placed(spec: Drop, layout: str, dims: int | None) -> Drop:
     """The point on an input of ``layout``, whose axis b holds the examples.
 
     A point with a coin for each element keeps one for each element; one with a coin for each
@@ -48,19 +48,19 @@ def placed(point: Drop, layout: str, dims: int | None) -> Drop:
     names = flat.split()
     if EXAMPLE not in names:
         raise InputError(f"a layout names the axis of the examples, b, but got {layout!r}")
-    if dims is not None or isinstance(point.per, Block):
+    if dims is not None or isinstance(spec.per, Block):
         raise InputError(
             "layout= is for points whose coins fall on elements or channels; these maps have their own layout"
         )
-    if point.per == point.of:
-        return replace(point, of=flat, per=flat)
-    own = str(point.per).split()
+    if spec.per == spec.of:
+        return replace(spec, of=flat, per=flat)
+    own = str(spec.per).split()
     missing = [n for n in own if n not in names]
     if missing:
         raise InputError(
-            f"this point has a coin for each {point.per!r}, but the layout {layout!r} has no axis {missing[0]!r}"
+            f"this point has a coin for each {spec.per!r}, but the layout {layout!r} has no axis {missing[0]!r}"
         )
-    return replace(point, of=flat)
+    return replace(spec, of=flat)
 
 
 def unflattened(x: Tensor, layout: str, sample_ids: Tensor | None) -> Tensor:
@@ -83,14 +83,14 @@ def unflattened(x: Tensor, layout: str, sample_ids: Tensor | None) -> Tensor:
     return x.unflatten(at, (count, other) if groups[at][0] == EXAMPLE else (other, count))
 
 
-def check_shard(shard: tuple[str, int, int], point: Drop) -> tuple[str, int, int]:
+def check_shard(shard: tuple[str, int, int], spec: Drop) -> tuple[str, int, int]:
     """(axis, index, count), checked."""
     axis, index, count = shard
-    names = point.of.split()
-    if isinstance(point.per, Block) or axis not in names or axis in (EXAMPLE, "*"):
+    names = spec.of.split()
+    if isinstance(spec.per, Block) or axis not in names or axis in (EXAMPLE, "*"):
         raise InputError(
             f"shard names an axis of the layout that is neither b nor '*', such as shard=('d', rank, ranks) with "
-            f"layout='b t d', but got axis {axis!r} of {point.of!r}"
+            f"layout='b t d', but got axis {axis!r} of {spec.of!r}"
         )
     if not 0 <= index < count:
         raise InputError(f"shard is (axis, index, count) with 0 <= index < count, but got {shard}")

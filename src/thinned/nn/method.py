@@ -1,4 +1,4 @@
-"""The host of functions: a method that is no point, as a module with a rate, a mode and a key."""
+"""The layers of functions: methods that no :class:`thinned.Drop` expresses, as modules."""
 
 from __future__ import annotations
 
@@ -13,15 +13,20 @@ from ..algebra.schedule import SCHEDULES
 from .module import RatedModule
 
 
-class MethodDropout(RatedModule, _DropoutNd):
-    """A function of :mod:`thinned.functional` as a layer; made by :func:`thinned.nn.Cutout` and its
-    like.
+class FunctionLayer(RatedModule, _DropoutNd):
+    """Base of the layers that call a function of :mod:`thinned.functional`. Abstract.
 
-    ``method``: called as ``method(*inputs, training=, key=, **settings)``. ``rate``: the name of
-    its rate among ``settings``, or None; a schedule may stand there, moved by :meth:`ModelKey.at`
-    or :func:`thinned.step`. ``shapes``: does the rate decide the result's shape? Then a compiled
-    graph holds it, and a schedule compiles anew. ``off``: the settings that draw though the rate is
-    0, as they are when the noise is off.
+    Args:
+        method: Called as ``method(*inputs, training=, key=, **settings)``.
+        rate: The name of its rate among ``settings``, or None where it has none. The rate may be a
+            schedule, moved by :meth:`ModelKey.at` or :func:`thinned.step`.
+        shapes: Whether the rate decides the result's shape. Then a compiled graph holds the rate,
+            and a schedule compiles anew.
+        off: The settings that draw although the rate is 0, as they are when the noise is off.
+        settings: The other arguments of ``method``.
+
+    Raises:
+        InputError: Where a schedule stands in the place of something else than the rate.
     """
 
     def __init__(
@@ -51,8 +56,9 @@ class MethodDropout(RatedModule, _DropoutNd):
             return self.method(*inputs, training=mode == "sample", key=key, **self.settings)
         rate = self._rate if self.shapes else self.now()
         if mode == "sample" and (isinstance(rate, Tensor) or rate or self.off):
+            key = self.call_key()
             return self.method(
-                *inputs, training=True, key=self.call_key(), **{self.rate: rate}, **self.settings
+                *inputs, training=True, key=key, **{self.rate: rate}, **self.settings
             )
         now = {self.rate: self._rate if mode == "mean" else 0.0}
         settings = self.settings | self.off if mode == "off" else self.settings
@@ -60,5 +66,36 @@ class MethodDropout(RatedModule, _DropoutNd):
 
     def extra_repr(self) -> str:
         rate = {} if self.rate is None else {self.rate: self._rate}
-        shown = ", ".join(f"{k}={v}" for k, v in (rate | self.settings).items())
-        return f"{self.method.__name__}, {shown}".rstrip(", ")
+        return ", ".join(f"{name}={value}" for name, value in (rate | self.settings).items())
+
+
+class MethodDropout(FunctionLayer):
+    """A function of your own as a dropout layer with a rate, a mode and a key.
+
+    While training (and under :func:`thinned.sampling`) it calls ``method(*inputs, training=True,
+    key=key, **settings)``; in evaluation ``training`` is False. Everything that ``method`` draws
+    with that key, by :func:`thinned.functional.bernoulli_mask`, ``uniform``, ``normal`` and
+    ``random_subset``, keeps the mask contract.
+
+    Args:
+        method: The function.
+        rate: The name of its rate among ``settings``, or None where it has none. The rate may be a
+            schedule, moved by :meth:`ModelKey.at` or :func:`thinned.step`.
+        shapes: Whether the rate decides the result's shape; then a schedule compiles anew.
+        off: The settings that draw although the rate is 0, as they are when the noise is off.
+        settings: The other arguments of ``method``.
+
+    Raises:
+        InputError: Where a schedule stands in the place of something else than the rate.
+
+    Example:
+        >>> import thinned.functional as F
+        >>> MethodDropout(F.drop_head, p=0.2)
+        MethodDropout(drop_head, p=0.2)
+
+    Reference:
+        docs/extending.md, "Write your own method".
+    """
+
+    def extra_repr(self) -> str:
+        return f"{self.method.__name__}, {super().extra_repr()}".rstrip(", ")

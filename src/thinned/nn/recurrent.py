@@ -15,7 +15,7 @@ from ..functional.core import Rate
 from ..functional.recurrent import Falling, Kind, Method, Network
 from .module import DropoutModule
 
-# method -> where it has a meaning, and its scalings, the paper's first
+# method -> where it has a meaning, and its scales, the paper's first
 _METHODS: dict[Method, tuple[tuple[str, ...], tuple[str | None, ...]]] = {
     "variational": (("LSTM", "GRU", "RNN"), ("inverted", "classic")),
     "recurrent": (("LSTM", "GRU"), ("classic", "inverted")),
@@ -62,7 +62,7 @@ class DropState(DropoutModule, nn.Module):
       (None: that of the states; 0.05 for states and 0.5 for cells in the paper). h'_t is made of
       the new c_t as it is before zoneout. Evaluation has 1 - p for m.
 
-    ``scaling``: of the first two methods: ``"inverted"`` divides m by 1 - p, and evaluation is the
+    ``scale``: of the first two methods: ``"inverted"`` divides m by 1 - p, and evaluation is the
     plain network; ``"classic"`` has 1 - p for m in evaluation. None is the paper's: inverted for
     variational, classic for recurrent. ``p`` reads the largest rate; set, it becomes the rate of
     every place that drops.
@@ -99,11 +99,11 @@ class DropState(DropoutModule, nn.Module):
         method: Method = "variational",
         tied: bool = True,
         per: Literal["step", "sequence"] | None = None,
-        scaling: Literal["inverted", "classic"] | None = None,
+        scale: Literal["inverted", "classic"] | None = None,
     ) -> None:
         super().__init__()
         self._network = _network(module)
-        self._falling = _falling(type(module).__name__, method, tied, per, scaling)
+        self._falling = _falling(type(module).__name__, method, tied, per, scale)
         self.input_size, self.hidden_size, self.num_layers = (
             module.input_size,
             module.hidden_size,
@@ -270,13 +270,11 @@ def _network(module: nn.RNNBase) -> Network:
     return network
 
 
-def _falling(
-    name: str, method: Method, tied: bool, per: str | None, scaling: str | None
-) -> Falling:
+def _falling(name: str, method: Method, tied: bool, per: str | None, scale: str | None) -> Falling:
     """How states fall; or the reason why not so."""
     if method not in _METHODS:
         raise unknown("method", method, _METHODS)
-    places, scalings = _METHODS[method]
+    places, scales = _METHODS[method]
     if name not in places:
         raise InputError(
             f"method={method!r} acts on the memory of {' or '.join(places)}, but got {name}"
@@ -291,13 +289,13 @@ def _falling(
         raise InputError(
             f"per is a choice of method='recurrent' alone, but got per={per!r} for {method!r}"
         )
-    if scaling is not None and scaling not in scalings:
+    if scale is not None and scale not in scales:
         raise InputError(
-            f"method={method!r} knows scaling {' or '.join(map(repr, scalings))}, but got {scaling!r}"
+            f"method={method!r} knows scale {' or '.join(map(repr, scales))}, but got {scale!r}"
         )
     return Falling(
         method,
         method == "recurrent" and per != "sequence",
         tied,
-        (scaling or scalings[0]) == "inverted",
+        (scale or scales[0]) == "inverted",
     )

@@ -16,8 +16,8 @@ from ..functional import core
 from .wrapper import ModuleWrapper, Names
 
 
-class MethodDropWeight(ModuleWrapper):
-    """A function of weights as a layer; made by :func:`Mixout` and :func:`Targeted`.
+class WeightFunctionLayer(ModuleWrapper):
+    """Base of the layers that call a function of weights. Abstract.
 
     ``method``: called as ``method(weight, p=, training=, key=, **settings)`` for each parameter
     that ``names`` means, once a call of the layer, so the batch shares its draws. ``anchored``: it
@@ -74,48 +74,86 @@ class MethodDropWeight(ModuleWrapper):
 
     def extra_repr(self) -> str:
         shown = "".join(f", {name}={value}" for name, value in self.settings.items())
-        return f"{self.method.__name__}, {super().extra_repr()}{shown}"
+        return f"{super().extra_repr()}{shown}"
 
 
-def Mixout(
-    module: nn.Module,
-    p: float | Schedule = 0.5,
-    per: functional.weights.Per = "weight",
-    names: Names = None,
-) -> MethodDropWeight:
+class MethodWeightDropout(WeightFunctionLayer):
+    """A function of weights of your own as a layer around a module.
+
+    Args and draws: those of the base class.
+    """
+
+    def extra_repr(self) -> str:
+        return f"{self.method.__name__}, {super().extra_repr()}"
+
+
+class Mixout(WeightFunctionLayer):
     """:func:`thinned.functional.mixout` of a module's weights with what they are now: make it after
     loading what is pretrained.
 
-    ``module``: any, also a whole model; ``names``: as in :class:`DropWeight`. Checkpoints are those
+    ``module``: any, also a whole model; ``names``: as in :class:`DropConnect`. Checkpoints are those
     of ``module`` and do not hold the pretrained weights: to go on from one, load the pretrained
     weights, make this, then load the checkpoint.
     """
-    return MethodDropWeight(functional.mixout, module, p, names, anchored=True, per=per)
+
+    def __init__(
+        self,
+        module: nn.Module,
+        p: float | Schedule = 0.5,
+        per: functional.weights.Per = "weight",
+        names: Names = None,
+    ) -> None:
+        super().__init__(functional.mixout, module, p, names, anchored=True, per=per)
 
 
-def Targeted(
-    module: nn.Module,
-    p: float | Schedule = 0.5,
-    fraction: float = 0.5,
-    per: functional.weights.Per = "weight",
-    names: Names = None,
-) -> MethodDropWeight:
-    """:func:`thinned.functional.targeted` on a module's weights; ``names`` as in
-    :class:`DropWeight`.
+class TargetedDropout(WeightFunctionLayer):
+    """:func:`thinned.functional.targeted_dropout` on a module's weights; ``names`` as in
+    :class:`DropConnect`.
 
     Evaluation runs the pruned module. Raises :class:`thinned.InputError` for transposed
     convolutions, whose outputs are not on the weight's first axis.
     """
-    host = MethodDropWeight(functional.targeted, module, p, names, fraction=fraction, per=per)
+
+    def __init__(
+        self,
+        module: nn.Module,
+        p: float | Schedule = 0.5,
+        fraction: float = 0.5,
+        per: functional.weights.Per = "weight",
+        names: Names = None,
+    ) -> None:
+        _check_outputs_first(module)
+        super().__init__(functional.targeted_dropout, module, p, names, fraction=fraction, per=per)
+
+
+class TargetedUnitDropout(WeightFunctionLayer):
+    """Targeted dropout of whole units: ``TargetedDropout(module, p, fraction, per="unit")``."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        p: float | Schedule = 0.5,
+        fraction: float = 0.5,
+        names: Names = None,
+    ) -> None:
+        _check_outputs_first(module)
+        super().__init__(
+            functional.targeted_dropout, module, p, names, fraction=fraction, per="unit"
+        )
+
+
+def _check_outputs_first(module: nn.Module) -> None:
     if any(isinstance(m, nn.modules.conv._ConvTransposeNd) for m in module.modules()):
         raise InputError(
-            "targeted dropout ranks the weights of each output, which transposed convolutions hold on axis 1"
+            "targeted dropout ranks the weights of each output, which transposed convolutions hold "
+            "on axis 1"
         )
-    return host
 
 
-class ShakeoutDropWeight(ModuleWrapper):
-    """A linear layer under shakeout; made by :func:`Shakeout`."""
+class Shakeout(ModuleWrapper):
+    """:func:`thinned.functional.shakeout` in the place of a ``torch.nn.Linear``, under its
+    parameters' names.
+    """
 
     weight: Tensor
     bias: Any  # a tensor or None
@@ -136,10 +174,3 @@ class ShakeoutDropWeight(ModuleWrapper):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, c={self.c}"
-
-
-def Shakeout(linear: nn.Linear, p: float | Schedule = 0.5, c: float = 0.1) -> ShakeoutDropWeight:
-    """:func:`thinned.functional.shakeout` in the place of a ``torch.nn.Linear``, under its
-    parameters' names.
-    """
-    return ShakeoutDropWeight(linear, p, c)

@@ -9,35 +9,41 @@ from ..algebra.drop import Drop
 from .advice import ADVICE, Advice
 from .catalog import CATALOG, Preset
 from .depth import drop_path, linear_rates, stochastic_depth
-from .elementwise import alpha, batchwise, dropout, gaussian, uout
+from .elementwise import (
+    alpha_dropout,
+    batchwise_dropout,
+    dropout,
+    gaussian_dropout,
+    uniform_dropout,
+)
 from .graph import drop_message, drop_node
-from .recurrent import locked
-from .spatial import dropblock, feature_alpha, spatial
-from .tokens import token
-from .weight import dropconnect
+from .sequences import locked_dropout
+from .spatial import drop_block, feature_alpha_dropout, spatial_dropout
+from .tokens import token_dropout
+from .weight import drop_connect
 
 __all__ = [
     "ADVICE",
     "CATALOG",
     "Advice",
     "Preset",
-    "alpha",
-    "batchwise",
+    "alpha_dropout",
+    "batchwise_dropout",
+    "drop_block",
+    "drop_connect",
     "drop_message",
     "drop_node",
     "drop_path",
-    "dropblock",
-    "dropconnect",
     "dropout",
-    "feature_alpha",
-    "gaussian",
+    "feature_alpha_dropout",
+    "gaussian_dropout",
     "linear_rates",
-    "locked",
+    "locked_dropout",
     "make",
-    "spatial",
+    "spatial_dropout",
     "stochastic_depth",
-    "token",
-    "uout",
+    "token_dropout",
+    "uniform_dropout",
 ]
 
 
@@ -50,7 +56,7 @@ def _row(name: str) -> Preset:
 def make(name: str, *args: Any, **kwargs: Any) -> Drop:
     """The point that ``name`` is, with the preset's own arguments.
 
-    >>> make("dropblock", p=0.1, block=5).per.size
+    >>> make("drop_block", p=0.1, block_size=5).per.size
     5
 
     Raises :class:`thinned.InputError` on an unknown name, with the nearest ones, and for a method

@@ -8,12 +8,18 @@ from types import MappingProxyType
 
 from ..algebra.drop import Drop
 from .depth import drop_path, stochastic_depth
-from .elementwise import alpha, batchwise, dropout, gaussian, uout
+from .elementwise import (
+    alpha_dropout,
+    batchwise_dropout,
+    dropout,
+    gaussian_dropout,
+    uniform_dropout,
+)
 from .graph import drop_message, drop_node
-from .recurrent import locked
-from .spatial import dropblock, feature_alpha, spatial
-from .tokens import token
-from .weight import dropconnect
+from .sequences import locked_dropout
+from .spatial import drop_block, feature_alpha_dropout, spatial_dropout
+from .tokens import token_dropout
+from .weight import drop_connect
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +56,8 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
         "dropout": Preset(
             dropout, "Dropout", "Srivastava et al.", 2014, _JMLR, "activation", "nn.Dropout(0.5)"
         ),
-        "gaussian": Preset(
-            gaussian,
+        "gaussian_dropout": Preset(
+            gaussian_dropout,
             "Gaussian dropout",
             "Srivastava et al.",
             2014,
@@ -59,18 +65,18 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "activation",
             "nn.GaussianDropout(0.5)",
         ),
-        "uout": Preset(
-            uout,
+        "uniform_dropout": Preset(
+            uniform_dropout,
             "Uout",
             "Li et al.",
             2019,
             "https://arxiv.org/abs/1801.05134",
             "activation",
-            'nn.Dropout("uout", beta=0.1)',
+            "nn.UniformDropout(beta=0.1)",
             "beta",
         ),
-        "alpha": Preset(
-            alpha,
+        "alpha_dropout": Preset(
+            alpha_dropout,
             "Alpha dropout",
             "Klambauer et al.",
             2017,
@@ -78,8 +84,8 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "activation",
             "nn.AlphaDropout(0.05)",
         ),
-        "feature-alpha": Preset(
-            feature_alpha,
+        "feature_alpha_dropout": Preset(
+            feature_alpha_dropout,
             "Feature alpha dropout",
             "Klambauer et al.",
             2017,
@@ -107,7 +113,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "nn.Jumpout(0.05)",
             "sigma",
         ),
-        "fast": Preset(
+        "fast_dropout": Preset(
             "nn.FastDropout",
             "Fast dropout",
             "Wang and Manning",
@@ -116,14 +122,14 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "activation",
             "nn.FastDropout(Linear(64, 32), 0.5)",
         ),
-        "batchwise": Preset(
-            batchwise,
+        "batchwise_dropout": Preset(
+            batchwise_dropout,
             "Batchwise dropout",
             "Graham et al.",
             2015,
             "https://arxiv.org/abs/1502.02478",
             "activation",
-            'nn.Dropout("batchwise", p=0.5)',
+            "nn.BatchwiseDropout(0.5)",
         ),
         "thinned": Preset(
             "nn.Thinned",
@@ -136,8 +142,8 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
         ),
         # end of activations
         # maps
-        "spatial": Preset(
-            spatial,
+        "spatial_dropout": Preset(
+            spatial_dropout,
             "SpatialDropout",
             "Tompson et al.",
             2015,
@@ -145,8 +151,8 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "map",
             "nn.Dropout2d(0.2)",
         ),
-        "dropblock": Preset(
-            dropblock,
+        "drop_block": Preset(
+            drop_block,
             "DropBlock",
             "Ghiasi et al.",
             2018,
@@ -173,7 +179,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "nn.Cutout(16)",
             "size",
         ),
-        "max-pool": Preset(
+        "max_pool_dropout": Preset(
             "nn.MaxPoolDropout2d",
             "Max-pooling dropout",
             "Wu and Gu",
@@ -182,7 +188,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "map",
             "nn.MaxPoolDropout2d(2, p=0.5)",
         ),
-        "weighted-channel": Preset(
+        "weighted_channel_dropout": Preset(
             "nn.WeightedChannelDropout",
             "Weighted channel dropout",
             "Hou and Wang",
@@ -193,8 +199,8 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
         ),
         # end of maps
         # weights
-        "dropconnect": Preset(
-            dropconnect,
+        "drop_connect": Preset(
+            drop_connect,
             "DropConnect",
             "Wan et al.",
             2013,
@@ -220,7 +226,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "weight",
             "nn.Shakeout(Linear(784, 800), 0.5, 0.1)",
         ),
-        "targeted": Preset(
+        "targeted_dropout": Preset(
             "nn.Targeted",
             "Targeted dropout",
             "Gomez et al.",
@@ -229,7 +235,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "weight",
             "nn.Targeted(Linear(784, 800), 0.5, 0.5)",
         ),
-        "targeted-unit": Preset(
+        "targeted_unit_dropout": Preset(
             "nn.Targeted",
             "Targeted unit dropout",
             "Gomez et al.",
@@ -238,7 +244,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "weight",
             'nn.Targeted(Conv2d(16, 32, 3), 0.5, 0.5, per="unit")',
         ),
-        "lora": Preset(
+        "lora_dropout": Preset(
             "nn.LoraDropout",
             "LoRA dropout",
             "Hu et al.",
@@ -258,7 +264,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
         ),
         # end of weights
         # learned
-        "concrete": Preset(
+        "concrete_dropout": Preset(
             "nn.ConcreteDropout",
             "Concrete dropout",
             "Gal et al.",
@@ -267,7 +273,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "activation",
             "nn.ConcreteDropout(512, 0.1)",
         ),
-        "variational": Preset(
+        "variational_dropout": Preset(
             "nn.VariationalDropout",
             "Variational dropout",
             "Kingma et al.",
@@ -276,7 +282,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "activation",
             "nn.VariationalDropout(512)",
         ),
-        "sparse-variational": Preset(
+        "sparse_variational_dropout": Preset(
             "nn.SparseVariationalDropout",
             "Sparse variational dropout",
             "Molchanov et al.",
@@ -285,7 +291,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "weight",
             "nn.SparseVariationalDropout(Linear(784, 300))",
         ),
-        "information": Preset(
+        "information_dropout": Preset(
             "nn.InformationDropout",
             "Information dropout",
             "Achille and Soatto",
@@ -296,25 +302,25 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
         ),
         # end of learned
         # branches
-        "drop-path": Preset(
+        "drop_path": Preset(
             drop_path,
             "Drop path",
             "Larsson et al.",
             2017,
             "https://arxiv.org/abs/1605.07648",
             "branch",
-            'nn.Dropout("drop-path", p=0.2)',
+            "nn.DropPath(0.2)",
         ),
-        "stochastic-depth": Preset(
+        "stochastic_depth": Preset(
             stochastic_depth,
             "Stochastic depth",
             "Huang et al.",
             2016,
             "https://arxiv.org/abs/1603.09382",
             "branch",
-            'nn.Dropout("stochastic-depth", p=0.5, per="batch")',
+            'nn.StochasticDepth(0.5, per="batch")',
         ),
-        "layer": Preset(
+        "layer_drop": Preset(
             "nn.LayerDrop",
             "LayerDrop",
             "Fan et al.",
@@ -323,7 +329,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "branch",
             "nn.LayerDrop([Linear(8, 8), Linear(8, 8)], 0.2)",
         ),
-        "shake-drop": Preset(
+        "shake_drop": Preset(
             "nn.ShakeDrop",
             "ShakeDrop",
             "Yamada et al.",
@@ -332,7 +338,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "branch",
             "nn.ShakeDrop(0.5)",
         ),
-        "shake-shake": Preset(
+        "shake_shake": Preset(
             "nn.ShakeShake",
             "Shake-Shake",
             "Gastaldi",
@@ -353,16 +359,16 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
         ),
         # end of branches
         # sequences
-        "locked": Preset(
-            locked,
+        "locked_dropout": Preset(
+            locked_dropout,
             "Locked (variational) dropout",
             "Gal and Ghahramani",
             2016,
             "https://arxiv.org/abs/1512.05287",
             "sequence",
-            'nn.Dropout("locked", p=0.5)',
+            "nn.LockedDropout(0.5)",
         ),
-        "variational-rnn": Preset(
+        "variational_rnn_dropout": Preset(
             "nn.DropState",
             "Variational recurrent dropout",
             "Gal and Ghahramani",
@@ -372,7 +378,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "nn.DropState(LSTM(400, 1150), inputs=0.3, states=0.3, outputs=0.5)",
             "states",
         ),
-        "weight-drop": Preset(
+        "weight_drop": Preset(
             "nn.DropState",
             "Weight-drop (AWD-LSTM)",
             "Merity et al.",
@@ -382,7 +388,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "nn.DropState(LSTM(400, 1150, 3), inputs=0.4, between=0.25, outputs=0.4, weights=0.5)",
             "weights",
         ),
-        "recurrent": Preset(
+        "recurrent_dropout": Preset(
             "nn.DropState",
             "Recurrent dropout without memory loss",
             "Semeniuta et al.",
@@ -392,7 +398,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             'nn.DropState(LSTM(64, 128), states=0.25, method="recurrent")',
             "states",
         ),
-        "rnndrop": Preset(
+        "rnn_drop": Preset(
             "nn.DropState",
             "RNNDrop",
             "Moon et al.",
@@ -412,7 +418,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             'nn.DropState(LSTM(64, 128), states=0.05, cells=0.5, method="zoneout")',
             "states",
         ),
-        "embedding": Preset(
+        "embedding_dropout": Preset(
             "nn.EmbeddingDropout",
             "Embedding dropout",
             "Gal and Ghahramani",
@@ -421,7 +427,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "weight",
             "nn.EmbeddingDropout(Embedding(10_000, 400), 0.1)",
         ),
-        "word": Preset(
+        "word_dropout": Preset(
             "nn.WordDropout",
             "Word dropout",
             "Iyyer et al.",
@@ -432,16 +438,16 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
         ),
         # end of sequences
         # attention and tokens
-        "token": Preset(
-            token,
+        "token_dropout": Preset(
+            token_dropout,
             "Token dropout",
             "Sennrich et al.",
             2016,
             "https://arxiv.org/abs/1606.02891",
             "token",
-            'nn.Dropout("token", p=0.1)',
+            "nn.TokenDropout(0.1)",
         ),
-        "patch": Preset(
+        "patch_dropout": Preset(
             "nn.PatchDropout",
             "PatchDropout",
             "Liu et al.",
@@ -450,7 +456,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "token",
             "nn.PatchDropout(0.5)",
         ),
-        "hidden-cut": Preset(
+        "hidden_cut": Preset(
             "nn.HiddenCut",
             "HiddenCut",
             "Chen et al.",
@@ -459,7 +465,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "token",
             "nn.HiddenCut(0.1)",
         ),
-        "attention": Preset(
+        "attention_dropout": Preset(
             "nn.DropAttention",
             "Attention dropout",
             "Vaswani et al.",
@@ -468,7 +474,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "attention",
             "nn.DropAttention(0.1)",
         ),
-        "drop-key": Preset(
+        "drop_key": Preset(
             "nn.DropKey",
             "DropKey",
             "Li et al.",
@@ -477,7 +483,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "attention",
             "nn.DropKey(0.1)",
         ),
-        "drop-head": Preset(
+        "drop_head": Preset(
             "nn.DropHead",
             "DropHead",
             "Zhou et al.",
@@ -497,7 +503,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "agent",
             "nn.droq(17, p=0.01)",
         ),
-        "consistent": Preset(
+        "consistent_dropout": Preset(
             "nn.recording",
             "Consistent dropout",
             "Hausknecht and Wagener",
@@ -507,7 +513,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "nn.recording(nn.Dropout(0.1))",
             "",
         ),
-        "drop-edge": Preset(
+        "drop_edge": Preset(
             "nn.DropEdge",
             "DropEdge",
             "Rong et al.",
@@ -516,7 +522,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "graph",
             "nn.DropEdge(0.2)",
         ),
-        "drop-node": Preset(
+        "drop_node": Preset(
             drop_node,
             "DropNode",
             "Feng et al.",
@@ -525,7 +531,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "graph",
             "nn.DropNode(0.5)",
         ),
-        "drop-message": Preset(
+        "drop_message": Preset(
             drop_message,
             "DropMessage",
             "Fang et al.",
@@ -572,19 +578,19 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "schedule",
             "nn.Dropout(algebra.Late(0.4, since=5_000))",
         ),
-        "scheduled-drop-path": Preset(
+        "scheduled_drop_path": Preset(
             "algebra.Linear",
             "ScheduledDropPath",
             "Zoph et al.",
             2018,
             "https://arxiv.org/abs/1707.07012",
             "schedule",
-            'nn.Dropout("drop-path", p=algebra.Linear(0.0, 0.3, 10_000))',
+            "nn.DropPath(algebra.Linear(0.0, 0.3, 10_000))",
             "end",
         ),
         # end of schedules
         # losses
-        "r-drop": Preset(
+        "r_drop": Preset(
             "nn.r_drop",
             "R-Drop",
             "Liang et al.",
@@ -604,7 +610,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "nn.fraternal(torch.zeros(2), torch.ones(2), torch.mean, kappa=0.1)",
             "kappa",
         ),
-        "multi-sample": Preset(
+        "multi_sample": Preset(
             "nn.multi_sample",
             "Multi-sample dropout",
             "Inoue",
@@ -614,7 +620,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "nn.multi_sample(torch.ones(4, 8), [nn.Dropout(0.5)] * 4, Linear(8, 2))",
             "samples",
         ),
-        "monte-carlo": Preset(
+        "monte_carlo": Preset(
             "nn.sampling",
             "Monte Carlo dropout",
             "Gal and Ghahramani",

@@ -7,16 +7,16 @@ from typing import Literal
 from .._errors import probability, unknown, whole
 from ..algebra.drop import Drop
 from ..algebra.law import Bernoulli
-from ..algebra.scale import Classic, Inverted, Unscaled
+from ..algebra.scale import Classic, Inverted, Scale, Unscaled
 
 
-def drop_path(p: float = 0.1, scale_by_keep: bool = True) -> Drop:
+def drop_path(p: float = 0.1, scale: Literal["inverted", "unscaled"] = "inverted") -> Drop:
     """Drop path: the whole residual branch of an example falls, and only its skip connection
     remains.
 
     x + m F(x) / (1 - p) while training, with one coin m for each example; x + F(x) in evaluation.
     Put it on the branch, before the addition. ``p`` in [0, 1], 0.1 to 0.5 in the deepest block,
-    less before it (:func:`linear_rates`). ``scale_by_keep=False`` leaves out the division, as
+    less before it (:func:`linear_rates`). ``scale="unscaled"`` leaves out the division, as
     timm's flag does: training and evaluation then differ in mean, on purpose. What EfficientNet's
     code calls drop_connect is this.
 
@@ -26,9 +26,10 @@ def drop_path(p: float = 0.1, scale_by_keep: bool = True) -> Drop:
     Larsson, Maire, Shakhnarovich 2017, "FractalNet"; the form for each example is timm's and
     torchvision's "row" mode.
     """
-    return Drop(
-        Bernoulli(p), per="b", scale=Inverted() if scale_by_keep else Unscaled(), name="drop-path"
-    )
+    scales: dict[str, Scale] = {"inverted": Inverted(), "unscaled": Unscaled()}
+    if scale not in scales:
+        raise unknown("scale", scale, scales)
+    return Drop(Bernoulli(p), per="b", scale=scales[scale], name="drop_path")
 
 
 def stochastic_depth(p: float = 0.5, per: Literal["example", "batch"] = "example") -> Drop:
@@ -49,7 +50,7 @@ def stochastic_depth(p: float = 0.5, per: Literal["example", "batch"] = "example
     if per not in ("example", "batch"):
         raise unknown("per", per, ("example", "batch"))
     return Drop(
-        Bernoulli(p), per="b" if per == "example" else "", scale=Classic(), name="stochastic-depth"
+        Bernoulli(p), per="b" if per == "example" else "", scale=Classic(), name="stochastic_depth"
     )
 
 

@@ -11,17 +11,17 @@ from ..algebra.law import Bernoulli, Gaussian, Uniform
 from ..algebra.moments import SELU_SATURATION
 from ..algebra.scale import Classic, Inverted, MomentMatch, Scale
 
-SCALINGS: dict[str, Scale] = {"inverted": Inverted(), "classic": Classic()}
+SCALES: dict[str, Scale] = {"inverted": Inverted(), "classic": Classic()}
 
 
-def scaling_of(name: str) -> Scale:
+def scale_of(name: str) -> Scale:
     """``"inverted"`` or ``"classic"`` as a scale."""
-    if name not in SCALINGS:
-        raise unknown("scaling", name, SCALINGS)
-    return SCALINGS[name]
+    if name not in SCALES:
+        raise unknown("scale", name, SCALES)
+    return SCALES[name]
 
 
-def dropout(p: float = 0.5, scaling: Literal["inverted", "classic"] = "inverted") -> Drop:
+def dropout(p: float = 0.5, scale: Literal["inverted", "classic"] = "inverted") -> Drop:
     """Dropout: each element is zeroed with probability ``p``, on its own.
 
     Inverted: y = m x / (1 - p) while training, y = x in evaluation. Classic: y = m x while
@@ -42,12 +42,12 @@ def dropout(p: float = 0.5, scaling: Literal["inverted", "classic"] = "inverted"
     """
     return Drop(
         Bernoulli(p),
-        scale=scaling_of(scaling),
-        name="dropout" if scaling == "inverted" else "dropout-classic",
+        scale=scale_of(scale),
+        name="dropout",
     )
 
 
-def batchwise(p: float = 0.5, scaling: Literal["inverted", "classic"] = "inverted") -> Drop:
+def batchwise_dropout(p: float = 0.5, scale: Literal["inverted", "classic"] = "inverted") -> Drop:
     """Batchwise dropout: one thinned network for the whole minibatch, a coin for each unit instead
     of each unit and example.
 
@@ -56,45 +56,45 @@ def batchwise(p: float = 0.5, scaling: Literal["inverted", "classic"] = "inverte
     columns of the next product are known to be zero. The authors' code keeps exactly n (1 - p)
     units, rounded down; here coins are independent. It uses classic scaling.
 
-    >>> batchwise(0.5).per
+    >>> batchwise_dropout(0.5).per
     '*'
 
     Graham, Reizenstein, Robinson 2015, "Efficient batchwise dropout training using submatrices".
     """
-    return Drop(Bernoulli(p), per="*", scale=scaling_of(scaling), name="batchwise")
+    return Drop(Bernoulli(p), per="*", scale=scale_of(scale), name="batchwise_dropout")
 
 
-def gaussian(p: float = 0.5) -> Drop:
+def gaussian_dropout(p: float = 0.5) -> Drop:
     """Gaussian dropout: y = x * N(1, p / (1 - p)) while training, y = x in evaluation.
 
     Its mean and variance are those of inverted dropout at rate ``p``, in [0, 1). Nothing is zeroed,
     so it saves no computation, and Keras's layer divides by zero at rate 1 where this raises
     :class:`thinned.InputError`.
 
-    >>> gaussian(0.5).law.var()
+    >>> gaussian_dropout(0.5).law.var()
     1.0
 
     Srivastava et al. 2014, section 10.
     """
-    return Drop(Gaussian(p), name="gaussian")
+    return Drop(Gaussian(p), name="gaussian_dropout")
 
 
-def uout(beta: float = 0.1) -> Drop:
+def uniform_dropout(beta: float = 0.1) -> Drop:
     """Uout: y = x (1 + r), r ~ U(-beta, beta), while training; y = x in evaluation.
 
     Made for use before batch normalisation, where it shifts the variance of a zero-mean input by
     only 3 / (3 + beta^2) (0.997 at 0.1), against 1 - p for dropout. ``beta`` is at least 0.
 
-    >>> round(uout(0.1).law.var(), 6)
+    >>> round(uniform_dropout(0.1).law.var(), 6)
     0.003333
 
     Li, Chen, Hu, Yang 2019, "Understanding the disharmony between dropout and batch normalization
     by variance shift".
     """
-    return Drop(Uniform(beta), name="uout")
+    return Drop(Uniform(beta), name="uniform_dropout")
 
 
-def alpha(p: float = 0.05) -> Drop:
+def alpha_dropout(p: float = 0.05) -> Drop:
     """Alpha dropout: dropped units go to SELU's negative saturation, then everything is scaled and
     shifted.
 
@@ -103,11 +103,13 @@ def alpha(p: float = 0.05) -> Drop:
     (1 - p) x. Use it with SELU and LeCun-normal weights, ``p`` of 0.05 to 0.1; with other
     activations its purpose is lost. At p = 1 all is zero.
 
-    >>> drop = alpha(0.1)
+    >>> drop = alpha_dropout(0.1)
     >>> from thinned.algebra.plan import coefficients
     >>> [round(c, 6) for c in coefficients(drop, 0.1)[:2]]
     [0.921285, 0.161971]
 
     Klambauer, Unterthiner, Mayr, Hochreiter 2017, "Self-normalizing neural networks".
     """
-    return Drop(Bernoulli(p), fill=Constant(SELU_SATURATION), scale=MomentMatch(), name="alpha")
+    return Drop(
+        Bernoulli(p), fill=Constant(SELU_SATURATION), scale=MomentMatch(), name="alpha_dropout"
+    )

@@ -23,7 +23,7 @@ def drop_node(p: float = 0.5) -> Drop:
     Feng, Zhang, Dong, Han, Luan, Xu, Yang, Kharlamov, Tang 2020, "Graph random neural networks for
     semi-supervised learning on graphs".
     """
-    return Drop(Bernoulli(p), per="n", of="n *", scale=Inverted(), name="drop-node")
+    return Drop(Bernoulli(p), per="n", of="n *", scale=Inverted(), name="drop_node")
 
 
 def drop_message(p: float = 0.5) -> Drop:
@@ -40,4 +40,4 @@ def drop_message(p: float = 0.5) -> Drop:
     Fang, Xiao, Wang, Xu, Yang, Yang 2023, "DropMessage: unifying random dropping for graph neural
     networks".
     """
-    return Drop(Bernoulli(p), per="e *", of="e *", scale=Inverted(), name="drop-message")
+    return Drop(Bernoulli(p), per="e *", of="e *", scale=Inverted(), name="drop_message")

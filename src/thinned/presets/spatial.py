@@ -14,7 +14,7 @@ from . import elementwise
 CHANNELS = "b c *"
 
 
-def spatial(p: float = 0.5, scaling: Literal["inverted", "classic"] = "inverted") -> Drop:
+def spatial_dropout(p: float = 0.5, scale: Literal["inverted", "classic"] = "inverted") -> Drop:
     """SpatialDropout: one coin for each channel of each example; a whole feature map falls or
     stays.
 
@@ -23,33 +23,39 @@ def spatial(p: float = 0.5, scaling: Literal["inverted", "classic"] = "inverted"
     dropping the map does. ``p`` in [0, 1], typically 0.1 to 0.5. It is torch's Dropout1d, 2d and
     3d, and Keras's SpatialDropout. On maps of one place it is dropout.
 
-    >>> spatial(0.2).per
+    >>> spatial_dropout(0.2).per
     'b c'
 
     Tompson, Goroshin, Jain, LeCun, Bregler 2015, "Efficient object localization using convolutional
     networks".
     """
     return Drop(
-        Bernoulli(p), per="b c", of=CHANNELS, scale=elementwise.scaling_of(scaling), name="spatial"
+        Bernoulli(p),
+        per="b c",
+        of=CHANNELS,
+        scale=elementwise.scale_of(scale),
+        name="spatial_dropout",
     )
 
 
-def feature_alpha(p: float = 0.05) -> Drop:
+def feature_alpha_dropout(p: float = 0.05) -> Drop:
     """Feature alpha dropout: alpha dropout with one coin for each channel of each example.
 
     Klambauer et al. 2017; torch's FeatureAlphaDropout.
 
-    >>> feature_alpha(0.1).per
+    >>> feature_alpha_dropout(0.1).per
     'b c'
     """
-    return replace(elementwise.alpha(p), per="b c", of=CHANNELS, name="feature-alpha")
+    return replace(
+        elementwise.alpha_dropout(p), per="b c", of=CHANNELS, name="feature_alpha_dropout"
+    )
 
 
-def dropblock(p: float = 0.1, block: int | tuple[int, ...] = 7) -> Drop:
+def drop_block(p: float = 0.1, block_size: int | tuple[int, ...] = 7) -> Drop:
     """DropBlock: contiguous blocks of each channel's map fall together.
 
     Seeds fall with gamma = p / block^d * map / (map - block + 1)^d, only where a whole block fits,
-    and each drops ``block`` places along every axis of the map; what stays is divided by the kept
+    and each drops ``block_size`` places along every axis of the map; what stays is divided by the kept
     fraction of this draw. Layout ``b c *`` with one to three map axes; channels draw their own
     blocks. ``p`` in [0, 1], 0.1 in the paper, reached by a linear ramp; block 7; even sizes and
     maps that are not square are right.
@@ -59,12 +65,16 @@ def dropblock(p: float = 0.1, block: int | tuple[int, ...] = 7) -> Drop:
     and loses 0.21 there, 0.93 on 7 x 7; torchvision follows the paper but fails on even blocks.
     With block 1 this is dropout; with a block as large as the map, SpatialDropout.
 
-    >>> dropblock(0.1, 3).per.size
+    >>> drop_block(0.1, 3).per.size
     3
 
     Ghiasi, Lin, Le 2018, "DropBlock: a regularization method for convolutional networks", equation
     1, algorithm 1.
     """
     return Drop(
-        Bernoulli(p), per=Block("*", block), of=CHANNELS, scale=KeptFraction(), name="dropblock"
+        Bernoulli(p),
+        per=Block("*", block_size),
+        of=CHANNELS,
+        scale=KeptFraction(),
+        name="drop_block",
     )

@@ -25,7 +25,7 @@ from . import modular, stacked
 from .methods import ACTIVATIONS, modules
 from .network import head
 from .records import FeatureRows, FitJob, FitPlan, Setting, Track
-from .specs import Points, points
+from .specs import Points, specs
 from .training import threads, train
 
 _ROWS = 1 << 21  # numbers in one piece of a prediction
@@ -267,7 +267,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         return job
 
     def _points(self) -> Points:
-        return points(self.dropout, self.input_dropout, len(widths(self.hidden_layer_sizes)))
+        return specs(self.dropout, self.input_dropout, len(widths(self.hidden_layer_sizes)))
 
     def _start(
         self, units: tuple[int, ...], random: np.random.RandomState

@@ -78,8 +78,8 @@ def entries(jobs: Sequence[FitJob]) -> Entries | None:
     rows, plan = jobs[0].track.rows, jobs[0].plan
     if not known(plan) or plan.modules or any(job.track.rows is not rows for job in jobs):
         return None
-    points = [point for job in jobs for point in job.setting.points if isinstance(point, Drop)]
-    if any(by_batch(point) or shifts(point) for point in points):
+    specs = [spec for job in jobs for spec in job.setting.specs if isinstance(spec, Drop)]
+    if any(by_batch(spec) or shifts(spec) for spec in specs):
         return None
     return rows.entries if rows.sparse or plan.epochs >= _EPOCHS else None
 

@@ -73,19 +73,19 @@ def _variational(place: LayerContext, p: float = 0.2, per: Any = "unit") -> Any:
     return nn.VariationalDropout(place.outputs, p, per=per)
 
 
-def _dropconnect(
+def _drop_connect(
     place: LayerContext,
     p: Any = 0.5,
-    scaling: Any = "classic",
+    scale: Any = "classic",
     per: Any = "example",
     sampling: Any = "exact",
     inference: Any = "mean",
 ) -> Any:
     rate = p(0) if isinstance(p, SCHEDULES) else p
-    point = rate if isinstance(rate, Drop) else presets.dropconnect(rate, scaling, per)
+    spec = rate if isinstance(rate, Drop) else presets.drop_connect(rate, scale, per)
     inside = place.activation if inference == "moments" else None
-    host = nn.DropWeight(
-        place.layer, point, activation=inside, sampling=sampling, inference=inference
+    host = nn.DropConnect(
+        place.layer, spec, activation=inside, sampling=sampling, inference=inference
     )
     host.schedule = p if isinstance(p, SCHEDULES) else None
     return host
@@ -96,7 +96,7 @@ def _shakeout(place: LayerContext, p: Any = 0.5, c: float = 0.1) -> Any:
 
 
 def _targeted(place: LayerContext, p: Any = 0.5, fraction: float = 0.5) -> Any:
-    return nn.Targeted(place.layer, p, fraction)
+    return nn.TargetedDropout(place.layer, p, fraction)
 
 
 def _mixout(place: LayerContext, p: Any = 0.5, per: Any = "weight") -> Any:
@@ -111,7 +111,7 @@ def _fast(place: LayerContext, p: Any = 0.5) -> Any:
     kind = place.activation
     if not isinstance(kind, (torch_nn.ReLU, torch_nn.Identity, type(None))):
         raise InputError(
-            "'fast' knows the moments of activation='relu' and 'identity'; else it goes behind the last hidden layer alone"
+            "'fast_dropout' knows the moments of activation='relu' and 'identity'; else it goes behind the last hidden layer alone"
         )
     return nn.FastDropout(place.layer, p, "relu" if isinstance(kind, torch_nn.ReLU) else None)
 
@@ -119,20 +119,20 @@ def _fast(place: LayerContext, p: Any = 0.5) -> Any:
 def _targeted_unit(place: LayerContext, p: Any = 0.5, fraction: float = 0.5) -> Any:
     if not isinstance(place.layer, torch_nn.Linear):
         raise InputError(
-            "'targeted-unit' drops a hidden layer's own units, but another method has the weights into them; leave one out"
+            "'targeted_unit_dropout' drops a hidden layer's own units, but another method has the weights into them; leave one out"
         )
-    return nn.Targeted(place.layer, p, fraction, per="unit")
+    return nn.TargetedDropout(place.layer, p, fraction, per="unit")
 
 
 def _standout(place: LayerContext, alpha: float = 1.0, beta: float = 0.0) -> Any:
     assert place.activation is not None
-    return nn.StandoutDropout(place.layer, place.activation, alpha, beta)
+    return nn.Standout(place.layer, place.activation, alpha, beta)
 
 
 def _information(place: LayerContext, max_alpha: float = 0.7) -> Any:
     if not isinstance(place.activation, torch_nn.ReLU):
         raise InputError(
-            "'information' has a price for what a ReLU gives; use it with activation='relu'"
+            "'information_dropout' has a price for what a ReLU gives; use it with activation='relu'"
         )
     noise: Any = torch_nn.utils.skip_init(torch_nn.Linear, place.inputs, place.outputs)
     bound = 1.0 / math.sqrt(place.inputs)  # as torch.nn.Linear begins, from a generator of our own
@@ -147,23 +147,23 @@ def _information(place: LayerContext, max_alpha: float = 0.7) -> Any:
 UNITS: dict[str, Callable[..., Any]] = {
     "jumpout": _jumpout,
     "thinned": _thinned,
-    "concrete": _concrete,
-    "variational": _variational,
+    "concrete_dropout": _concrete,
+    "variational_dropout": _variational,
 }
 # on the weights that take the units of the place
 WEIGHTS: dict[str, Callable[..., Any]] = {
-    "fast": _fast,
-    "dropconnect": _dropconnect,
+    "fast_dropout": _fast,
+    "drop_connect": _drop_connect,
     "mixout": _mixout,
     "shakeout": _shakeout,
-    "targeted": _targeted,
-    "sparse-variational": _sparse_variational,
+    "targeted_dropout": _targeted,
+    "sparse_variational_dropout": _sparse_variational,
 }
 # on the layer that gives these units, which an input has not
 OWN: dict[str, Callable[..., Any]] = {
     "standout": _standout,
-    "targeted-unit": _targeted_unit,
-    "information": _information,
+    "targeted_unit_dropout": _targeted_unit,
+    "information_dropout": _information,
 }
 METHODS = {**UNITS, **WEIGHTS, **OWN}
 
@@ -208,7 +208,7 @@ def linears(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> list[torch_n
 def network(
     layers: Sequence[torch_nn.Linear],
     activation: str,
-    points: Sequence[Drop | Method | None],
+    specs: Sequence[Drop | Method | None],
     seed: int,
 ) -> torch_nn.Sequential:
     """The perceptron as a module: ``layer0``, ``act0``, ``layer1`` and so on; what falls at place i
@@ -221,14 +221,14 @@ def network(
     act: torch_nn.Module | None = None
     spread = False  # are the units given as a mean and a variance?
     for i, layer in enumerate(layers):
-        here = None if _owns(points[i]) else points[i]
-        after = points[i + 1] if i + 1 < len(layers) else None
+        here = None if _owns(specs[i]) else specs[i]
+        after = specs[i + 1] if i + 1 < len(layers) else None
         before, act = act, None if i + 1 == len(layers) else ACTIVATIONS[activation]()
         owner: Any = after if _owns(after) else None
-        fast = isinstance(here, Method) and here.name == "fast"
+        fast = isinstance(here, Method) and here.name == "fast_dropout"
         if (spread and here is not None and not fast) or ((spread or fast) and owner is not None):
             raise InputError(
-                "'fast' gives means and variances, so behind it comes 'fast' or nothing, but got "
+                "'fast_dropout' gives means and variances, so behind it comes 'fast_dropout' or nothing, but got "
                 f"{_shown(owner or here)!r} at place {i + bool(owner)} (0 is the input)"
             )
         name, module = f"layer{i}", layer
@@ -248,7 +248,7 @@ def network(
         if owner is not None:
             place = LayerContext(module, act, layer.in_features, layer.out_features, random)
             name, module = f"drop{i + 1}", OWN[owner.name](place, **owner.settings)
-            inside = owner.name != "targeted-unit"
+            inside = owner.name != "targeted_unit_dropout"
         out.add_module(name, module)
         if act is not None and not inside:
             out.add_module(f"act{i}", act)
@@ -281,10 +281,13 @@ def _owns(value: Drop | Method | None) -> bool:
 
 def _on_units(value: Drop | Method, place: LayerContext) -> torch_nn.Module:
     if isinstance(value, Drop):
-        return nn.Dropout(value)
+        return nn.SpecDropout(value)
     if value.name in UNITS:
         return UNITS[value.name](place, **value.settings)
-    return nn.Dropout(value.name, **value.settings)  # a point whose rate is a schedule
+    rate = presets.strength(value.name)  # a spec whose rate is a schedule
+    schedule = value.settings[rate]
+    spec = presets.make(value.name, **(value.settings | {rate: schedule(0)}))
+    return nn.SpecDropout(spec, schedule=schedule)
 
 
 def _shown(value: Any) -> str:

@@ -42,7 +42,7 @@ class Modular:
         self.job, self.plan, self.population = job, job.plan, population
         weights, biases = _split(population)
         layers = linears(weights, biases)
-        self.net = network(layers, self.plan.activation, job.setting.points, job.setting.seed)
+        self.net = network(layers, self.plan.activation, job.setting.specs, job.setting.seed)
         self.learned = _further(self.net, layers)
         same = load(self.net, self.learned, job.state, job.anchored)
         self.flat = torch.cat(
@@ -179,10 +179,10 @@ def load(
     return True
 
 
-def check(units: Sequence[int], activation: str, points: Points) -> None:
+def check(units: Sequence[int], activation: str, specs: Points) -> None:
     """Raise :class:`thinned.InputError` where no network can be made so."""
     weights = [torch.zeros(o, i) for i, o in pairwise(units)]
-    network(linears(weights, [torch.zeros(o) for o in units[1:]]), activation, points, 0)
+    network(linears(weights, [torch.zeros(o) for o in units[1:]]), activation, specs, 0)
 
 
 class Fitted:
@@ -190,11 +190,11 @@ class Fitted:
 
     ``step``: the last of training, whose rates it keeps. ``cells``: the most numbers that a row
     becomes while noise is drawn. Raises :class:`thinned.InputError` where ``state`` is of another
-    ``dropout`` than ``points``.
+    ``dropout`` than ``specs``.
     """
 
     def __init__(
-        self, coefs: Any, intercepts: Any, activation: str, head: str, points: Points, state: State, seed: int, step: int,
+        self, coefs: Any, intercepts: Any, activation: str, head: str, specs: Points, state: State, seed: int, step: int,
         dtype: Any,
     ) -> None:  # fmt: skip
         parts = [
@@ -202,7 +202,7 @@ class Fitted:
             for some in (coefs, intercepts)
         ]
         layers = linears([w.t() for w in parts[0]], parts[1])
-        self.net = network(layers, activation, points, seed).to(parts[0][0].dtype)
+        self.net = network(layers, activation, specs, seed).to(parts[0][0].dtype)
         if not load(self.net, _further(self.net, layers), state, True):
             raise InputError(
                 "dropout is another than when this was fitted, and holds values that were not learned; fit again"
@@ -216,7 +216,7 @@ class Fitted:
         drawn = [
             host
             for _, host in dropout_modules(self.net)
-            if isinstance(host, nn.DropWeight) and host.each
+            if isinstance(host, nn.DropConnect) and host.each
         ]
         each = [host.weight.numel() for host in drawn if host.sampling == "exact"]
         self.cells = max([max(w.shape) for w in parts[0]] + each)

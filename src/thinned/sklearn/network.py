@@ -209,11 +209,11 @@ class Population:
         elif made is not None:
             weight.index_copy_(0, made, g)
 
-    def evaluate(self, x: Tensor, points: Sequence[Sequence[Drop | None]]) -> Tensor:
-        """Sums of the last layer without noise; ``points``: of each network."""
+    def evaluate(self, x: Tensor, specs: Sequence[Sequence[Drop | None]]) -> Tensor:
+        """Sums of the last layer without noise; ``specs``: of each network."""
         h = self._wide(x)
         for i in range(self.layers):
-            h = _sums(_mean(h, [p[i] for p in points]), self.turned[i], self.inner[self.layers + i])
+            h = _sums(_mean(h, [p[i] for p in specs]), self.turned[i], self.inner[self.layers + i])
             if i < self.layers - 1:
                 h = activate(h, self.activation)
         return h
@@ -233,7 +233,7 @@ def _mapped(h: Tensor, noise: Map) -> Tensor:
 
 
 def _mean(h: Tensor, each: Sequence[Drop | None]) -> Tensor:
-    law = [(1.0, 0.0) if point is None else averages(point) for point in each]
+    law = [(1.0, 0.0) if spec is None else averages(spec) for spec in each]
     if all(pair == (1.0, 0.0) for pair in law):
         return h
     gain, shift = torch.tensor(law, dtype=h.dtype).t()

@@ -47,7 +47,7 @@ class FitPlan:
 class Setting:
     """What networks in one pass may differ in."""
 
-    points: Points
+    specs: Points
     lr: float
     alpha: float
     l1: float

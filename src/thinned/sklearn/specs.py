@@ -32,7 +32,7 @@ _LAYOUTS = {
 _WEIGHTS = {"b o i", "o i", "o i *", "*"}  # layouts of a layer's weights
 
 
-def points(dropout: Any, input_dropout: Any, hidden: int) -> Points:
+def specs(dropout: Any, input_dropout: Any, hidden: int) -> Points:
     """What falls, of an estimator with ``hidden`` hidden layers; :class:`thinned.InputError` where
     it makes no sense.
     """
@@ -56,7 +56,7 @@ def _point(value: Any, argument: str) -> Drop | Method | None:
         value = presets.dropout(float(value))
     if isinstance(value, Drop):
         if value.of in _WEIGHTS:
-            return method("dropconnect", {"p": value}) if value.rate else None
+            return method("drop_connect", {"p": value}) if value.rate else None
         if (value.per, value.of) not in _LAYOUTS:
             raise _misplaced(
                 argument, value.name or repr(value), f"has coins per {value.per!r} of {value.of!r}"
@@ -70,9 +70,9 @@ def _point(value: Any, argument: str) -> Drop | Method | None:
                 f"{name!r} needs the layer that gives the units, which an input has not; give it as dropout"
             )
         return made
-    if name == "monte-carlo":
+    if name == "monte_carlo":
         raise InputError(
-            "'monte-carlo' is a way to predict, by many thinned networks; set mc_samples or call predict_samples"
+            "'monte_carlo' is a way to predict, by many thinned networks; set mc_samples or call predict_samples"
         )
     row = presets.CATALOG.get(name)
     if row is not None and row.host == "schedule":
@@ -83,10 +83,10 @@ def _point(value: Any, argument: str) -> Drop | Method | None:
         raise _misplaced(argument, name, f"is a method for another place ({row.host})")
     moving = {key: rate for key, rate in settings.items() if isinstance(rate, SCHEDULES)}
     try:
-        point = presets.make(name, **{**settings, **{key: rate(0) for key, rate in moving.items()}})
+        spec = presets.make(name, **{**settings, **{key: rate(0) for key, rate in moving.items()}})
     except TypeError as error:
         raise InputError(f"{name!r} cannot take {settings}: {error}") from None
-    checked = _point(point, argument)  # None where the rate is 0, if only at first
+    checked = _point(spec, argument)  # None where the rate is 0, if only at first
     if moving and list(moving) != [presets.strength(name)]:
         raise InputError(
             f"a schedule stands in the place of the rate, but got it for {', '.join(moving)}"
@@ -123,8 +123,8 @@ def for_rows() -> list[str]:
 
 
 def _fits(name: str) -> bool:
-    point = presets.make(name)
-    return (point.per, point.of) in _LAYOUTS
+    spec = presets.make(name)
+    return (spec.per, spec.of) in _LAYOUTS
 
 
 def factors(
@@ -144,69 +144,69 @@ def factors(
     if not any(each):
         return None
     a = torch.ones(len(each), rows, width) if room is None else room[:, :rows].fill_(1.0)
-    b = torch.zeros_like(a) if any(shifts(point) for point in each) else None
+    b = torch.zeros_like(a) if any(shifts(spec) for spec in each) else None
     first: dict[tuple[Drop, int], int] = {}
-    for m, point in enumerate(each):
-        if point is None:
+    for m, spec in enumerate(each):
+        if spec is None:
             continue
-        same = first.setdefault((point, before[m] if before else m), m)
+        same = first.setdefault((spec, before[m] if before else m), m)
         if same != m:
             a[m] = a[same]
             if b is not None:
                 b[m] = b[same]
             continue
-        _draw(a[m], point, keys[m])
-        if b is not None and shifts(point):
-            _draw(b[m], point, keys[m])
+        _draw(a[m], spec, keys[m])
+        if b is not None and shifts(spec):
+            _draw(b[m], spec, keys[m])
             a[m] -= b[m]
     return a, b
 
 
-def _draw(x: Tensor, point: Drop, key: Key) -> None:
-    """``point`` at equal rows [b, units], in place; rows of different steps are of different
+def _draw(x: Tensor, spec: Drop, key: Key) -> None:
+    """``spec`` at equal rows [b, units], in place; rows of different steps are of different
     batches.
     """
-    if point.per != "*":
-        drop(x, point, key=key, inplace=True)
+    if spec.per != "*":
+        drop(x, spec, key=key, inplace=True)
         return
     steps, batch = torch.unique(torch.as_tensor(key.step).expand(len(x)), return_inverse=True)
-    x.copy_(_batches(x[:1].repeat(len(steps), 1), point, key, steps)[batch])
+    x.copy_(_batches(x[:1].repeat(len(steps), 1), spec, key, steps)[batch])
 
 
-def _batches(x: Tensor, point: Drop, key: Key, steps: Tensor) -> Tensor:
-    """``point`` at equal rows [batches, units], one for each batch, in place: a coin that all rows
+def _batches(x: Tensor, spec: Drop, key: Key, steps: Tensor) -> Tensor:
+    """``spec`` at equal rows [batches, units], one for each batch, in place: a coin that all rows
     share is sample 0's.
     """
     return drop(
         x,
-        replace(point, per="b *"),
+        replace(spec, per="b *"),
         key=replace(key, step=steps, samples=torch.zeros_like(steps)),
         inplace=True,
     )
 
 
-def by_batch(point: Drop | None) -> bool:
+def by_batch(spec: Drop | None) -> bool:
     """Do all rows of a batch share its coins, and does what falls become 0?"""
-    return point is not None and point.per == "*" and not shifts(point)
+    return spec is not None and spec.per == "*" and not shifts(spec)
 
 
-def factors_by_batch(point: Drop, key: Key, steps: Tensor, width: int) -> Tensor:
+def factors_by_batch(spec: Drop, key: Key, steps: Tensor, width: int) -> Tensor:
     """What a point of :func:`by_batch` multiplies units by: [steps, width], as :func:`factors` has
     it at each row.
     """
-    return _batches(torch.ones(len(steps), width), point, key, steps)
+    return _batches(torch.ones(len(steps), width), spec, key, steps)
 
 
 def signed(each: Sequence[Drop | None]) -> bool:
     """May a factor be below 0?"""
-    return any(point is not None and plan(point, (1, 1)).law != "bernoulli" for point in each)
+    return any(spec is not None and plan(spec, (1, 1)).law != "bernoulli" for spec in each)
 
 
-def shifts(point: Drop | None) -> bool:
+def shifts(spec: Drop | None) -> bool:
     """Does a point add something, to units or where they fall?"""
-    if point is None:
+    if spec is None:
         return False
-    planned = plan(point, (1, 1))
+    planned = plan(spec, (1, 1))
     return planned.shift != 0.0 or planned.dropped != 0.0
 
 

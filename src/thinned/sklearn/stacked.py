@@ -37,10 +37,10 @@ class Stacked:
 
     def __init__(self, jobs: list[FitJob], on: list[int], population: Population) -> None:
         self.jobs, self.on, self.plan, self.population = jobs, on, jobs[0].plan, population
-        self.points = [_plain(job.setting.points) for job in jobs]
+        self.specs = [_plain(job.setting.specs) for job in jobs]
         memory = jobs[0].memory if len(jobs) == 1 else None
         self.updates = Updates(self.plan, population, [job.setting for job in jobs], None, memory)
-        self.signed = any(signed(points) for points in self.points)
+        self.signed = any(signed(specs) for specs in self.specs)
         self.rooms: dict[int, Tensor] = {}
         self.entries = entries(jobs) if population.inward else None
         self.gradients = (
@@ -80,7 +80,7 @@ class Stacked:
                 Key(job.setting.seed, stream(place), step=steps, samples=places[on])
                 for job, on in runs
             ]
-            each = [points[place] for points in self.points]
+            each = [specs[place] for specs in self.specs]
             if len(each) == 1 and each[0] is not None and by_batch(each[0]):
                 noise.append(
                     [
@@ -117,16 +117,16 @@ class Stacked:
 
     def evaluate(self, x: Tensor) -> Tensor:
         """Sums of the last layer without noise."""
-        return self.population.evaluate(x, self.points)
+        return self.population.evaluate(x, self.specs)
 
     def state(self) -> dict[str, np.ndarray]:
         """Points hold nothing beside weights."""
         return {}
 
 
-def _plain(points: Points) -> tuple[Drop | None, ...]:
+def _plain(specs: Points) -> tuple[Drop | None, ...]:
     """The same, where a network of methods is trained elsewhere."""
-    return tuple(point for point in points if not isinstance(point, Method))
+    return tuple(spec for spec in specs if not isinstance(spec, Method))
 
 
 def _batches(drawn: tuple[Tensor, Tensor | None] | None, rows: int, size: int) -> list[Map]:
@@ -151,33 +151,32 @@ class Fitted:
     """A fitted network for prediction, in the dtype of the rows."""
 
     def __init__(
-        self, coefs: Any, intercepts: Any, activation: str, points: Points, seed: int, dtype: Any
+        self, coefs: Any, intercepts: Any, activation: str, specs: Points, seed: int, dtype: Any
     ) -> None:
-        self.points, self.seed = _plain(points), seed
+        self.specs, self.seed = _plain(specs), seed
         self.units = [len(w) for w in coefs] + [coefs[-1].shape[1]]
         self.population = Population(self.units, 1, activation)
         parts = [*(w.T for w in coefs), *(b[None] for b in intercepts)]
         self.population.hold([torch.from_numpy(np.asarray(part, dtype))[None] for part in parts])
-        self.signed = signed(self.points)
+        self.signed = signed(self.specs)
 
     def sums(self, x: Tensor, start: int, samples: Tensor | None) -> Tensor:
         """The last sums [networks, b, outputs] of rows from ``start`` on: of thinned networks, or
         of the one without noise.
         """
         if samples is None:
-            return self.population.evaluate(x, [self.points])[None]
+            return self.population.evaluate(x, [self.specs])[None]
         rows = len(x)
         ids, steps = (
             torch.arange(start, start + rows).repeat(len(samples)),
             samples.repeat_interleave(rows),
         )
         keys = [
-            Key(self.seed, stream(i, True), step=steps, samples=ids)
-            for i in range(len(self.points))
+            Key(self.seed, stream(i, True), step=steps, samples=ids) for i in range(len(self.specs))
         ]
         maps = [
             factors([p], [key], len(ids), w)
-            for p, key, w in zip(self.points, keys, self.units, strict=False)
+            for p, key, w in zip(self.specs, keys, self.units, strict=False)
         ]
         typed = [
             n and (n[0][0].to(x.dtype), n[1] if n[1] is None else n[1][0].to(x.dtype)) for n in maps

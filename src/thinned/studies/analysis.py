@@ -206,14 +206,14 @@ def policy(analysis: Analysis) -> dict[str, Any]:
     recipe = setting["recipe"]
     count = max(len(recipe["drops"]) - 1, 1)
     sites = []
-    for i, point in enumerate(recipe["drops"]):
-        if point and next(iter(point["law"].values())).get("p", 1) > 0:
-            sites.append({"where": "input" if i == 0 else f"hidden {i} of {count}", "drop": point})
+    for i, spec in enumerate(recipe["drops"]):
+        if spec and next(iter(spec["law"].values())).get("p", 1) > 0:
+            sites.append({"where": "input" if i == 0 else f"hidden {i} of {count}", "spec": spec})
     if recipe["connect"]:
         sites.append(
             {
                 "where": "weights of hidden layers",
-                "drop": {"law": {"bernoulli": {"p": recipe["connect"]}}, "name": "dropconnect"},
+                "spec": {"law": {"bernoulli": {"p": recipe["connect"]}}, "name": "drop_connect"},
             }
         )
     companions = {

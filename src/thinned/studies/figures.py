@@ -325,7 +325,7 @@ def monte_carlo(a: Analysis, words: Words) -> Plot | None:
         for axis, i, title in ((left, 1, words.metric), (right, 0, words.loss)):
             for name, label, colour in kinds:
                 if name in curve:
-                    means, spreads = ([point[i][j] for point in curve[name]] for j in (0, 1))
+                    means, spreads = ([spec[i][j] for spec in curve[name]] for j in (0, 1))
                     low, high = (
                         [m + s * d for m, d in zip(means, spreads, strict=True)] for s in (-1, 1)
                     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..algebra.drop import Drop
-from ..presets import dropout, gaussian
+from ..presets import dropout, gaussian_dropout
 from ..train import Augment, Custom, Recipe
 
 
@@ -137,7 +137,7 @@ ARMS: dict[str, Arm] = {
     "none": Arm("no regularizer", "none", _over(LR, _lr)),
     "dropout": Arm("dropout", "dropout", _rate()),
     "classic": Arm("dropout, classic scaling", "dropout", _rate(lambda p: dropout(p, "classic"))),
-    "gaussian": Arm("Gaussian dropout", "dropout", _rate(gaussian)),
+    "gaussian": Arm("Gaussian dropout", "dropout", _rate(gaussian_dropout)),
     "input": Arm(
         "dropout on the input",
         "dropout",

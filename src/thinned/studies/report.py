@@ -303,10 +303,10 @@ def _animation(a: Analysis) -> dict[str, Any] | None:
     low, high = min(losses), max(losses)
 
     def line(key: str) -> str:
-        points = (
+        specs = (
             (i, 100 - 90 * (f[key] - low) / max(high - low, 1e-9)) for i, f in enumerate(frames)
         )
-        return " ".join(f"{20 + 600 * i / max(len(frames) - 1, 1):.1f},{y:.1f}" for i, y in points)
+        return " ".join(f"{20 + 600 * i / max(len(frames) - 1, 1):.1f},{y:.1f}" for i, y in specs)
 
     return {
         "units": units,

@@ -49,7 +49,7 @@ class Words:
     def range(self, d: Difference) -> str:
         if math.isnan(d.low):
             return "unknown"
-        return f"{self.change(d.low)} to {self.change(d.high)}{' points' if self.percent else ''}"
+        return f"{self.change(d.low)} to {self.change(d.high)}{' specs' if self.percent else ''}"
 
 
 def loss_text(x: float) -> str:

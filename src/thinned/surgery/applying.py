@@ -15,7 +15,9 @@ from .. import presets
 from .._errors import InputError, unknown
 from ..algebra.drop import Drop
 from ..algebra.schedule import SCHEDULES
+from ..nn.layer_of import layer_of
 from ..nn.module import dropout_modules
+from ..nn.spec_layer import SpecLayer
 from .calls import Way
 from .edits import Edits, Insertion, Reset, Swap, Tapped, forget
 from .exposing import CONTAINERS
@@ -129,17 +131,17 @@ def _net(edits: list[_Edit]) -> tuple[_Edit, ...]:
             del found[place]
         elif (
             isinstance(edit, Swap)
-            and isinstance(edit.after, ours.Dropout)
-            and _is(edit.before, edit.after.point)
+            and isinstance(edit.after, SpecLayer)
+            and _is(edit.before, edit.after.base_spec)
         ):
             edit.undo()
             del found[place]
     return tuple(found.values())
 
 
-def _is(module: nn.Module, point: Drop) -> bool:
+def _is(module: nn.Module, spec: Drop) -> bool:
     """Is it the layer of this point already?"""
-    return isinstance(module, ours.Dropout) and module.drop == point and module.schedule is None
+    return isinstance(module, SpecLayer) and module.spec == spec and module.schedule is None
 
 
 def _loaded(policy: str | Path) -> Policy:
@@ -172,17 +174,17 @@ def _of_rule(model: nn.Module, rule: PolicyRule, seen: Trace | None) -> Iterator
         first = rule.do == "insert before"
         for name, module in _found(model, rule, seen, placeable, "module"):
             yield from insertions(
-                [(name, module)], lambda *_: ours.Dropout(rule.point()), first
+                [(name, module)], lambda *_: layer_of(rule.resolved_spec()), first
             ) or _already(name, module, first, rule)
 
 
 def _at_layer(model: nn.Module, rule: PolicyRule, layer: str) -> PolicyRule:
     """A rule for a place whose dropout layer is there: its rate, or another kind in its place."""
-    point, module = rule.point(), model.get_submodule(layer)
-    same = isinstance(module, ours.Dropout) and module.drop == point.at(module.p)
-    if same or point == presets.dropout(point.rate) or not _drops(module):
-        return PolicyRule("set rate", At("name", layer), point.rate)
-    return PolicyRule("replace", At("name", layer), None, point)
+    spec, module = rule.resolved_spec(), model.get_submodule(layer)
+    same = isinstance(module, SpecLayer) and module.spec == spec.at(module.p)
+    if same or spec == presets.dropout(spec.rate) or not _drops(module):
+        return PolicyRule("set rate", At("name", layer), spec.rate)
+    return PolicyRule("replace", At("name", layer), None, spec)
 
 
 def _already(name: str, module: nn.Module, first: bool, rule: PolicyRule) -> Iterator[_Edit]:
@@ -190,7 +192,7 @@ def _already(name: str, module: nn.Module, first: bool, rule: PolicyRule) -> Ite
     child = "dropout_before" if first else "dropout_after"
     layer = called(name, module, first)._modules.get(child)
     if isinstance(layer, nn.Module):
-        yield from _reset(f"{name}.{child}".lstrip("."), layer, rule.point().rate)
+        yield from _reset(f"{name}.{child}".lstrip("."), layer, rule.resolved_spec().rate)
 
 
 def _reset(name: str, module: nn.Module, rate: float | None) -> Iterator[Reset]:
@@ -282,28 +284,28 @@ def _drops(module: nn.Module) -> bool:
 
 def _replaceable(module: nn.Module) -> bool:
     weights = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase)
-    return _drops(module) or isinstance(module, (ours.DropWeight, *weights))
+    return _drops(module) or isinstance(module, (ours.DropConnect, *weights))
 
 
 def _swapped(model: nn.Module, name: str, module: nn.Module, rule: PolicyRule) -> list[_Edit]:
     """The module's places in the tree, each with what comes there."""
-    point = rule.point()
-    if isinstance(module, ours.DropWeight) and "connect" in point.name:
-        return list(_reset(name, module, point.rate))
+    spec = rule.resolved_spec()
+    if isinstance(module, ours.DropConnect) and "connect" in spec.name:
+        return list(_reset(name, module, spec.rate))
     if isinstance(module, nn.modules.dropout._DropoutNd):
-        if rule.rate is None and not isinstance(rule.drop, Drop):
-            point = point.at(module.p)
-        if _is(module, point):
+        if rule.rate is None and not isinstance(rule.spec, Drop):
+            spec = spec.at(module.p)
+        if _is(module, spec):
             return []
         if isinstance(getattr(module, "schedule", None), SCHEDULES):
             raise InputError(f"{name} has a schedule; set its rate instead")
-        after: nn.Module = ours.Dropout(point)
-    elif rule.drop is None or "connect" not in point.name:
+        after: nn.Module = layer_of(spec)
+    elif rule.spec is None or "connect" not in spec.name:
         raise InputError(
             f"{name} is a {type(module).__name__}, which only a drop of weights ('dropconnect') can replace"
         )
     else:
-        after = ours.DropWeight(module, point.rate)
+        after = ours.DropConnect(module, spec.rate)
     if any(getattr(module, hooks) for hooks in HOOKS):
         raise InputError(
             f"{name} has hooks of its own, which would be lost; remove them or leave the layer out"
@@ -343,7 +345,7 @@ def _tapped(model: nn.Module, rule: PolicyRule, where: At, seen: Trace | None) -
     )
     layer = module._modules.get(name)
     if isinstance(layer, nn.Module):
-        yield from _reset(f"{where.name}.{name}".lstrip("."), layer, rule.point().rate)
+        yield from _reset(f"{where.name}.{name}".lstrip("."), layer, rule.resolved_spec().rate)
         return
     if seen is None:
         raise InputError(
@@ -362,7 +364,7 @@ def _tapped(model: nn.Module, rule: PolicyRule, where: At, seen: Trace | None) -
             f"{where.name or 'the model'} calls {where.function} at {len(ways)} places, counted from 0"
         )
     key, line = list(ways.items())[where.number]
-    made = ours.Dropout(rule.point())
+    made = layer_of(rule.resolved_spec())
     made.train(module.training)
     yield Tapped(where.name, name, module, made, key, _Through(made, where.operand), line)
 

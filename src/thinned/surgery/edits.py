@@ -40,7 +40,7 @@ class Swap:
 
 
 @dataclass(frozen=True)
-class Repoint:
+class SpecChange:
     """A dropout layer whose point was changed."""
 
     path: str
@@ -50,7 +50,7 @@ class Repoint:
 
     def undo(self) -> None:
         """Give the layer its point back, at its present rate."""
-        self.host.repoint(self.before)
+        self.host.set_spec(self.before)
 
     def __str__(self) -> str:
         return f"{self.path}: {type(self.before.scale).__name__} -> {type(self.after.scale).__name__}".lower()
@@ -186,7 +186,7 @@ class Tapped:
         return f"{path}: {self.layer} for {self.call[0]} at {self.where}"
 
 
-Edit: TypeAlias = Swap | Repoint | Rescaled | Reset | Insertion | Tapped | Shrink
+Edit: TypeAlias = Swap | SpecChange | Rescaled | Reset | Insertion | Tapped | Shrink
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ _MADE: dict[Any, Callable[[float], Any]] = {  # what stands for a function; ours
     F.alpha_dropout: ours.AlphaDropout, torch.alpha_dropout: ours.AlphaDropout, torch.alpha_dropout_: ours.AlphaDropout,
     F.feature_alpha_dropout: ours.FeatureAlphaDropout, torch.feature_alpha_dropout: ours.FeatureAlphaDropout,
     torch.feature_alpha_dropout_: ours.FeatureAlphaDropout,
-    F.scaled_dot_product_attention: ours.DropAttention,
+    F.scaled_dot_product_attention: ours.AttentionDropout,
 }  # fmt: skip
 _PLAIN = {F.dropout, torch.dropout, torch.dropout_, F.multi_head_attention_forward}
 _REACHED = _MADE.keys() | _PLAIN

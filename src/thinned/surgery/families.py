@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from .._errors import InputError
 from ..algebra.drop import Drop
-from ..presets import locked
+from ..presets import locked_dropout
 from .costs import CONVOLUTIONS, RECURRENT
 from .flow import activations, branches, has_layer, rated
 from .policy import At, Policy, PolicyRule
@@ -74,8 +74,8 @@ def _recurrent(seen: Trace) -> Policy | None:
 
 
 def _locked(core: nn.RNNBase) -> Drop:
-    point = locked(0.4)
-    return point if core.batch_first else replace(point, of="t b d")
+    spec = locked_dropout(0.4)
+    return spec if core.batch_first else replace(spec, of="t b d")
 
 
 def _attention(seen: Trace) -> Policy | None:

@@ -13,8 +13,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from .._errors import InputError
 from ..algebra.drop import Drop
 from ..algebra.schedule import SCHEDULES, Schedule
-from ..nn import Dropout
+from ..nn.layer_of import layer_of
 from ..nn.module import DropoutModule
+from ..nn.spec_layer import SpecLayer
 from ..nn.wrapper import ModuleWrapper
 from .edits import Edits, Insertion, done
 from .model_access import plain
@@ -58,7 +59,7 @@ def _dropped(host: nn.Module, x: Any, module: nn.Module) -> Any:
     if isinstance(x, (Tensor, Proxy)):
         return host(x)
     if isinstance(x, PackedSequence):
-        first = not (isinstance(host, Dropout) and host.point.of.startswith("t"))
+        first = not (isinstance(host, SpecLayer) and host.base_spec.of.startswith("t"))
         padded, lengths = pad_packed_sequence(x, batch_first=first)
         return pack_padded_sequence(host(padded), lengths, batch_first=first, enforce_sorted=False)
     raise InputError(
@@ -69,14 +70,14 @@ def _dropped(host: nn.Module, x: Any, module: nn.Module) -> Any:
 
 def insert(
     model: nn.Module,
-    what: float | str | Drop | Schedule | Callable[[str, nn.Module], nn.Module | None],
+    spec: float | str | Drop | Schedule | Callable[[str, nn.Module], nn.Module | None],
     *,
     after: Where = None,
     before: Where = None,
 ) -> Edits:
     """Put dropout after or before modules of ``model``, in place.
 
-    ``what``: a rate, a preset's name, a point, a schedule, or a function of the module's name and
+    ``spec``: a rate, a preset's name, a Drop, a schedule, or a function of the module's name and
     the module that gives a layer, or None to leave that place alone. ``after`` or ``before``: which
     modules, by class, name, end of a name, regular expression or function, such as
     ``after=torch.nn.ReLU`` for every hidden activation or ``before="fc"`` for the head. Of modules
@@ -97,12 +98,12 @@ def insert(
         raise InputError("insert needs after= or before=, one of them, such as after=torch.nn.ReLU")
     model, first = plain(model), before is not None
     found = targets(model, before if first else after, placeable, "module")
-    return done(insertions(found, what, first))
+    return done(insertions(found, spec, first))
 
 
 def insertions(
     found: Iterable[tuple[str, nn.Module]],
-    what: float | str | Drop | Schedule | Callable[[str, nn.Module], nn.Module | None],
+    spec: float | str | Drop | Schedule | Callable[[str, nn.Module], nn.Module | None],
     first: bool,
 ) -> list[Insertion]:
     """The layers to put before (``first``) or after modules, where there is none; nothing is
@@ -115,9 +116,9 @@ def insertions(
         if child in module._modules or any(edit.module is module for edit in edits):
             continue
         layer = (
-            what(path, module)
-            if callable(what) and not isinstance(what, SCHEDULES)
-            else Dropout(what)
+            spec(path, module)
+            if callable(spec) and not isinstance(spec, SCHEDULES)
+            else layer_of(spec)
         )
         if layer is None:
             continue

@@ -64,10 +64,10 @@ class PolicyRule:
     """One thing to do, at every place that is meant.
 
     ``do``: "insert after", "insert before", "replace" (a dropout layer by another kind; a linear,
-    convolutional or recurrent layer by one that drops its weights, :class:`thinned.nn.DropWeight`),
+    convolutional or recurrent layer by one that drops its weights, :class:`thinned.nn.DropConnect`),
     or "set rate". ``where``: a name, the end of one, or a regular expression; a class; an
     :class:`At`; a function of name and module, which no file can hold; None for every layer with a
-    rate, or to replace every dropout layer. ``drop``: a preset's name or a point; None is dropout.
+    rate, or to replace every dropout layer. ``spec``: a preset's name or a point; None is dropout.
     ``rate``: in [0, 1]; None leaves a point's own and that of a layer that is replaced, and else is
     the preset's.
     """
@@ -75,7 +75,7 @@ class PolicyRule:
     do: str
     where: Wherever
     rate: float | None = None
-    drop: str | Drop | None = None
+    spec: str | Drop | None = None
 
     def __post_init__(self) -> None:
         if self.do not in DO:
@@ -96,18 +96,18 @@ class PolicyRule:
             raise InputError(f"{self.do!r} needs a where")
         if self.rate is not None:
             object.__setattr__(self, "rate", probability(self.rate, f"the rate to {self.do}"))
-        if self.drop is not None and not isinstance(self.drop, (str, Drop)):
-            raise InputError(f"drop has to be a preset's name or a Drop, but got {self.drop!r}")
-        if self.do == "set rate" and (self.rate is None or self.drop is not None):
-            raise InputError("'set rate' needs a rate and takes no drop")
+        if self.spec is not None and not isinstance(self.spec, (str, Drop)):
+            raise InputError(f"spec has to be a preset's name or a Drop, but got {self.spec!r}")
+        if self.do == "set rate" and (self.rate is None or self.spec is not None):
+            raise InputError("'set rate' needs a rate and takes no spec")
         if self.do != "set rate":
-            self.point()
+            self.resolved_spec()
 
-    def point(self) -> Drop:
+    def resolved_spec(self) -> Drop:
         """The dropout that goes there."""
-        if isinstance(self.drop, Drop):
-            return self.drop if self.rate is None else self.drop.at(self.rate)
-        name = self.drop or "dropout"
+        if isinstance(self.spec, Drop):
+            return self.spec if self.rate is None else self.spec.at(self.rate)
+        name = self.spec or "dropout"
         return presets.make(
             name, **({} if self.rate is None else {presets.strength(name): self.rate})
         )
@@ -120,33 +120,33 @@ class PolicyRule:
             )
         where = self.where.to_json() if isinstance(self.where, At) else self.where
         data: dict[str, Any] = {"do": self.do, "where": where}
-        if self.drop is not None:
-            data["drop"] = self.drop if isinstance(self.drop, str) else self.drop.to_json()
+        if self.spec is not None:
+            data["spec"] = self.spec if isinstance(self.spec, str) else self.spec.to_json()
         return data if self.rate is None else data | {"rate": self.rate}
 
     @classmethod
     def from_json(cls, data: Any) -> PolicyRule:
         """Read what :meth:`to_json` wrote."""
-        data = _record(data, "a rule", {"do", "where", "drop", "rate"}, {"do", "where"})
-        where, drop = data["where"], data.get("drop")
+        data = _record(data, "a rule", {"do", "where", "spec", "rate"}, {"do", "where"})
+        where, spec = data["where"], data.get("spec")
         if isinstance(where, Mapping):
             where = _at(where)
         elif where is not None and not isinstance(where, str):
             raise InputError(f"where has to be a string or an object, but got {where!r}")
-        if isinstance(drop, Mapping):
-            drop = Drop.from_json(dict(drop))
-        return cls(data["do"], where, data.get("rate"), drop)
+        if isinstance(spec, Mapping):
+            spec = Drop.from_json(dict(spec))
+        return cls(data["do"], where, data.get("rate"), spec)
 
     def __str__(self) -> str:
         rate = "" if self.rate is None else f" at {self.rate:g}"
-        drop = (
-            self.drop
-            if isinstance(self.drop, str)
-            else (self.drop.name or "a point")
-            if self.drop
+        spec = (
+            self.spec
+            if isinstance(self.spec, str)
+            else (self.spec.name or "a point")
+            if self.spec
             else "dropout"
         )
-        what = "" if self.do == "set rate" else f": {drop}"
+        what = "" if self.do == "set rate" else f": {spec}"
         return f"{self.do} {'all layers' if self.where is None else self.where}{what}{rate}"
 
 
@@ -253,19 +253,19 @@ def _of_a_study(data: Mapping[str, Any]) -> Policy:
     """A study names the places of its own network: its input, and its hidden layers by number."""
     rules = []
     for site in data["sites"]:
-        site = _record(site, "a site of a study's policy", {"where", "drop"}, {"where", "drop"})
+        site = _record(site, "a site of a study's policy", {"where", "spec"}, {"where", "spec"})
         if site["where"] == "weights of hidden layers":
             rules.append(
                 PolicyRule(
                     "replace",
                     At("place", "hidden weights"),
-                    site["drop"]["law"]["bernoulli"]["p"],
-                    "dropconnect",
+                    site["spec"]["law"]["bernoulli"]["p"],
+                    "drop_connect",
                 )
             )
             continue
         do = "insert before" if site["where"] == "input" else "insert after"
-        rules.append(PolicyRule(do, At("place", site["where"]), None, Drop.from_json(site["drop"])))
+        rules.append(PolicyRule(do, At("place", site["where"]), None, Drop.from_json(site["spec"])))
     others = data.get("companions") or {}
     notes = [f"chosen by a study: {data.get('arm')}, {data.get('strength')}"]
     notes += [

@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from .._errors import probability
-from ..nn import MethodDropout
 from ..nn.learned import Learned
+from ..nn.method import FunctionLayer
 from ..nn.module import DropoutModule
 from .edits import Edits, Reset, done
 from .model_access import plain
@@ -22,7 +22,7 @@ def rate_of(module: nn.Module) -> str | None:
     """The name of the attribute that holds a module's rate, or None where it drops nothing."""
     if isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
         return "dropout"
-    if isinstance(module, Learned) or (isinstance(module, MethodDropout) and module.rate is None):
+    if isinstance(module, Learned) or (isinstance(module, FunctionLayer) and module.rate is None):
         return None
     drops = (
         isinstance(module, (DropoutModule, nn.modules.dropout._DropoutNd))

@@ -13,10 +13,12 @@ from torch import nn as torch_nn
 
 from .. import nn, presets
 from ..algebra.drop import Drop
+from ..nn.layer_of import layer_of
+from ..nn.spec_layer import SpecLayer
 from .edits import Edits, Swap, done
 from .model_access import plain
 
-_OURS: dict[type[torch_nn.Module], Callable[..., nn.Dropout]] = {
+_OURS: dict[type[torch_nn.Module], Callable[..., SpecLayer]] = {
     torch_nn.Dropout: nn.Dropout,
     torch_nn.Dropout1d: nn.Dropout1d,
     torch_nn.Dropout2d: nn.Dropout2d,
@@ -42,7 +44,7 @@ def replace(model: torch_nn.Module) -> Edits:
     their own and subclasses are left alone: what they do besides cannot be known. Returns what was
     changed; ``.undo()`` takes it back. Doing it again changes nothing.
     """
-    made: dict[int, nn.Dropout] = {}
+    made: dict[int, SpecLayer] = {}
     edits = []
     for path, parent in plain(model).named_modules():
         for name, child in parent._modules.items():
@@ -57,7 +59,7 @@ def replace(model: torch_nn.Module) -> Edits:
     return done(edits)
 
 
-def _ours(child: torch_nn.Module) -> nn.Dropout | None:
+def _ours(child: torch_nn.Module) -> SpecLayer | None:
     if type(child) in _OURS:
         return _OURS[type(child)](child.p, child.inplace)
     if (
@@ -69,8 +71,8 @@ def _ours(child: torch_nn.Module) -> nn.Dropout | None:
     name = next(
         (n for n in ("drop_prob", "p") if isinstance(getattr(child, n, None), (int, float))), ""
     )
-    point = _path(child, name) if name else None
-    return None if point is None else nn.Dropout(point.at(float(getattr(child, name))))
+    spec = _path(child, name) if name else None
+    return None if spec is None else layer_of(spec.at(float(getattr(child, name))))
 
 
 def _path(child: torch_nn.Module, name: str) -> Drop | None:
@@ -93,6 +95,7 @@ def _path(child: torch_nn.Module, name: str) -> Drop | None:
         ):
             alike = bool((seen == seen[:, :1]).all())  # one coin for the batch
             return replaced(
-                presets.drop_path(0.5, scale_by_keep=2.0 in values), per="" if alike else "b"
+                presets.drop_path(0.5, "inverted" if 2.0 in values else "unscaled"),
+                per="" if alike else "b",
             )
     return None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..nn import Dropout
 from ..nn.module import DropoutModule
+from ..nn.spec_layer import SpecLayer
 from ..presets import linear_rates
 from .flow import Branch, activations, before_norm, branches, functional, gives_layer, has_layer
 from .policy import At, PolicyRule
@@ -76,7 +76,7 @@ def depth_of(seen: Trace, rate: float) -> list[PolicyRule]:
     found = branches(seen)
     blocks = list(dict.fromkeys((b.block, b.turn) for b in found))
     rates = dict(zip(blocks, linear_rates(len(blocks), rate), strict=True)) if blocks else {}
-    return [on_branch(seen, b, rates[b.block, b.turn], "drop-path") for b in found]
+    return [on_branch(seen, b, rates[b.block, b.turn], "drop_path") for b in found]
 
 
 def in_loops(seen: Trace) -> list[str]:
@@ -103,5 +103,5 @@ def on_branch(seen: Trace, branch: Branch, rate: float, drop: str | None) -> Pol
 def _is_path(module: nn.Module) -> bool:
     """Does the layer drop whole branches?"""
     name = type(module).__name__.lower()
-    ours = isinstance(module, Dropout) and module.point.per in ("b", "")
+    ours = isinstance(module, SpecLayer) and module.base_spec.per in ("b", "")
     return ours or any(word in name for word in ("droppath", "stochasticdepth", "drop_path"))

@@ -16,9 +16,9 @@ from ..algebra.drop import Drop
 from ..algebra.fill import Zero
 from ..algebra.plan import averages
 from ..algebra.scale import Classic, Inverted, Scale
-from ..nn import Dropout
 from ..nn.module import DropoutModule
-from .edits import Edit, Edits, Repoint, Rescaled
+from ..nn.spec_layer import SpecLayer
+from .edits import Edit, Edits, Rescaled, SpecChange
 
 _SCALES: dict[str, Scale] = {"classic": Classic(), "inverted": Inverted()}
 _WEIGHTS = (nn.Linear, nn.modules.conv._ConvNd)
@@ -86,12 +86,12 @@ def rescale(
     """
     if to not in _SCALES:
         raise unknown("scaling", to, _SCALES)
-    points = {
+    specs = {
         name: _changed(name, host, to) for name, host in model.named_modules() if _moves(host, to)
     }
-    if not points:
+    if not specs:
         return Edits(())
-    factors = {name: _factor(model.get_submodule(name), to) for name in points}  # type: ignore[arg-type]
+    factors = {name: _factor(model.get_submodule(name), to) for name in specs}  # type: ignore[arg-type]
     scaled = (
         _named(model, factors, following) if following is not None else _followers(model, factors)
     )
@@ -106,15 +106,15 @@ def rescale(
             )
         assert isinstance(weight, torch.Tensor)
         edits.append(Rescaled(f"{name}.weight", weight, weight.detach().clone(), 1.0 / factor))
-    for name, point in points.items():
+    for name, spec in specs.items():
         host: Any = model.get_submodule(name)
-        edits.append(Repoint(name, host, host.point, point))
+        edits.append(SpecChange(name, host, host.base_spec, spec))
     for edit in edits:
         if isinstance(edit, Rescaled):
             with torch.no_grad():
                 edit.parameter.mul_(edit.factor)
-        elif isinstance(edit, Repoint):
-            edit.host.repoint(edit.after)
+        elif isinstance(edit, SpecChange):
+            edit.host.set_spec(edit.after)
     return Edits(tuple(edits))
 
 
@@ -123,10 +123,10 @@ def _moves(host: nn.Module, to: str) -> bool:
         raise InputError(
             f"torch's {type(host).__name__} has no classic form; call thinned.replace(model) first"
         )
-    if not isinstance(host, Dropout):
+    if not isinstance(host, SpecLayer):
         return False
     was = Inverted if to == "classic" else Classic
-    return isinstance(host.point.scale, was) and host.point.law.mean() != 1.0
+    return isinstance(host.base_spec.scale, was) and host.base_spec.law.mean() != 1.0
 
 
 def _changed(name: str, host: Any, to: str) -> Drop:
@@ -138,14 +138,14 @@ def _changed(name: str, host: Any, to: str) -> Drop:
         raise InputError(
             f"layer {name!r} drops everything (p = 1), so no weights can make up for it"
         )
-    label = host.point.name.removesuffix("-classic") + ("-classic" if to == "classic" else "")
-    point: Drop = host.point
-    return replace(point, scale=_SCALES[to], name=label if point.name else "")
+    label = host.base_spec.name.removesuffix("-classic") + ("-classic" if to == "classic" else "")
+    spec: Drop = host.base_spec
+    return replace(spec, scale=_SCALES[to], name=label if spec.name else "")
 
 
-def _factor(host: Dropout, to: str) -> float:
+def _factor(host: SpecLayer, to: str) -> float:
     """By what the result of a layer will be multiplied, in training as in evaluation."""
-    kept = averages(replace(host.drop, scale=Classic()))[0]
+    kept = averages(replace(host.spec, scale=Classic()))[0]
     return kept if to == "classic" else 1.0 / kept
 
 
@@ -221,7 +221,7 @@ def _plain(node: fx.Node) -> bool:
 def _homogeneous(node: fx.Node, target: nn.Module | None) -> bool:
     if node.op == "call_module":
         shifts = isinstance(target, (nn.AlphaDropout, nn.FeatureAlphaDropout)) or (
-            isinstance(target, Dropout) and target.point.fill != Zero()
+            isinstance(target, SpecLayer) and target.base_spec.fill != Zero()
         )
         return isinstance(target, _HOMOGENEOUS) and not shifts
     tensors = [isinstance(a, fx.Node) for a in (*node.args, *node.kwargs.values())]

@@ -9,7 +9,8 @@ from torch import nn
 
 from .._errors import InputError, whole
 from ..algebra.scale import Inverted
-from ..nn import Dropout, Thinned
+from ..nn import Thinned
+from ..nn.spec_layer import SpecLayer
 from ..nn.thinned import Shrinking
 from .chains import Chain, Tracer, chain, dims_of, elementwise
 from .edits import Edits, Reset, Shrink, Swap, done
@@ -93,14 +94,14 @@ def _places(model: nn.Module) -> dict[nn.Module, list[str]]:
     """The dropout layers, each with all its names."""
     found: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, (nn.modules.dropout._DropoutNd, Dropout, Thinned)):
+        if isinstance(module, (nn.modules.dropout._DropoutNd, SpecLayer, Thinned)):
             found.setdefault(module, []).append(name or "(the model)")
     return found
 
 
 def _thinnable(layer: nn.Module) -> int | str:
     """How many map axes stand behind what falls at ``layer``; or why it is not thinned."""
-    if isinstance(layer, Dropout) and not isinstance(layer.point.scale, Inverted):
+    if isinstance(layer, SpecLayer) and not isinstance(layer.base_spec.scale, Inverted):
         return 'its scaling is not inverted; thinned.rescale(model, "inverted") makes it so'
     if any(getattr(layer, hooks) for hooks in _HOOKS):
         return "it has hooks of its own"
@@ -108,17 +109,17 @@ def _thinnable(layer: nn.Module) -> int | str:
         return layer.dims
     if type(layer) in _TORCH:
         return _TORCH[type(layer)]
-    if type(layer) is not Dropout:
+    if not isinstance(layer, SpecLayer):
         return f"{type(layer).__name__} is no dropout that thinning stands for"
-    point = layer.point
+    spec = layer.base_spec
     if (
-        point.name in ("dropout", "batchwise")
+        spec.name in ("dropout", "batchwise")
         and layer.layout is None
         and layer.shard is None
         and layer.dims is None
     ):
         return 0
-    if point.name == "spatial" and layer.dims is not None:
+    if spec.name == "spatial" and layer.dims is not None:
         return layer.dims
     return "it is no dropout of single units or of channels"
 

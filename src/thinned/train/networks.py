@@ -18,7 +18,8 @@ from torch.nn.parameter import UninitializedParameter
 
 from .._errors import InputError
 from ..algebra.drop import Drop
-from ..nn import Dropout, DropWeight
+from ..nn import DropConnect
+from ..nn.layer_of import layer_of
 from ..presets import dropout
 from .data import Split
 from .recipe import Cnn, Custom, Mlp, Recipe
@@ -30,7 +31,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "selu": nn.SELU,
     "gelu": nn.GELU,
 }
-WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd, DropWeight)
+WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd, DropConnect)
 OFF = dropout(0.0)
 
 
@@ -58,16 +59,16 @@ def _layer(
     network = recipe.network
     assert not isinstance(network, Custom)
     if recipe.connect and isinstance(linear, nn.Linear):
-        host = DropWeight(
+        host = DropConnect(
             linear, recipe.connect, activation=act, sampling="moments", inference="moments"
         )
         linear, act = host, nn.Identity()
-    steps = {"linear": linear, "norm": norm, "act": act, "drop": Dropout(recipe.drop(i) or OFF)}
+    steps = {"linear": linear, "norm": norm, "act": act, "drop": layer_of(recipe.drop(i) or OFF)}
     return [(f"{step}{i}", steps[step]) for step in network.order]
 
 
 def _mlp(recipe: Recipe, network: Mlp, inputs: int, outputs: int) -> nn.Sequential:
-    layers: list[tuple[str, nn.Module]] = [("drop0", Dropout(recipe.drop(0) or OFF))]
+    layers: list[tuple[str, nn.Module]] = [("drop0", layer_of(recipe.drop(0) or OFF))]
     for i, width in enumerate(network.hidden, 1):
         linear = nn.Linear(inputs, width, bias=network.bias)
         parts = linear, nn.BatchNorm1d(width), ACTIVATIONS[network.activation]()
@@ -85,7 +86,7 @@ def _cnn(recipe: Recipe, network: Cnn, split: Split) -> nn.Sequential:
     channels, height, width = split.image
     layers: list[tuple[str, nn.Module]] = [
         ("image", nn.Unflatten(1, split.image)),
-        ("drop0", Dropout(recipe.drop(0) or OFF)),
+        ("drop0", layer_of(recipe.drop(0) or OFF)),
     ]
     for i, wide in enumerate(network.channels, 1):
         layers += _layer(
@@ -141,7 +142,7 @@ class Placed(nn.Module):
         self.net, self.image = net, image
         inside: set[nn.Module] = set()  # attention uses this layer's weights without calling it
         for module in net.modules():
-            if isinstance(module, (_DropoutNd, DropWeight)):
+            if isinstance(module, (_DropoutNd, DropConnect)):
                 module.p = 0.0
             elif isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
                 module.dropout = 0.0
@@ -150,7 +151,7 @@ class Placed(nn.Module):
         layers = [m for m in net.modules() if isinstance(m, WEIGHTED) and m not in inside]
         if not layers:
             raise InputError("the model has no Linear or convolution layer to put dropout before")
-        self.drops = nn.ModuleList(Dropout(_place(recipe, i) or OFF) for i in range(len(layers)))
+        self.drops = nn.ModuleList(layer_of(_place(recipe, i) or OFF) for i in range(len(layers)))
         for layer, host in zip(layers, self.drops, strict=True):
             layer.register_forward_pre_hook(_Before(host), with_kwargs=True)
 

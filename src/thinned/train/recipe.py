@@ -240,10 +240,10 @@ class Recipe:
             if name != "patience" or self.patience is not None:
                 object.__setattr__(self, name, whole(getattr(self, name), name, minimum))
         object.__setattr__(self, "drops", _tuple("drops", self.drops))
-        for point in self.drops:
-            if point is not None and not isinstance(point, Drop):
+        for spec in self.drops:
+            if spec is not None and not isinstance(spec, Drop):
                 raise InputError(
-                    f"drops has to hold points or None, but got {point!r}; write thinned.presets.dropout(rate)"
+                    f"drops has to hold points or None, but got {spec!r}; write thinned.presets.dropout(rate)"
                 )
         for name in ("max_norm", "clip"):
             value = getattr(self, name)
@@ -267,8 +267,8 @@ class Recipe:
 
     def drop(self, place: int) -> Drop | None:
         """The point at a place (0: input, i: after hidden layer i) that does something, else None."""
-        point = self.drops[place] if place < len(self.drops) else None
-        return point if point is not None and point.rate else None
+        spec = self.drops[place] if place < len(self.drops) else None
+        return spec if spec is not None and spec.rate else None
 
     def at(self, **changes: Any) -> Recipe:
         """A changed copy."""

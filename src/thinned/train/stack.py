@@ -23,8 +23,8 @@ from ..algebra.plan import LawName, Plan, plan
 from ..engines.torch.philox import words
 from ..engines.torch.reference import normal, uniform
 from ..functional.activations import expected
-from ..nn.drop_connect import DropWeight
-from ..presets import dropconnect
+from ..nn.drop_connect import DropConnect
+from ..presets import drop_connect
 from .data import Split
 from .networks import ACTIVATIONS, build
 from .recipe import Mlp, Recipe
@@ -79,8 +79,8 @@ class NoiseSite:
 
     def __init__(self, recipes: Sequence[Recipe], index: int, width: int) -> None:
         self.stream, self.width, self.members = stream_of(f"drop{index}"), width, len(recipes)
-        points = [r.drop(index) for r in recipes]
-        plans = [None if d is None else plan(d, (1, 1)) for d in points]
+        specs = [r.drop(index) for r in recipes]
+        plans = [None if d is None else plan(d, (1, 1)) for d in specs]
         kinds = [(p and p.law, r.seed) for p, r in zip(plans, recipes, strict=True)]
         self.slices: list[Slice] = []
         for start, stop, (law, seed) in runs(kinds):
@@ -183,7 +183,7 @@ class Stack:
         ]
         self.connect = None
         if recipes[0].connect:
-            law = [moments(dropconnect(r.connect)) for r in recipes]
+            law = [moments(drop_connect(r.connect)) for r in recipes]
             self.connect = (
                 torch.tensor([m.gain for m in law]).view(-1, 1, 1),
                 torch.tensor([m.square for m in law]).view(-1, 1, 1),
@@ -297,7 +297,7 @@ class Stack:
         return z if bias is None else z.add_(bias)
 
     def _moments(self, i: int, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of a layer under DropConnect (:meth:`thinned.nn.DropWeight.moments`)."""
+        """Mean and variance of a layer under DropConnect (:meth:`thinned.nn.DropConnect.moments`)."""
         assert self.connect is not None
         gain, square = self.connect
         w, bias = self.weights[i], self.biases[i]
@@ -343,7 +343,7 @@ class Stack:
 
     def module(self, member: int) -> nn.Module:
         net = build(self.recipes[member], self.split)
-        linears = [m for m in net.modules() if isinstance(m, (nn.Linear, DropWeight))]
+        linears = [m for m in net.modules() if isinstance(m, (nn.Linear, DropConnect))]
         norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm1d)]
         with torch.no_grad():
             for linear, w, b in zip(linears, self.weights, self.biases, strict=True):

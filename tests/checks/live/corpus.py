@@ -496,7 +496,7 @@ def channel_dropout_on_a_sequence():
 @case()
 def locked_dropout_on_a_sequence():
     return nn.Sequential(
-        nn.Linear(16, 32), nn.ReLU(), tnn.Dropout("locked", p=0.2), nn.Linear(32, 4)
+        nn.Linear(16, 32), nn.ReLU(), tnn.LockedDropout(p=0.2), nn.Linear(32, 4)
     ), (sequences(),)
 
 
@@ -593,7 +593,7 @@ def dropped_weights_used_once():
 
 @case()
 def dropped_weights_of_ours():
-    return nn.Sequential(tnn.DropWeight(nn.Linear(16, 32), p=0.3), nn.ReLU(), nn.Linear(32, 4)), (
+    return nn.Sequential(tnn.DropConnect(nn.Linear(16, 32), p=0.3), nn.ReLU(), nn.Linear(32, 4)), (
         rows(),
     )
 
@@ -909,7 +909,7 @@ def layers_skipped_by_tensors_when_distributed():
 @case(ddp=True)
 def branches_scaled_when_distributed():
     model = Skipping(lambda m, layer, x: x + m.path(torch.tanh(layer(x))))
-    model.path = tnn.Dropout("drop-path", p=0.4)
+    model.path = tnn.DropPath(p=0.4)
     return model, (rows(),)
 
 
@@ -1038,7 +1038,7 @@ def residual_network_with_stochastic_depth():
             self.n1, self.n2, self.path = (
                 nn.BatchNorm2d(8),
                 nn.BatchNorm2d(8),
-                tnn.Dropout("drop-path", p=0.05),
+                tnn.DropPath(p=0.05),
             )
 
         def forward(self, x):
@@ -1080,7 +1080,7 @@ def locked_and_plain():
                 nn.LSTM(16, 12, 2, dropout=0.2, batch_first=True),
             )
             self.lock, self.drop, self.last = (
-                tnn.Dropout("locked", p=0.2),
+                tnn.LockedDropout(p=0.2),
                 nn.Dropout(0.3),
                 nn.Linear(12, 5),
             )

@@ -24,10 +24,10 @@ needs_native = pytest.mark.skipif(
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 POINTS = {
     "dropout": presets.dropout(0.3),
-    "alpha": presets.alpha(0.2),
-    "gaussian": presets.gaussian(0.4),
-    "uout": presets.uout(0.3),
-    "spatial": presets.spatial(0.4),
+    "alpha": presets.alpha_dropout(0.2),
+    "gaussian": presets.gaussian_dropout(0.4),
+    "uout": presets.uniform_dropout(0.3),
+    "spatial": presets.spatial_dropout(0.4),
     "classic": presets.dropout(0.3, "classic"),
     "time": Drop(Bernoulli(0.4), per="b d", of="b t d", scale=Classic()),
     "batch-tied": Drop(Bernoulli(0.4), per="*"),
@@ -147,14 +147,14 @@ def test_nothing_but_the_key_is_saved():
         return t
 
     x = torch.randn(512, 512, requires_grad=True)
-    for point in (presets.dropout(0.5), presets.alpha(0.5), presets.gaussian(0.5)):
+    for spec in (presets.dropout(0.5), presets.alpha_dropout(0.5), presets.gaussian_dropout(0.5)):
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            F.drop(x, point)
+            F.drop(x, spec)
     assert sum(saved) <= 3 * 64
     saved.clear()
     image = torch.randn(8, 16, 32, 32, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        F.drop(image, presets.dropblock(0.1, 5))
+        F.drop(image, presets.drop_block(0.1, 5))
     assert sum(saved) <= 64
 
 
@@ -184,7 +184,7 @@ def test_transforms():
     assert torch.equal(torch.func.grad(lambda v: f(v).sum())(x), a)
     hessian = torch.func.hessian(lambda v: f(v).pow(2).sum())(x).reshape(40, 40)
     torch.testing.assert_close(hessian, torch.diag(2 * a.flatten() ** 2))
-    f = lambda v: F.drop(v, presets.alpha(0.3), key=Key(3))  # noqa: E731
+    f = lambda v: F.drop(v, presets.alpha_dropout(0.3), key=Key(3))  # noqa: E731
     assert torch.equal(torch.func.vmap(f)(x.unsqueeze(0))[0], f(x))
 
 
@@ -417,7 +417,7 @@ def test_samples_are_a_list_of_whole_numbers(samples):
 
 
 def test_blocks_under_transforms():
-    block = presets.dropblock(0.3, 3)
+    block = presets.drop_block(0.3, 3)
     x = torch.randn(2, 3, 8, 8)
     g = torch.func.grad(lambda t: F.drop(t, block, key=Key(1)).sum())(x)
     torch.testing.assert_close(g, F.drop(torch.ones_like(x), block, key=Key(1)))
@@ -427,9 +427,9 @@ def test_blocks_under_transforms():
 
 @needs_native
 @pytest.mark.parametrize("point", ["dropout", "gaussian", "block"])
-def test_threads_do_not_change_a_bit(point):
+def test_threads_do_not_change_a_bit(spec):
     """Forward and backward, in one part and in parts of several threads."""
-    drop = presets.dropblock(0.2, 3) if point == "block" else POINTS[point]
+    drop = presets.drop_block(0.2, 3) if spec == "block" else POINTS[spec]
     given = torch.randn(6, 16, 80, 80)
     before = torch.get_num_threads()
     seen = []

@@ -120,6 +120,6 @@ def test_low_halves_are_as_good_as_high_ones():
 
 def test_normals_are_normal():
     x = torch.ones(64, 4096, dtype=torch.float64)
-    noise = ((F.drop(x, presets.gaussian(0.5), key=Key(3)) - 1).numpy()).ravel()
+    noise = ((F.drop(x, presets.gaussian_dropout(0.5), key=Key(3)) - 1).numpy()).ravel()
     assert stats.kstest(noise, "norm").pvalue > ALPHA / 2
     assert_uncorrelated(noise[:-1], noise[1:], 2)

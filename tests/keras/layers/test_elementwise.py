@@ -29,11 +29,11 @@ ALPHA = 1e-3 / (3 * len(POINTS))
 MANY = 6000
 
 
-def drawn(point, axes):
+def drawn(spec, axes):
     """(from Keras, from torch): the factor, or the filled value, of 1.5 on a tensor of ``axes``."""
     x = np.full(axes, 1.5, "float32")
-    layer = L.Drop(point, seed=11, data_format="channels_first")
-    return array(layer(x, training=True)), F.drop(torch.tensor(x), point).numpy()
+    layer = L.SpecDropout(spec, seed=11, data_format="channels_first")
+    return array(layer(x, training=True)), F.drop(torch.tensor(x), spec).numpy()
 
 
 def shared(y):
@@ -51,15 +51,15 @@ def test_the_same_point_has_the_same_law_in_both_faces(name):
     Smirnov where continuous).
     """
     size = {"block": 3} if name == "dropblock" else {}
-    point = presets.make(name, **{POINTS[name].strength: 0.3}, **size)
+    spec = presets.make(name, **{POINTS[name].strength: 0.3}, **size)
     axes = {"b *": (4, 5), "n *": (4, 5), "e *": (4, 5), "b c *": (4, 3, 6, 5)}.get(
-        point.of, (4, 3, 5)
+        spec.of, (4, 3, 5)
     )
-    coins, _ = engine.cells(axes, point)
+    coins, _ = engine.cells(axes, spec)
     long = next(i for i, n in enumerate(coins) if n > 1)  # an axis of coins of their own, made long
-    ours, theirs = drawn(point, (*axes[:long], MANY, *axes[long + 1 :]))
+    ours, theirs = drawn(spec, (*axes[:long], MANY, *axes[long + 1 :]))
     assert shared(ours) == shared(theirs)
-    if isinstance(point.per, Block):
+    if isinstance(spec.per, Block):
         a, b = ((y == 0).mean((1, 2, 3)) for y in (ours, theirs))  # how much of a map falls
         np.testing.assert_allclose([ours.mean(), theirs.mean()], 1.5, rtol=1e-5)
     else:
@@ -76,10 +76,10 @@ def test_the_same_point_has_the_same_law_in_both_faces(name):
 
 @pytest.mark.parametrize("name", POINTS)
 def test_evaluation_is_the_same_in_both_faces(name):
-    point = presets.make(name, **{POINTS[name].strength: 0.3})
+    spec = presets.make(name, **{POINTS[name].strength: 0.3})
     x = np.random.default_rng(0).normal(size=(2, 3, 9)).astype("float32")
-    y = array(L.Drop(point, data_format="channels_first")(x))
-    np.testing.assert_allclose(y, F.drop(torch.tensor(x), point, mode="mean").numpy(), rtol=1e-6)
+    y = array(L.SpecDropout(spec, data_format="channels_first")(x))
+    np.testing.assert_allclose(y, F.drop(torch.tensor(x), spec, mode="mean").numpy(), rtol=1e-6)
 
 
 def outputs(net, model, x):
@@ -90,8 +90,8 @@ def outputs(net, model, x):
 def test_weights_move_between_torch_and_keras():
     """A perceptron with classic scaling and DropConnect: evaluation multiplies by the same means."""
     net = torch.nn.Sequential(
-        torch.nn.Linear(6, 8), torch.nn.ReLU(), nn.Dropout("dropout", p=0.3, scaling="classic"),
-        nn.DropWeight(torch.nn.Linear(8, 5), p=0.4), torch.nn.Tanh(), nn.Dropout(0.2), torch.nn.Linear(5, 2),
+        torch.nn.Linear(6, 8), torch.nn.ReLU(), nn.Dropout(p=0.3, scale="classic"),
+        nn.DropConnect(torch.nn.Linear(8, 5), p=0.4), torch.nn.Tanh(), nn.Dropout(0.2), torch.nn.Linear(5, 2),
     ).eval()  # fmt: skip
     model = keras.Sequential([
         keras.Input((6,)), K.Dense(8, "relu"), L.Dropout(0.3, "classic"), L.DropConnect(K.Dense(5), 0.4),
@@ -111,7 +111,7 @@ def test_convolutions_move_between_torch_and_keras():
         def __init__(self):
             super().__init__()
             self.conv, self.norm = torch.nn.Conv2d(2, 4, 3), torch.nn.BatchNorm2d(4, eps=1e-3)
-            self.block, self.depth = nn.DropBlock2d(0.2, 3), nn.Dropout("stochastic-depth", p=0.4)
+            self.block, self.depth = nn.DropBlock2d(0.2, 3), nn.StochasticDepth(p=0.4)
             self.head = torch.nn.Linear(4 * 6 * 5, 3)
 
         def forward(self, x):

@@ -78,7 +78,7 @@ def test_standout():
     """Kept as the pre-activation says; the mean in evaluation, as in torch with the same weights."""
     n = 4000
     layer = again(L.Standout(K.Dense(2), "tanh", alpha=2.0, beta=-0.3, seed=0))
-    net = nn.StandoutDropout(torch.nn.Linear(3, 2), torch.tanh, 2.0, -0.3)
+    net = nn.Standout(torch.nn.Linear(3, 2), torch.tanh, 2.0, -0.3)
     layer.build((None, 3))
     layer.set_weights([net.module.weight.detach().numpy().T, net.module.bias.detach().numpy()])
     x = np.random.default_rng(0).normal(size=(1, 3)).astype("float32").repeat(n, 0)
@@ -270,8 +270,8 @@ def test_targeted_as_in_torch(per):
         net.weight[2].view(-1)[:3] = (
             0.01  # three weights of one size, so that no two are the smallest
         )
-    host = nn.Targeted(net, p, 0.5, per=per)
-    layer = again(L.Targeted(K.Conv1D(4, 2, use_bias=False), p, 0.5, per, seed=0))
+    host = nn.TargetedDropout(net, p, 0.5, per=per)
+    layer = again(L.TargetedDropout(K.Conv1D(4, 2, use_bias=False), p, 0.5, per, seed=0))
     layer.build((None, 2, 2))
     kernel = net.weight.detach().numpy().transpose(2, 1, 0)
     layer.set_weights([kernel])
@@ -300,7 +300,7 @@ def test_targeted_as_in_torch(per):
     layer.rate = 0.0
     np.testing.assert_allclose(array(layer(x)).reshape(4, 4), kernel.reshape(4, 4), rtol=1e-6)
     with pytest.raises(ValueError, match="argument `layer`"):
-        L.Targeted(K.LSTM(2))
+        L.TargetedDropout(K.LSTM(2))
 
 
 AROUND = {

@@ -132,7 +132,7 @@ def test_states_fall_as_in_torch(kind, method, scale, per, outcomes):
     torch.manual_seed(0)
     module, n, p = getattr(torch.nn, kind)(3, 2, batch_first=True), 1500, 0.4
     net = nn.DropState(
-        module, states=p, method=method, per=per if method == "recurrent" else None, scaling=scale
+        module, states=p, method=method, per=per if method == "recurrent" else None, scale=scale
     )
     layer = L.DropState(
         CELLS[kind](2), p, method, per=per, scale=scale, seed=0, return_sequences=True
@@ -251,7 +251,7 @@ def test_keys_fall_inside_attention(masked):
     y = array(layer(x[:, :1], x, attention_mask=allowed, training=True))
     mask = None if allowed is None else torch.tensor(allowed)[:, None]
     zeros = torch.zeros(n, 1, 1, 3)
-    theirs = F.drop_attention(
+    theirs = F.attention_dropout(
         zeros, torch.zeros(n, 1, 3, 3), torch.tensor(x)[:, None], mask, p=p, method="keys"
     )
     assert same_law(y.reshape(n, 3), theirs.reshape(n, 3).numpy()) == (3 if masked else 7)

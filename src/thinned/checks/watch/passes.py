@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ...algebra.fill import Zero
 from ...algebra.law import Bernoulli
-from ...nn import Dropout
 from ...nn.module import DropoutModule
+from ...nn.spec_layer import SpecLayer
 from ...surgery.observe import observing
 from ...surgery.rates import rate_of
 from .isolation import evaluating, untouched
@@ -104,8 +104,10 @@ def _label(site: Any, module: nn.Module) -> str:
 
 def _zeroes(site: Any, module: nn.Module) -> bool:
     """Does what falls there become 0 with probability ``rate``?"""
-    if isinstance(module, Dropout):
-        return isinstance(module.point.law, Bernoulli) and isinstance(module.point.fill, Zero)
+    if isinstance(module, SpecLayer):
+        return isinstance(module.base_spec.law, Bernoulli) and isinstance(
+            module.base_spec.fill, Zero
+        )
     return (
         not isinstance(module, DropoutModule)
         and site.kind in ("dropout", "mask")
@@ -130,7 +132,10 @@ def _pass(
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 stack.enter_context(_variance(module, name, seen, variances, draws))
             elif (
-                training and isinstance(module, Dropout) and module.mode() == "sample" and module.p
+                training
+                and isinstance(module, SpecLayer)
+                and module.mode() == "sample"
+                and module.p
             ):
                 stack.enter_context(_falling(module, functions))
         stack.enter_context(functions)
@@ -159,11 +164,11 @@ def _variance(
 
 
 @contextmanager
-def _falling(module: Dropout, functions: Functions) -> Iterator[None]:
+def _falling(module: SpecLayer, functions: Functions) -> Iterator[None]:
     """Show ``functions`` what one of our layers drops. Its noise is no call of torch's that could
     be seen.
     """
-    point = module.point
+    spec = module.base_spec
     kept: list[Tensor] = []
 
     def before(_: nn.Module, args: Any) -> None:
@@ -171,8 +176,8 @@ def _falling(module: Dropout, functions: Functions) -> Iterator[None]:
 
     def after(_: nn.Module, args: Any, result: Tensor) -> None:
         given = kept.pop()
-        if isinstance(point.law, Bernoulli) and isinstance(point.fill, Zero):
-            functions.dropped(given, result, point.per == point.of)
+        if isinstance(spec.law, Bernoulli) and isinstance(spec.fill, Zero):
+            functions.dropped(given, result, spec.per == spec.of)
 
     # The first of the hooks after, and the last of those before: within observing, which names the
     # module.

@@ -7,14 +7,14 @@ from .anchored import Mixout, Shakeout
 from .attention import DropHead, DropHeadAttention, DropKey, DropKeyAttention
 from .branches import DropPath, StochasticDepth
 from .cutting import Cutout, HiddenCut
-from .elementwise import AlphaDropout, Drop, Dropout, GaussianDropout, UniformDropout
+from .elementwise import AlphaDropout, Dropout, GaussianDropout, SpecDropout, UniformDropout
 from .embeddings import EmbeddingDropout
 from .learned import ConcreteDropout
 from .recurrent import Zoneout
 from .residual import LayerDrop, ShakeDrop, ShakeShake, Swapout
 from .spatial import DropBlock1D, DropBlock2D, DropBlock3D, LockedDropout, TokenDropout
 from .states import DropState
-from .targeted import Targeted
+from .targeted import TargetedDropout
 from .tokens import PatchDropout, WordDropout
 from .variational import InformationDropout, VariationalDropout
 from .weights import DropConnect
@@ -23,7 +23,6 @@ __all__ = [
     "AlphaDropout",
     "ConcreteDropout",
     "Cutout",
-    "Drop",
     "DropBlock1D",
     "DropBlock2D",
     "DropBlock3D",
@@ -47,10 +46,11 @@ __all__ = [
     "ShakeDrop",
     "ShakeShake",
     "Shakeout",
+    "SpecDropout",
     "Standout",
     "StochasticDepth",
     "Swapout",
-    "Targeted",
+    "TargetedDropout",
     "TokenDropout",
     "UniformDropout",
     "VariationalDropout",

@@ -88,12 +88,12 @@ def floating(x: Any, layer: keras.Layer) -> Any:
     return x
 
 
-class PointLayer(Noisy, keras.layers.Layer):
+class SpecLayer(Noisy, keras.layers.Layer):
     """A layer whose noise is a point on its input."""
 
     def __init__(
         self,
-        point: Point,
+        spec: Point,
         *,
         seed: int | None = None,
         noise_shape: Sequence[int | None] | None = None,
@@ -102,10 +102,10 @@ class PointLayer(Noisy, keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if point.of in LAST and data_format != "channels_first":
-            point = replace(point, of=LAST[point.of])
-        self.point = point
-        self.start(point.rate, seed)
+        if spec.of in LAST and data_format != "channels_first":
+            spec = replace(spec, of=LAST[spec.of])
+        self.base_spec = spec
+        self.start(spec.rate, seed)
         self.noise_shape = arguments.noise_shape_of(noise_shape)
         if ndim is not None:
             self.input_spec = keras.layers.InputSpec(ndim=ndim)
@@ -114,11 +114,11 @@ class PointLayer(Noisy, keras.layers.Layer):
     def call(self, inputs: Any, training: bool = False) -> Any:
         x = floating(inputs, self)
         if not training:
-            return engine.mean(x, self.point, self.now())
-        return engine.sample(x, self.point, self.now(), self.seed_generator, self.noise_shape)
+            return engine.mean(x, self.base_spec, self.now())
+        return engine.sample(x, self.base_spec, self.now(), self.seed_generator, self.noise_shape)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        engine.check(tuple(input_shape), self.point, self.noise_shape)
+        engine.check(tuple(input_shape), self.base_spec, self.noise_shape)
         return input_shape
 
     def get_config(self) -> dict[str, Any]:

@@ -8,32 +8,34 @@ import keras
 
 from ... import presets
 from .. import arguments
-from .base import PACKAGE, PointLayer
+from .base import PACKAGE, SpecLayer
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class DropPath(PointLayer):
+class DropPath(SpecLayer):
     """:func:`thinned.presets.drop_path`: the branch of an example falls as a whole. ``x +
     DropPath(0.1)(branch)``.
 
-    Input [b, ...]. ``scale_by_keep=False`` leaves out the division by 1 - rate. Larsson et al.
+    Input [b, ...]. ``scale="unscaled"`` leaves out the division by 1 - rate. Larsson et al.
     2017.
     """
 
     def __init__(
-        self, rate: float, scale_by_keep: bool = True, seed: int | None = None, **kwargs: Any
+        self,
+        rate: float,
+        scale: Literal["inverted", "unscaled"] = "inverted",
+        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        self.scale_by_keep = bool(scale_by_keep)
-        super().__init__(
-            presets.drop_path(arguments.rate_of(rate), self.scale_by_keep), seed=seed, **kwargs
-        )
+        self.scale = arguments.one_of(scale, "scale", ("inverted", "unscaled"))
+        super().__init__(presets.drop_path(arguments.rate_of(rate), scale), seed=seed, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "scale_by_keep": self.scale_by_keep}
+        return {**super().get_config(), "scale": self.scale}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class StochasticDepth(PointLayer):
+class StochasticDepth(SpecLayer):
     """:func:`thinned.presets.stochastic_depth`: the branch falls while training and is times 1 -
     rate in evaluation.
 

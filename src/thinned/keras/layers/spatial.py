@@ -8,10 +8,10 @@ import keras
 
 from ... import presets
 from .. import arguments
-from .base import PACKAGE, PointLayer
+from .base import PACKAGE, SpecLayer
 
 
-class _Blocks(PointLayer):
+class _Blocks(SpecLayer):
     """:func:`thinned.presets.dropblock` on maps of ``dims`` axes."""
 
     dims = 0
@@ -22,9 +22,9 @@ class _Blocks(PointLayer):
     ) -> None:  # fmt: skip
         self.block_size = arguments.block_of(block_size, self.dims)
         self.data_format = arguments.data_format_of(data_format)
-        point = presets.dropblock(arguments.rate_of(rate), self.block_size)
+        spec = presets.drop_block(arguments.rate_of(rate), self.block_size)
         super().__init__(
-            point, seed=seed, data_format=self.data_format, ndim=self.dims + 2, **kwargs
+            spec, seed=seed, data_format=self.data_format, ndim=self.dims + 2, **kwargs
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -67,20 +67,24 @@ class DropBlock3D(_Blocks):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class LockedDropout(PointLayer):
+class LockedDropout(SpecLayer):
     """:func:`thinned.presets.locked` on [b, t, d]: a feature that falls stays away for all steps;
     Gal and Ghahramani 2016.
     """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
-        super().__init__(presets.locked(arguments.rate_of(rate)), seed=seed, ndim=3, **kwargs)
+        super().__init__(
+            presets.locked_dropout(arguments.rate_of(rate)), seed=seed, ndim=3, **kwargs
+        )
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class TokenDropout(PointLayer):
+class TokenDropout(SpecLayer):
     """:func:`thinned.presets.token` on [b, t, d]: whole tokens become zero vectors. For ids see
     :class:`WordDropout`.
     """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
-        super().__init__(presets.token(arguments.rate_of(rate)), seed=seed, ndim=3, **kwargs)
+        super().__init__(
+            presets.token_dropout(arguments.rate_of(rate)), seed=seed, ndim=3, **kwargs
+        )

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from ...engines import keras as engine
-from ...presets import dropout, locked
+from ...presets import dropout, locked_dropout
 from .. import arguments
 from ..state import Rate
 from .base import PACKAGE, Noisy, floating, moving
@@ -24,7 +24,7 @@ _METHODS: dict[str, tuple[str, tuple[type, ...], tuple[str, ...], tuple[str, ...
     "recurrent": ("candidate", _CELLS[:2], ("classic", "inverted"), ("step", "sequence")),
     "rnndrop": ("memory", _CELLS[:1], ("classic",), ("sequence",)),
 }
-_LOCKED = locked(0.5)
+_LOCKED = locked_dropout(0.5)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -39,7 +39,7 @@ class DropStateCell(keras.layers.Layer):
     def __init__(self, cell: keras.Layer, place: str, scale: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.cell, self.place, self.scale = cell, place, scale
-        self.point = dropout(0.5, "inverted" if scale == "inverted" else "classic")
+        self.base_spec = dropout(0.5, "inverted" if scale == "inverted" else "classic")
         self.now = Rate(0.5)  # the layer puts its own here
         self.state_size, self.output_size = cell.state_size, cell.output_size
 
@@ -58,7 +58,7 @@ class DropStateCell(keras.layers.Layer):
             if place != self.place:
                 return y
             return (
-                engine.mean(y, self.point, self.now.state.value)
+                engine.mean(y, self.base_spec, self.now.state.value)
                 if stays is None
                 else self._fallen(y, stays)
             )
@@ -69,7 +69,7 @@ class DropStateCell(keras.layers.Layer):
 
     def _fallen(self, y: Any, stays: Any) -> Any:
         dtype = engine.wide(y)
-        gain, *_ = engine.coefficients(self.point, ops.cast(self.now.state.value, dtype))
+        gain, *_ = engine.coefficients(self.base_spec, ops.cast(self.now.state.value, dtype))
         return ops.cast(ops.where(stays, ops.cast(y, dtype) * gain, 0.0), y.dtype)
 
     def get_initial_state(self, batch_size: Any = None) -> Any:
@@ -183,7 +183,7 @@ class DropState(Noisy, keras.layers.RNN):
             units = self.cell.output_size
             coins = (b, t if self.per == "step" else 1, units)
             stays = engine.kept(
-                coins, self.cell.point, self.now(), self.seed_generator, None, "float32"
+                coins, self.cell.spec, self.now(), self.seed_generator, None, "float32"
             )
             x = ops.concatenate(
                 [x, ops.cast(ops.broadcast_to(stays, (b, t, units)), x.dtype)], axis=-1

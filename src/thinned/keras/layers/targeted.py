@@ -21,9 +21,9 @@ _COINS = {
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Targeted(Noisy, keras.layers.Wrapper):
+class TargetedDropout(Noisy, keras.layers.Wrapper):
     """Only the smallest weights fall, so that the network learns to do without them:
-    ``Targeted(Dense(64), 0.5, 0.5)``.
+    ``TargetedDropout(Dense(64), 0.5, 0.5)``.
 
     ``layer``: Dense, Conv1D, Conv2D or Conv3D, with a kernel [..., out]. Candidates are the
     ``fraction`` of each output's weights that are smallest in magnitude; with ``per="unit"`` the

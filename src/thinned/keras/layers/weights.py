@@ -68,7 +68,7 @@ class DropConnect(Noisy, keras.layers.Wrapper):
         self.scale = arguments.one_of(scale, "scale", ("inverted", "classic"))
         recurrent = hasattr(layer, "recurrent_dropout") or isinstance(layer, keras.layers.RNN)
         self.names = tuple(names) if names else ("recurrent_kernel",) if recurrent else ("kernel",)
-        self.point = presets.dropconnect(arguments.rate_of(rate), scale, "batch")
+        self.base_spec = presets.drop_connect(arguments.rate_of(rate), scale, "batch")
         self.start(rate, seed)
 
     def build(self, input_shape: Any = None) -> None:
@@ -94,16 +94,16 @@ class DropConnect(Noisy, keras.layers.Wrapper):
     def _thinned(self, variable: Any, training: bool) -> Any:
         w = ops.convert_to_tensor(variable.value)
         if not training:
-            return engine.mean(w, self.point, self.now())
-        return engine.sample(w, self.point, self.now(), self.seed_generator)
+            return engine.mean(w, self.base_spec, self.now())
+        return engine.sample(w, self.base_spec, self.now(), self.seed_generator)
 
     def _each(self, x: Any, training: bool) -> Any:
         dense = self.layer
         kernel = ops.cast(ops.convert_to_tensor(dense.kernel), x.dtype)
         bias = ops.cast(ops.convert_to_tensor(dense.bias), x.dtype) if dense.use_bias else None
         if not training:
-            y = ops.matmul(x, engine.mean(kernel, self.point, self.now()))
-            bias = None if bias is None else engine.mean(bias, self.point, self.now())
+            y = ops.matmul(x, engine.mean(kernel, self.base_spec, self.now()))
+            bias = None if bias is None else engine.mean(bias, self.base_spec, self.now())
         else:
             b = ops.shape(x)[0]
             weights = self._drawn(ops.broadcast_to(kernel, (b, *kernel.shape)))
@@ -115,7 +115,7 @@ class DropConnect(Noisy, keras.layers.Wrapper):
         return y if dense.activation is None else dense.activation(y)
 
     def _drawn(self, w: Any) -> Any:
-        return engine.sample(w, self.point, self.now(), self.seed_generator)
+        return engine.sample(w, self.base_spec, self.now(), self.seed_generator)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return self.layer.compute_output_shape(input_shape)

@@ -1,0 +1,231 @@
+"""The layers whose noise is a :class:`thinned.Drop`: their common base, and the layer of any spec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.modules.dropout import _DropoutNd
+
+from .._errors import InputError
+from ..algebra.drop import Drop
+from ..algebra.per import Block
+from ..algebra.plan import plan
+from ..algebra.scale import Classic
+from ..algebra.schedule import SCHEDULES, Schedule
+from ..engines.torch import dispatch
+from ..engines.torch.dispatch import Impl, PreparedPlan, plan_constants
+from ..functional import core, maps, torch_functions
+from . import layouts
+from .module import RatedModule, disable_fused_kernels
+
+_SHAPES = 64  # how many input shapes a layer remembers
+Shard = tuple[str, int, int]
+
+
+class SpecLayer(RatedModule, _DropoutNd):
+    """Base of the dropout layers on activations whose noise is a :class:`thinned.Drop`. Abstract.
+
+    It is a ``torch.nn.modules.dropout._DropoutNd``, so tools that look for dropout find it.
+
+    Args:
+        make: Returns the spec of a rate and ``settings``.
+        rate: The rate, or a schedule of it.
+        inplace: Whether to write the result into the input.
+        dims: The number of spatial axes (1, 2 or 3) that the input has to have, read as torch's
+            Dropout1d, 2d and 3d read it; None takes any.
+        layout: The input's axes by name where the examples are not first, such as ``"t b d"``, or
+            ``"(b t) d"`` for examples and tokens flattened into one axis (a keyed model reads the
+            number of examples from their ids).
+        shard: (axis, index, count) where this rank holds one of ``count`` equal parts of an axis,
+            so that it draws its part of the whole tensor's mask.
+        impl: The implementation; see :func:`thinned.functional.drop`.
+        settings: The other arguments of ``make``.
+
+    Raises:
+        InputError: Where an argument breaks a rule; the message names the argument and the remedy.
+    """
+
+    def __init__(
+        self,
+        make: Callable[..., Drop],
+        rate: float | Schedule,
+        inplace: bool = False,
+        *,
+        dims: int | None = None,
+        layout: str | None = None,
+        shard: Shard | None = None,
+        impl: Impl | None = None,
+        **settings: Any,
+    ) -> None:
+        if not isinstance(inplace, bool):
+            raise InputError(f"inplace has to be True or False, but got {inplace!r}")
+        if isinstance(rate, (str, Drop)):
+            name = type(self).__name__
+            raise InputError(
+                f"{name} takes a rate, but got {rate!r}; a Drop is the argument of "
+                "thinned.nn.SpecDropout(drop), and every method has a layer of its own name"
+            )
+        self.schedule = rate if isinstance(rate, SCHEDULES) else None
+        spec = make(rate(0) if isinstance(rate, SCHEDULES) else rate, **settings)
+        if layout is not None:
+            spec = layouts.placed(spec, layout, dims)
+        self.base_spec = spec
+        self.dims = dims
+        self.layout = layout
+        self.shard = layouts.check_shard(shard, spec) if shard is not None else None
+        self.impl: Impl | None = impl
+        self._settings = settings
+        super().__init__(spec.rate, inplace)
+        self._make_unfusable()
+
+    @property
+    def p(self) -> float:
+        """The rate of dropping, in [0, 1], or the strength of noise that drops nothing.
+
+        May be set at any time, also in a compiled model.
+        """
+        return self._rate
+
+    @p.setter
+    def p(self, rate: float) -> None:
+        rate = float(rate)
+        self.spec = self.base_spec if rate == self.base_spec.rate else self.base_spec.at(rate)
+        self._rate = rate
+        self._prepared: dict[tuple[int, ...], PreparedPlan] = {}
+        self._constants = plan_constants(self.spec)
+        per, of = self.base_spec.per, self.base_spec.of
+        blocks = isinstance(per, Block) and per == Block("*", per.size) and of == "b c *"
+        self._block_size = per.size if isinstance(per, Block) and blocks else None
+        # a graph reads the rate from a tensor, so that a schedule never compiles anew
+        self._rate_tensor = torch.tensor(rate, dtype=torch.float64, device="cpu")
+
+    def set_spec(self, spec: Drop) -> None:
+        """Take another spec, at the present rate."""
+        self.base_spec = spec
+        self.p = self._rate
+        self._make_unfusable()
+
+    def _make_unfusable(self) -> None:
+        """A classic layer acts in evaluation, where torch's fused kernels would pass it by."""
+        if isinstance(self.base_spec.scale, Classic) and not self._forward_pre_hooks:
+            disable_fused_kernels(self)
+
+    def forward(self, input: Tensor) -> Tensor:
+        mode = self.mode()
+        if mode != "sample" or not input.numel():
+            return core.drop(input, self.spec, mode=mode, inplace=self.inplace)
+        if torch.compiler.is_compiling() and self.layout is None and self.shard is None:
+            if self._constants is not None:
+                return self._sample_in_graph(input, self._constants)
+            if self._block_size is not None and input.dim() > 2:
+                key = self.call_key()
+                return maps.disout(input, self._rate_tensor, self._block_size, 0.0, key=key)  # type: ignore[arg-type]
+        if self._rate == 0.0:
+            return input
+        x = input
+        if self.layout is not None and "(" in self.layout:
+            ids = None if self.owner is None else self.owner.now().sample_ids
+            x = layouts.unflattened(input, self.layout, ids)
+        shape = tuple(x.shape)
+        prepared = self._prepared.get(shape)
+        if prepared is None:
+            prepared = self._prepared[shape] = self._prepare(x)
+            if len(self._prepared) > _SHAPES:
+                self._prepared = {shape: prepared}
+        key = self.call_key()
+        checked = key.sample_ids is None and x.dtype.is_floating_point
+        if checked and not prepared.plan.identity:
+            y = dispatch.sample(x, prepared, key, self.inplace, self.impl)
+        else:
+            y = core.sample(x, prepared, key, None, self.inplace, self.impl)
+        return y if x is input else y.view_as(input)
+
+    def _laid_out(self, spec: Drop, x: Tensor) -> Drop:
+        if self.dims is None:
+            return spec
+        return torch_functions.laid_out(spec, x, self.dims, lambda: type(self).__name__)
+
+    def _prepare(self, x: Tensor) -> PreparedPlan:
+        spec = self._laid_out(self.spec, x)
+        if self.shard is not None:
+            return layouts.shard_of(spec, tuple(x.shape), *self.shard)
+        return dispatch.prepare(plan(spec, tuple(x.shape)))
+
+    def _sample_in_graph(self, x: Tensor, constants: Tensor) -> Tensor:
+        """Within a graph: the rate is read from a tensor, and sizes may be symbols."""
+        # the base spec: its distribution and axes are those of the present one, and it is never
+        # another object, so that a new rate does not compile anew
+        spec = self._laid_out(self.base_spec, x)
+        return dispatch.sample_in_graph(x, spec, constants, self.call_key(), self.impl)
+
+    def extra_repr(self) -> str:
+        settings = {name: value for name, value in self._settings.items() if name != "scale"}
+        scale = type(self.base_spec.scale).__name__.lower()
+        if "scale" in self._settings and scale != "inverted":
+            settings["scale"] = scale
+        if self.layout:
+            settings["layout"] = self.layout
+        shown = "".join(f", {name}={value!r}" for name, value in settings.items())
+        return super().extra_repr() + shown
+
+
+class SpecDropout(SpecLayer):
+    """The layer of any :class:`thinned.Drop`: the way from a spec of your own to a module.
+
+    While training it draws y = a x + b as the spec says; in evaluation it does what the spec's
+    scale says. The methods of the catalogue have layers of their own names.
+
+    Args:
+        spec: What to drop, with its rate.
+        inplace: Whether to write the result into the input.
+        schedule: A schedule of the rate; the spec's own is then not used.
+        layout: The input's axes by name where the examples are not first, such as ``"t b d"``, or
+            ``"(b t) d"`` for examples and tokens flattened into one axis.
+        shard: (axis, index, count) where this rank holds one of ``count`` equal parts of an axis.
+        impl: "auto", "reference", "native" or "triton"; see :func:`thinned.functional.drop`.
+
+    Raises:
+        InputError: Where ``spec`` is no Drop, or does not go with ``layout`` or ``shard``.
+
+    Example:
+        >>> from thinned import Drop
+        >>> from thinned.algebra import Bernoulli
+        >>> SpecDropout(Drop(Bernoulli(0.3), per="b d", of="b t d"))
+        SpecDropout(p=0.3, inplace=False, per='b d', of='b t d')
+
+    Reference:
+        The algebra of affine noise maps: docs/design.md.
+    """
+
+    def __init__(
+        self,
+        spec: Drop,
+        inplace: bool = False,
+        *,
+        schedule: Schedule | None = None,
+        layout: str | None = None,
+        shard: Shard | None = None,
+        impl: Impl | None = None,
+    ) -> None:
+        if not isinstance(spec, Drop):
+            raise InputError(
+                f"spec has to be a thinned.Drop, but got {spec!r}; for a rate alone write "
+                "thinned.nn.Dropout(p)"
+            )
+        rate = spec.rate if schedule is None else schedule
+        super().__init__(
+            lambda rate: spec if rate == spec.rate else spec.at(rate),
+            rate,
+            inplace,
+            layout=layout,
+            shard=shard,
+            impl=impl,
+        )
+
+    def extra_repr(self) -> str:
+        spec = self.base_spec
+        kind = f", {spec.name}" if spec.name else f", per={spec.per!r}, of={spec.of!r}"
+        return super().extra_repr() + kind
