@@ -90,11 +90,11 @@ def test_shake_drop_has_the_mean_of_its_evaluation():
 def test_swapout_corner_cases():
     assert torch.equal(F.swapout(A, B, 0.0), A + B)
     torch.testing.assert_close(F.swapout(A, B, 1.0), torch.zeros_like(A))
-    torch.testing.assert_close(F.swapout(A, B, 1.0, skip=0.0), A)
-    torch.testing.assert_close(F.swapout(A, B, 0.0, skip=1.0), B)
+    torch.testing.assert_close(F.swapout(A, B, 1.0, skip_p=0.0), A)
+    torch.testing.assert_close(F.swapout(A, B, 0.0, skip_p=1.0), B)
     classic = A + F.drop(B, presets.dropout(0.3, "classic"), key=core.fold_in(Key(6), 1))
-    torch.testing.assert_close(F.swapout(A, B, 0.3, skip=0.0, key=Key(6)), classic)
-    torch.testing.assert_close(F.swapout(A, B, 0.3, training=False, skip=0.2), 0.8 * A + 0.7 * B)
+    torch.testing.assert_close(F.swapout(A, B, 0.3, skip_p=0.0, key=Key(6)), classic)
+    torch.testing.assert_close(F.swapout(A, B, 0.3, training=False, skip_p=0.2), 0.8 * A + 0.7 * B)
     y = F.swapout(torch.ones(3000, 4), 2 * torch.ones(3000, 4), 0.5, key=Key(2))
     shares = (
         torch.bincount(y.flatten().long(), minlength=4) / y.numel()

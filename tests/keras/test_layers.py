@@ -196,7 +196,7 @@ POINTS = [
 ]
 
 
-@pytest.mark.parametrize("point", POINTS, ids=lambda p: p.name or "own")
+@pytest.mark.parametrize("spec", POINTS, ids=lambda p: p.name or "own")
 def test_moments_are_the_closed_forms(spec):
     v, n = 1.5, 40_000
     y = (

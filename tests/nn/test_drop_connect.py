@@ -19,9 +19,7 @@ def host(p=0.5, dtype=torch.float32, bias=True, **settings):
     return nn.DropConnect(torch.nn.Linear(6, 4, bias=bias).to(dtype), p, **settings)
 
 
-@pytest.mark.parametrize(
-    "point", [presets.drop_connect(0.3), presets.drop_connect(0.3, "inverted")]
-)
+@pytest.mark.parametrize("spec", [presets.drop_connect(0.3), presets.drop_connect(0.3, "inverted")])
 def test_moments_are_those_of_exact_samples(spec):
     layer, x = host(spec, torch.float64), torch.randn(1, 6, dtype=torch.float64)
     drawn = layer(x.expand(40_000, 6))
@@ -64,7 +62,7 @@ def test_zeros_stay_zeros(dtype):
 
 
 @pytest.mark.parametrize(
-    "point",
+    "spec",
     [
         Drop(Bernoulli(0.5), "b o i", "b o i", Constant(1.0), Classic()),
         Drop(Bernoulli(0.5), "b o i", "b o i", scale=KeptFraction()),

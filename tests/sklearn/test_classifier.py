@@ -65,7 +65,9 @@ SMALL = {"hidden_layer_sizes": 12, "max_iter": 12, "learning_rate_init": 0.03, "
 def test_inside_scikit_learns_tools():
     pipe = make_pipeline(StandardScaler(), DropoutClassifier(dropout=0.2, **SMALL))
     assert cross_val_score(pipe, X, Y, cv=3).mean() > 0.7
-    grid = {"dropoutclassifier__dropout": [0.0, [0.3], "gaussian", presets.uniform_dropout(0.2)]}
+    grid = {
+        "dropoutclassifier__dropout": [0.0, [0.3], "gaussian_dropout", presets.uniform_dropout(0.2)]
+    }
     search = GridSearchCV(pipe, grid, cv=2).fit(X, Y)
     assert search.score(X, Y) > 0.8
     assert search.best_params_["dropoutclassifier__dropout"] in grid["dropoutclassifier__dropout"]
@@ -83,7 +85,7 @@ def test_a_search_is_as_separate_fits(kind, early):
     y, scoring = (Y, "neg_log_loss") if kind is DropoutClassifier else (T, "r2")
     net = kind(early_stopping=early, batch_size=16, n_iter_no_change=4, **SMALL)
     grid = [
-        {"dropout": [0.0, 0.5, "gaussian", "batchwise_dropout"]},
+        {"dropout": [0.0, 0.5, "gaussian_dropout", "batchwise_dropout"]},
         {"alpha": [1e-4, 1.0], "learning_rate_init": [0.01, 0.05], "max_norm": [None, 0.9]},
     ]
     many, one = (
@@ -176,7 +178,7 @@ BAD = [
     ({"dropout": [1.5]}, ValueError, "dropout probability has to be between 0 and 1, but got 1.5"),
     ({"dropout": "dropuot"}, InputError, "dropuot"),
     ({"dropout": "attention"}, InputError, "'attention' is a method for another place"),
-    ({"dropout": presets.drop_block()}, InputError, "those for rows are 'dropout', 'gaussian'"),
+    ({"dropout": presets.drop_block()}, InputError, "those for rows are 'dropout', 'gaussian_dropout'"),
     ({"input_dropout": -0.1}, ValueError, "The 'input_dropout' parameter"),
     ({"hidden_layer_sizes": (4, 0)}, ValueError, "hidden_layer_sizes must be > 0"),
     ({"activation": "gelu"}, ValueError, "The 'activation' parameter"),

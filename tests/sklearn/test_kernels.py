@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from thinned.engines.torch import native, ops
 from thinned.sklearn import DropoutClassifier, DropoutRegressor, DropoutSearchCV, kernels
 from thinned.sklearn.network import Population
-from thinned.sklearn.records import Rows
+from thinned.sklearn.records import FeatureRows
 
 pytestmark = [
     pytest.mark.skipif(bool(ops.missing), reason=ops.missing or "native"),
@@ -63,7 +63,7 @@ def test_gradients_are_those_of_autograd(m, activation, head, few, instructions)
     torch.manual_seed(0)
     population = Population(UNITS, m, activation, few)
     population.flat.normal_(std=0.4)
-    everything = Rows(rows())
+    everything = FeatureRows(rows())
     gradients = kernels.Gradients(population, head, BATCH + 2, everything.entries if few else None)
     lead = (m,) if m > 1 else ()
     for own in {False, m > 1}:  # rows of their own for each network, or one batch for all
@@ -225,9 +225,9 @@ def test_memory_goes_from_sparse_rows_to_dense_ones():
 
 
 def test_which_rows_are_taken_as_sparse():
-    assert Rows(np.ones((20, 5), np.float32)).entries is None
-    assert Rows(sparse.csr_matrix(np.ones((20, 5)))).entries is not None
-    starts, columns, values = Rows(rows()).entries
+    assert FeatureRows(np.ones((20, 5), np.float32)).entries is None
+    assert FeatureRows(sparse.csr_matrix(np.ones((20, 5)))).entries is not None
+    starts, columns, values = FeatureRows(rows()).entries
     np.testing.assert_array_equal(
         sparse.csr_matrix((values, columns, starts), (ALL, UNITS[0])).toarray(), rows()
     )

@@ -37,9 +37,9 @@ METHODS = [
 ]  # fmt: skip
 POINTS = [
     "dropout",
-    "gaussian",
+    "gaussian_dropout",
     "uniform_dropout",
-    "alpha",
+    "alpha_dropout",
     "feature_alpha_dropout",
     "batchwise_dropout",
     "spatial_dropout",
@@ -166,7 +166,7 @@ PLAIN = {
     "momentum": 0.0,
     "shuffle": False,
     "random_state": 5,
-    "alpha": 0.2,
+    "alpha_dropout": 0.2,
     "max_norm": 0.9,
 }
 
@@ -473,7 +473,7 @@ def test_early_stopping_keeps_the_best_rates_too():
 def test_settings_and_every_mixture():
     """Points and methods beside each other; settings survive JSON; each setting reaches its layer."""
     each = [{"method": "drop_connect", "p": 0.3, "sampling": "moments", "inference": "moments"},
-            {"method": "standout", "alpha": 0.5, "beta": 1.0}, {"method": "gaussian", "p": 0.2}]  # fmt: skip
+            {"method": "standout", "alpha": 0.5, "beta": 1.0}, {"method": "gaussian_dropout", "p": 0.2}]  # fmt: skip
     net = DropoutClassifier((6, 5, 4), dropout=json.loads(json.dumps(each)), input_dropout="shakeout", activation="tanh",
                             solver="sgd", momentum=0.0, alpha=0.0, shuffle=False, batch_size=60, max_iter=2, random_state=5,
                             learning_rate_init=0.1)  # fmt: skip
@@ -511,7 +511,7 @@ def test_a_search_trains_them_apart():
     net = DropoutClassifier(6, batch_size=16, max_iter=4, learning_rate_init=0.03, random_state=0)
     each = [
         0.1,
-        "gaussian",
+        "gaussian_dropout",
         "concrete_dropout",
         {"method": "shakeout", "c": 0.2},
         Annealed(0.5, 10),
@@ -565,7 +565,7 @@ def test_the_whole_catalogue_is_for_rows_or_refused(name):
 BAD = [
     ({"dropout": {"method": "concrete_dropout", "q": 0.1}}, "unknown setting of 'concrete_dropout' 'q'"),
     ({"dropout": {"method": "concrete_dropout", "p": 0.0}}, "a rate that is learned has to be above 0"),
-    ({"dropout": {"method": "gaussian", "rate": 0.1}}, "'gaussian' cannot take"),
+    ({"dropout": {"method": "gaussian_dropout", "rate": 0.1}}, "'gaussian_dropout' cannot take"),
     ({"dropout": {"p": 0.1}}, "a dict such as {'method': 'shakeout', 'c': 0.2}"),
     ({"dropout": {"method": "drop_connect", "p": 1.5}}, "dropout probability has to be between 0 and 1, but got 1.5"),
     ({"dropout": {"method": "thinned", "dims": 1}}, "unknown setting of 'thinned' 'dims'"),
@@ -579,7 +579,7 @@ BAD = [
     ({"dropout": "fast_dropout", "activation": "tanh"}, "'fast_dropout' knows the moments of activation='relu'"),
     ({"dropout": ["drop_connect", "targeted_unit_dropout"]}, "another method has the weights into them"),
     ({"dropout": "monte_carlo"}, "set mc_samples or call predict_samples"),
-    ({"dropout": presets.locked_dropout()}, "those for rows are 'dropout', 'gaussian'"),
+    ({"dropout": presets.locked_dropout()}, "those for rows are 'dropout', 'gaussian_dropout'"),
 ]  # fmt: skip
 
 

@@ -29,9 +29,9 @@ Y = np.argmax(X @ RNG.normal(size=(5, 3)) + 0.3 * RNG.normal(size=(60, 3)), 1)
 T = np.sin(X[:, 0]) + X[:, 1]
 POINTS = [
     "dropout",
-    "gaussian",
+    "gaussian_dropout",
     "uniform_dropout",
-    "alpha",
+    "alpha_dropout",
     "feature_alpha_dropout",
     "batchwise_dropout",
     "spatial_dropout",
@@ -154,7 +154,7 @@ PLAIN = {
     ("name", "activation"),
     [
         *((name, kind) for name in POINTS for kind in ("relu", "tanh")),
-        *(("alpha", kind) for kind in ("logistic", "selu", "identity")),
+        *(("alpha_dropout", kind) for kind in ("logistic", "selu", "identity")),
     ],
 )
 def test_every_point_trains_as_autograd_says(name, activation):
@@ -212,7 +212,7 @@ def test_every_point_for_rows_is_tested():
 
 LAWS = {
     "dropout": (presets.dropout(0.3), 0.3 / 0.7),
-    "gaussian": (presets.gaussian_dropout(0.3), 0.3 / 0.7),
+    "gaussian_dropout": (presets.gaussian_dropout(0.3), 0.3 / 0.7),
     "uniform_dropout": (presets.uniform_dropout(0.5), 0.25 / 3),
     "classic": (presets.dropout(0.3, scale="classic"), 0.3 * 0.7),
 }
@@ -320,7 +320,7 @@ def test_partial_fits_are_epochs():
 def test_torchs_generator_and_callers_arrays_are_left_alone():
     before, x = torch.get_rng_state(), X.copy()
     x.flags.writeable = False
-    DropoutClassifier(8, dropout="gaussian", max_iter=3).fit(x, Y).predict_samples(x, 2)
+    DropoutClassifier(8, dropout="gaussian_dropout", max_iter=3).fit(x, Y).predict_samples(x, 2)
     assert torch.equal(before, torch.get_rng_state())
 
 

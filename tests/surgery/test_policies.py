@@ -429,7 +429,7 @@ def test_dropout_happens_where_it_is_said():
 def test_rules_are_done_in_order_each_in_what_the_last_one_left():
     net = T.Sequential(T.Linear(6, 6), T.Dropout(0.3), T.Linear(6, 2))
     before = state(net)
-    policy = Policy((PolicyRule("set rate", "1", 0.5), PolicyRule("replace", "1", None, "gaussian"), PolicyRule("insert after", "0", 0.2),
+    policy = Policy((PolicyRule("set rate", "1", 0.5), PolicyRule("replace", "1", None, "gaussian_dropout"), PolicyRule("insert after", "0", 0.2),
                      PolicyRule("set rate", None, 0.1), PolicyRule("replace", "2", 0.4, "drop_connect"),
                      PolicyRule("insert after", "2", 0.7)))  # fmt: skip
     edits = thinned.apply(net, policy)
@@ -450,7 +450,7 @@ def test_the_last_of_two_rates_stays_however_often():
         assert net[0].p == 0.1
     policy = Policy(
         (
-            PolicyRule("replace", None, 0.5, "gaussian"),
+            PolicyRule("replace", None, 0.5, "gaussian_dropout"),
             PolicyRule("replace", "0", 0.2, "uniform_dropout"),
         )
     )
@@ -834,7 +834,7 @@ ERRORS = [
      r"rule 2 \(insert after class .*Conv2d"),
     (Policy((PolicyRule("insert after", T.ReLU, 0.5), PolicyRule("insert after", "relu9", 0.5))), (), {},
      "rule 2 .*'relu9' names no module"),
-    (Policy((PolicyRule("insert after", "1", 0.5), PolicyRule("insert after", "3", 0.5), PolicyRule("replace", "2", 0.5, "gaussian"))), (), {},
+    (Policy((PolicyRule("insert after", "1", 0.5), PolicyRule("insert after", "3", 0.5), PolicyRule("replace", "2", 0.5, "gaussian_dropout"))), (), {},
      "rule 3 .*Linear, which only a drop of weights"),
     (Policy((PolicyRule("insert after", "1", 0.5), PolicyRule("set rate", "2", 0.5))), (), {}, "rule 2 .*names no layer with a rate"),
     (Policy((PolicyRule("insert after", "1", 0.5), PolicyRule("insert after", At("name", "one"), 0.5))), (), {}, "unknown module 'one'"),
@@ -892,7 +892,7 @@ def test_models_that_cannot_be_read():
         (lambda: PolicyRule("insert after", "x", 0.5, "dropuot"), "dropout"),
         (lambda: PolicyRule("insert after", "x", 0.5, 7), "a preset's name or a Drop"),
         (lambda: PolicyRule("set rate", "x"), "needs a rate"),
-        (lambda: PolicyRule("set rate", "x", 0.5, "gaussian"), "takes no drop"),
+        (lambda: PolicyRule("set rate", "x", 0.5, "gaussian_dropout"), "takes no spec"),
         (lambda: At("names", "x"), "unknown kind of where 'names'"),
         (lambda: At("name", 3), "has to be a string"),
         (lambda: At("call", "x"), "has a function"),

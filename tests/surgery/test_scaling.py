@@ -17,15 +17,15 @@ from thinned.algebra import Linear
 def mlp(scale="classic"):
     torch.manual_seed(0)
     return torch.nn.Sequential(
-        nn.Dropout(p=0.2, scale=scaling), torch.nn.Linear(6, 16), torch.nn.ReLU(),
-        nn.Dropout(p=0.5, scale=scaling), torch.nn.Linear(16, 3), torch.nn.Softmax(1),
+        nn.Dropout(p=0.2, scale=scale), torch.nn.Linear(6, 16), torch.nn.ReLU(),
+        nn.Dropout(p=0.5, scale=scale), torch.nn.Linear(16, 3), torch.nn.Softmax(1),
     ).double()  # fmt: skip
 
 
 def cnn(scale="classic"):
     torch.manual_seed(0)
     return torch.nn.Sequential(
-        torch.nn.Conv2d(2, 4, 3), nn.SpatialDropout(p=0.4, scale=scaling), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(2, 4, 3), nn.SpatialDropout(p=0.4, scale=scale), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
         torch.nn.Conv2d(4, 4, 2), nn.StochasticDepth(p=0.3), torch.nn.Flatten(), torch.nn.Linear(16, 2),
     ).double()  # fmt: skip
 

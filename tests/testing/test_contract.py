@@ -32,7 +32,7 @@ SHAPES = {
 }
 SHAPES |= {
     "locked_dropout": (12, 5, 7),
-    "token": (12, 5, 7),
+    "token_dropout": (12, 5, 7),
     "drop_path": (200, 3, 4),
     "drop_node": (200, 3, 4),
     "stochastic_depth": (64, 3, 4),

@@ -11,6 +11,7 @@ import torch
 
 import thinned
 from thinned import CATALOG, algebra, functional, nn, presets
+from thinned.nn.layer_of import layer_of
 from thinned.testing import LAYER_CHECKS, LayerCase
 
 
@@ -80,10 +81,9 @@ def recurrent(
 
 
 LAYERS = {
-    # activations
     "standout": LayerCase(lambda: nn.Standout(torch.nn.Linear(12, 7)), (X,), rated=False),
     "jumpout": LayerCase(lambda: nn.Jumpout(0.3), (X.relu() + 0.01,)),
-    "fast": LayerCase(
+    "fast_dropout": LayerCase(
         lambda: nn.FastDropout(torch.nn.Linear(12, 7), 0.5, "relu"), (X,), draws=False
     ),
     "thinned": LayerCase(lambda: nn.Thinned(0.5), (X,), examples=None),
@@ -100,8 +100,6 @@ LAYERS = {
         (MAPS,),
         examples=None,
     ),
-    # end of activations
-    # maps
     "disout": LayerCase(
         lambda: nn.Disout(0.3, 3), (MAPS,), exact_gradient=False
     ),  # the noise's size is held constant
@@ -109,41 +107,39 @@ LAYERS = {
         lambda: nn.Disout(0.3, (4, 2), 2.0, 0.1), (MAPS,), exact_gradient=False
     ),
     "cutout": LayerCase(lambda: nn.Cutout(4, holes=2), (MAPS,), rated=False),
-    "max-pool": LayerCase(lambda: nn.MaxPoolDropout2d(2), (MAPS.abs() + 0.1,)),
-    "max-pool-1d": LayerCase(lambda: nn.MaxPoolDropout1d(3, 2), (TOKENS.abs() + 0.1,)),
-    "max-pool-3d": LayerCase(
+    "max_pool_dropout": LayerCase(lambda: nn.MaxPoolDropout2d(2), (MAPS.abs() + 0.1,)),
+    "max_pool_dropout-1d": LayerCase(lambda: nn.MaxPoolDropout1d(3, 2), (TOKENS.abs() + 0.1,)),
+    "max_pool_dropout-3d": LayerCase(
         lambda: nn.MaxPoolDropout3d(2), (MAPS.abs().reshape(5, 4, 4, 4, 4) + 0.1,)
     ),
-    "weighted-channel": LayerCase(  # the scale is held constant
+    "weighted_channel_dropout": LayerCase(  # the scale is held constant
         lambda: nn.WeightedChannelDropout(0.5, extra=0.2), (MAPS.abs() + 0.1,), exact_gradient=False
     ),
-    # end of maps
-    # weights
-    "dropconnect": LayerCase(lambda: nn.DropConnect(torch.nn.Linear(12, 7)), (X,)),
-    "dropconnect-moments": LayerCase(
+    "drop_connect": LayerCase(lambda: nn.DropConnect(torch.nn.Linear(12, 7)), (X,)),
+    "drop_connect-moments": LayerCase(
         lambda: nn.DropConnect(torch.nn.Linear(12, 7), sampling="moments"), (X,)
     ),
-    "dropconnect-shared": LayerCase(
+    "drop_connect-shared": LayerCase(
         lambda: nn.DropConnect(torch.nn.Linear(12, 7), presets.drop_connect(per="batch")),
         (X,),
         None,
     ),
-    "dropconnect-conv": LayerCase(lambda: nn.DropConnect(torch.nn.Conv2d(4, 3, 3)), (MAPS,), None),
-    "dropconnect-transposed": LayerCase(
+    "drop_connect-conv": LayerCase(lambda: nn.DropConnect(torch.nn.Conv2d(4, 3, 3)), (MAPS,), None),
+    "drop_connect-transposed": LayerCase(
         lambda: nn.DropConnect(torch.nn.ConvTranspose2d(4, 3, 3)), (MAPS,), None
     ),
-    "dropconnect-attention": LayerCase(
+    "drop_connect-attention": LayerCase(
         lambda: nn.DropConnect(torch.nn.MultiheadAttention(12, 3, batch_first=True)),
         (TOKENS,) * 3,
         None,
     ),
-    "dropconnect-lstm": LayerCase(
+    "drop_connect-lstm": LayerCase(
         lambda: nn.DropConnect(torch.nn.LSTM(12, 7, 2, batch_first=True)),
         (TOKENS,),
         None,
         compiles=False,
     ),
-    "dropconnect-embedding": LayerCase(
+    "drop_connect-embedding": LayerCase(
         lambda: nn.DropConnect(torch.nn.Embedding(20, 6)), (IDS,), None
     ),
     "mixout": LayerCase(lambda: moved(nn.Mixout(torch.nn.Linear(12, 7), 0.6)), (X,), None),
@@ -151,114 +147,118 @@ LAYERS = {
         lambda: moved(nn.Mixout(torch.nn.Conv2d(4, 3, 3), 0.6, per="unit")), (MAPS,), None
     ),
     "shakeout": LayerCase(lambda: nn.Shakeout(torch.nn.Linear(12, 7), 0.4, 0.3), (X,)),
-    "targeted": LayerCase(lambda: nn.TargetedDropout(torch.nn.Linear(12, 7), 0.6, 0.5), (X,), None),
-    "targeted-unit": LayerCase(
-        lambda: nn.TargetedDropout(torch.nn.Conv2d(4, 8, 3), 0.6, 0.5, per="unit"), (MAPS,), None
+    "targeted_dropout": LayerCase(
+        lambda: nn.TargetedDropout(torch.nn.Linear(12, 7), 0.6, 0.5), (X,), None
     ),
-    "lora": LayerCase(lambda: moved(nn.LoraDropout(torch.nn.Linear(12, 7), 3, 6.0, 0.4)), (X,)),
-    # end of weights
-    # learned
-    "concrete": LayerCase(lambda: nn.ConcreteDropout(12, 0.3), (X,), rated=False),
-    "concrete-maps": LayerCase(
+    "targeted_unit_dropout": LayerCase(
+        lambda: nn.TargetedUnitDropout(torch.nn.Conv2d(4, 8, 3), 0.6, 0.5), (MAPS,), None
+    ),
+    "lora_dropout": LayerCase(
+        lambda: moved(nn.LoraDropout(torch.nn.Linear(12, 7), 3, 6.0, 0.4)), (X,)
+    ),
+    "concrete_dropout": LayerCase(lambda: nn.ConcreteDropout(12, 0.3), (X,), rated=False),
+    "concrete_dropout-maps": LayerCase(
         lambda: nn.ConcreteDropout(4, 0.3, 2 / 3, per="channel", unbiased=True),
         (MAPS,),
         rated=False,
     ),
-    "variational": LayerCase(lambda: nn.VariationalDropout(12), (X,), rated=False),
-    "variational-layer": LayerCase(
+    "variational_dropout": LayerCase(lambda: nn.VariationalDropout(12), (X,), rated=False),
+    "variational_dropout-layer": LayerCase(
         lambda: nn.VariationalDropout(12, 0.4, per="layer"), (TOKENS,), rated=False
     ),
-    "sparse-variational": LayerCase(
+    "sparse_variational_dropout": LayerCase(
         lambda: noisy(nn.SparseVariationalDropout(torch.nn.Linear(12, 7))), (X,), rated=False
     ),
-    "sparse-variational-maps": LayerCase(
+    "sparse_variational_dropout-maps": LayerCase(
         lambda: noisy(nn.SparseVariationalDropout(torch.nn.Conv2d(4, 3, 3, bias=False))),
         (MAPS,),
         rated=False,
     ),
-    "information": LayerCase(
+    "information_dropout": LayerCase(
         lambda: nn.InformationDropout(
             torch.nn.Sequential(torch.nn.Linear(12, 7), torch.nn.ReLU()), torch.nn.Linear(12, 7)
         ),
         (X,),
         rated=False,
     ),
-    # end of learned
-    # branches
-    "layer": LayerCase(
+    "layer_drop": LayerCase(
         lambda: nn.LayerDrop([torch.nn.Linear(12, 12) for _ in range(4)], 0.5), (X,), examples=None
     ),
-    "shake-drop": LayerCase(lambda: nn.ShakeDrop(0.95), (X,), exact_gradient=False),
-    "shake-shake": LayerCase(nn.ShakeShake, (X, X.flip(0)), exact_gradient=False, rated=False),
+    "shake_drop": LayerCase(lambda: nn.ShakeDrop(0.95), (X,), exact_gradient=False),
+    "shake_shake": LayerCase(nn.ShakeShake, (X, X.flip(0)), exact_gradient=False, rated=False),
     "shake-keep": LayerCase(lambda: nn.ShakeShake("keep"), (X, X.flip(0)), rated=False),
     "swapout": LayerCase(nn.Swapout, (X, X.flip(0))),
-    "swapout-skip": LayerCase(lambda: nn.Swapout(0.3, skip=0.5), (X, X.flip(0)), rated=False),
+    "swapout-skip": LayerCase(lambda: nn.Swapout(0.3, skip_p=0.5), (X, X.flip(0)), rated=False),
     "jumpout-least": LayerCase(lambda: nn.Jumpout(0.1, least=0.3), (X.relu() + 0.01,), rated=False),
-    # end of branches
-    # sequences
-    "embedding": LayerCase(
+    "embedding_dropout": LayerCase(
         lambda: nn.EmbeddingDropout(torch.nn.Embedding(12, 4, padding_idx=11), 0.5),
         (IDS,),
         examples=None,
     ),
-    "word": LayerCase(lambda: nn.WordDropout(0.5, unknown_id=12), (IDS,), differentiable=False),
-    "variational-rnn": recurrent(states=0.5),
-    "variational-gru-untied": recurrent(torch.nn.GRU, layers=2, states=0.5, tied=False),
-    "locked-rnn": recurrent(layers=2, both=True, inputs=0.4, between=0.5, outputs=0.3),
-    "weight-drop": LayerCase(
+    "word_dropout": LayerCase(
+        lambda: nn.WordDropout(0.5, unknown_id=12), (IDS,), differentiable=False
+    ),
+    "variational_rnn_dropout": recurrent(states=0.5),
+    "variational_dropout-gru-untied": recurrent(torch.nn.GRU, layers=2, states=0.5, tied=False),
+    "locked_dropout-rnn": recurrent(layers=2, both=True, inputs=0.4, between=0.5, outputs=0.3),
+    "weight_drop": LayerCase(
         lambda: nn.DropState(torch.nn.LSTM(6, 3), weights=0.5), (STEPS,), examples=None
     ),
-    "recurrent": recurrent(states=0.5, method="recurrent"),
-    "recurrent-gru": recurrent(
+    "recurrent_dropout": recurrent(states=0.5, method="recurrent"),
+    "recurrent_dropout-gru": recurrent(
         torch.nn.GRU, both=True, states=0.5, method="recurrent", per="sequence"
     ),
-    "rnndrop": recurrent(states=0.5, method="rnndrop"),
+    "rnn_drop": recurrent(states=0.5, method="rnndrop"),
     "zoneout": recurrent(layers=2, both=True, states=0.3, cells=0.5, method="zoneout"),
     "zoneout-gru": recurrent(torch.nn.GRU, states=0.5, method="zoneout"),
     "zoneout-rnn": recurrent(torch.nn.RNN, states=0.5, method="zoneout"),
-    # end of sequences
-    # attention and tokens
-    "patch": LayerCase(lambda: nn.PatchDropout(0.5), (TOKENS,)),
-    "patch-indices": LayerCase(lambda: nn.PatchDropout(0.3, prefix=0, indices=True), (TOKENS,)),
-    "hidden-cut": LayerCase(lambda: nn.HiddenCut(0.3), (TOKENS,)),
-    "attention": LayerCase(lambda: nn.AttentionDropout(0.3), QKV),
-    "attention-causal": LayerCase(lambda: nn.AttentionDropout(0.3), (*QKV, None, True)),
-    "attention-masked": LayerCase(lambda: nn.AttentionDropout(0.3, scale=0.2), (*QKV, MASK)),
-    "attention-keys": LayerCase(lambda: nn.AttentionDropout(0.6, "keys"), (*QKV, MASK)),
-    "attention-heads": LayerCase(lambda: nn.AttentionDropout(0.5, "heads"), QKV),
-    "drop-key": LayerCase(lambda: Softmaxed(nn.DropKey(0.5)), (tensor(5, 4, 6, 7),)),
-    "drop-head": LayerCase(lambda: nn.DropHead(0.5), (tensor(5, 4, 6, 7),)),
-    # end of attention and tokens
-    # graphs and agents
+    "patch_dropout": LayerCase(lambda: nn.PatchDropout(0.5), (TOKENS,)),
+    "patch_dropout-indices": LayerCase(
+        lambda: nn.PatchDropout(0.3, prefix=0, indices=True), (TOKENS,)
+    ),
+    "hidden_cut": LayerCase(lambda: nn.HiddenCut(0.3), (TOKENS,)),
+    "attention_dropout": LayerCase(lambda: nn.AttentionDropout(0.3), QKV),
+    "attention_dropout-causal": LayerCase(lambda: nn.AttentionDropout(0.3), (*QKV, None, True)),
+    "attention_dropout-masked": LayerCase(
+        lambda: nn.AttentionDropout(0.3, scale=0.2), (*QKV, MASK)
+    ),
+    "attention_dropout-keys": LayerCase(lambda: nn.AttentionDropout(0.6, "keys"), (*QKV, MASK)),
+    "attention_dropout-heads": LayerCase(lambda: nn.AttentionDropout(0.5, "heads"), QKV),
+    "drop_key": LayerCase(lambda: Softmaxed(nn.DropKey(0.5)), (tensor(5, 4, 6, 7),)),
+    "drop_head": LayerCase(lambda: nn.DropHead(0.5), (tensor(5, 4, 6, 7),)),
     "droq": LayerCase(lambda: nn.droq(12, hidden=(8, 8), p=0.5), (X,)),
-    "drop-edge": LayerCase(
+    "drop_edge": LayerCase(
         lambda: nn.DropEdge(0.5), (EDGES, X.flatten()[:12]), examples=None, compiles=False
     ),
-    "drop-edge-pairs": LayerCase(
+    "drop_edge-pairs": LayerCase(
         lambda: nn.DropEdge(0.5, exact=True, undirected=True),
         (EDGES, X.flatten()[:12]),
         examples=None,
         compiles=False,
     ),
-    "drop-node": LayerCase(lambda: nn.DropNode(0.5), (X,), examples=None),
-    "drop-message": LayerCase(lambda: nn.DropMessage(0.5), (X,), examples=None),
-    # end of graphs and agents
+    "drop_node": LayerCase(lambda: nn.DropNode(0.5), (X,), examples=None),
+    "drop_message": LayerCase(lambda: nn.DropMessage(0.5), (X,), examples=None),
 }
 
 
 SHAPES = {
-    "spatial": MAPS,
-    "dropblock": MAPS,
-    "feature-alpha": MAPS,
-    "locked": TOKENS,
-    "token": TOKENS,
+    "spatial_dropout": MAPS,
+    "drop_block": MAPS,
+    "feature_alpha_dropout": MAPS,
+    "locked_dropout": TOKENS,
+    "token_dropout": TOKENS,
 }
-RATES = {"alpha": 0.5, "feature-alpha": 0.5, "uout": 0.5, "dropblock": 0.4}
+RATES = {
+    "alpha_dropout": 0.5,
+    "feature_alpha_dropout": 0.5,
+    "uniform_dropout": 0.5,
+    "drop_block": 0.4,
+}
 LAYERS |= {
     name: LayerCase(
-        lambda name=name, row=row: nn.Dropout(name, **{row.strength: RATES.get(name, 0.5)}),
+        lambda name=name, row=row: layer_of(row.fn(RATES.get(name, 0.5))),
         (SHAPES.get(name, X),),
-        examples=None if name == "dropblock" else 0,  # its scale looks at the whole batch
+        examples=None if name == "drop_block" else 0,  # its scale looks at the whole batch
     )
     for name, row in CATALOG.items()
     if not isinstance(row.fn, str) and name not in LAYERS
@@ -266,9 +266,9 @@ LAYERS |= {
 # Rows that are no layers, each beside where its own oracle is.
 ELSEWHERE = {
     "annealed": "presets/test_depth.py", "curriculum": "presets/test_depth.py", "early": "presets/test_depth.py",
-    "late": "presets/test_depth.py", "scheduled-drop-path": "presets/test_depth.py", "r-drop": "presets/test_depth.py",
-    "fraternal": "presets/test_depth.py", "multi-sample": "presets/test_depth.py", "consistent": "functional/test_activations.py",
-    "monte-carlo": "nn/test_keys.py", "dare": "nn/test_weight_methods.py",
+    "late": "presets/test_depth.py", "scheduled_drop_path": "presets/test_depth.py", "r_drop": "presets/test_depth.py",
+    "fraternal": "presets/test_depth.py", "multi_sample": "presets/test_depth.py", "consistent_dropout": "functional/test_activations.py",
+    "monte_carlo": "nn/test_keys.py", "dare": "nn/test_weight_methods.py",
 }  # fmt: skip
 
 

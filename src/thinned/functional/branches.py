@@ -118,23 +118,23 @@ def swapout(
     p: Rate = 0.5,
     training: bool = True,
     *,
-    skip: float | None = None,
+    skip_p: float | None = None,
     key: Keyed = None,
 ) -> Tensor:
     """Swapout: the skip connection falls too, unit by unit and on its own.
 
-    m1 x + m2 F(x) while training, P(m2 = 0) = ``p`` and P(m1 = 0) = ``skip`` (None: also ``p``),
-    nothing scaled; (1 - skip) x + (1 - p) F(x) in evaluation, the mean (the paper prefers 30
-    samples: :func:`thinned.sampling`). ``input`` and ``branch`` of one shape [b, ...]. ``skip=0``
+    m1 x + m2 F(x) while training, P(m2 = 0) = ``p`` and P(m1 = 0) = ``skip_p`` (None: also ``p``),
+    nothing scaled; (1 - skip_p) x + (1 - p) F(x) in evaluation, the mean (the paper prefers 30
+    samples: :func:`thinned.sampling`). ``input`` and ``branch`` of one shape [b, ...]. ``skip_p=0``
     is classic dropout of the branch; each unit so samples among nothing, skip, feed-forward and
     residual.
 
     Singh, Hoiem, Forsyth 2016, "Swapout: learning an ensemble of deep architectures", equation 4.
     """
     one_shape(input, branch, "input and branch")
-    if skip is not None:
-        check_rate(skip, "skip")
-    rates: tuple[Rate, Rate] = (p if skip is None else skip, p)
+    if skip_p is not None:
+        check_rate(skip_p, "skip_p")
+    rates: tuple[Rate, Rate] = (p if skip_p is None else skip_p, p)
     if not training:
         return input * (1.0 - rates[0]) + branch * (1.0 - rates[1])
     tensor_key = resolve_key(key)

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 import keras
 
 from .._errors import InputError, nearest
-from ..algebra.drop import Drop as Point
+from ..algebra.drop import Drop
 from . import arguments, traversal
-from .layers.elementwise import Drop, Dropout
+from .layers.elementwise import Dropout, SpecDropout
 from .layers.residual import ShakeShake, Swapout
 from .layers.variational import VariationalDropout
 from .sites import check_model
@@ -20,7 +20,7 @@ Where: TypeAlias = type[keras.Layer] | str | Callable[[str, keras.Layer], bool] 
 Make: TypeAlias = Callable[[], keras.Layer]
 
 
-def apply(model: keras.Model, where: Where = None, rate: float | Point | Make = 0.5) -> keras.Model:
+def apply(model: keras.Model, where: Where = None, rate: float | Drop | Make = 0.5) -> keras.Model:
     """A copy of ``model`` with dropout after the layers that ``where`` means, or in their place
     where they are dropout layers.
 
@@ -45,8 +45,8 @@ def apply(model: keras.Model, where: Where = None, rate: float | Point | Make = 
 
 
 def _maker(rate: Any) -> Make:
-    if isinstance(rate, Point):
-        return lambda: Drop(rate)
+    if isinstance(rate, Drop):
+        return lambda: SpecDropout(rate)
     if callable(rate):
         return rate
     arguments.rate_of(rate)

@@ -33,7 +33,14 @@ from .maps import (
 from .method import MethodDropout
 from .modes import Tape, frozen, off, recording, replaying, sampling
 from .module import DropoutModule, RatedModule
-from .recurrent import DropState
+from .recurrent import (
+    DropState,
+    RecurrentDropout,
+    RNNDrop,
+    VariationalRNNDropout,
+    WeightDrop,
+    Zoneout,
+)
 from .sequences import LockedDropout
 from .spatial import DropBlock, DropBlock1d, DropBlock2d, DropBlock3d, SpatialDropout
 from .spec_layer import SpecDropout
@@ -89,7 +96,9 @@ __all__ = [
     "Mixout",
     "ModelKey",
     "PatchDropout",
+    "RNNDrop",
     "RatedModule",
+    "RecurrentDropout",
     "ShakeDrop",
     "ShakeShake",
     "Shakeout",
@@ -106,8 +115,11 @@ __all__ = [
     "TokenDropout",
     "UniformDropout",
     "VariationalDropout",
+    "VariationalRNNDropout",
+    "WeightDrop",
     "WeightedChannelDropout",
     "WordDropout",
+    "Zoneout",
     "divergence",
     "droq",
     "fraternal",

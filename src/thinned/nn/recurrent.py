@@ -25,16 +25,16 @@ _METHODS: dict[Method, tuple[tuple[str, ...], tuple[str | None, ...]]] = {
 
 
 def _rate(name: str) -> Any:
-    def get(self: DropState) -> float:
+    def get(self: StateLayer) -> float:
         return self._rates[name]
 
-    def put(self: DropState, rate: float) -> None:
+    def put(self: StateLayer, rate: float) -> None:
         self._put(name, rate)
 
     return property(get, put, doc=f"The rate of {name}, in [0, 1].")
 
 
-class DropState(DropoutModule, nn.Module):
+class StateLayer(DropoutModule, nn.Module):
     """torch's LSTM, GRU or RNN with dropout in all its places: locked masks, weight-drop, and
     falling states.
 
@@ -245,6 +245,121 @@ class DropState(DropoutModule, nn.Module):
             f", method={self._falling.method}"
             if "states" in self._used or "cells" in self._used
             else ""
+        )
+
+
+class DropState(StateLayer):
+    """torch's LSTM, GRU or RNN with dropout in any of its places, by any of the methods.
+
+    Args and behaviour: those of the base class.
+    """
+
+
+class VariationalRNNDropout(StateLayer):
+    """Variational recurrent dropout: one mask of the states for all steps."""
+
+    def __init__(
+        self,
+        module: nn.RNNBase,
+        p: float | Schedule = 0.5,
+        *,
+        inputs: float | Schedule = 0.0,
+        between: float | Schedule | None = None,
+        outputs: float | Schedule = 0.0,
+        tied: bool = True,
+        scale: Literal["inverted", "classic"] = "inverted",
+    ) -> None:
+        super().__init__(
+            module,
+            inputs=inputs,
+            between=between,
+            outputs=outputs,
+            states=p,
+            method="variational",
+            tied=tied,
+            scale=scale,
+        )
+
+
+class WeightDrop(StateLayer):
+    """Weight-drop (AWD-LSTM): DropConnect on the recurrent weights, one mask for the whole call."""
+
+    def __init__(
+        self,
+        module: nn.RNNBase,
+        p: float | Schedule = 0.5,
+        *,
+        inputs: float | Schedule = 0.0,
+        between: float | Schedule | None = None,
+        outputs: float | Schedule = 0.0,
+    ) -> None:
+        super().__init__(module, inputs=inputs, between=between, outputs=outputs, weights=p)
+
+
+class RecurrentDropout(StateLayer):
+    """Recurrent dropout without memory loss: what an LSTM or GRU adds to its memory is dropped."""
+
+    def __init__(
+        self,
+        module: nn.RNNBase,
+        p: float | Schedule = 0.25,
+        *,
+        per: Literal["step", "sequence"] = "step",
+        inputs: float | Schedule = 0.0,
+        between: float | Schedule | None = None,
+        outputs: float | Schedule = 0.0,
+        scale: Literal["inverted", "classic"] = "classic",
+    ) -> None:
+        super().__init__(
+            module,
+            inputs=inputs,
+            between=between,
+            outputs=outputs,
+            states=p,
+            method="recurrent",
+            per=per,
+            scale=scale,
+        )
+
+
+class RNNDrop(StateLayer):
+    """RNNDrop: one mask of an LSTM's memory for all steps."""
+
+    def __init__(
+        self,
+        module: nn.LSTM,
+        p: float | Schedule = 0.2,
+        *,
+        inputs: float | Schedule = 0.0,
+        between: float | Schedule | None = None,
+        outputs: float | Schedule = 0.0,
+    ) -> None:
+        super().__init__(
+            module, inputs=inputs, between=between, outputs=outputs, states=p, method="rnndrop"
+        )
+
+
+class Zoneout(StateLayer):
+    """Zoneout: units of the state keep their previous value."""
+
+    def __init__(
+        self,
+        module: nn.RNNBase,
+        p: float | Schedule = 0.05,
+        *,
+        cell_p: float | Schedule | None = None,
+        inputs: float | Schedule = 0.0,
+        between: float | Schedule | None = None,
+        outputs: float | Schedule = 0.0,
+    ) -> None:
+        super().__init__(
+            module,
+            inputs=inputs,
+            between=between,
+            outputs=outputs,
+            states=p,
+            cells=cell_p,
+            method="zoneout",
         )
 
 

@@ -43,6 +43,11 @@ class Preset:
     strength: str = "p"
 
     @property
+    def constructor(self) -> str:
+        """The public name that builds it, such as "nn.Cutout" or "algebra.Early"."""
+        return self.example.partition("(")[0]
+
+    @property
     def status(self) -> str:
         return "torch" if isinstance(self.fn, str) else "kernel"
 
@@ -52,7 +57,6 @@ _SELU = "https://arxiv.org/abs/1706.02515"
 
 CATALOG: Mapping[str, Preset] = MappingProxyType(
     {
-        # activations
         "dropout": Preset(
             dropout, "Dropout", "Srivastava et al.", 2014, _JMLR, "activation", "nn.Dropout(0.5)"
         ),
@@ -94,13 +98,13 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "nn.FeatureAlphaDropout(0.05)",
         ),
         "standout": Preset(
-            "nn.StandoutDropout",
+            "nn.Standout",
             "Standout (adaptive dropout)",
             "Ba and Frey",
             2013,
             "https://papers.nips.cc/paper/5032-adaptive-dropout-for-training-deep-neural-networks",
             "activation",
-            "nn.StandoutDropout(Linear(64, 32))",
+            "nn.Standout(Linear(64, 32))",
             "alpha",
         ),
         "jumpout": Preset(
@@ -140,8 +144,6 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "activation",
             "nn.Thinned(0.3)",
         ),
-        # end of activations
-        # maps
         "spatial_dropout": Preset(
             spatial_dropout,
             "SpatialDropout",
@@ -149,7 +151,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             2015,
             "https://arxiv.org/abs/1411.4280",
             "map",
-            "nn.Dropout2d(0.2)",
+            "nn.SpatialDropout(0.2)",
         ),
         "drop_block": Preset(
             drop_block,
@@ -158,7 +160,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             2018,
             "https://arxiv.org/abs/1810.12890",
             "map",
-            "nn.DropBlock2d(0.1, 7)",
+            "nn.DropBlock(0.1, 7)",
         ),
         "disout": Preset(
             "nn.Disout",
@@ -197,8 +199,6 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "map",
             "nn.WeightedChannelDropout(0.2)",
         ),
-        # end of maps
-        # weights
         "drop_connect": Preset(
             drop_connect,
             "DropConnect",
@@ -206,7 +206,7 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             2013,
             "https://proceedings.mlr.press/v28/wan13.html",
             "weight",
-            "nn.DropWeight(Linear(784, 800), 0.5)",
+            "nn.DropConnect(Linear(784, 800), 0.5)",
         ),
         "mixout": Preset(
             "nn.Mixout",
@@ -227,22 +227,22 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "nn.Shakeout(Linear(784, 800), 0.5, 0.1)",
         ),
         "targeted_dropout": Preset(
-            "nn.Targeted",
+            "nn.TargetedDropout",
             "Targeted dropout",
             "Gomez et al.",
             2019,
             "https://arxiv.org/abs/1905.13678",
             "weight",
-            "nn.Targeted(Linear(784, 800), 0.5, 0.5)",
+            "nn.TargetedDropout(Linear(784, 800), 0.5, 0.5)",
         ),
         "targeted_unit_dropout": Preset(
-            "nn.Targeted",
+            "nn.TargetedUnitDropout",
             "Targeted unit dropout",
             "Gomez et al.",
             2019,
             "https://arxiv.org/abs/1905.13678",
             "weight",
-            'nn.Targeted(Conv2d(16, 32, 3), 0.5, 0.5, per="unit")',
+            "nn.TargetedUnitDropout(Conv2d(16, 32, 3), 0.5, 0.5)",
         ),
         "lora_dropout": Preset(
             "nn.LoraDropout",
@@ -262,8 +262,6 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "weight",
             "functional.dare(Linear(4, 4).state_dict(), Linear(4, 4).state_dict(), 0.9)",
         ),
-        # end of weights
-        # learned
         "concrete_dropout": Preset(
             "nn.ConcreteDropout",
             "Concrete dropout",
@@ -300,8 +298,6 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "activation",
             "nn.InformationDropout(Conv2d(3, 8, 3), Conv2d(3, 8, 3))",
         ),
-        # end of learned
-        # branches
         "drop_path": Preset(
             drop_path,
             "Drop path",
@@ -357,8 +353,6 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "branch",
             "nn.Swapout(0.5)",
         ),
-        # end of branches
-        # sequences
         "locked_dropout": Preset(
             locked_dropout,
             "Locked (variational) dropout",
@@ -369,54 +363,49 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "nn.LockedDropout(0.5)",
         ),
         "variational_rnn_dropout": Preset(
-            "nn.DropState",
+            "nn.VariationalRNNDropout",
             "Variational recurrent dropout",
             "Gal and Ghahramani",
             2016,
             "https://arxiv.org/abs/1512.05287",
             "state",
-            "nn.DropState(LSTM(400, 1150), inputs=0.3, states=0.3, outputs=0.5)",
-            "states",
+            "nn.VariationalRNNDropout(LSTM(400, 1150), 0.3, inputs=0.3, outputs=0.5)",
         ),
         "weight_drop": Preset(
-            "nn.DropState",
+            "nn.WeightDrop",
             "Weight-drop (AWD-LSTM)",
             "Merity et al.",
             2018,
             "https://arxiv.org/abs/1708.02182",
             "weight",
-            "nn.DropState(LSTM(400, 1150, 3), inputs=0.4, between=0.25, outputs=0.4, weights=0.5)",
-            "weights",
+            "nn.WeightDrop(LSTM(400, 1150, 3), 0.5, inputs=0.4, between=0.25, outputs=0.4)",
         ),
         "recurrent_dropout": Preset(
-            "nn.DropState",
+            "nn.RecurrentDropout",
             "Recurrent dropout without memory loss",
             "Semeniuta et al.",
             2016,
             "https://arxiv.org/abs/1603.05118",
             "state",
-            'nn.DropState(LSTM(64, 128), states=0.25, method="recurrent")',
-            "states",
+            "nn.RecurrentDropout(LSTM(64, 128), 0.25)",
         ),
         "rnn_drop": Preset(
-            "nn.DropState",
+            "nn.RNNDrop",
             "RNNDrop",
             "Moon et al.",
             2015,
             "https://www.stat.berkeley.edu/~tsmoon/files/Conference/asru2015.pdf",
             "state",
-            'nn.DropState(LSTM(64, 128), states=0.2, method="rnndrop")',
-            "states",
+            "nn.RNNDrop(LSTM(64, 128), 0.2)",
         ),
         "zoneout": Preset(
-            "nn.DropState",
+            "nn.Zoneout",
             "Zoneout",
             "Krueger et al.",
             2017,
             "https://arxiv.org/abs/1606.01305",
             "state",
-            'nn.DropState(LSTM(64, 128), states=0.05, cells=0.5, method="zoneout")',
-            "states",
+            "nn.Zoneout(LSTM(64, 128), 0.05, cell_p=0.5)",
         ),
         "embedding_dropout": Preset(
             "nn.EmbeddingDropout",
@@ -436,8 +425,6 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "token",
             "nn.WordDropout(0.3, unknown_id=1)",
         ),
-        # end of sequences
-        # attention and tokens
         "token_dropout": Preset(
             token_dropout,
             "Token dropout",
@@ -466,13 +453,13 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "nn.HiddenCut(0.1)",
         ),
         "attention_dropout": Preset(
-            "nn.DropAttention",
+            "nn.AttentionDropout",
             "Attention dropout",
             "Vaswani et al.",
             2017,
             "https://arxiv.org/abs/1706.03762",
             "attention",
-            "nn.DropAttention(0.1)",
+            "nn.AttentionDropout(0.1)",
         ),
         "drop_key": Preset(
             "nn.DropKey",
@@ -492,8 +479,6 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "attention",
             "nn.DropHead(0.2)",
         ),
-        # end of attention and tokens
-        # graphs and agents
         "droq": Preset(
             "nn.droq",
             "DroQ",
@@ -540,8 +525,6 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "graph",
             "nn.DropMessage(0.3)",
         ),
-        # end of graphs and agents
-        # schedules
         "annealed": Preset(
             "algebra.Annealed",
             "Annealed dropout",
@@ -588,8 +571,6 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "nn.DropPath(algebra.Linear(0.0, 0.3, 10_000))",
             "end",
         ),
-        # end of schedules
-        # losses
         "r_drop": Preset(
             "nn.r_drop",
             "R-Drop",
@@ -630,6 +611,5 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             "nn.sampling(nn.Dropout(0.5))",
             "",
         ),
-        # end of losses
     }
 )

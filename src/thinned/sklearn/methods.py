@@ -286,7 +286,7 @@ def _on_units(value: Drop | Method, place: LayerContext) -> torch_nn.Module:
         return UNITS[value.name](place, **value.settings)
     rate = presets.strength(value.name)  # a spec whose rate is a schedule
     schedule = value.settings[rate]
-    spec = presets.make(value.name, **(value.settings | {rate: schedule(0)}))
+    spec = presets.make(value.name, **{**value.settings, rate: schedule(0)})
     return nn.SpecDropout(spec, schedule=schedule)
 
 

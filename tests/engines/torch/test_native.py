@@ -426,7 +426,7 @@ def test_blocks_under_transforms():
 
 
 @needs_native
-@pytest.mark.parametrize("point", ["dropout", "gaussian", "block"])
+@pytest.mark.parametrize("spec", ["dropout", "gaussian", "block"])
 def test_threads_do_not_change_a_bit(spec):
     """Forward and backward, in one part and in parts of several threads."""
     drop = presets.drop_block(0.2, 3) if spec == "block" else POINTS[spec]
