@@ -1,4 +1,4 @@
-# make study: the study on handwritten digits. make test: style, types and tests. Both make the environment they need.
+# make study: the study on handwritten digits. make test: style, types and tests. Both create the environment they need.
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= thinned-study
@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
 .PHONY: study test clean
-# bytecode is written at the first import, and by none at installation: tests start some hundred processes
+# an empty value keeps bytecode: it is written at the first import (installations skip it, --no-compile), because tests
+# start some hundred processes
 export PYTHONDONTWRITEBYTECODE :=
 
 study: $(VENV)/.study
@@ -18,7 +19,7 @@ test: $(VENV)/.test
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-# torch first, alone and by its exact version: see constraints.txt
+# torch is installed first, alone and in this exact version; constraints.txt says why
 $(VENV)/.torch: constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0
@@ -28,7 +29,7 @@ $(VENV)/.study: $(VENV)/.torch pyproject.toml
 	$(PIP) --editable ".[study]"
 	touch $@
 
-# all of .study too, and the kernels are compiled once
+# includes everything of .study; the installation compiles the kernels
 $(VENV)/.test: $(VENV)/.torch pyproject.toml
 	$(PIP) --editable ".[test]"
 	touch $(VENV)/.study $@

@@ -1,8 +1,8 @@
-"""Build the native kernels where that can be done; without a compiler or torch's headers, install
-without them.
+"""Builds the native kernels where a compiler and the headers of torch are found.
 
-The kernels are bound through torch's stable ABI, so only headers are needed: those of the torch
-that is installed in the environment, looked for there because an isolated build cannot import it.
+Without them, the package is installed without native kernels. The kernels are bound through the
+stable ABI of torch, so the build needs only headers: those of the torch that is installed in the
+environment. They are looked up there because an isolated build cannot import torch.
 """
 
 import os
@@ -21,14 +21,16 @@ SOURCES = [
     "csrc/kernels_avx512.cpp",
 ]
 REMEDY = (
-    "thinned: built without its native kernels ({why}); dropout will run in plain torch operations, which are slower. "
-    "To get them, install torch and a C++17 compiler first, then: pip install --force-reinstall --no-deps thinned"
+    "thinned: built without its native kernels ({why}); dropout will run in torch operations, "
+    "which are slower. To get them, install torch and a C++17 compiler first, then: "
+    "pip install --force-reinstall --no-deps thinned"
 )
 
 
 def torch_home() -> Path | None:
-    """The installed torch, of this interpreter or of the environment that an isolated build works
-    for.
+    """Return the folder of the installed torch, or None.
+
+    It is that of this interpreter, or of the environment for which an isolated build runs.
     """
     for path in [*sys.path, *(sysconfig.get_path(name) for name in ("purelib", "platlib"))]:
         home = Path(path or ".") / "torch"
@@ -38,15 +40,11 @@ def torch_home() -> Path | None:
 
 
 def obstacle() -> str:
-    """Why there is no sense in trying; empty where there is."""
+    """Return why the kernels cannot be built; empty where they can."""
     if torch_home() is None:
         return "torch >= 2.10 is not installed"
-    compilers = [os.environ[name].split()[0] for name in ("CXX", "CC") if os.environ.get(name)] or [
-        "c++",
-        "g++",
-        "clang++",
-        "cl",
-    ]
+    chosen = [os.environ[name].split()[0] for name in ("CXX", "CC") if os.environ.get(name)]
+    compilers = chosen or ["c++", "g++", "clang++", "cl"]
     return "" if any(shutil.which(name) for name in compilers) else "no C++ compiler was found"
 
 
@@ -58,7 +56,7 @@ class BuildNative(build_ext):
         ext.libraries = ["torch", "torch_cpu", "c10"]
         try:
             super().build_extension(ext)
-        except Exception as error:  # noqa: BLE001 - any failure of any compiler: the pure package works
+        except Exception as error:  # noqa: BLE001 - whatever fails, the package works without
             print(
                 REMEDY.format(why=f"{type(error).__name__}: the compiler failed"), file=sys.stderr
             )

@@ -1,8 +1,8 @@
 """``thinned check``: precision and recall over the corpus, and the time of a tree of 100,000 lines.
 
-``--tree FOLDER`` times that folder instead of a tree made of copies of the corpus. Beside it stands
-what Python's own parser takes for the same files, which no checker of the source can go below. Exit
-status 1 where a target is missed.
+``--tree FOLDER`` times that folder instead of a tree made of copies of the corpus. The time of the
+parser of Python for the same files is printed as well: no checker of source code can be faster.
+The exit status is 1 where a target is missed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 from statistics import median
 
-from common import keep
+from common import write_result
 from thinned.checks import RULES, check_source
 from thinned.checks.static import STATIC, checked
 
@@ -27,16 +27,14 @@ LINES, SECONDS, SHARE = 100_000, 10.0, 0.98
 
 
 def scores() -> dict[str, dict[str, int]]:
-    """By rule: programs that break it and are told of (hit), are not (missed), and tells where it
-    is not broken (false).
-    """
+    """By rule: programs that break it and are reported (hit) or not (missed), and false reports."""
     counts: dict[str, Counter[str]] = {code: Counter(hit=0, missed=0, false=0) for code in STATIC}
     for program in programs():
-        found = Counter(one.code for one in check_source(program.text, program.name))
+        found = Counter(finding.code for finding in check_source(program.text, program.name))
         for code in STATIC:
             if code in program.expected:
                 counts[code]["hit" if found[code] else "missed"] += 1
-                counts[code]["false"] += max(0, found[code] - 1)  # a second tell of one mistake
+                counts[code]["false"] += max(0, found[code] - 1)  # one mistake reported twice
             else:
                 counts[code]["false"] += found[code]
     return {code: dict(c) for code, c in counts.items()}
@@ -49,28 +47,26 @@ def shares(counts: list[dict[str, int]]) -> tuple[float, float]:
 
 
 def tree(folder: Path, lines: int) -> None:
-    """Files of about 400 lines, each of whole programs of the corpus under names of their own,
-    ``lines`` lines together.
-    """
+    """Write files of about 400 lines, made of whole programs of the corpus, ``lines`` in total."""
     texts = [p.text for p in programs() if p.path.suffix == ".py"]
-    at, made, number = 0, 0, 0
-    while made < lines:
+    position, written, number = 0, 0, 0
+    while written < lines:
         parts: list[str] = []
-        while sum(t.count("\n") for t in parts) < min(400, lines - made):
-            parts.append(texts[at % len(texts)])
-            at += 1
+        while sum(t.count("\n") for t in parts) < min(400, lines - written):
+            parts.append(texts[position % len(texts)])
+            position += 1
         text = "\n\n".join(parts)
-        made += text.count("\n")
+        written += text.count("\n")
         (folder / f"module_{number:04}.py").write_text(text, encoding="utf-8")
         number += 1
 
 
 def timed(folder: Path) -> dict[str, float]:
-    """Seconds: median of five, in turns."""
+    """The median of five timings in seconds; parsing and checking take turns."""
     files = [p for p in sorted(folder.rglob("*.py")) if p.is_file()]
     parse: list[float] = []
     check: list[float] = []
-    worked: list[float] = []
+    processor: list[float] = []
     found = 0
     for _ in range(5):
         began = time.perf_counter()
@@ -80,7 +76,7 @@ def timed(folder: Path) -> dict[str, float]:
         began, work = time.perf_counter(), time.process_time()
         found = len(checked(folder)[0])
         check.append(time.perf_counter() - began)
-        worked.append(time.process_time() - work)
+        processor.append(time.process_time() - work)
     lines = sum(p.read_bytes().count(b"\n") for p in files)
     return {
         "files": len(files),
@@ -88,30 +84,31 @@ def timed(folder: Path) -> dict[str, float]:
         "findings": found,
         "parse": median(parse),
         "check": median(check),
-        "processor": median(worked),
+        "processor": median(processor),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tree", type=Path, help="time this folder")
+    parser.add_argument("--tree", type=Path, help="time the check of this folder")
     folder = parser.parse_args().tree
     counts = scores()
     print(f"{'rule':<6}{'wrong':>6}{'hit':>6}{'false':>6}  precision  recall")
     for code, c in counts.items():
         precision, recall = shares([c])
-        row = f"{code:<6}{c['hit'] + c['missed']:>6}{c['hit']:>6}{c['false']:>6}{precision:>11.3f}{recall:>8.3f}"
-        print(f"{row}  {RULES[code].name}")
+        row = f"{code:<6}{c['hit'] + c['missed']:>6}{c['hit']:>6}{c['false']:>6}"
+        print(f"{row}{precision:>11.3f}{recall:>8.3f}  {RULES[code].name}")
     precision, recall = shares(list(counts.values()))
     everything = programs()
     wrong = sum(bool(p.expected) for p in everything)
     print(
-        f"{len(everything)} programs, {wrong} wrong: precision {precision:.3f}, recall {recall:.3f} (target {SHARE})"
+        f"{len(everything)} programs, {wrong} wrong: precision {precision:.3f}, "
+        f"recall {recall:.3f} (target {SHARE})"
     )
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as temporary:
         if folder is None:
-            tree(Path(made), LINES)
-        times = timed(folder or Path(made))
+            tree(Path(temporary), LINES)
+        times = timed(folder or Path(temporary))
     per = times["check"] * LINES / times["lines"]
     print(
         f"{times['lines']:,} lines in {times['files']:,} files: checked in {times['check']:.2f} s "
@@ -119,7 +116,7 @@ def main() -> None:
         f"{times['parse']:.2f} s; {per:.2f} s for {LINES:,} lines (target {SECONDS:.0f})"
     )
     if folder is None:
-        keep(
+        write_result(
             "checks",
             {
                 "programs": len(everything),

@@ -1,4 +1,4 @@
-"""What the benchmarks share: medians, the machine, and where results go."""
+"""Shared by the benchmarks: medians, a description of the machine, and the results folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def machine() -> dict[str, Any]:
-    """The machine and the versions, as every result carries them."""
+    """The machine and the versions, for every results file."""
     import numpy
     import torch
 
@@ -31,8 +31,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def keep(name: str, result: dict[str, Any]) -> None:
-    """Write ``results/NAME.json``; the command is part of it."""
+def write_result(name: str, result: dict[str, Any]) -> None:
+    """Write ``results/NAME.json``, with the command and the machine."""
     RESULTS.mkdir(exist_ok=True)
     command = "python " + " ".join(["benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]])
     path = RESULTS / f"{name}.json"
@@ -42,11 +42,13 @@ def keep(name: str, result: dict[str, Any]) -> None:
     print(f"written: benchmarks/results/{path.name}")
 
 
-def turns(
-    runs: Mapping[str, Callable[[], Any]], budget: float = 0.5, least: int = 9
+def medians_in_turns(
+    runs: Mapping[str, Callable[[], Any]], budget: float = 0.5, min_rounds: int = 9
 ) -> dict[str, float]:
-    """The median of each in microseconds, measured in turns: what slows the machine slows all.
-    ``budget``: seconds for each.
+    """The median time of each run in microseconds.
+
+    The runs take turns, so that a slow phase of the machine affects all of them. ``budget``:
+    seconds for each run.
     """
     calls = {}
     for name, run in runs.items():
@@ -56,10 +58,10 @@ def turns(
         calls[name] = max(1, int(0.002 / max(time.perf_counter() - start, 1e-7)))
     times: dict[str, list[float]] = {name: [] for name in runs}
     end = time.perf_counter() + budget * len(runs)
-    while len(times[name]) < least or time.perf_counter() < end:
+    while len(times[name]) < min_rounds or time.perf_counter() < end:
         for name, run in runs.items():
             start = time.perf_counter()
             for _ in range(calls[name]):
                 run()
             times[name].append((time.perf_counter() - start) / calls[name] * 1e6)
-    return {name: sorted(seen)[len(seen) // 2] for name, seen in times.items()}
+    return {name: sorted(values)[len(values) // 2] for name, values in times.items()}

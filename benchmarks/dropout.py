@@ -1,8 +1,8 @@
-"""What dropout costs on this CPU: beside torch's, beside ReLU, beside a copy. Medians of one run,
-all in one process.
+"""The cost of dropout on this CPU, compared with torch, with ReLU and with a copy.
 
-python benchmarks/dropout.py [--peers]     (--peers: TensorFlow and JAX too, where they are
-installed)
+python benchmarks/dropout.py [--peers]     (--peers: also TensorFlow and JAX, where installed)
+
+All medians are of one run in one process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as TF
 
 import thinned
-from common import keep
+from common import write_result
 from thinned import functional as F
 from thinned import nn
 from thinned.algebra import Key
@@ -26,7 +26,7 @@ SHAPES = [(8, 64), (64, 512), (256, 1024), (1024, 1024), (1024, 2048), (4096, 40
 
 
 def median(run: Callable[[], Any], budget: float = 0.5) -> float:
-    """Microseconds a call."""
+    """Microseconds for each call."""
     for _ in range(3):
         run()
     start = time.perf_counter()
@@ -42,7 +42,7 @@ def median(run: Callable[[], Any], budget: float = 0.5) -> float:
     return sorted(times)[len(times) // 2]
 
 
-def both_ways(
+def forward_and_backward(
     f: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, grad: torch.Tensor
 ) -> Callable[[], None]:
     leaf = x.clone().requires_grad_()
@@ -55,14 +55,16 @@ def both_ways(
 
 
 def check() -> None:
-    """No speed is printed for a mask that is not the reference's."""
+    """Exit before any timing unless the mask is that of the reference."""
     for shape in SHAPES[:4]:
         x, key = torch.randn(shape), Key(1, samples=torch.arange(shape[0]))
         ours = F.drop(x, thinned.presets.dropout(0.1), key=key)
         if not torch.equal(
             ours, F.drop(x, thinned.presets.dropout(0.1), key=key, impl="reference")
         ):
-            raise SystemExit("the native kernel does not draw the reference's mask; no figures")
+            raise SystemExit(
+                "the native kernel does not draw the mask of the reference; no results"
+            )
 
 
 def table() -> list[dict[str, Any]]:
@@ -82,27 +84,30 @@ def table() -> list[dict[str, Any]]:
                 "torch": median(lambda x=x, f=theirs: f(x)),
                 "ours": median(lambda x=x, f=ours: f(x)),
                 "keyed": median(lambda x=x, f=keyed[0]: f(x)),
-                "relu both": median(both_ways(torch.relu, x, grad)),
-                "torch both": median(both_ways(theirs, x, grad)),
-                "ours both": median(both_ways(ours, x, grad)),
-                "keyed both": median(both_ways(keyed[0], x, grad)),
+                "relu both": median(forward_and_backward(torch.relu, x, grad)),
+                "torch both": median(forward_and_backward(theirs, x, grad)),
+                "ours both": median(forward_and_backward(ours, x, grad)),
+                "keyed both": median(forward_and_backward(keyed[0], x, grad)),
             }
             rows.append(row)
             print(
-                f"p {p}  {shape[0]:>5} x {shape[1]:<5} forward: {row['torch'] / row['ours']:6.1f} x F.dropout, "
-                f"{row['ours'] / row['relu']:5.2f} x ReLU's time | both ways: {row['torch both'] / row['ours both']:6.1f} x, "
-                f"{row['ours both'] / row['relu both']:5.2f} x ReLU's | keyed {row['keyed both'] / row['ours both']:4.2f} x",
+                f"p {p}  {shape[0]:>5} x {shape[1]:<5} forward: "
+                f"{row['torch'] / row['ours']:6.1f} x the speed of F.dropout, "
+                f"{row['ours'] / row['relu']:5.2f} x the time of ReLU | forward and backward: "
+                f"{row['torch both'] / row['ours both']:6.1f} x the speed, "
+                f"{row['ours both'] / row['relu both']:5.2f} x the time of ReLU | keyed "
+                f"{row['keyed both'] / row['ours both']:4.2f} x the time",
                 flush=True,
             )
     return rows
 
 
 def into_a_buffer() -> dict[str, float]:
-    """16M elements into memory that is there already."""
+    """Write 16M elements into allocated memory."""
     x = torch.randn(4096, 4096)
     y = torch.zeros_like(x)
     noise = (
-        ops.numbers(1 << 31, 2.0, 0.0, 0.0, 0.0),
+        ops.pack_constants(1 << 31, 2.0, 0.0, 0.0, 0.0),
         torch.tensor([3]),
         None,
         [0, 1],
@@ -128,16 +133,17 @@ def compiled() -> list[dict[str, Any]]:
         for name, layer in (("torch", torch.nn.Dropout(0.5)), ("ours", nn.Dropout(0.5))):
             torch._dynamo.reset()
             net = torch.compile(torch.nn.Sequential(torch.nn.ReLU(), layer), fullgraph=True)
-            times[name] = median(both_ways(net, x, grad))
+            times[name] = median(forward_and_backward(net, x, grad))
         rows.append({"shape": list(shape), **times})
         print(
-            f"compiled ReLU + dropout {shape[0]} x {shape[1]}: {times['torch'] / times['ours']:.2f} x compiled torch"
+            f"compiled ReLU + dropout {shape[0]} x {shape[1]}: "
+            f"{times['torch'] / times['ours']:.2f} x the speed of compiled torch"
         )
     return rows
 
 
 def saved(f: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> float:
-    """Bytes an element that autograd keeps for dropout alone."""
+    """Bytes for each element that autograd saves for dropout alone."""
     total = 0
 
     def pack(t: torch.Tensor) -> torch.Tensor:
@@ -152,7 +158,7 @@ def saved(f: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> float:
 
 
 class Block(torch.nn.Module):
-    """A transformer block with the usual three places of dropout (attention's own left out)."""
+    """A transformer block with three dropout layers; attention itself has none."""
 
     def __init__(self, width: int, make: Callable[[float], torch.nn.Module]) -> None:
         super().__init__()
@@ -199,26 +205,28 @@ def networks(
 
 
 def activations(net: torch.nn.Module, x: torch.Tensor) -> int:
-    """Bytes of distinct storage that autograd holds between the passes, parameters left out."""
-    held: dict[int, int] = {}
+    """Bytes of distinct storage that autograd holds between the passes, without parameters."""
+    sizes: dict[int, int] = {}
     own = {p.untyped_storage().data_ptr() for p in net.parameters()}
 
     def pack(t: torch.Tensor) -> torch.Tensor:
         storage = t.untyped_storage()
         if storage.data_ptr() not in own:
-            held[storage.data_ptr()] = storage.nbytes()
+            sizes[storage.data_ptr()] = storage.nbytes()
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         y = net(x)
     del y
-    return sum(held.values())
+    return sum(sizes.values())
 
 
 def steps() -> list[dict[str, Any]]:
     kinds: dict[str, Callable[[float], torch.nn.Module]] = {
-        "none": lambda p: torch.nn.Identity(), "torch": torch.nn.Dropout, "ours": nn.Dropout
-    }  # fmt: skip
+        "none": lambda p: torch.nn.Identity(),
+        "torch": torch.nn.Dropout,
+        "ours": nn.Dropout,
+    }
     rows = []
     for name in networks(kinds["none"]):
         row: dict[str, Any] = {"network": name}
@@ -235,17 +243,16 @@ def steps() -> list[dict[str, Any]]:
             row[f"{kind} MiB"] = activations(net, x) / 2**20
         rows.append(row)
         print(
-            f"{name}: a step takes {row['ours'] / row['none']:.2f} x none with ours, "
-            f"{row['torch'] / row['none']:.2f} x with torch's; "
-            f"held for backward: none {row['none MiB']:.1f}, ours {row['ours MiB']:.1f}, torch {row['torch MiB']:.1f} MiB"
+            f"{name}: a step takes {row['ours'] / row['none']:.2f} x the time without dropout, "
+            f"with torch {row['torch'] / row['none']:.2f} x; "
+            f"saved for backward: none {row['none MiB']:.1f}, ours {row['ours MiB']:.1f}, "
+            f"torch {row['torch MiB']:.1f} MiB"
         )
     return rows
 
 
 def peers() -> list[dict[str, Any]]:
-    """TensorFlow's and JAX's dropout in their own compiled form, 4M elements, beside ours and
-    torch's.
-    """
+    """The compiled dropout of TensorFlow and JAX on 4M elements, compared with ours and torch."""
     shape = (2048, 2048)
     x = torch.randn(shape)
     rows = [
@@ -255,17 +262,17 @@ def peers() -> list[dict[str, Any]]:
     try:
         import tensorflow as tf
 
-        t = tf.constant(x.numpy())
+        constant = tf.constant(x.numpy())
         run = tf.function(lambda v: tf.nn.dropout(v, 0.5))
         rows.append(
-            {"name": f"tensorflow {tf.__version__}", "time": median(lambda: run(t).numpy())}
+            {"name": f"tensorflow {tf.__version__}", "time": median(lambda: run(constant).numpy())}
         )
     except ImportError as error:
-        print(f"left out: {error}")
+        print(f"skipped: {error}")
     try:
         import jax
 
-        j = jax.numpy.asarray(x.numpy())
+        array = jax.numpy.asarray(x.numpy())
         drop = jax.jit(
             lambda key, v: jax.numpy.where(jax.random.bernoulli(key, 0.5, v.shape), v / 0.5, 0.0)
         )
@@ -273,11 +280,11 @@ def peers() -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": f"jax {jax.__version__}",
-                "time": median(lambda: drop(key, j).block_until_ready()),
+                "time": median(lambda: drop(key, array).block_until_ready()),
             }
         )
     except ImportError as error:
-        print(f"left out: {error}")
+        print(f"skipped: {error}")
     for row in rows:
         print(f"{row['name']}: {row['time'] / 1000:.2f} ms")
     return rows
@@ -302,11 +309,11 @@ def main() -> None:
         "thinned, 16k elements": saved(F.dropout, x[:16].contiguous()),
         "torch": saved(TF.dropout, x),
     }
-    print("saved, bytes an element:", result["saved bytes an element"])
+    print("saved, bytes for each element:", result["saved bytes an element"])
     result["training steps"] = steps()
     if "--peers" in sys.argv:
         result["peers"] = peers()
-    keep("dropout", result)
+    write_result("dropout", result)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,4 @@
-"""What ``import thinned`` costs over bare Python with NumPy: medians of fresh processes, taken in
-turns.
-"""
+"""The time that ``import thinned`` adds to Python with NumPy: medians of fresh processes."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ import sys
 import time
 from statistics import median
 
-from common import keep
+from common import write_result
 
 CODES = {
     "numpy": "import numpy",
@@ -26,9 +24,9 @@ def main():
             subprocess.run([sys.executable, "-c", code], check=True)
             times[name].append(1e3 * (time.perf_counter() - began))
     medians = {name: round(median(t[1:]), 1) for name, t in times.items()}
-    more = round(medians["numpy, thinned"] - medians["numpy"], 1)
-    print(f"{medians}: import thinned adds {more} ms")
-    keep("imports", {"milliseconds": medians, "thinned_adds": more})
+    added = round(medians["numpy, thinned"] - medians["numpy"], 1)
+    print(f"{medians}: import thinned adds {added} ms")
+    write_result("imports", {"milliseconds": medians, "thinned_adds": added})
 
 
 if __name__ == "__main__":

@@ -1,23 +1,25 @@
-"""Architectures that the rules have never seen: does ``find`` see every draw, is everything undone,
-is nothing alarmed falsely?
+"""Surgery on architectures that the rules were not written for.
 
+Does ``find`` see every draw, is every edit undone, and are there false alarms?
 ``python benchmarks/models.py timm`` takes the smallest architecture of each family of timm,
-``python benchmarks/models.py hf`` small random models of Hugging Face's transformers; no weights
-are fetched. For each:
+``python benchmarks/models.py hf`` small random models of transformers by Hugging Face; no weights
+are downloaded. For each:
 
-* draws: the calls that ``find`` saw in training against the operators that torch itself tags as drawing, as its dispatcher
-  runs them; a recurrent network draws once between two layers, so its calls are counted by layers.
-* eval: does ``find`` say that it draws in evaluation, and do two passes differ?
-* strip: with ``thinned.strip(model, *inputs)``, do two training passes of other seeds agree to the bit?
-* undo: after ``apply(model, "hidden", ...)`` and ``undo()``: parameters, names and the output in both modes to the bit; where a
-  model has no hidden activation, after ``insert`` behind all layers with weights.
-* cost: ``find`` over one forward pass in training, the best of up to five timings of each, taken in turn.
+* draws: the calls that ``find`` saw in training, compared with the operators that torch tags as
+  random, as the dispatcher runs them; a recurrent network draws once between two layers, so its
+  calls are counted by layers.
+* eval: does ``find`` report draws in evaluation, and do two passes differ?
+* strip: with ``thinned.strip(model, *inputs)``, do two training passes with different seeds agree
+  to the bit?
+* undo: are parameters, names and the output in both modes the same to the bit after
+  ``apply(model, "hidden", ...)`` and ``undo()``? Where a model has no hidden activation, ``insert``
+  after all layers with weights takes the place of ``apply``.
+* cost: the time of ``find`` relative to one forward pass in training, the best of up to five
+  timings of each, in turns.
 
-Images are the smallest that a model takes, for time; ``--cost`` measures the cost alone, with
-images as they are meant.
-
-A model that does not build, or takes longer than ``--limit`` seconds, is listed with the reason and
-counts for nothing.
+Images are the smallest that a model accepts, to save time; ``--cost`` measures the cost alone, with
+images of the intended size. A model that cannot be built, or takes longer than ``--limit`` seconds,
+is listed with the reason and not counted.
 """
 
 from __future__ import annotations
@@ -38,12 +40,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import thinned
-from common import keep
+from common import write_result
 
-SMALL = (  # words in the names of small architectures, the smallest first
-    "test_", "atto", "femto", "pico", "nano", "xxs", "xxtiny", "xt_", "tiny", "_t", "xs", "_s0", "050", "s_", "small", "18",
-    "26", "_b0", "_a0",
-)  # fmt: skip
+# parts of the names of small architectures, the smallest first
+SMALL = (
+    *("test_", "atto", "femto", "pico", "nano", "xxs", "xxtiny", "xt_", "tiny", "_t", "xs"),
+    *("_s0", "050", "s_", "small", "18", "26", "_b0", "_a0"),
+)
 
 
 class Counter(TorchDispatchMode):
@@ -56,12 +59,12 @@ class Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags:
             names = [a.name for a in func._schema.arguments]
-            given = (
+            values = (
                 {"dropout_p": 0.0 if "dropout_p" in names else 1.0}
                 | dict(zip(names, args, strict=False))
                 | (kwargs or {})
             )
-            self.count += given["dropout_p"] != 0  # attention carries the tag without dropout too
+            self.count += values["dropout_p"] != 0  # attention has the tag without dropout too
         return func(*args, **(kwargs or {}))
 
 
@@ -133,9 +136,22 @@ def huggingface_models() -> Iterator[
         "intermediate_size": 64,
         "vocab_size": 100,
     }
-    wide = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
-            "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "vocab_size": 100, "pad_token_id": 0, "bos_token_id": 1,
-            "eos_token_id": 2, "decoder_start_token_id": 1, "encoder_layerdrop": 0.3, "decoder_layerdrop": 0.3}  # fmt: skip
+    seq2seq = {
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "vocab_size": 100,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 1,
+        "encoder_layerdrop": 0.3,
+        "decoder_layerdrop": 0.3,
+    }
     ids = torch.randint(3, 100, (2, 16), generator=torch.Generator().manual_seed(0))
     text, both = {"input_ids": ids}, {"input_ids": ids, "decoder_input_ids": ids}
     pixels = {"pixel_values": torch.randn(2, 3, 32, 32)}
@@ -145,8 +161,15 @@ def huggingface_models() -> Iterator[
         "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.1,
     }
-    speech = {"conv_dim": (32, 32), "conv_stride": (5, 2), "conv_kernel": (10, 3), "num_feat_extract_layers": 2,
-              "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2, "layerdrop": 0.3}  # fmt: skip
+    speech = {
+        "conv_dim": (32, 32),
+        "conv_stride": (5, 2),
+        "conv_kernel": (10, 3),
+        "num_feat_extract_layers": 2,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 2,
+        "layerdrop": 0.3,
+    }
     language = small | {"num_key_value_heads": 2, "attention_dropout": 0.1}
     embedded = small | {
         "embedding_size": 16,
@@ -218,9 +241,9 @@ def huggingface_models() -> Iterator[
             },
             both,
         ),
-        "bart": ("Bart", wide, both),
-        "mbart": ("MBart", wide, both),
-        "pegasus": ("Pegasus", wide, both),
+        "bart": ("Bart", seq2seq, both),
+        "mbart": ("MBart", seq2seq, both),
+        "pegasus": ("Pegasus", seq2seq, both),
         "vit": ("ViT", small | image, pixels),
         "deit": ("DeiT", small | image, pixels),
         "beit": ("Beit", small | image | {"drop_path_rate": 0.2}, pixels),
@@ -274,7 +297,7 @@ def weighted(_: str, module: torch.nn.Module) -> bool:
 
 
 def examine(make: Callable[[], Any], policy: str, cost_alone: bool = False) -> dict[str, Any]:
-    """All questions for one model; or its cost alone."""
+    """Answer all questions for one model, or measure its cost alone."""
     torch.manual_seed(0)
     model, inputs, named = make()
 
@@ -282,13 +305,13 @@ def examine(make: Callable[[], Any], policy: str, cost_alone: bool = False) -> d
     def run(seed: int, training: bool) -> Any:
         torch.manual_seed(seed)
         random.seed(seed)
-        kept = {n: b.clone() for n, b in model.named_buffers()}
+        saved = {n: b.clone() for n, b in model.named_buffers()}
         out = model.train(training)(*inputs, **named)
         for n, b in model.named_buffers():
-            b.copy_(kept[n])
+            b.copy_(saved[n])
         return out
 
-    def found(seed: int) -> Any:
+    def find_sites(seed: int) -> Any:
         torch.manual_seed(seed)
         random.seed(seed)
         return thinned.find(model, *inputs, **named)
@@ -299,7 +322,7 @@ def examine(make: Callable[[], Any], policy: str, cost_alone: bool = False) -> d
         start = time.perf_counter()
         run(1, True)
         between = time.perf_counter()
-        sites = found(1)
+        sites = find_sites(1)
         finding.append(time.perf_counter() - between)
         forward.append(between - start)
     cost = min(finding) / min(forward)
@@ -315,20 +338,19 @@ def examine(make: Callable[[], Any], policy: str, cost_alone: bool = False) -> d
         s.calls * layers_between(model, s) for s in sites if s.in_train and s.kind != "python"
     )
     before, trained = run(1, False), run(1, True)
-    quiet = equal(before, run(2, False))
-    says = any(s.in_eval for s in sites)
+    repeatable = equal(before, run(2, False))
+    reported = any(s.in_eval for s in sites)
 
     state = {n: t.clone() for n, t in model.state_dict().items()}
     try:
         edits, by = thinned.apply(model, policy, *inputs, rate=0.1, **named), policy
-    except (
-        thinned.InputError
-    ):  # the policy means nothing there, or a functional dropout is there already
+    # the policy does not apply to this model, or it has a functional dropout already
+    except thinned.InputError:
         edits, by = thinned.insert(model, 0.1, after=weighted), "insert"
     same_names = list(model.state_dict()) == list(state)
     drew = (
-        not len(edits) or not equal(trained, run(1, True)) or len(found(1)) > len(sites)
-    )  # a head of zeros hides it
+        not len(edits) or not equal(trained, run(1, True)) or len(find_sites(1)) > len(sites)
+    )  # a head that is initialized with zeros hides the change of the output
     edits.undo()
     after = model.state_dict()
     undone = (
@@ -339,13 +361,23 @@ def examine(make: Callable[[], Any], policy: str, cost_alone: bool = False) -> d
     undone = undone and equal(before, run(1, False)) and equal(trained, run(1, True))
 
     stripped = thinned.strip(model, *inputs, **named)
-    still = equal(run(4, True), run(5, True))
+    deterministic = equal(run(4, True), run(5, True))
     stripped.undo()
     return {
-        "parameters": sum(p.numel() for p in model.parameters()), "sites": len(sites), "calls": calls, "draws": counter.count,
-        "agrees": calls == counter.count, "alarm in eval": says, "eval draws": not quiet, "edits": len(edits), "by": by,
-        "edits drew": drew, "undone": undone, "stripped": still, "find / forward": round(cost, 2),
-    }  # fmt: skip
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "sites": len(sites),
+        "calls": calls,
+        "draws": counter.count,
+        "agrees": calls == counter.count,
+        "alarm in eval": reported,
+        "eval draws": not repeatable,
+        "edits": len(edits),
+        "by": by,
+        "edits drew": drew,
+        "undone": undone,
+        "stripped": deterministic,
+        "find / forward": round(cost, 2),
+    }
 
 
 def layers_between(model: torch.nn.Module, site: thinned.surgery.Site) -> int:
@@ -360,27 +392,29 @@ def layers_between(model: torch.nn.Module, site: thinned.surgery.Site) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("library", choices=("timm", "hf"))
-    parser.add_argument("--only", default="*", help="families, as a pattern")
+    parser.add_argument("--only", default="*", help="a pattern of names of families")
     parser.add_argument("--limit", type=int, default=90, help="seconds for one model")
     parser.add_argument(
-        "--cost", action="store_true", help="the cost of find alone, with images as they are meant"
+        "--cost",
+        action="store_true",
+        help="measure the cost of find alone, with images of the intended size",
     )
     parser.add_argument(
         "--policy", default="hidden", help="the automatic policy that is applied and undone"
     )
-    given = parser.parse_args()
+    options = parser.parse_args()
     warnings.simplefilter("ignore")
     with contextlib.suppress(ImportError):
         import torchvision_cpu  # noqa: F401
     rows, skipped = {}, {}
     for name, make in (
-        timm_models(not given.cost) if given.library == "timm" else huggingface_models()
+        timm_models(not options.cost) if options.library == "timm" else huggingface_models()
     ):
-        if not fnmatch.fnmatch(name, given.only):
+        if not fnmatch.fnmatch(name, options.only):
             continue
         try:
-            with limit(given.limit):
-                rows[name] = row = examine(make, given.policy, given.cost)
+            with limit(options.limit):
+                rows[name] = row = examine(make, options.policy, options.cost)
             print(f"{name:26s}", *(f"{k} {v}" for k, v in row.items()), sep="  ", flush=True)
         except Exception as error:  # noqa: BLE001
             skipped[name] = f"{type(error).__name__}: {error}"[:200]
@@ -388,23 +422,38 @@ def main() -> None:
     if not rows:
         sys.exit("no model could be examined")
     costs = [r["find / forward"] for r in rows.values()]
-    answers = {} if given.cost else {
-        "draws agree": sum(r["agrees"] for r in rows.values()),
-        "false alarms in eval": sum(r["alarm in eval"] and not r["eval draws"] for r in rows.values()),
-        "missed in eval": sum(r["eval draws"] and not r["alarm in eval"] for r in rows.values()),
-        "stripped to the bit": sum(r["stripped"] for r in rows.values()),
-        "applied and undone to the bit": sum(r["undone"] for r in rows.values()),
-        "by insert instead of the policy": sum(r["by"] != given.policy for r in rows.values()),
-        "new sites drew, or none was needed": sum(r["edits drew"] for r in rows.values()),
-    }  # fmt: skip
-    summary = {"models": len(rows), "not counted": len(skipped)} | answers | {
-        "find / forward, median": statistics.median(costs), "find / forward, largest": max(costs),
-        "find at most 3 x": sum(c <= 3 for c in costs),
-    }  # fmt: skip
+    answers = (
+        {}
+        if options.cost
+        else {
+            "draws agree": sum(r["agrees"] for r in rows.values()),
+            "false alarms in eval": sum(
+                r["alarm in eval"] and not r["eval draws"] for r in rows.values()
+            ),
+            "missed in eval": sum(
+                r["eval draws"] and not r["alarm in eval"] for r in rows.values()
+            ),
+            "stripped to the bit": sum(r["stripped"] for r in rows.values()),
+            "applied and undone to the bit": sum(r["undone"] for r in rows.values()),
+            "by insert instead of the policy": sum(
+                r["by"] != options.policy for r in rows.values()
+            ),
+            "new sites drew, or none was needed": sum(r["edits drew"] for r in rows.values()),
+        }
+    )
+    summary = (
+        {"models": len(rows), "not counted": len(skipped)}
+        | answers
+        | {
+            "find / forward, median": statistics.median(costs),
+            "find / forward, largest": max(costs),
+            "find at most 3 x": sum(c <= 3 for c in costs),
+        }
+    )
     print(summary)
-    if given.only == "*":
-        keep(
-            f"models-{given.library}" + "-cost" * given.cost,
+    if options.only == "*":
+        write_result(
+            f"models-{options.library}" + "-cost" * options.cost,
             {"summary": summary, "models": rows, "not counted": skipped},
         )
 

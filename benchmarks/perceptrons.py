@@ -1,13 +1,13 @@
-"""Fit time and accuracy of ``DropoutClassifier`` against scikit-learn's ``MLPClassifier``: digits,
-10,000 rows of MNIST, texts.
+"""Fit time and accuracy of ``DropoutClassifier`` compared with ``MLPClassifier`` of scikit-learn.
 
-One architecture, batch size, number of epochs, solver and learning rate for all; each seed has its
-own split (of the texts there is one), and weights that all share. Pixels are scaled to [0, 1];
-texts are sparse TF-IDF of words. ``MLPClassifier`` trains in the type of its rows, so it gets them
-in float32 and in float64, which is what scikit-learn's loaders, scalers and vectorizers give; there
-is a ratio to each. Fits are timed in turns within one process, with the threads that each library
-takes. The speed-ups of an arm are printed only if its accuracy is no lower than scikit-learn's by
-more than two standard errors of the paired differences.
+The data sets are digits, 10,000 rows of MNIST, and texts. All methods have the same architecture,
+batch size, number of epochs, solver and learning rate. Each seed has its own split (the texts have
+only one) and initial weights that all methods share. Pixels are scaled to [0, 1]; texts are sparse
+TF-IDF of words. ``MLPClassifier`` trains in the dtype of its rows, so it gets them in float32, and
+in float64 as loaders, scalers and vectorizers of scikit-learn return them; there is a ratio to
+each. Fits take turns within one process, with as many threads as each library uses by default. The
+speed-ups of a method are printed only if its accuracy is not below that of scikit-learn by more
+than two standard errors of the paired differences.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.neural_network import MLPClassifier
 
-from common import keep
+from common import write_result
 from thinned import presets
 from thinned.sklearn import DropoutClassifier, DropoutSearchCV
 
 BASE = ("MLPClassifier, float32", "MLPClassifier, float64")
-ARMS = {
+METHODS = {
     "DropoutClassifier, dropout 0": {"dropout": 0.0},
     "DropoutClassifier, dropout 0.2": {"dropout": 0.2},
     "DropoutClassifier, dropout 0.5": {"dropout": 0.5},
@@ -77,8 +77,8 @@ def clinc(folder, _):
 
 
 def compare(name, make, widths, epochs, batch, seeds):
-    """Print and return what every arm took and reached."""
-    seen = {arm: [] for arm in (*BASE, *ARMS)}
+    """Print and return time and accuracy of every method."""
+    records = {method: [] for method in (*BASE, *METHODS)}
     common = {
         "hidden_layer_sizes": widths,
         "max_iter": epochs,
@@ -87,13 +87,13 @@ def compare(name, make, widths, epochs, batch, seeds):
     }
     for seed in range(seeds):
         x, y, rest, classes = make(seed)
-        for arm, record in seen.items():
-            kind = np.float64 if arm.endswith("64") else np.float32
+        for method, record in records.items():
+            kind = np.float64 if method.endswith("64") else np.float32
             options = {**common, "random_state": seed}
             net = (
                 MLPClassifier(**options)
-                if arm in BASE
-                else DropoutClassifier(**options, **ARMS[arm])
+                if method in BASE
+                else DropoutClassifier(**options, **METHODS[method])
             )
             rows = x.astype(kind) if issparse(x) else np.ascontiguousarray(x, kind)
             with warnings.catch_warnings():
@@ -101,72 +101,82 @@ def compare(name, make, widths, epochs, batch, seeds):
                 began = time.perf_counter()
                 net.fit(rows, y)
             seconds = time.perf_counter() - began
-            assert net.n_iter_ == epochs, "an arm ended early"
+            assert net.n_iter_ == epochs, "a method ended early"
             record.append((seconds, net.score(rest.astype(kind), classes)))
-    seconds = {arm: statistics.median(s for s, _ in record) for arm, record in seen.items()}
-    scores = {arm: [a for _, a in record] for arm, record in seen.items()}
+    seconds = {
+        method: statistics.median(s for s, _ in record) for method, record in records.items()
+    }
+    scores = {method: [a for _, a in record] for method, record in records.items()}
     fastest = min(BASE, key=seconds.get)
     print(f"\n{name}: {widths} units, {epochs} epochs of batches of {batch}, {seeds} seeds")
     out = {}
-    for arm in seen:
-        gain = [a - b for a, b in zip(scores[arm], scores[fastest], strict=True)]
+    for method in records:
+        gain = [a - b for a, b in zip(scores[method], scores[fastest], strict=True)]
         error = statistics.stdev(gain) / math.sqrt(seeds) if seeds > 1 else math.inf
-        mean, ahead = statistics.mean(scores[arm]), statistics.mean(gain)
-        fair = arm in BASE or ahead >= -2 * error
+        mean, ahead = statistics.mean(scores[method]), statistics.mean(gain)
+        fair = method in BASE or ahead >= -2 * error
         ratios = {
-            kind: seconds[base] / seconds[arm]
+            kind: seconds[base] / seconds[method]
             for kind, base in zip(("float32", "float64"), BASE, strict=True)
         }
         each = ", ".join(f"{ratio:.2f} x {kind}" for kind, ratio in ratios.items())
-        told = each if fair else "its accuracy is lower: no speed-up is printed"
+        ratios_text = each if fair else "its accuracy is lower: no speed-up is printed"
         print(
-            f"  {arm:47} {seconds[arm]:7.2f} s  accuracy {mean:.4f} ({ahead:+.4f} +- {error:.4f})  {told}"
+            f"  {method:47} {seconds[method]:7.2f} s  "
+            f"accuracy {mean:.4f} ({ahead:+.4f} +- {error:.4f})  {ratios_text}"
         )
-        out[arm] = {
-            "seconds": round(seconds[arm], 3),
+        out[method] = {
+            "seconds": round(seconds[method], 3),
             "accuracy": round(mean, 5),
             "gain": round(ahead, 5),
             "standard_error": error,
         }
         if fair:
-            out[arm]["times_as_fast_as"] = {kind: round(ratio, 2) for kind, ratio in ratios.items()}
-    return {"units": widths, "epochs": epochs, "batch": batch, "seeds": seeds, "arms": out}
+            out[method]["times_as_fast_as"] = {
+                kind: round(ratio, 2) for kind, ratio in ratios.items()
+            }
+    return {"units": widths, "epochs": epochs, "batch": batch, "seeds": seeds, "methods": out}
 
 
 def searches():
-    """Print and return what a search over 12 candidates and 3 folds takes, batched, and one fit
-    after the other.
+    """Print and return the time of a search over 12 candidates and 3 folds.
+
+    The fits of ``DropoutSearchCV`` are batched; those of ``GridSearchCV`` run one by one.
     """
     x, y, _, _ = digits(0)
     x = x.astype(np.float32)
     net = DropoutClassifier((128,), max_iter=30, n_iter_no_change=30, random_state=0)
     grid = {"dropout": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5], "alpha": [1e-4, 1e-2]}
-    arms = {
+    methods = {
         "DropoutSearchCV": lambda: DropoutSearchCV(net, grid, cv=3),
         "GridSearchCV": lambda: GridSearchCV(net, grid, cv=3),
         "GridSearchCV, two processes": lambda: GridSearchCV(net, grid, cv=3, n_jobs=2),
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        arms["GridSearchCV, two processes"]().fit(x[:200], y[:200])  # the processes stay
+        methods["GridSearchCV, two processes"]().fit(
+            x[:200], y[:200]
+        )  # starts the processes, which are used again
     print("\na search of 12 candidates in 3 folds on digits, (128,) units, 30 epochs")
-    out, found = {}, {}
-    for arm, make in arms.items():
+    out, fitted = {}, {}
+    for method, make in methods.items():
         seconds = []
         for _ in range(3):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 began = time.perf_counter()
-                found[arm] = make().fit(x, y)
+                fitted[method] = make().fit(x, y)
             seconds.append(time.perf_counter() - began)
-        out[arm] = round(statistics.median(seconds), 3)
+        out[method] = round(statistics.median(seconds), 3)
         print(
-            f"  {arm:47} {out[arm]:7.2f} s  {out[arm] / out['DropoutSearchCV']:.2f} x  best {found[arm].best_params_}"
+            f"  {method:47} {out[method]:7.2f} s  {out[method] / out['DropoutSearchCV']:.2f} x  "
+            f"best {fitted[method].best_params_}"
         )
-    many, one = (
-        found[arm].cv_results_["mean_test_score"] for arm in ("DropoutSearchCV", "GridSearchCV")
+    batched, single = (
+        fitted[method].cv_results_["mean_test_score"]
+        for method in ("DropoutSearchCV", "GridSearchCV")
     )
-    out["largest_difference_of_a_score"] = float(np.abs(many - one).max())
+    out["largest_difference_of_a_score"] = float(np.abs(batched - single).max())
     return out
 
 
@@ -175,31 +185,41 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--mnist", help="a folder with MNIST as IDX files; without it, digits alone"
+        "--mnist", help="a folder with MNIST as IDX files; without it, MNIST is skipped"
     )
     parser.add_argument(
-        "--clinc", help="a folder with CLINC150's data_full.json.gz; without it, no texts"
+        "--clinc", help="a folder with data_full.json.gz of CLINC150; without it, texts are skipped"
     )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument(
         "--epochs", type=int, nargs=3, default=(60, 20, 10), help="on digits, MNIST and texts"
     )
-    parser.add_argument("--dry", action="store_true", help="keep no result")
-    a = parser.parse_args()
-    found = {
+    parser.add_argument("--dry", action="store_true", help="write no result")
+    options = parser.parse_args()
+    results = {
         "searches": searches(),
-        "digits": compare("digits", digits, (256, 256), a.epochs[0], 64, a.seeds),
+        "digits": compare("digits", digits, (256, 256), options.epochs[0], 64, options.seeds),
     }
-    if a.mnist:
-        found["mnist"] = compare(
-            "MNIST", partial(mnist, a.mnist), (256, 256), a.epochs[1], 200, a.seeds
+    if options.mnist:
+        results["mnist"] = compare(
+            "MNIST",
+            partial(mnist, options.mnist),
+            (256, 256),
+            options.epochs[1],
+            200,
+            options.seeds,
         )
-    if a.clinc:
-        found["clinc150"] = compare(
-            "CLINC150", partial(clinc, a.clinc), (256, 256), a.epochs[2], 200, a.seeds
+    if options.clinc:
+        results["clinc150"] = compare(
+            "CLINC150",
+            partial(clinc, options.clinc),
+            (256, 256),
+            options.epochs[2],
+            200,
+            options.seeds,
         )
-    if not a.dry:
-        keep("perceptrons", found)
+    if not options.dry:
+        write_result("perceptrons", results)
 
 
 if __name__ == "__main__":

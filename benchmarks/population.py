@@ -1,11 +1,11 @@
-"""Networks trained per minute: a population against a plain loop over torch models with
-``torch.nn.Dropout``.
+"""Networks trained per minute: a population against a loop over torch models.
 
-The same data (digits), split, architecture, optimizer, learning rates, epochs and batch size; the
-plain loop is what a careful user writes: tensors in memory, one shuffled index an epoch, no data
-loader, no evaluation but the last. The population also evaluates training and validation rows in
-every epoch and keeps its curves. Each side runs as one process with the machine's threads, and as
-one process of one thread per core. The speed-up is printed only if the final test errors agree.
+Both have the same data (digits), split, architecture, optimizer, learning rates, epochs and batch
+size. The loop over models with ``torch.nn.Dropout`` is what a careful user writes: tensors in
+memory, one permutation for each epoch, no data loader, and one evaluation at the end. The
+population also evaluates training and validation rows in every epoch and records its curves. Each
+side runs as one process with all threads of the machine, and as one process with one thread for
+each core. The speed-up is printed only if the final test errors agree.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 import torch
 from torch import nn
 
-from common import keep
+from common import write_result
 from thinned.presets import dropout
 from thinned.studies.data import load
 from thinned.studies.folds import splits
@@ -29,8 +29,8 @@ RATES = [0.05 + 0.6 * i / 63 for i in range(64)]
 WIDTH, BATCH, LR = 128, 64, 3e-3
 
 
-def plain(split, rates, epochs):
-    """One torch model after the other; returns test errors."""
+def loop(split, rates, epochs):
+    """Train one torch model after the other; return the test errors."""
     errors = []
     x, y = split.train.x, split.train.y
     for p in rates:
@@ -62,7 +62,7 @@ def plain(split, rates, epochs):
 
 
 def population(split, rates, epochs):
-    """All at once."""
+    """Train all models at once; return the test errors."""
     optimizer = Optimizer("adam", LR, decay="cosine")
     recipes = [
         Recipe(
@@ -76,11 +76,11 @@ def population(split, rates, epochs):
     return [t.scores["test"].metric for t in fit_population(split, recipes)]
 
 
-SIDES = {"plain": plain, "population": population}
+SIDES = {"loop": loop, "population": population}
 
 
 def timed(side, threads, count, epochs):
-    """(networks a minute, errors) in this process."""
+    """(networks per minute, errors) in this process."""
     torch.set_num_threads(threads)
     split = splits(load(None), 5, 1, 0)[0]
     rates = RATES[:: len(RATES) // count]
@@ -91,7 +91,7 @@ def timed(side, threads, count, epochs):
 
 
 def spread(side, processes, count, epochs):
-    """Networks a minute of several processes at once, one thread each."""
+    """Networks per minute of several processes at once, with one thread each."""
     command = [
         sys.executable,
         __file__,
@@ -114,47 +114,50 @@ def main():
     )
     parser.add_argument("--epochs", type=int, default=45)
     parser.add_argument(
-        "--plain-count",
+        "--loop-count",
         type=int,
         default=16,
-        help="networks of the plain loop; it is linear in them",
+        help="number of networks of the loop; its time is linear in it",
     )
     parser.add_argument("--one", choices=SIDES)
     parser.add_argument("--count", type=int)
-    a = parser.parse_args()
-    if a.one:
-        print(timed(a.one, 1, a.count, a.epochs)[0])
+    options = parser.parse_args()
+    if options.one:
+        print(timed(options.one, 1, options.count, options.epochs)[0])
         return
     cores = torch.get_num_threads()
     rows = []
     whole = {}
-    for side, count in (("plain", a.plain_count), ("population", len(RATES))):
-        speed, errors = timed(side, cores, count, a.epochs)
+    for side, count in (("loop", options.loop_count), ("population", len(RATES))):
+        speed, errors = timed(side, cores, count, options.epochs)
         whole[side] = (speed, errors)
         rows.append((side, f"1 process, {cores} threads", speed))
         rows.append(
-            (side, f"{cores} processes, 1 thread each", spread(side, cores, count, a.epochs))
+            (side, f"{cores} processes, 1 thread each", spread(side, cores, count, options.epochs))
         )
-    shared = [whole["population"][1][i] for i in range(0, len(RATES), len(RATES) // a.plain_count)]
-    mean = [sum(e) / len(e) for e in (whole["plain"][1], shared)]
+    shared = [
+        whole["population"][1][i] for i in range(0, len(RATES), len(RATES) // options.loop_count)
+    ]
+    mean = [sum(e) / len(e) for e in (whole["loop"][1], shared)]
     error = math.sqrt(
         2 * mean[0] * (1 - mean[0]) / 360
-    )  # of one network's error on 360 test rows, twice
+    )  # of the difference of two errors on 360 test rows each
     for side, how, speed in rows:
-        print(f"{side:11} {how:28} {speed:8.0f} networks a minute")
+        print(f"{side:11} {how:28} {speed:8.0f} networks per minute")
     print(
-        f"mean test error of the {a.plain_count} rates that both trained: plain {mean[0]:.4f}, population {mean[1]:.4f}"
+        f"mean test error of the {options.loop_count} rates that both trained: loop {mean[0]:.4f}, "
+        f"population {mean[1]:.4f}"
     )
     if abs(mean[0] - mean[1]) > 2 * error:
         sys.exit("the errors differ by more than two standard errors: no speed-up is printed")
     threads, processes = rows[2][2] / rows[0][2], rows[3][2] / rows[1][2]
     print(f"speed-up: {threads:.1f} x in one process, {processes:.1f} x in {cores} processes")
-    keep(
+    write_result(
         "population",
         {
             "rows": [{"side": s, "how": h, "networks_per_minute": round(v)} for s, h, v in rows],
-            "epochs": a.epochs,
-            "test_error": {"plain": mean[0], "population": mean[1]},
+            "epochs": options.epochs,
+            "test_error": {"loop": mean[0], "population": mean[1]},
             "speedup": {
                 "one process": round(threads, 2),
                 f"{cores} processes": round(processes, 2),

@@ -1,10 +1,10 @@
-"""Mask bits through dieharder: samples, cells and steps in the order in which training uses them,
-at p = 1/2.
+"""Tests the randomness of masks by dieharder.
 
-    python benchmarks/randomness.py [TEST ...]     (dieharder's test numbers; default: its whole
-    set, about an hour)
+    python benchmarks/randomness.py [TEST ...]
 
-Needs ``dieharder`` on the path. Prints its table and keeps the p values.
+TEST is the number of a test of dieharder; by default all of them run, for about an hour. The bits
+are mask entries at p = 1/2, with samples, elements and steps in the order of training. Needs
+``dieharder`` on the path. Prints its table and saves the p values.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from itertools import count
 import numpy as np
 import torch
 
-from common import keep
+from common import write_result
 from thinned import functional as F
 from thinned import presets
 from thinned.algebra import Key
 from thinned.algebra.key import stream_of
 
-ROWS, CELLS = 256, 4096  # a batch's mask: a million bits
+ROWS, COLUMNS = 256, 4096  # the mask of a batch: a million bits
 
 
 def chunk(step: int) -> bytes:
-    """The mask of one step of one layer, 8 cells a byte."""
+    """The mask of one step of one layer, 8 entries in each byte."""
     key = Key(1, stream_of("features.3.drop"), step=step, samples=torch.arange(ROWS) + ROWS * step)
-    fell = ~F.mask(presets.dropout(0.5), (ROWS, CELLS), key)
-    return np.packbits(fell.numpy()).tobytes()
+    dropped = ~F.mask(presets.dropout(0.5), (ROWS, COLUMNS), key)
+    return np.packbits(dropped.numpy()).tobytes()
 
 
 def run(test: list[str]) -> tuple[list[dict[str, object]], int]:
-    """dieharder's rows for one of its choices of tests, and how many bits it took."""
+    """The rows that dieharder prints for a choice of tests, and the number of bits it read."""
     command = [
         "dieharder",
         *test,
@@ -53,16 +53,16 @@ def run(test: list[str]) -> tuple[list[dict[str, object]], int]:
         ",",
     ]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=False)
-    taken = 0
+    bits_read = 0
 
     def feed() -> None:
-        nonlocal taken
+        nonlocal bits_read
         try:
             for step in count():
                 process.stdin.write(chunk(step))  # type: ignore[union-attr]
-                taken += ROWS * CELLS
+                bits_read += ROWS * COLUMNS
         except BrokenPipeError:
-            return  # dieharder has what it needs
+            return  # dieharder needs no more bits
 
     feeder = threading.Thread(target=feed, daemon=True)
     feeder.start()
@@ -75,20 +75,24 @@ def run(test: list[str]) -> tuple[list[dict[str, object]], int]:
             )
             print(*parts, flush=True)
     process.wait()
-    return rows, taken
+    return rows, bits_read
 
 
 def main() -> None:
     if shutil.which("dieharder") is None:
         raise SystemExit("dieharder is not installed (Debian: apt install dieharder)")
-    rows, taken = [], 0
+    rows, bits_read = [], 0
     for test in [["-d", t] for t in sys.argv[1:]] or [["-a"]]:
         found, bits = run(test)
         rows += found
-        taken += bits
-        keep(
+        bits_read += bits
+        write_result(
             "randomness",
-            {"bits": taken, "failed": sum(r["assessment"] == "FAILED" for r in rows), "rows": rows},
+            {
+                "bits": bits_read,
+                "failed": sum(r["assessment"] == "FAILED" for r in rows),
+                "rows": rows,
+            },
         )
 
 

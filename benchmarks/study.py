@@ -1,6 +1,4 @@
-"""The default study from start to report: wall time, peak memory of all its processes, networks
-trained.
-"""
+"""The default study from start to report: wall time, peak memory, and the number of networks."""
 
 from __future__ import annotations
 
@@ -11,11 +9,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import keep
+from common import write_result
 
 
 def memory(pid):
-    """Bytes that a process and its children use, shared pages counted in proportion (Linux)."""
+    """Bytes that a process and its children use; shared pages count in proportion (Linux)."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
@@ -27,10 +25,18 @@ def memory(pid):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("arguments", nargs="*", help="of thinned study, after --")
-    a = parser.parse_args()
+    parser.add_argument("arguments", nargs="*", help="arguments of thinned study, after --")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "thinned", "study", "--out", f"{folder}/out", *a.arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "thinned",
+            "study",
+            "--out",
+            f"{folder}/out",
+            *options.arguments,
+        ]
         began, peak = time.perf_counter(), 0
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None:
@@ -43,7 +49,7 @@ def main():
 
         networks = len({(r["chunk"], str(r["recipe"])) for r in load(Path(folder) / "out").records})
     print(f"{networks} networks, {seconds:.1f} s, peak {peak / 2**20:.0f} MiB")
-    keep(
+    write_result(
         "study",
         {"networks": networks, "seconds": round(seconds, 1), "peak_mib": round(peak / 2**20)},
     )

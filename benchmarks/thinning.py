@@ -1,9 +1,11 @@
-"""What thinning saves: a training step of an MLP 784-2048-2048-10 beside no dropout, torch's
-dropout and ours; medians in turns. With --accuracy also what it costs in quality: test errors of a
-smaller one beside elementwise dropout.
+"""The time that thinning saves in a training step of an MLP 784-2048-2048-10.
 
-python benchmarks/thinning.py [--accuracy [FOLDER]] [--seeds N] [--epochs N] FOLDER: IDX files of
-    MNIST or the like, of which 10,000 rows train; without one scikit-learn's digits
+python benchmarks/thinning.py [--accuracy [FOLDER]] [--seeds N] [--epochs N]
+
+It is compared with no dropout, with the dropout of torch and with ours; runs take turns. With
+--accuracy also test errors of a smaller network are compared with elementwise dropout. FOLDER holds
+MNIST or a similar data set as IDX files, of which 10,000 rows are used for training; without it
+the digits of scikit-learn are used.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any
 import torch
 
 import thinned
-from common import keep, turns
+from common import medians_in_turns, write_result
 from thinned import nn
 from thinned.engines.torch import native, ops
 
@@ -27,7 +29,7 @@ RATES = (0.3, 0.5)
 
 
 def mlp(widths: tuple[int, ...], make: Callable[[], torch.nn.Module] | None) -> torch.nn.Sequential:
-    """The same weights whatever drops."""
+    """An MLP with the same weights for any kind of dropout."""
     layers: list[torch.nn.Module] = []
     torch.manual_seed(0)
     for i, (a, b) in enumerate(itertools.pairwise(widths)):
@@ -49,16 +51,14 @@ def networks(widths: tuple[int, ...], p: float) -> dict[str, torch.nn.Sequential
 
 
 def check(p: float) -> None:
-    """No speed is printed unless results and gradients are those of the dense products under the
-    same, multiplied mask.
-    """
+    """Exit before any timing unless results and gradients are those of masked dense products."""
     cut = networks(WIDTHS, p)["thinned.thin"].double()
     x, target = torch.randn(64, WIDTHS[0], dtype=torch.float64), torch.randint(WIDTHS[-1], (64,))
     key = thinned.key(cut, seed=7)
     key.at(3)
     y = cut(x)
     loss = torch.nn.functional.cross_entropy(y, target)
-    seen = torch.autograd.grad(loss, list(cut.parameters()))
+    gradients = torch.autograd.grad(loss, list(cut.parameters()))
     key.at(3)
     layers = [layer for layer in cut if isinstance(layer, torch.nn.Linear)]
     h = x
@@ -66,15 +66,18 @@ def check(p: float) -> None:
         layers, [layer for layer in cut if isinstance(layer, nn.Thinned)], strict=False
     ):
         ones = torch.ones(1, linear.out_features, dtype=torch.float64)
-        mask = thinned.functional.thin_units(ones, p, key=place.tensor_key())
+        mask = thinned.functional.thin_units(ones, p, key=place.call_key())
         h = (h @ linear.weight.T + linear.bias).relu() * mask
     dense = h @ layers[-1].weight.T + layers[-1].bias
-    right = torch.autograd.grad(
+    dense_gradients = torch.autograd.grad(
         torch.nn.functional.cross_entropy(dense, target), list(cut.parameters())
     )
-    pairs = [(y, dense), *zip(seen, right, strict=True)]
-    if not all(torch.allclose(a, b, 1e-10, 1e-12) for a, b in pairs) or not (seen[2] == 0).any():
-        raise SystemExit("thinned products are not the masked dense ones; no figures")
+    pairs = [(y, dense), *zip(gradients, dense_gradients, strict=True)]
+    if (
+        not all(torch.allclose(a, b, 1e-10, 1e-12) for a, b in pairs)
+        or not (gradients[2] == 0).any()
+    ):
+        raise SystemExit("thinned products differ from masked dense products; no results")
 
 
 def stepping(
@@ -101,14 +104,15 @@ def speed(budget: float) -> list[dict[str, Any]]:
                 runs = {
                     n: stepping(net, x, target, optimize) for n, net in networks(WIDTHS, p).items()
                 }
-                times = turns(runs, budget)
+                times = medians_in_turns(runs, budget)
                 rows.append({"p": p, "batch": batch, "optimizer": optimize, **times})
                 ratios = ", ".join(
                     f"{n} {t / times['none']:.2f}" for n, t in times.items() if n != "none"
                 )
                 what = "with fused SGD" if optimize else "forward and backward"
                 print(
-                    f"p {p}, batch {batch}, {what}: {times['none'] / 1000:.1f} ms without dropout; of that: {ratios}",
+                    f"p {p}, batch {batch}, {what}: {times['none'] / 1000:.1f} ms without dropout; "
+                    f"relative to that: {ratios}",
                     flush=True,
                 )
     return rows
@@ -159,16 +163,16 @@ def error(
 def accuracy(folder: str | None, seeds: int, epochs: int) -> dict[str, list[float]]:
     data = rows_of(folder)
     widths = (data[0].shape[1], 1024, 1024, 10)
-    arms: dict[str, torch.nn.Sequential] = {
+    candidates: dict[str, torch.nn.Sequential] = {
         "none": mlp(widths, None),
         "dropout 0.5": mlp(widths, lambda: torch.nn.Dropout(0.5)),
     }
     for p, groups in ((0.2, 1), (0.3, 1), (0.5, 1), (0.5, 4)):
         net = mlp(widths, lambda p=p: torch.nn.Dropout(p))
         thinned.thin(net, groups)
-        arms[f"thinned {p}" + (f", {groups} groups" if groups > 1 else "")] = net
+        candidates[f"thinned {p}" + (f", {groups} groups" if groups > 1 else "")] = net
     result = {}
-    for name, net in arms.items():
+    for name, net in candidates.items():
         errors = result[name] = [error(net, data, seed, epochs) for seed in range(seeds)]
         print(
             f"{name:<24} mean {sum(errors) / seeds:.2f} %  of "
@@ -186,7 +190,7 @@ def main() -> None:
     parser.add_argument(
         "--budget", type=float, default=4.0, help="seconds for each network and setting"
     )
-    given = parser.parse_args()
+    options = parser.parse_args()
     if ops.missing:
         raise SystemExit(ops.missing)
     torch.set_num_threads(2)
@@ -196,12 +200,12 @@ def main() -> None:
         "instructions": native.running(),
         "widths": WIDTHS,
     }
-    result["steps"] = speed(given.budget)
-    if given.accuracy is not None:
+    result["steps"] = speed(options.budget)
+    if options.accuracy is not None:
         result["test errors in percent"] = accuracy(
-            given.accuracy or None, given.seeds, given.epochs
+            options.accuracy or None, options.seeds, options.epochs
         )
-    keep("thinning", result)
+    write_result("thinning", result)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What ``thinned.watch`` costs a training loop, at its default budget.
+"""The overhead of ``thinned.watch`` in a training loop, at its default budget.
 
 ``python benchmarks/watch.py``: a small MLP, CNN and transformer train on the CPU, watched and
-unwatched in alternating order, from one seed. First the parity: after all steps the weights, the
-optimizer's state and torch's generator are equal bit by bit, else nothing is reported. Then the
-time of a run, per step, the median over the pairs; the overhead is the median of the pairs' ratios.
-The aim is 3 % of a step.
+unwatched in alternating order, from one seed. First comes the parity: after all steps the weights,
+the state of the optimizer and the generator of torch are equal bit by bit; otherwise nothing is
+reported. Then come the time of a step, the median over the pairs of runs, and the overhead, the
+median of their ratios. The target is 3 % of a step.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import thinned
-from common import keep
+from common import write_result
 
-AIM = 0.03
+TARGET = 0.03
 
 
 class Tokens(nn.Module):
@@ -56,10 +56,19 @@ def mlp() -> nn.Module:
 
 def cnn() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout2d(0.1),
-        nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(),
-        nn.Dropout(0.3), nn.Linear(1024, 10),
-    )  # fmt: skip
+        nn.Conv2d(3, 32, 3, padding=1),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Dropout2d(0.1),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
+        nn.Dropout(0.3),
+        nn.Linear(1024, 10),
+    )
 
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[torch.Generator], Tensor]]] = {
@@ -73,12 +82,13 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[torch.Generator], Ten
 
 
 def run(name: str, steps: int, watched: bool) -> tuple[float, list[Tensor], Any]:
-    """(seconds, everything that training decides, the watch)."""
+    """(seconds, all tensors that training changes, the watch)."""
     build, batch = MODELS[name]
     torch.manual_seed(0)
-    model, made = build(), torch.Generator().manual_seed(1)
+    model, generator = build(), torch.Generator().manual_seed(1)
     batches = [
-        (batch(made), torch.randint(0, 10, (len(batch(made)),), generator=made)) for _ in range(4)
+        (batch(generator), torch.randint(0, 10, (len(batch(generator)),), generator=generator))
+        for _ in range(4)
     ]
     opt = torch.optim.Adam(model.parameters(), 1e-3)
     watch = thinned.watch(model, loss=F.cross_entropy) if watched else None
@@ -98,7 +108,7 @@ def run(name: str, steps: int, watched: bool) -> tuple[float, list[Tensor], Any]
 
 
 def measure(name: str, steps: int, pairs: int) -> dict[str, Any]:
-    """Pairs of runs, each order in turn."""
+    """Time pairs of runs, in alternating order."""
     for watched in (False, True):
         run(name, 5, watched)  # warm
     times: dict[bool, list[float]] = {False: [], True: []}
@@ -112,43 +122,50 @@ def measure(name: str, steps: int, pairs: int) -> dict[str, Any]:
                 samples.append(len(watch.history))
                 spent.append(watch.overhead)
         if not all(torch.equal(a, b) for a, b in zip(ends[False], ends[True], strict=True)):
-            sys.exit(f"{name}: the watched run is another one; nothing is reported")
+            sys.exit(f"{name}: the watched run differs from the unwatched one; nothing is reported")
     ratios = [w / u for w, u in zip(times[True], times[False], strict=True)]
     return {
         "step, ms": round(statistics.median(times[False]) / steps * 1e3, 3),
         "watched, ms": round(statistics.median(times[True]) / steps * 1e3, 3),
-        "overhead": round(statistics.median(ratios) - 1, 4), "overheads": [round(r - 1, 4) for r in sorted(ratios)],
-        "as the watch says": round(statistics.median(spent), 4), "samples": statistics.median(samples),
-        "steps": steps, "pairs": pairs, "equal bit by bit": True,
-    }  # fmt: skip
+        "overhead": round(statistics.median(ratios) - 1, 4),
+        "overheads": [round(r - 1, 4) for r in sorted(ratios)],
+        "reported by the watch": round(statistics.median(spent), 4),
+        "samples": statistics.median(samples),
+        "steps": steps,
+        "pairs": pairs,
+        "equal bit by bit": True,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of one run")
+    parser.add_argument("--seconds", type=float, default=20.0, help="seconds of one run")
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument(
-        "--quick", action="store_true", help="a smoke run, whose figures say nothing"
+        "--quick", action="store_true", help="a smoke run, with meaningless figures"
     )
-    given = parser.parse_args()
+    options = parser.parse_args()
     rows = {}
     for name in MODELS:
         run(name, 3, False)
         step = run(name, 5, False)[0] / 5
         steps, pairs = (
-            (12, 2) if given.quick else (max(100, int(given.seconds / step)), given.pairs)
+            (12, 2) if options.quick else (max(100, int(options.seconds / step)), options.pairs)
         )
         rows[name] = row = measure(name, steps, pairs)
-        print(f"{name}: {row['step, ms']} ms a step, watched {row['watched, ms']}, overhead {row['overhead']:+.1%} "
-              f"(the watch says {row['as the watch says']:.1%}, {row['samples']:g} samples in {steps} steps); "
-              "weights, optimizer, gradients and generator are equal bit by bit")  # fmt: skip
+        print(
+            f"{name}: {row['step, ms']} ms for each step, watched {row['watched, ms']}, "
+            f"overhead {row['overhead']:+.1%} (the watch reports "
+            f"{row['reported by the watch']:.1%}, {row['samples']:g} samples in {steps} steps); "
+            "weights, optimizer, gradients and generator are equal bit by bit"
+        )
     worst = max(row["overhead"] for row in rows.values())
     print(
-        f"largest overhead {worst:+.1%}, aim {AIM:.0%}"
-        + ("; a smoke run, no figures" if given.quick else "")
+        f"largest overhead {worst:+.1%}, target {TARGET:.0%}"
+        + ("; a smoke run, figures are meaningless" if options.quick else "")
     )
-    if not given.quick:
-        keep("watch", {"aim": AIM, "models": rows})
+    if not options.quick:
+        write_result("watch", {"target": TARGET, "models": rows})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-// The one file that knows torch, through its stable ABI, and Python. The schemas are defined in Python (engines/torch/ops.py).
+// Binds the kernels to torch, through its stable ABI, and to Python. No other file includes headers of either. The schemas are
+// defined in Python (engines/torch/ops.py).
 #include <Python.h>
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
 #include <torch/csrc/stable/library.h>
@@ -58,12 +59,12 @@ double as_double(int64_t bits) {
   return out;
 }
 
-// What does not depend on the tensors that are read and written.
-Job job(const Tensor& numbers, const Tensor& key, const std::optional<Tensor>& who, int64_t axis, int64_t examples, int64_t law,
-        int64_t offset, int64_t stream, int64_t call, bool grad) {
-  check_numbers(numbers, 5, "numbers");
+// The part of a job that does not depend on the tensors that are read and written.
+Job job(const Tensor& constants, const Tensor& key, const std::optional<Tensor>& sample_ids, int64_t axis, int64_t examples,
+        int64_t law, int64_t offset, int64_t stream, int64_t call, bool grad) {
+  check_numbers(constants, 5, "constants");
   check_numbers(key, 1, "key");
-  const int64_t* n = static_cast<const int64_t*>(numbers.const_data_ptr());
+  const int64_t* n = static_cast<const int64_t*>(constants.const_data_ptr());
   const int64_t* k = static_cast<const int64_t*>(key.const_data_ptr());
   Job j{};
   j.law = thinned::Law(law);
@@ -73,14 +74,14 @@ Job job(const Tensor& numbers, const Tensor& key, const std::optional<Tensor>& w
   thinned::derive(uint64_t(k[0]), uint64_t(stream), uint32_t(call), j.key);
   j.step = key.numel() > 1 ? uint32_t(k[1]) : 0;
   j.offset = uint64_t(offset);
-  if (who && axis >= 0) {
-    check_numbers(*who, 0, "who");
-    const auto sizes = who->sizes();
+  if (sample_ids && axis >= 0) {
+    check_numbers(*sample_ids, 0, "sample_ids");
+    const auto sizes = sample_ids->sizes();
     STD_TORCH_CHECK(sizes.size() == 1 || (sizes.size() == 2 && sizes[0] == 2),
-                    "thinned: who has to hold ids [n], or ids and steps [2, n]");
+                    "thinned: sample_ids has to hold ids [n], or ids and steps [2, n]");
     STD_TORCH_CHECK(sizes[sizes.size() - 1] == examples, "thinned: samples has to name each of the ", examples,
                     " examples, but got ", sizes[sizes.size() - 1], " ids");
-    j.ids = static_cast<const int64_t*>(who->const_data_ptr());
+    j.ids = static_cast<const int64_t*>(sample_ids->const_data_ptr());
     if (sizes.size() == 2) j.steps = j.ids + examples;
   }
   return j;
@@ -97,14 +98,15 @@ void execute(Job& j) {
   }
 }
 
-void apply(const Tensor* x, const Tensor* residual, const Tensor& y, const Tensor& numbers, const Tensor& key,
-           const std::optional<Tensor>& who, const Ints& cells, int64_t axis, int64_t law, int64_t offset, int64_t stream,
-           int64_t call, bool grad) {
+void apply(const Tensor* x, const Tensor* residual, const Tensor& y, const Tensor& constants, const Tensor& key,
+           const std::optional<Tensor>& sample_ids, const Ints& mask_strides, int64_t axis, int64_t law, int64_t offset,
+           int64_t stream, int64_t call, bool grad) {
   const auto sizes = y.sizes();
   const int64_t dims = int64_t(sizes.size());
-  STD_TORCH_CHECK(int64_t(cells.size()) == dims, "thinned: one cell stride an axis, but got ", cells.size(), " for ", dims);
+  STD_TORCH_CHECK(int64_t(mask_strides.size()) == dims, "thinned: strides has to have one number for each axis, but got ",
+                  mask_strides.size(), " for ", dims);
   if (y.numel() == 0) return;
-  Job j = job(numbers, key, who, axis, axis < 0 ? 1 : sizes[axis], law, offset, stream, call, grad);
+  Job j = job(constants, key, sample_ids, axis, axis < 0 ? 1 : sizes[axis], law, offset, stream, call, grad);
   j.type = type_of(y);
   j.bytes = int64_t(y.element_size());
   j.x = x ? static_cast<const char*>(x->const_data_ptr()) : nullptr;
@@ -113,82 +115,82 @@ void apply(const Tensor* x, const Tensor* residual, const Tensor& y, const Tenso
   const auto ys = y.strides();
   for (int64_t i = 0; i < dims; ++i) {
     const int64_t xs = x ? x->strides()[i] : ys[i];
-    j.axes.push_back({sizes[i], xs, residual ? residual->strides()[i] : ys[i], ys[i], uint64_t(cells[i]), i == axis});
+    j.axes.push_back({sizes[i], xs, residual ? residual->strides()[i] : ys[i], ys[i], uint64_t(mask_strides[i]), i == axis});
   }
   execute(j);
 }
 
-Tensor map(Tensor x, Tensor numbers, Tensor key, std::optional<Tensor> who, Ints cells, int64_t axis, int64_t law, int64_t offset,
-           int64_t stream, int64_t call, bool grad) {
+Tensor map(Tensor x, Tensor constants, Tensor key, std::optional<Tensor> sample_ids, Ints mask_strides, int64_t axis, int64_t law,
+           int64_t offset, int64_t stream, int64_t call, bool grad) {
   Tensor y = torch::stable::empty_like(x);
-  apply(&x, nullptr, y, numbers, key, who, cells, axis, law, offset, stream, call, grad);
+  apply(&x, nullptr, y, constants, key, sample_ids, mask_strides, axis, law, offset, stream, call, grad);
   return y;
 }
 
-Tensor map_add(Tensor x, Tensor residual, Tensor numbers, Tensor key, std::optional<Tensor> who, Ints cells, int64_t axis,
-               int64_t law, int64_t offset, int64_t stream, int64_t call) {
+Tensor map_add(Tensor x, Tensor residual, Tensor constants, Tensor key, std::optional<Tensor> sample_ids, Ints mask_strides,
+               int64_t axis, int64_t law, int64_t offset, int64_t stream, int64_t call) {
   Tensor y = torch::stable::empty_like(x);
-  apply(&x, &residual, y, numbers, key, who, cells, axis, law, offset, stream, call, false);
+  apply(&x, &residual, y, constants, key, sample_ids, mask_strides, axis, law, offset, stream, call, false);
   return y;
 }
 
-void map_into(Tensor y, Tensor x, Tensor numbers, Tensor key, std::optional<Tensor> who, Ints cells, int64_t axis, int64_t law,
-              int64_t offset, int64_t stream, int64_t call, bool grad) {
-  apply(&x, nullptr, y, numbers, key, who, cells, axis, law, offset, stream, call, grad);
+void map_into(Tensor y, Tensor x, Tensor constants, Tensor key, std::optional<Tensor> sample_ids, Ints mask_strides, int64_t axis,
+              int64_t law, int64_t offset, int64_t stream, int64_t call, bool grad) {
+  apply(&x, nullptr, y, constants, key, sample_ids, mask_strides, axis, law, offset, stream, call, grad);
 }
 
-Tensor factor(Tensor like, Tensor numbers, Tensor key, std::optional<Tensor> who, Ints cells, int64_t axis, int64_t law,
-              int64_t offset, int64_t stream, int64_t call) {
+Tensor factor(Tensor like, Tensor constants, Tensor key, std::optional<Tensor> sample_ids, Ints mask_strides, int64_t axis,
+              int64_t law, int64_t offset, int64_t stream, int64_t call) {
   Tensor y = torch::stable::empty_like(like);
-  apply(nullptr, nullptr, y, numbers, key, who, cells, axis, law, offset, stream, call, true);
+  apply(nullptr, nullptr, y, constants, key, sample_ids, mask_strides, axis, law, offset, stream, call, true);
   return y;
 }
 
-// Bytes as a mask: 1 where a cell is kept, over `shape` in C order, the example's axis first where there is one.
-Tensor kept(Tensor numbers, Tensor key, std::optional<Tensor> who, int64_t examples, int64_t cells, bool own, int64_t offset,
-            int64_t stream, int64_t call) {
-  Tensor y = torch::stable::empty({examples, cells}, ScalarType::Bool);
-  Job j = job(numbers, key, who, own ? 0 : -1, examples, thinned::BERNOULLI, offset, stream, call, false);
+// The mask as bytes, 1 where an element is kept, over [examples, elements].
+Tensor kept(Tensor constants, Tensor key, std::optional<Tensor> sample_ids, int64_t examples, int64_t elements, bool own,
+            int64_t offset, int64_t stream, int64_t call) {
+  Tensor y = torch::stable::empty({examples, elements}, ScalarType::Bool);
+  Job j = job(constants, key, sample_ids, own ? 0 : -1, examples, thinned::BERNOULLI, offset, stream, call, false);
   uint8_t* out = static_cast<uint8_t*>(y.mutable_data_ptr());
   constexpr int64_t tile = 4096;
-  const int64_t tiles = (cells + tile - 1) / tile;
+  const int64_t tiles = (elements + tile - 1) / tile;
   torch::stable::parallel_for(0, examples * tiles, 8, [&](int64_t begin, int64_t end) {
-    uint8_t fell[tile + 256];
+    uint8_t is_dropped[tile + 256];
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t example = task / tiles, start = task % tiles * tile, n = std::min(tile, cells - start);
+      const int64_t example = task / tiles, start = task % tiles * tile, n = std::min(tile, elements - start);
       const thinned::Lane lane = j.lane(example);
       if (j.threshold == 0 || j.threshold >= thinned::ALWAYS) {
-        std::memset(fell, j.threshold != 0, size_t(n));
+        std::memset(is_dropped, j.threshold != 0, size_t(n));
       } else {
-        kernels->fell(fell, n, uint64_t(start) + j.offset, lane, uint32_t(j.threshold));
+        kernels->is_dropped(is_dropped, n, uint64_t(start) + j.offset, lane, uint32_t(j.threshold));
       }
-      for (int64_t i = 0; i < n; ++i) out[example * cells + start + i] = !fell[i];
+      for (int64_t i = 0; i < n; ++i) out[example * elements + start + i] = !is_dropped[i];
     }
   });
   return y;
 }
 
-// Bytes of maps, [examples, planes, map], with 1 where a place fell: seeds fall below the threshold, and each takes a box of
-// `extent` with it. Adds to `count` how many places are kept.
-Tensor blocks(Tensor numbers, Tensor key, std::optional<Tensor> who, int64_t examples, int64_t planes, bool own, Ints seeds,
-              Ints extent, int64_t stream, int64_t call, Tensor count) {
+// Maps as bytes, [examples, planes, map], 1 where an element is dropped: each seed below the threshold drops a box of `extent`.
+// Adds the number of kept elements to `count`.
+Tensor blocks(Tensor constants, Tensor key, std::optional<Tensor> sample_ids, int64_t examples, int64_t planes, bool own,
+              Ints seeds, Ints extent, int64_t stream, int64_t call, Tensor count) {
   STD_TORCH_CHECK(seeds.size() == 3 && extent.size() == 3, "thinned: blocks takes maps of three axes");
   check_numbers(count, 1, "count");
   const int64_t in = seeds[0] * seeds[1] * seeds[2];
   const int64_t h = seeds[1] + extent[1] - 1, w = seeds[2] + extent[2] - 1, out = (seeds[0] + extent[0] - 1) * h * w;
   Tensor y = torch::stable::empty({examples, planes * out}, ScalarType::Bool);
-  const Job j = job(numbers, key, who, own ? 0 : -1, examples, thinned::BERNOULLI, 0, stream, call, false);
+  const Job j = job(constants, key, sample_ids, own ? 0 : -1, examples, thinned::BERNOULLI, 0, stream, call, false);
   uint8_t* to = static_cast<uint8_t*>(y.mutable_data_ptr());
   std::atomic<int64_t> kept{0};
-  const int64_t some = std::min(planes, std::max<int64_t>(1, 4096 / std::max<int64_t>(in, 1)));  // planes drawn at once
-  const int64_t tasks = (planes + some - 1) / some;
+  const int64_t planes_per_task = std::min(planes, std::max<int64_t>(1, 4096 / std::max<int64_t>(in, 1)));
+  const int64_t tasks = (planes + planes_per_task - 1) / planes_per_task;
   torch::stable::parallel_for(0, examples * tasks, 1, [&](int64_t begin, int64_t end) {
-    std::vector<uint8_t> seeds_of(size_t(some * in) + 256);
+    std::vector<uint8_t> seeds_of(size_t(planes_per_task * in) + 256);
     int64_t here = 0;
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t example = task / tasks, first = task % tasks * some, n = std::min(some, planes - first);
+      const int64_t example = task / tasks, first = task % tasks * planes_per_task, n = std::min(planes_per_task, planes - first);
       const thinned::Lane lane = j.lane(example);
-      kernels->fell(seeds_of.data(), n * in, uint64_t(first * in), lane, uint32_t(j.threshold));
+      kernels->is_dropped(seeds_of.data(), n * in, uint64_t(first * in), lane, uint32_t(j.threshold));
       uint8_t* map = to + (example * planes + first) * out;
       std::memset(map, 0, size_t(n * out));
       for (int64_t i = 0; i < n * in; ++i) {
@@ -205,9 +207,9 @@ Tensor blocks(Tensor numbers, Tensor key, std::optional<Tensor> who, int64_t exa
         for (int64_t a = 0; a < extent[0]; ++a)
           for (int64_t b = 0; b < extent[1]; ++b) std::memset(corner + (a * h + b) * w, 1, size_t(extent[2]));
       }
-      int64_t fell = 0;
-      for (int64_t i = 0; i < n * out; ++i) fell += map[i];
-      here += n * out - fell;
+      int64_t drop_count = 0;
+      for (int64_t i = 0; i < n * out; ++i) drop_count += map[i];
+      here += n * out - drop_count;
     }
     kept += here;
   });
@@ -215,15 +217,16 @@ Tensor blocks(Tensor numbers, Tensor key, std::optional<Tensor> who, int64_t exa
   return y;
 }
 
-// x * gain, and 0 where a byte of `fell` is 1; both contiguous and of one size.
-Tensor masked(Tensor x, Tensor fell, double gain) {
-  STD_TORCH_CHECK(x.is_contiguous() && fell.is_contiguous() && x.numel() == fell.numel() && fell.scalar_type() == ScalarType::Bool,
+// Returns x * gain, and 0 where a byte of `is_dropped` is 1; both are contiguous and of one size.
+Tensor masked(Tensor x, Tensor is_dropped, double gain) {
+  STD_TORCH_CHECK(x.is_contiguous() && is_dropped.is_contiguous() && x.numel() == is_dropped.numel() &&
+                      is_dropped.scalar_type() == ScalarType::Bool,
                   "thinned: masked takes a contiguous tensor and as many contiguous bools");
   Tensor y = torch::stable::empty_like(x);
   const int type = type_of(x);
   const int64_t bytes = int64_t(x.element_size());
   const char* from = static_cast<const char*>(x.const_data_ptr());
-  const uint8_t* mask = static_cast<const uint8_t*>(fell.const_data_ptr());
+  const uint8_t* mask = static_cast<const uint8_t*>(is_dropped.const_data_ptr());
   char* to = static_cast<char*>(y.mutable_data_ptr());
   const thinned::Affine map = {gain, 0, 0, false};
   torch::stable::parallel_for(0, x.numel(), 32768, [&](int64_t begin, int64_t end) {
@@ -232,7 +235,8 @@ Tensor masked(Tensor x, Tensor fell, double gain) {
   return y;
 }
 
-// Which instruction set runs: 0 portable, 1 avx2, 2 avx512; a number chooses it, below 0 the fastest, above 2 asks only.
+// Returns the instruction set that runs: 0 portable, 1 avx2, 2 avx512. A `choice` of 0 to 2 selects it first, below 0 the
+// fastest; a larger one changes nothing.
 int64_t instructions(int64_t choice) {
   const Kernels* known[] = {&thinned::PORTABLE,
 #ifdef THINNED_X86
@@ -253,9 +257,9 @@ int64_t instructions(int64_t choice) {
   return 0;
 }
 
-// factor(y, numbers, key, who, rows, columns, stream, call, flags): what thinned::factor writes for an element mask on
-// rows of a contiguous tensor, from addresses; who 0: no ids;
-// flags: 1 for float64, 2 for a key with a step. For tensors so small that a dispatch costs more than the work.
+// factor(y, constants, key, sample_ids, rows, columns, stream, call, flags): what thinned::factor writes for an element mask on
+// the rows of a contiguous tensor. Tensors are addresses; sample_ids 0 stands for 0, 1, 2 ... flags: 1 for float64, 2 for a key
+// with a step. It serves tensors so small that the dispatcher costs more than the work.
 PyObject* small_factor(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   int64_t v[9];
   if (count != 9) {
@@ -264,7 +268,7 @@ PyObject* small_factor(PyObject*, PyObject* const* arguments, Py_ssize_t count) 
   }
   for (int i = 0; i < 9; ++i) v[i] = PyLong_AsLongLong(arguments[i]);
   if (PyErr_Occurred()) return nullptr;
-  const int64_t* numbers = reinterpret_cast<const int64_t*>(v[1]);
+  const int64_t* constants = reinterpret_cast<const int64_t*>(v[1]);
   const int64_t* key = reinterpret_cast<const int64_t*>(v[2]);
   const int64_t* ids = reinterpret_cast<const int64_t*>(v[3]);
   const int64_t rows = v[4], columns = v[5];
@@ -272,17 +276,17 @@ PyObject* small_factor(PyObject*, PyObject* const* arguments, Py_ssize_t count) 
   thinned::Lane lane{};
   thinned::derive(uint64_t(key[0]), uint64_t(v[6]), uint32_t(v[7]), lane.key);
   lane.step = stepped ? uint32_t(key[1]) : 0;
-  const thinned::Affine map = {as_double(numbers[1]), 0, 0, false};
+  const thinned::Affine map = {as_double(constants[1]), 0, 0, false};
   char* y = reinterpret_cast<char*>(v[0]);
   for (int64_t row = 0; row < rows; ++row) {
     lane.sample = uint64_t(ids ? ids[row] : row);
     kernels->stream(wide ? thinned::F64 : thinned::F32, nullptr, nullptr, y + row * columns * (wide ? 8 : 4), columns, 0, lane,
-                    uint32_t(numbers[0]), map);
+                    uint32_t(constants[0]), map);
   }
   Py_RETURN_NONE;
 }
 
-// A matrix as torch takes it.
+// A matrix as a tensor handle of torch.
 class Handle {
  public:
   explicit Handle(const thinned::Matrix& m) {
@@ -302,16 +306,16 @@ void product(const thinned::Matrix& out, const thinned::Matrix& a, const thinned
 }
 
 // perceptron(plan, rows, loss, scratch, x, step, y, step, share, step, map, step, map, step ...): losses and gradients of m
-// networks on a batch of float32 rows, from addresses.
-// plan, int64: m, layers, activation, head; the addresses of all weights and biases and of their gradients; of a sparse input's
-// starts, columns and values, or 0; the units of the input and of each layer. Weights lie layer by layer, in each [m, out, in],
-// then biases, [m, out]; with a sparse input the first are [m, in, out], and x are the numbers of rows.
-// step: from one network to the next; 0 where they share. map: 0 where nothing is multiplied. loss: float32 [m].
-// scratch: floats, m * rows * (units out, those in but of a sparse input, and 3 times those between).
+// networks on a batch of float32 rows. All arguments are integers; tensors are addresses.
+// plan, int64: m, layers, activation, head; the addresses of all weights and biases, and of their gradients; those of the starts,
+// columns and values of a sparse input, or 0; the units of the input and of each layer. Weights lie layer by layer, each layer
+// [m, out, in], then the biases, [m, out]. With a sparse input the first weights are [m, in, out], and x holds row ids.
+// step: from one network to the next; 0 where they share the data. map: the factors of a layer's units; 0 for none.
+// loss: float32 [m]. scratch: floats, m * rows * (output units + input units unless sparse + 3 times the units between).
 PyObject* perceptron(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
-  constexpr int64_t MOST = thinned::Perceptron::MOST, BEFORE = 10;
-  int64_t v[BEFORE + 2 * MOST];
-  if (count < BEFORE + 2 || count > BEFORE + 2 * MOST) {
+  constexpr int64_t MAX_LAYERS = thinned::Perceptron::MAX_LAYERS, BEFORE = 10;
+  int64_t v[BEFORE + 2 * MAX_LAYERS];
+  if (count < BEFORE + 2 || count > BEFORE + 2 * MAX_LAYERS) {
     PyErr_SetString(PyExc_TypeError, "perceptron takes 10 integers, and 2 for each of at most 64 layers");
     return nullptr;
   }
@@ -330,7 +334,7 @@ PyObject* perceptron(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
     p.product = product;
     p.layers = layers, p.rows = rows, p.activation = int(plan[2]), p.head = int(plan[3]), p.units = units;
     p.x = plan[6] ? nullptr : at(v[4], j * v[5]);
-    p.which = plan[6] ? reinterpret_cast<const int64_t*>(v[4]) + j * v[5] : nullptr;
+    p.row_ids = plan[6] ? reinterpret_cast<const int64_t*>(v[4]) + j * v[5] : nullptr;
     p.starts = reinterpret_cast<const int64_t*>(plan[6]), p.columns = reinterpret_cast<const int32_t*>(plan[7]);
     p.values = at(plan[8], 0);
     p.y = at(v[6], j * v[7]), p.share = at(v[8], j * v[9]);
@@ -346,17 +350,17 @@ PyObject* perceptron(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
       offset += m * units[l + 1];
     }
   }
-  // A network's own memory, from one place of scratch on; returns where it ends.
+  // Lays out the scratch memory of one network from `to` on; returns where it ends.
   const auto lay = [&](thinned::Perceptron& p, float* to) {
     const auto take = [&](int64_t n) { return to += n, to - n; };
     for (int64_t l = 0; l < layers; ++l) {
-      if (l || !p.which) p.masked[l] = take(rows * units[l]);
+      if (l || !p.row_ids) p.masked[l] = take(rows * units[l]);
       if (l) p.active[l] = take(rows * units[l]), p.delta[l] = take(rows * units[l]);
     }
     p.delta[layers] = take(rows * units[layers]);
     return to;
   };
-  // So many parts of each network that threads have equally much to do.
+  // The number of parts of each network, chosen so that all threads have equally much to do.
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t parts = m >= 8 * threads ? 1 : std::min(threads / std::gcd(m, threads), std::max<int64_t>(1, rows / 8));
   std::vector<double> losses(size_t(m * parts));
@@ -403,9 +407,10 @@ PyObject* perceptron(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   Py_RETURN_NONE;
 }
 
-// adam(plan, first, second, rates, decays, squares, beta_1, beta_2, epsilon): a step on the weights of perceptron's plan, from
-// addresses: of the moments, laid as the weights are; of float64 [m], each network's rate, what of a weight is added to its
-// gradient, and, to be written, the sum of the squares of its weights before the step. Biases are in neither of the last two.
+// adam(plan, first, second, rates, decays, squares, beta_1, beta_2, epsilon): one step on the weights of the plan of perceptron.
+// Tensors are addresses. first, second: the moments, laid out like the weights. float64 [m]: rates, the learning rate of each
+// network; decays, the factor by which a weight is added to its gradient; squares, an output, the sum of the squares of the
+// weights before the step. Biases are not in the last two.
 PyObject* adam(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   if (count != 9) {
     PyErr_SetString(PyExc_TypeError, "adam takes 6 integers and 3 floats");
@@ -424,7 +429,7 @@ PyObject* adam(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
     bool bias;
     double squares;
   };
-  constexpr int64_t MOST = 4096;  // small enough that threads have equally much to do
+  constexpr int64_t PIECE = 4096;  // small enough that threads have equally much to do
   std::vector<Piece> pieces;
   int64_t start = 0;
   for (int bias = 0; bias < 2; ++bias)
@@ -432,17 +437,17 @@ PyObject* adam(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
       for (int64_t j = 0; j < m; ++j) {
         const int64_t end = start + units[l + 1] * (bias ? 1 : units[l]);
         for (; start < end; start += pieces.back().n)
-          pieces.push_back({start, std::min(MOST, end - start), j, bool(bias), 0.0});
+          pieces.push_back({start, std::min(PIECE, end - start), j, bool(bias), 0.0});
       }
   const auto at = [&](int64_t address, int64_t offset) { return reinterpret_cast<float*>(address) + offset; };
   PyThreadState* state = PyEval_SaveThread();
   torch::stable::parallel_for(0, int64_t(pieces.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       Piece& p = pieces[size_t(i)];
-      const thinned::Adam numbers = {float(rates[p.network]), p.bias ? 0.0f : float(decays[p.network]),
+      const thinned::Adam settings = {float(rates[p.network]), p.bias ? 0.0f : float(decays[p.network]),
                                      float(shared[0]), float(1.0 - shared[0]), float(shared[1]), float(1.0 - shared[1]),
                                      float(shared[2])};
-      p.squares = kernels->adam(at(plan[4], p.start), at(plan[5], p.start), at(v[1], p.start), at(v[2], p.start), p.n, numbers);
+      p.squares = kernels->adam(at(plan[4], p.start), at(plan[5], p.start), at(v[1], p.start), at(v[2], p.start), p.n, settings);
     }
   });
   PyEval_RestoreThread(state);

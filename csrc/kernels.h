@@ -1,10 +1,10 @@
-// What the kernels do, one table of functions for each instruction set. No torch header here.
+// The kernels: one table of functions for each instruction set. This file needs no torch header.
 #pragma once
 #include <cstdint>
 
 namespace thinned {
 
-// Whose words: a Philox key and the part of the counter that is not the cell.
+// The random key of one example: a Philox key, and the words of the counter that do not depend on the mask element.
 struct Lane {
   uint32_t key[2];
   uint64_t sample;
@@ -14,12 +14,12 @@ struct Lane {
 // y = residual + a x + b. Kept (or continuous): a = gain (1 + spread noise), b = shift. Dropped: a = 0, b = dropped.
 struct Affine {
   double gain, shift, dropped;
-  bool erased;  // everything falls: a x is 0 whatever x holds
+  bool erased;  // everything is dropped: a x is 0 whatever x holds
 };
 
 enum Type : int { F32 = 0, F64 = 1, BF16 = 2, F16 = 3 };
 
-// Elements in rows and columns, with the steps from one to the next.
+// A matrix with the steps from one row and from one column to the next.
 struct Matrix {
   float* data;
   int64_t rows, columns, down, along;
@@ -28,57 +28,59 @@ using Product = void (*)(const Matrix& out, const Matrix& a, const Matrix& b);
 
 enum Activation : int { IDENTITY = 0, LOGISTIC = 1, SOFTMAX = 2, RELU = 3, TANH = 4 };
 
-// A network on the rows of a batch: matrices by rows, [rows, units] or [out, in]. The input may be sparse instead: then `which`
-// are the numbers of the batch's rows among all, and the first weights are [in, out].
+// A network on the rows of a batch: matrices by rows, [rows, units] or [out, in]. The input may be sparse instead: then `row_ids`
+// are the numbers of the rows of the batch among all rows, and the first weights are [in, out].
 struct Perceptron {
-  static constexpr int64_t MOST = 64;  // layers
+  static constexpr int64_t MAX_LAYERS = 64;
   Product product;
   int64_t layers, rows;
   int activation, head;
   const int64_t* units;  // of the input, and of each layer
-  float *x, *y, *share;  // share: a row's part in the loss
-  const int64_t *which, *starts;  // row i of all has the entries from starts[i] on
+  float *x, *y, *share;  // share: the weight of a row in the loss
+  const int64_t *row_ids, *starts;  // row i of all rows has the entries from starts[i] on
   const int32_t* columns;
   const float* values;
-  float *weight[MOST], *bias[MOST];  // of each layer
-  float *weight_slope[MOST], *bias_slope[MOST];
-  float* map[MOST];  // of the input and each hidden layer: what multiplies its units, or null
-  float *active[MOST + 1], *masked[MOST], *delta[MOST + 1];  // what units give, times the map, and the loss's gradient by sums
+  float *weight[MAX_LAYERS], *bias[MAX_LAYERS];  // of each layer
+  float *weight_slope[MAX_LAYERS], *bias_slope[MAX_LAYERS];
+  float* map[MAX_LAYERS];  // the factors of the units of the input and of each hidden layer, or null
+  float *active[MAX_LAYERS + 1], *masked[MAX_LAYERS], *delta[MAX_LAYERS + 1];  // activations, activations * map, and dloss/dsum
   float* input(int64_t layer) const { return map[layer] ? masked[layer] : layer ? active[layer] : x; }
 };
 
-// Adam's numbers. rate: with the correction of both moments' bias. decay: by which a weight is added to its gradient.
+// The parameters of Adam. rate: the learning rate times the bias correction of both moments. decay: the factor by which a weight is
+// added to its gradient.
 struct Adam {
   float rate, decay, beta_1, rest_1, beta_2, rest_2, epsilon;  // beta + rest = 1
 };
 
 struct Kernels {
   const char* name;
-  // Bytes: 1 where the word of a cell is below the threshold, for cells first, first + 1 ... ; writes up to 255 more.
-  void (*fell)(uint8_t* out, int64_t n, uint64_t first, const Lane& lane, uint32_t threshold);
-  // Words of cells first, first + 1 ...
+  // Writes bytes for elements first, first + 1 ...: 1 where the word is below the threshold. Writes up to 255 bytes more.
+  void (*is_dropped)(uint8_t* out, int64_t n, uint64_t first, const Lane& lane, uint32_t threshold);
+  // Writes the words of elements first, first + 1 ...
   void (*words)(uint32_t* out, int64_t n, uint64_t first, const Lane& lane);
-  // Words of one cell in each of n lanes, for what is not consecutive.
-  void (*scattered)(uint32_t* out, int64_t n, const uint64_t* cells, const uint64_t* samples, const uint32_t* steps,
+  // Writes one word for each (element, sample, step), for elements that are not consecutive.
+  void (*scattered)(uint32_t* out, int64_t n, const uint64_t* elements, const uint64_t* samples, const uint32_t* steps,
                     const uint32_t* key);
-  // Box-Muller on pairs of words: standard normals, accurate to 1e-6. n is even.
+  // Writes standard normals, accurate to 1e-6, by Box-Muller on pairs of words. n is even.
   void (*normal)(float* out, const uint32_t* words, int64_t n);
-  // Both in one pass over contiguous rows: what is read next is fetched while the words are drawn.
+  // is_dropped and select in one pass over contiguous rows: memory is prefetched while words are drawn.
   void (*stream)(int type, const void* x, const void* residual, void* y, int64_t n, uint64_t first, const Lane& lane,
                  uint32_t threshold, const Affine& map);
-  // Rows of n elements, in element strides; x null stands for ones, residual may be null. fell: a byte an element.
+  // The affine map of n elements; xs, rs and ys are strides. x null stands for ones, residual may be null. is_dropped: a byte each.
   void (*select)(int type, const void* x, int64_t xs, const void* residual, int64_t rs, void* y, int64_t ys, int64_t n,
-                 const uint8_t* fell, const Affine& map);
-  // The same with one coin for the row.
+                 const uint8_t* is_dropped, const Affine& map);
+  // The same with one draw for all n elements.
   void (*constant)(int type, const void* x, int64_t xs, const void* residual, int64_t rs, void* y, int64_t ys, int64_t n,
-                   bool fell, const Affine& map);
+                   bool is_dropped, const Affine& map);
   // The same with unit noise m: a = gain + spread * m.
   void (*scale)(int type, const void* x, int64_t xs, const void* residual, int64_t rs, void* y, int64_t ys, int64_t n,
                 const float* noise, double gain, double spread, double shift);
-  // Of a perceptron: the loss of some rows, and their gradients by sums; from those, the gradients of some of the weights.
+  // rows: the loss of some rows of a perceptron, and its gradient by the sums of every layer. units: from those, the gradients of
+  // the weights of one part of the units.
   double (*rows)(const Perceptron& p, int64_t first, int64_t last);
   void (*units)(const Perceptron& p, int64_t part, int64_t parts);
-  // A step on n weights with their two moments; returns the sum of the squares of what they were.
+  // A step of Adam on n weights with their two moments; returns the sum of the squares of the weights before it.
   double (*adam)(float* w, const float* gradient, float* first, float* second, int64_t n, const Adam& adam);
 };
 

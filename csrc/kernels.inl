@@ -1,5 +1,5 @@
-// The kernels' bodies, compiled once for each instruction set: the file that includes this one has set the target and
-// defined fell_run<G> on G times STEP consecutive cells from the start of a Philox block, and halves_run on STEP.
+// The bodies of the kernels, compiled once for each instruction set. The including file has set the target, and has defined
+// is_dropped_run<G>, on G * STEP consecutive mask elements from the start of a Philox block, and halves_run, on STEP.
 
 template <typename T>
 struct Math {
@@ -45,7 +45,7 @@ static inline void store(F16& to, float v) { to.bits = uint16_t(_cvtss_sh(v, 0))
 static inline float load(F16 v) {
   const uint32_t sign = uint32_t(v.bits & 0x8000u) << 16, rest = v.bits & 0x7FFFu;
   if (rest >= 0x7C00u) return bits_to_float(sign | 0x7F800000u | (rest & 0x3FFu) << 13);
-  // Place the bits 112 exponents too low, then scale: subnormals come out right by the product itself.
+  // Put the bits 112 exponents too low, then scale: the product itself handles subnormals.
   return bits_to_float(sign | float_to_bits(bits_to_float(rest << 13) * 0x1p112f));
 }
 static inline void store(F16& to, float v) {
@@ -55,7 +55,7 @@ static inline void store(F16& to, float v) {
     out = 0x7E00u;
   } else if (rest >= 0x477FF000u) {  // rounds beyond the largest half
     out = 0x7C00u;
-  } else if (rest < 0x38800000u) {  // subnormal: adding 0.5 puts the half's last bit where the float rounds
+  } else if (rest < 0x38800000u) {  // subnormal: adding 0.5 rounds the float at the last bit of the half
     out = float_to_bits(bits_to_float(rest) + 0.5f) - 0x3F000000u;
   } else {
     out = (rest - 0x38000000u + 0xFFFu + (rest >> 13 & 1u)) >> 13;
@@ -96,22 +96,22 @@ static inline void rows(const void* x, int64_t xs, const void* r, int64_t rs, vo
 
 template <typename T>
 static void select_as(const void* x, int64_t xs, const void* r, int64_t rs, void* y, int64_t ys, int64_t n,
-                      const uint8_t* fell, const Affine& map) {
+                      const uint8_t* is_dropped, const Affine& map) {
   using M = typename Math<T>::type;
   const M gain = M(map.gain), shift = M(map.shift), dropped = M(map.dropped);
   if (shift == 0 && dropped == 0) {
-    rows<T>(x, xs, r, rs, y, ys, n, [=](M v, int64_t i) { return v * (fell[i] ? M(0) : gain); });
+    rows<T>(x, xs, r, rs, y, ys, n, [=](M v, int64_t i) { return v * (is_dropped[i] ? M(0) : gain); });
   } else {
     rows<T>(x, xs, r, rs, y, ys, n,
-            [=](M v, int64_t i) { return v * (fell[i] ? M(0) : gain) + (fell[i] ? dropped : shift); });
+            [=](M v, int64_t i) { return v * (is_dropped[i] ? M(0) : gain) + (is_dropped[i] ? dropped : shift); });
   }
 }
 
 template <typename T>
-static void constant_as(const void* x, int64_t xs, const void* r, int64_t rs, void* y, int64_t ys, int64_t n, bool fell,
+static void constant_as(const void* x, int64_t xs, const void* r, int64_t rs, void* y, int64_t ys, int64_t n, bool is_dropped,
                         const Affine& map) {
   using M = typename Math<T>::type;
-  const M gain = fell ? M(0) : M(map.gain), shift = fell ? M(map.dropped) : M(map.shift);
+  const M gain = is_dropped ? M(0) : M(map.gain), shift = is_dropped ? M(map.dropped) : M(map.shift);
   if (map.erased) {
     rows<T>(x, xs, r, rs, y, ys, n, [=](M, int64_t) { return shift; });
   } else if (shift == 0) {
@@ -130,22 +130,22 @@ static void scale_as(const void* x, int64_t xs, const void* r, int64_t rs, void*
 }
 
 static void select(int type, const void* x, int64_t xs, const void* r, int64_t rs, void* y, int64_t ys, int64_t n,
-                   const uint8_t* fell, const Affine& map) {
+                   const uint8_t* is_dropped, const Affine& map) {
   switch (type) {
-    case F32: return select_as<float>(x, xs, r, rs, y, ys, n, fell, map);
-    case F64: return select_as<double>(x, xs, r, rs, y, ys, n, fell, map);
-    case BF16: return select_as<Bf16>(x, xs, r, rs, y, ys, n, fell, map);
-    default: return select_as<F16>(x, xs, r, rs, y, ys, n, fell, map);
+    case F32: return select_as<float>(x, xs, r, rs, y, ys, n, is_dropped, map);
+    case F64: return select_as<double>(x, xs, r, rs, y, ys, n, is_dropped, map);
+    case BF16: return select_as<Bf16>(x, xs, r, rs, y, ys, n, is_dropped, map);
+    default: return select_as<F16>(x, xs, r, rs, y, ys, n, is_dropped, map);
   }
 }
 
 static void constant(int type, const void* x, int64_t xs, const void* r, int64_t rs, void* y, int64_t ys, int64_t n,
-                     bool fell, const Affine& map) {
+                     bool is_dropped, const Affine& map) {
   switch (type) {
-    case F32: return constant_as<float>(x, xs, r, rs, y, ys, n, fell, map);
-    case F64: return constant_as<double>(x, xs, r, rs, y, ys, n, fell, map);
-    case BF16: return constant_as<Bf16>(x, xs, r, rs, y, ys, n, fell, map);
-    default: return constant_as<F16>(x, xs, r, rs, y, ys, n, fell, map);
+    case F32: return constant_as<float>(x, xs, r, rs, y, ys, n, is_dropped, map);
+    case F64: return constant_as<double>(x, xs, r, rs, y, ys, n, is_dropped, map);
+    case BF16: return constant_as<Bf16>(x, xs, r, rs, y, ys, n, is_dropped, map);
+    default: return constant_as<F16>(x, xs, r, rs, y, ys, n, is_dropped, map);
   }
 }
 
@@ -159,12 +159,12 @@ static void scale(int type, const void* x, int64_t xs, const void* r, int64_t rs
   }
 }
 
-static void scattered(uint32_t* out, int64_t n, const uint64_t* cells, const uint64_t* samples, const uint32_t* steps,
+static void scattered(uint32_t* out, int64_t n, const uint64_t* elements, const uint64_t* samples, const uint32_t* steps,
                       const uint32_t* key) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) {
-    const uint32_t high = half(cells[i] >> 3, cells[i], samples[i], steps[i], key);
-    out[i] = high << 16 | half((cells[i] >> 3) | LOW, cells[i], samples[i], steps[i], key);
+    const uint32_t high = half(elements[i] >> 3, elements[i], samples[i], steps[i], key);
+    out[i] = high << 16 | half((elements[i] >> 3) | LOW, elements[i], samples[i], steps[i], key);
   }
 }
 
@@ -211,12 +211,12 @@ static void normal(float* __restrict out, const uint32_t* __restrict words, int6
   }
 }
 
-// The first cell may lie inside a Philox block: draw from the block's start and keep what is wanted.
-static void fell(uint8_t* out, int64_t n, uint64_t first, const Lane& lane, uint32_t threshold) {
+// The first element may lie inside a Philox block: draw from the start of the block and copy the wanted part.
+static void is_dropped(uint8_t* out, int64_t n, uint64_t first, const Lane& lane, uint32_t threshold) {
   const int64_t skip = int64_t(first & 7);
   if (skip) {
     uint8_t head[STEP];
-    fell_run<1>(head, first >> 3, lane, threshold);
+    is_dropped_run<1>(head, first >> 3, lane, threshold);
     const int64_t have = n < STEP - skip ? n : STEP - skip;
     __builtin_memcpy(out, head + skip, uint64_t(have));
     first += uint64_t(have), out += have, n -= have;
@@ -224,9 +224,9 @@ static void fell(uint8_t* out, int64_t n, uint64_t first, const Lane& lane, uint
   }
   int64_t i = 0;
   for (; n - i > (GROUPS - 1) * STEP; i += GROUPS * STEP) {
-    fell_run<GROUPS>(out + i, (first + uint64_t(i)) >> 3, lane, threshold);
+    is_dropped_run<GROUPS>(out + i, (first + uint64_t(i)) >> 3, lane, threshold);
   }
-  for (; i < n; i += STEP) fell_run<1>(out + i, (first + uint64_t(i)) >> 3, lane, threshold);
+  for (; i < n; i += STEP) is_dropped_run<1>(out + i, (first + uint64_t(i)) >> 3, lane, threshold);
 }
 
 static void words(uint32_t* out, int64_t n, uint64_t first, const Lane& lane) {
@@ -255,7 +255,7 @@ static void stream_as(const T* x, const T* r, T* y, int64_t n, uint64_t first, c
         __builtin_prefetch(reinterpret_cast<const char*>(y + i) + AHEAD + j, 1, 3);
       }
     }
-    fell(drawn, m, first + uint64_t(i), lane, threshold);
+    is_dropped(drawn, m, first + uint64_t(i), lane, threshold);
     select_as<T>(x ? x + i : nullptr, 1, r ? r + i : nullptr, 1, y + i, 1, m, drawn, map);
   }
 }
@@ -277,5 +277,5 @@ static void stream(int type, const void* x, const void* r, void* y, int64_t n, u
 #include "perceptron.inl"
 
 static constexpr Kernels table(const char* name) {
-  return {name, fell, words, scattered, normal, stream, select, constant, scale, rows, units, adam};
+  return {name, is_dropped, words, scattered, normal, stream, select, constant, scale, rows, units, adam};
 }

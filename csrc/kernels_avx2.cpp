@@ -25,11 +25,11 @@ constexpr int GROUPS = 2;
 constexpr int64_t STEP = 32;
 constexpr int WIDE = 8;  // floats in a register
 
-// Halves of G * STEP cells, in order: out[g][0] holds those of blocks 0 and 1 of group g, out[g][1] of blocks 2 and 3.
+// Halves of G * STEP mask elements, in order: out[g][0] holds those of blocks 0 and 1 of group g, out[g][1] of blocks 2 and 3.
 template <int G>
 static inline void draw(__m256i out[G][2], uint64_t block, const Lane& lane) {
   const __m256i m0 = _mm256_set1_epi64x(MULTIPLIER_0), m1 = _mm256_set1_epi64x(MULTIPLIER_1);
-  // Only the low half of each 64-bit lane counts: a product of low halves ignores what stands above.
+  // Only the low half of each 64-bit lane counts: a product of low halves ignores the bits above.
   __m256i c0[G], c1[G], c2[G], c3[G];
   for (int g = 0; g < G; ++g) {
     const int64_t b = int64_t(uint32_t(block) + uint32_t(4 * g));
@@ -66,7 +66,7 @@ static inline void halves_run(uint16_t* out, uint64_t block, const Lane& lane) {
 }
 
 template <int G>
-static inline void fell_run(uint8_t* out, uint64_t block, const Lane& lane, uint32_t threshold) {
+static inline void is_dropped_run(uint8_t* out, uint64_t block, const Lane& lane, uint32_t threshold) {
   __m256i drawn[G][2];
   draw<G>(drawn, block, lane);
   const __m256i flip = _mm256_set1_epi16(INT16_MIN);  // unsigned order as signed order

@@ -25,11 +25,11 @@ constexpr int GROUPS = 4;
 constexpr int64_t STEP = 64;
 constexpr int WIDE = 16;  // floats in a register
 
-// Halves of G * STEP cells, in order: out[g][0] holds those of blocks 0 to 3 of group g, out[g][1] of blocks 4 to 7.
+// Halves of G * STEP mask elements, in order: out[g][0] holds those of blocks 0 to 3 of group g, out[g][1] of blocks 4 to 7.
 template <int G>
 static inline void draw(__m512i out[G][2], uint64_t block, const Lane& lane) {
   const __m512i m0 = _mm512_set1_epi64(MULTIPLIER_0), m1 = _mm512_set1_epi64(MULTIPLIER_1);
-  // Only the low half of each 64-bit lane counts: a product of low halves ignores what stands above.
+  // Only the low half of each 64-bit lane counts: a product of low halves ignores the bits above.
   __m512i c0[G], c1[G], c2[G], c3[G];
   for (int g = 0; g < G; ++g) {
     const int64_t b = int64_t(uint32_t(block) + uint32_t(8 * g));
@@ -45,7 +45,7 @@ static inline void draw(__m512i out[G][2], uint64_t block, const Lane& lane) {
 #pragma GCC unroll 4
     for (int g = 0; g < G; ++g) {
       const __m512i a = _mm512_mul_epu32(m0, c0[g]), b = _mm512_mul_epu32(m1, c2[g]);
-      // 0x96: the exclusive or of three. One shift goes to the port of shuffles, the other to that of shifts.
+      // 0x96: the exclusive or of three. One shift uses the port for shuffles, the other the port for shifts.
       c0[g] = _mm512_ternarylogic_epi32(_mm512_shuffle_epi32(b, _MM_PERM_DDBB), c1[g], key0, 0x96);
       c2[g] = _mm512_ternarylogic_epi32(_mm512_srli_epi64(a, 32), c3[g], key1, 0x96);
       c1[g] = b;
@@ -70,7 +70,7 @@ static inline void halves_run(uint16_t* out, uint64_t block, const Lane& lane) {
 }
 
 template <int G>
-static inline void fell_run(uint8_t* out, uint64_t block, const Lane& lane, uint32_t threshold) {
+static inline void is_dropped_run(uint8_t* out, uint64_t block, const Lane& lane, uint32_t threshold) {
   __m512i drawn[G][2];
   draw<G>(drawn, block, lane);
   const __m512i edge = _mm512_set1_epi16(int16_t(threshold >> 16));

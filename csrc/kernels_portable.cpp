@@ -1,4 +1,4 @@
-// Any machine.
+// The kernels in portable C++, for any machine.
 #include <type_traits>
 
 #include "kernels.h"
@@ -21,7 +21,7 @@ static inline void halves_run(uint16_t* out, uint64_t block, const Lane& lane) {
 }
 
 template <int>
-static inline void fell_run(uint8_t* out, uint64_t block, const Lane& lane, uint32_t threshold) {
+static inline void is_dropped_run(uint8_t* out, uint64_t block, const Lane& lane, uint32_t threshold) {
   uint16_t drawn[STEP];
   halves_run(drawn, block, lane);
   for (int i = 0; i < STEP; ++i) out[i] = below(drawn[i], threshold, 8 * block + uint64_t(i), lane);

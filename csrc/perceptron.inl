@@ -1,9 +1,9 @@
-// Loss and gradients of perceptrons whose units are multiplied by given maps. Rows do not depend on each other until the
-// weights' gradients, and those of different units never do, so a step is two parallel passes: over rows, then over units.
+// Loss and gradients of perceptrons with units that are multiplied by given maps (the dropout). Rows are independent up to the
+// gradients of the weights, and those of different units always are, so a step is two parallel passes: over rows, then over units.
 
-// exp of what is at most 88, to 2 units in the last place (Cephes' series); 0 below -87.
-static inline float exponential(float given) {
-  const float x = given < -87.0f ? -87.0f : given;
+// exp(input) for input up to 88, to 2 units in the last place (the series of Cephes); 0 below -87.
+static inline float exponential(float input) {
+  const float x = input < -87.0f ? -87.0f : input;
   const float shifted = x * 1.44269504f + 12582912.0f, n = shifted - 12582912.0f;  // rounded to a whole number
   const float r = x - n * 0.693359375f + n * 2.12194440e-4f;
   float p = 1.9875691500e-4f;
@@ -13,11 +13,11 @@ static inline float exponential(float given) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   const float y = (p * r * r + r + 1.0f) * bits_to_float((float_to_bits(shifted) + 127u) << 23);
-  return given < -87.0f ? 0.0f : y;
+  return input < -87.0f ? 0.0f : y;
 }
 
 static inline float sigmoid(float x) {
-  const float e = exponential(x < 0 ? x : -x);  // of what is below 0, so that it cannot overflow
+  const float e = exponential(x < 0 ? x : -x);  // of a number below 0, so it cannot overflow
   return (x < 0 ? e : 1.0f) / (1.0f + e);
 }
 
@@ -32,7 +32,7 @@ static inline void each(float* __restrict out, const float* __restrict a, int64_
   for (int64_t i = 0; i < n; ++i) out[i] = f(out[i], a[i]);
 }
 
-// NaN stays NaN in all of these, so that weights that are not finite are seen.
+// All of these propagate NaN, so that weights that are not finite show in the loss.
 static void activate(float* z, const float* bias, int64_t n, int activation) {
   switch (activation) {
     case RELU: return each(z, bias, n, [](float v, float b) { return v + b < 0 ? 0 : v + b; });
@@ -53,7 +53,7 @@ static void slope(float* delta, const float* active, int64_t n, int activation) 
 
 static inline float larger(float a, float b) { return a > b ? a : b; }
 
-// A row's loss from sums z, which become its gradient; both times the row's share.
+// Returns the loss of a row from its sums z and replaces them by its gradient; both are multiplied by the share of the row.
 static double settle_row(float* z, const float* y, int64_t n, float share, int head) {
   double loss = 0;
   if (head == SOFTMAX) {
@@ -82,7 +82,7 @@ static double settle_row(float* z, const float* y, int64_t n, float share, int h
   return loss * share;
 }
 
-// As many floats as a register holds, wherever they lie.
+// As many floats as a register holds, at any alignment.
 typedef float Wide __attribute__((vector_size(WIDE * 4)));
 static inline Wide wide(const float* from) {
   Wide out;
@@ -97,14 +97,15 @@ struct Entries {
   const float *values, *map;
   int64_t n;
   Entries(const Perceptron& p, int64_t row)
-      : columns(p.columns + p.starts[p.which[row]]),
-        values(p.values + p.starts[p.which[row]]),
+      : columns(p.columns + p.starts[p.row_ids[row]]),
+        values(p.values + p.starts[p.row_ids[row]]),
         map(p.map[0] ? p.map[0] + row * p.units[0] : nullptr),
-        n(p.starts[p.which[row] + 1] - p.starts[p.which[row]]) {}
+        n(p.starts[p.row_ids[row] + 1] - p.starts[p.row_ids[row]]) {}
   float value(int64_t k) const { return map ? values[k] * map[columns[k]] : values[k]; }
 };
 
-// Columns [from, to) in blocks, so narrow that a block of weights stays in the cache: f of how many registers, and the first.
+// Columns [from, to) in blocks that are so narrow that a block of weights remains in the cache. Calls f(number of registers, first
+// column).
 constexpr int BLOCK = 64;
 template <typename F>
 static inline void blocks(int64_t from, int64_t to, F f) {
@@ -173,7 +174,7 @@ static void scatter(const Perceptron& p, int64_t unit, int64_t n) {
 static double rows(const Perceptron& p, int64_t first, int64_t last) {
   const int64_t n = last - first;
   const float* map = p.map[0];
-  if (map && !p.which) {
+  if (map && !p.row_ids) {
     const int64_t from = first * p.units[0];
 #pragma GCC ivdep
     for (int64_t i = 0; i < n * p.units[0]; ++i) p.masked[0][from + i] = p.x[from + i] * map[from + i];
@@ -182,7 +183,7 @@ static double rows(const Perceptron& p, int64_t first, int64_t last) {
   for (int64_t l = 0; l < p.layers; ++l) {
     const int64_t in = p.units[l], out = p.units[l + 1];
     float* z = (l + 1 < p.layers ? p.active[l + 1] : p.delta[l + 1]) + first * out;
-    if (!l && p.which) {
+    if (!l && p.row_ids) {
       gather(p, z, first, last);
     } else {
       p.product({z, n, out, out, 1}, {p.input(l) + first * in, n, in, in, 1}, {p.weight[l], in, out, 1, in});
@@ -208,12 +209,12 @@ static double rows(const Perceptron& p, int64_t first, int64_t last) {
   return loss;
 }
 
-// Gradients of the weights and biases of each layer's units of one part of all.
+// The gradients of the weights and biases of one part of the units of each layer.
 static void units(const Perceptron& p, int64_t part, int64_t parts) {
   for (int64_t l = 0; l < p.layers; ++l) {
     const int64_t in = p.units[l], out = p.units[l + 1], first = out * part / parts, n = out * (part + 1) / parts - first;
     if (!n) continue;
-    if (!l && p.which) {
+    if (!l && p.row_ids) {
       scatter(p, first, n);
     } else {
       const Matrix slopes = {p.weight_slope[l] + first * in, n, in, in, 1};
@@ -231,10 +232,10 @@ static void units(const Perceptron& p, int64_t part, int64_t parts) {
 // Kingma and Ba 2015, in the form at the end of their section 2.
 static double adam(float* __restrict w, const float* __restrict gradient, float* __restrict first, float* __restrict second,
                    int64_t n, const Adam& a) {
-  constexpr int64_t LANES = 16, SOME = 4096;
+  constexpr int64_t LANES = 16, CHUNK = 4096;
   double total = 0;
-  for (int64_t start = 0; start < n; start += SOME) {
-    const int64_t end = n - start < SOME ? n : start + SOME;
+  for (int64_t start = 0; start < n; start += CHUNK) {
+    const int64_t end = n - start < CHUNK ? n : start + CHUNK;
     float squares[LANES] = {};
     int64_t i = start;
     const auto step = [&](int64_t k) {

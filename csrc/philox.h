@@ -1,4 +1,4 @@
-// Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011) and the mask contract's key, in plain integers.
+// Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011) and the keys of the mask contract (docs/masks.md).
 #pragma once
 #include <cstdint>
 
@@ -7,7 +7,7 @@ namespace thinned {
 constexpr uint32_t MULTIPLIER_0 = 0xD2511F53u, MULTIPLIER_1 = 0xCD9E8D57u;
 constexpr uint32_t WEYL_0 = 0x9E3779B9u, WEYL_1 = 0xBB67AE85u;
 constexpr uint32_t TAG = 0x7468696Eu;  // "thin"
-constexpr uint32_t LOW = 0x80000000u;   // in the counter's first word: the block of low halves
+constexpr uint32_t LOW = 0x80000000u;   // added to the first word of the counter: the block of low halves
 constexpr int ROUNDS = 10;
 
 struct Words {

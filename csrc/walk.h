@@ -1,4 +1,4 @@
-// From a tensor's geometry to rows that the kernels take. No torch header here.
+// Walks tensors of any strides in the contiguous or strided rows that the kernels take. This file needs no torch header.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -14,9 +14,9 @@ enum Law : int { BERNOULLI = 0, GAUSSIAN = 1, UNIFORM = 2 };
 constexpr uint64_t ALWAYS = uint64_t(1) << 32;
 
 struct Axis {
-  int64_t size, x, residual, y;  // strides in elements
-  uint64_t cell;                 // stride in cells, 0 on shared axes
-  bool sample;
+  int64_t size, x, residual, y;  // strides of the tensors, in elements
+  uint64_t mask_stride;          // step between mask elements, 0 on shared axes
+  bool sample;                   // the axis of the examples
 };
 
 struct Job {
@@ -29,12 +29,12 @@ struct Job {
   double spread;
   Affine map;
   uint32_t key[2];
-  uint64_t offset;       // the first cell
-  uint32_t step;         // of all examples, unless steps says otherwise
-  const int64_t *ids, *steps;  // of each example; ids null: 0, 1, 2 ...
+  uint64_t offset;             // the first mask element
+  uint32_t step;               // of all examples, where steps is null
+  const int64_t *ids, *steps;  // of each example; ids null stands for 0, 1, 2 ...
   std::vector<Axis> axes;      // outermost in y's memory first; never empty after prepare
 
-  // Order the axes as y lies in memory and merge what can be walked as one.
+  // Orders the axes as y lies in memory, and merges those that can be walked as one axis.
   void prepare() {
     axes.erase(std::remove_if(axes.begin(), axes.end(), [](const Axis& a) { return a.size == 1 && !a.sample; }), axes.end());
     std::stable_sort(axes.begin(), axes.end(), [](const Axis& a, const Axis& b) { return a.y > b.y; });
@@ -43,7 +43,7 @@ struct Job {
       if (!merged.empty()) {
         Axis& o = merged.back();
         const bool joins = !o.sample && !a.sample && o.x == a.x * a.size && o.residual == a.residual * a.size &&
-                           o.y == a.y * a.size && o.cell == a.cell * uint64_t(a.size);
+                           o.y == a.y * a.size && o.mask_stride == a.mask_stride * uint64_t(a.size);
         if (joins) {
           const int64_t size = o.size * a.size;
           o = a;
@@ -60,10 +60,10 @@ struct Job {
     }
   }
 
-  Lane lane(int64_t example) const { return {{key[0], key[1]}, id(example), when(example)}; }
+  Lane lane(int64_t example) const { return {{key[0], key[1]}, id_of(example), step_of(example)}; }
 
   static constexpr int64_t TILE = 4096;  // elements of a task
-  static constexpr int64_t CHUNK = 512;  // elements at a time, where noise is kept between two loops
+  static constexpr int64_t CHUNK = 512;  // elements of a chunk, where noise is stored between two loops
 
   int64_t row() const { return axes.back().size; }
   int64_t tiles() const { return (row() + TILE - 1) / TILE; }
@@ -83,19 +83,19 @@ struct Job {
     Scratch scratch;
     for (int64_t task = begin; task < end; ++task) {
       int64_t xo = 0, ro = 0, yo = 0, example = 0;
-      uint64_t cell = offset;
+      uint64_t element = offset;
       for (size_t i = 0; i < outer; ++i) {
         const Axis& a = axes[i];
         xo += index[i] * a.x, ro += index[i] * a.residual, yo += index[i] * a.y;
-        cell += uint64_t(index[i]) * a.cell;
+        element += uint64_t(index[i]) * a.mask_stride;
         if (a.sample) example = index[i];
       }
       const int64_t start = tile * TILE, n = std::min(TILE, row() - start);
       xo += start * inner.x, ro += start * inner.residual, yo += start * inner.y;
       if (inner.sample) example = start;
-      cell += uint64_t(start) * inner.cell;
+      element += uint64_t(start) * inner.mask_stride;
       tile_of(kernels, scratch, x ? x + xo * bytes : nullptr, residual ? residual + ro * bytes : nullptr, y + yo * bytes, n,
-              example, cell);
+              example, element);
       if (++tile == tiles()) {
         tile = 0;
         for (size_t i = outer; i-- > 0;) {
@@ -108,76 +108,78 @@ struct Job {
 
  private:
   struct Scratch {
-    alignas(64) uint8_t fell[CHUNK + 256];
+    alignas(64) uint8_t is_dropped[CHUNK + 256];
     alignas(64) uint32_t words[2 * CHUNK];
     alignas(64) float noise[2 * CHUNK];
-    uint64_t cells[2 * CHUNK], samples[2 * CHUNK];
+    uint64_t elements[2 * CHUNK], samples[2 * CHUNK];
     uint32_t steps[2 * CHUNK];
   };
 
-  uint64_t id(int64_t example) const { return ids ? uint64_t(ids[example]) : uint64_t(example); }
-  uint32_t when(int64_t example) const { return steps ? uint32_t(steps[example]) : step; }
+  uint64_t id_of(int64_t example) const { return ids ? uint64_t(ids[example]) : uint64_t(example); }
+  uint32_t step_of(int64_t example) const { return steps ? uint32_t(steps[example]) : step; }
 
   void tile_of(const Kernels& k, Scratch& s, const char* tx, const char* tr, char* ty, int64_t n, int64_t example,
-               uint64_t cell) const {
+               uint64_t element) const {
     const Axis& a = axes.back();
     const bool drawn = law == BERNOULLI && threshold != 0 && threshold < ALWAYS;
-    if (drawn && a.cell == 1 && !a.sample && a.y == 1 && (!tx || a.x == 1) && (!tr || a.residual == 1)) {
-      return k.stream(type, tx, tr, ty, n, cell, lane(example), uint32_t(threshold), map);
+    if (drawn && a.mask_stride == 1 && !a.sample && a.y == 1 && (!tx || a.x == 1) && (!tr || a.residual == 1)) {
+      return k.stream(type, tx, tr, ty, n, element, lane(example), uint32_t(threshold), map);
     }
     for (int64_t i = 0; i < n; i += CHUNK) {
-      one(k, s, tx ? tx + i * a.x * bytes : nullptr, tr ? tr + i * a.residual * bytes : nullptr, ty + i * a.y * bytes,
-          std::min(CHUNK, n - i), a.sample ? example + i : example, cell + uint64_t(i) * a.cell);
+      chunk_of(k, s, tx ? tx + i * a.x * bytes : nullptr, tr ? tr + i * a.residual * bytes : nullptr, ty + i * a.y * bytes,
+               std::min(CHUNK, n - i), a.sample ? example + i : example, element + uint64_t(i) * a.mask_stride);
     }
   }
 
-  void one(const Kernels& k, Scratch& s, const char* tx, const char* tr, char* ty, int64_t n, int64_t example, uint64_t cell) const {
+  void chunk_of(const Kernels& k, Scratch& s, const char* tx, const char* tr, char* ty, int64_t n, int64_t example,
+                uint64_t element) const {
     const Axis& inner = axes.back();
     const int64_t xs = inner.x, rs = inner.residual, ys = inner.y;
     if (law == BERNOULLI && (threshold == 0 || threshold >= ALWAYS)) {
       return k.constant(type, tx, xs, tr, rs, ty, ys, n, threshold != 0, map);
     }
-    const bool gathered = inner.sample || inner.cell > 1;
-    const Lane lane = {{key[0], key[1]}, gathered ? 0 : id(example), gathered ? 0 : when(example)};
-    const bool pairs = law == GAUSSIAN;  // a normal needs the words of both cells of its pair
+    const bool gathered = inner.sample || inner.mask_stride > 1;
+    const Lane lane = {{key[0], key[1]}, gathered ? 0 : id_of(example), gathered ? 0 : step_of(example)};
+    const bool pairs = law == GAUSSIAN;  // a normal needs the words of both elements of its pair
     if (gathered) {
       for (int64_t i = 0; i < n; ++i) {
-        const uint64_t c = cell + uint64_t(i) * inner.cell;
+        const uint64_t c = element + uint64_t(i) * inner.mask_stride;
         const int64_t e = inner.sample ? example + i : example;
         if (pairs) {
-          s.cells[2 * i] = c & ~uint64_t(1), s.cells[2 * i + 1] = c | 1;
-          s.samples[2 * i] = s.samples[2 * i + 1] = id(e);
-          s.steps[2 * i] = s.steps[2 * i + 1] = when(e);
+          s.elements[2 * i] = c & ~uint64_t(1), s.elements[2 * i + 1] = c | 1;
+          s.samples[2 * i] = s.samples[2 * i + 1] = id_of(e);
+          s.steps[2 * i] = s.steps[2 * i + 1] = step_of(e);
         } else {
-          s.cells[i] = c, s.samples[i] = id(e), s.steps[i] = when(e);
+          s.elements[i] = c, s.samples[i] = id_of(e), s.steps[i] = step_of(e);
         }
       }
-      k.scattered(s.words, pairs ? 2 * n : n, s.cells, s.samples, s.steps, key);
+      k.scattered(s.words, pairs ? 2 * n : n, s.elements, s.samples, s.steps, key);
     }
     if (law == BERNOULLI) {
       if (gathered) {
-        for (int64_t i = 0; i < n; ++i) s.fell[i] = s.words[i] < threshold;
+        for (int64_t i = 0; i < n; ++i) s.is_dropped[i] = s.words[i] < threshold;
       } else {
-        k.fell(s.fell, inner.cell ? n : 1, cell, lane, uint32_t(threshold));
-        if (!inner.cell) return k.constant(type, tx, xs, tr, rs, ty, ys, n, s.fell[0], map);
+        k.is_dropped(s.is_dropped, inner.mask_stride ? n : 1, element, lane, uint32_t(threshold));
+        if (!inner.mask_stride) return k.constant(type, tx, xs, tr, rs, ty, ys, n, s.is_dropped[0], map);
       }
-      return k.select(type, tx, xs, tr, rs, ty, ys, n, s.fell, map);
+      return k.select(type, tx, xs, tr, rs, ty, ys, n, s.is_dropped, map);
     }
     const float* noise = s.noise;
     if (pairs) {
-      const int64_t skip = gathered ? 0 : int64_t(cell & 1), count = gathered ? 2 * n : (skip + (inner.cell ? n : 1) + 1) / 2 * 2;
-      if (!gathered) k.words(s.words, count, cell - uint64_t(skip), lane);
+      const int64_t skip = gathered ? 0 : int64_t(element & 1),
+                                                  count = gathered ? 2 * n : (skip + (inner.mask_stride ? n : 1) + 1) / 2 * 2;
+      if (!gathered) k.words(s.words, count, element - uint64_t(skip), lane);
       k.normal(s.noise, s.words, count);
       if (gathered) {
-        for (int64_t i = 0; i < n; ++i) s.noise[i] = s.noise[2 * i + int64_t((cell + uint64_t(i) * inner.cell) & 1)];
+        for (int64_t i = 0; i < n; ++i) s.noise[i] = s.noise[2 * i + int64_t((element + uint64_t(i) * inner.mask_stride) & 1)];
       }
       noise += skip;
     } else {
-      const int64_t count = inner.cell || gathered ? n : 1;
-      if (!gathered) k.words(s.words, count, cell, lane);
+      const int64_t count = inner.mask_stride || gathered ? n : 1;
+      if (!gathered) k.words(s.words, count, element, lane);
       for (int64_t i = 0; i < count; ++i) s.noise[i] = (float(int32_t(s.words[i] ^ 0x80000000u)) + 0.5f) * 0x1p-31f;
     }
-    if (gathered || inner.cell) return k.scale(type, tx, xs, tr, rs, ty, ys, n, noise, map.gain, spread, map.shift);
+    if (gathered || inner.mask_stride) return k.scale(type, tx, xs, tr, rs, ty, ys, n, noise, map.gain, spread, map.shift);
     const Affine whole = {map.gain + spread * double(*noise), map.shift, map.shift, false};
     k.constant(type, tx, xs, tr, rs, ty, ys, n, false, whole);
   }

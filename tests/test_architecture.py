@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "src" / "thinned"
 
-# room -> the rooms that it may import (its own always). "" is the package's root: _errors.
+# package -> the packages that it may import (itself always). "" is the root: _errors.
 MAY = {
     "algebra": set(),
     "presets": {"algebra"},
@@ -28,7 +28,7 @@ MAY = {
     "integrations": {"checks", "nn"},
     "cli": {"studies", "presets", "checks"},
 }
-# Third-party packages, each beside the rooms that may import it.
+# Third-party package -> the packages that may import it.
 PACKAGES = {
     "numpy": {"engines.numpy", "functional", "keras", "train", "studies", "testing", "sklearn"},
     "torch": {
@@ -62,7 +62,7 @@ PACKAGES = {
 STDLIB = set(__import__("sys").stdlib_module_names)
 
 
-def room(module: str) -> str:
+def package_of(module: str) -> str:
     parts = module.split(".")
     return ".".join(parts[:2]) if parts[0] == "engines" else parts[0]
 
@@ -110,12 +110,12 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_import_directions(path):
-    here = room(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    here = package_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
     if here.startswith(("_", "engines.__init__")):
         return
     for line, ours, package in imports(path):
         if ours is not None:
-            there = room(ours) if ours else ""
+            there = package_of(ours) if ours else ""
             allowed = there.startswith("_") or there in ("", here) or there in MAY[here]
             assert allowed, f"{path.name}:{line}: {here} may not import {there}"
         elif package not in STDLIB:
@@ -125,8 +125,8 @@ def test_import_directions(path):
 
 
 def test_every_room_is_in_the_plan():
-    rooms = {room(".".join(p.relative_to(ROOT).with_suffix("").parts)) for p in FILES}
-    assert {r for r in rooms if not r.startswith(("_", "engines.__init__"))} == set(MAY)
+    packages = {package_of(".".join(p.relative_to(ROOT).with_suffix("").parts)) for p in FILES}
+    assert {r for r in packages if not r.startswith(("_", "engines.__init__"))} == set(MAY)
 
 
 def test_studies_report_reads_plain_records():
@@ -134,6 +134,6 @@ def test_studies_report_reads_plain_records():
     for name in ("report.py", "figures.py", "stats.py"):
         for line, ours, package in imports(ROOT / "studies" / name):
             assert package != "torch", f"{name}:{line} imports torch"
-            assert ours is None or room(ours) in ("studies", "") or ours.startswith("_"), (
+            assert ours is None or package_of(ours) in ("studies", "") or ours.startswith("_"), (
                 f"{name}:{line} imports {ours}"
             )

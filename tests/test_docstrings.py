@@ -129,7 +129,7 @@ def test_methods_name_their_paper():
         value = thinned
         for part in row.constructor.split("."):
             value = getattr(value, part)
-        for made in (value, row.fn):
+        for made in (value, row.make):
             if callable(made) and name not in ("consistent_dropout", "monte_carlo"):
                 found = sections(inspect.cleandoc(made.__doc__ or ""))
                 assert "Reference" in found, f"{name}: {made.__qualname__} names no paper"

@@ -23,7 +23,7 @@ HEAVY = {"torch", "sklearn", "pandas", "scipy", "matplotlib", "jinja2", "rich", 
     "code",
     [
         "import thinned",
-        "import thinned.algebra, thinned.presets; thinned.presets.make('dropblock').to_json()",
+        "import thinned.algebra, thinned.presets; thinned.presets.make('drop_block').to_json()",
         "import thinned.engines.numpy",
         "import thinned; dir(thinned); thinned.InputError",
     ],
@@ -32,7 +32,7 @@ def test_light_imports(code):
     assert not loaded(code) & HEAVY
 
 
-def test_torch_faces_need_torch_alone():
+def test_torch_parts_need_torch_alone():
     assert not loaded("from thinned import nn, functional, train") & (HEAVY - {"torch"})
 
 

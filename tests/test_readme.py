@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import sys
+import types
 import warnings
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("surgery.md", "thinning.md")  # whose blocks go on from one another
-COUNTS = {"README.md": 7, "docs/checks-live.md": 1, "docs/integrations.md": 7, "docs/watch.md": 4}
+# the blocks of a page, each going on from the one before
+PAGES = ("surgery.md", "thinning.md", "extending.md")
+COUNTS = {"README.md": 6, "docs/checks-live.md": 1, "docs/integrations.md": 7, "docs/watch.md": 4}
 BLOCKS = {
     f"{page} block {number + 1}": block
     for page in COUNTS
@@ -46,13 +49,21 @@ def test_block(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_page(name, capsys):
+def test_page(name, capsys, monkeypatch):
     """The blocks of a page, one after another in one place, as a reader would run them."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / name).read_text(), re.S)
     assert blocks
-    names: dict[str, object] = {"__name__": "page"}
+    module = types.ModuleType("page")  # in sys.modules, so that what a page defines can be pickled
+    monkeypatch.setitem(sys.modules, "page", module)
     for number, block in enumerate(blocks, 1):
-        exec(compile(block, f"{name} block {number}", "exec"), names)
+        exec(compile(block, f"{name} block {number}", "exec"), module.__dict__)
+
+
+def test_the_readme_counts_the_methods():
+    import thinned
+
+    counts = re.findall(r"\b(\d+) methods|all (\d+)\]", (ROOT / "README.md").read_text())
+    assert counts and {int(a or b) for a, b in counts} == {len(thinned.CATALOG)}
 
 
 def test_there_are_blocks_and_links_lead_somewhere():

@@ -10,7 +10,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import algebra, functional, keras, nn, presets, sklearn, testing, train
+    from . import (
+        algebra,
+        checks,
+        functional,
+        integrations,
+        keras,
+        nn,
+        presets,
+        sklearn,
+        studies,
+        surgery,
+        testing,
+        train,
+    )
     from ._errors import InputError
     from .algebra import Drop, Key
     from .checks.live import check
@@ -69,7 +82,20 @@ _HOME = {
     "Watch": "checks.watch",
     "watch": "checks.watch",
 }
-_MODULES = ("algebra", "functional", "keras", "nn", "presets", "sklearn", "testing", "train")
+_MODULES = (
+    "algebra",
+    "checks",
+    "functional",
+    "integrations",
+    "keras",
+    "nn",
+    "presets",
+    "sklearn",
+    "studies",
+    "surgery",
+    "testing",
+    "train",
+)
 
 __all__ = [
     "CATALOG",
@@ -85,12 +111,14 @@ __all__ = [
     "algebra",
     "apply",
     "check",
+    "checks",
     "explain",
     "expose",
     "find",
     "frozen",
     "functional",
     "insert",
+    "integrations",
     "keras",
     "key",
     "key_of",
@@ -106,7 +134,9 @@ __all__ = [
     "sklearn",
     "step",
     "strip",
+    "studies",
     "study",
+    "surgery",
     "testing",
     "thin",
     "train",
@@ -115,6 +145,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    """Import the home of a public name when it is first used."""
     if name in _HOME:
         return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
     if name in _MODULES:
@@ -123,4 +154,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -1,25 +1,50 @@
-"""Errors that say the argument, the rule, what was received and what to do."""
+"""Checks of arguments; their errors name the argument, the rule, the value and the remedy."""
 
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import operator
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
 
 
 class InputError(ValueError):
-    """The caller's input breaks a stated rule; the message says which, and the remedy."""
+    """The input breaks a stated rule; the message names the rule, the value and the remedy.
+
+    Example:
+        >>> import thinned
+        >>> try:
+        ...     thinned.presets.dropout(50)
+        ... except thinned.InputError as error:
+        ...     print(error)
+        dropout probability has to be between 0 and 1, but got 50 (for 50 percent write 0.5)
+    """
+
+
+class ArgumentError(InputError, TypeError):
+    """A call names an argument that does not exist.
+
+    It is a TypeError as well, which is what Python raises for such a call.
+    """
+
+
+def assert_never(value: NoReturn) -> NoReturn:
+    """Close a match on a closed union: mypy reports a member that no case handles.
+
+    At run time such a member raises AssertionError. ``typing.assert_never`` needs Python 3.11.
+    """
+    raise AssertionError(f"no case handles {value!r} of type {type(value).__name__}")
 
 
 def probability(
     value: object, what: str = "dropout probability", *, below_one: bool = False
 ) -> float:
-    """Return ``value`` as a float in [0, 1] (in [0, 1) with ``below_one``), or raise
-    :class:`InputError`.
+    """Return ``value`` as a float in [0, 1], or in [0, 1) with ``below_one``.
 
-    The text begins as PyTorch's does, so code that matches on it keeps working.
+    The message begins as the one of PyTorch does, so code that matches on it keeps working.
+    Raises :class:`InputError` where ``value`` is out of range or not a number.
     """
     number = real(value, what)
     if not (0.0 <= number <= 1.0) or (below_one and number == 1.0):
@@ -42,23 +67,33 @@ def real(value: object, what: str) -> float:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x' or 'y'?"`` for the known names nearest to ``name``, else what is known."""
+    """Return ``"did you mean 'x' or 'y'?"`` with the known names nearest to ``name``.
+
+    Returns the list of all known names where none is near.
+    """
     known = sorted(known)
     close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(repr(c) for c in close) + "?"
-    return "known: " + ", ".join(known)
+    return "known: " + (", ".join(known) or "none")
 
 
-def unknown(what: str, name: object, known: Iterable[str]) -> InputError:
-    """The error for a name that is not in a table."""
-    return InputError(f"unknown {what} {name!r}; {nearest(str(name), known)}")
+def unknown(what: str, name: object, known: Iterable[str], of: str = "") -> InputError:
+    """Return the error for a name that is not in a table; ``of`` names the owner of the table."""
+    owner = f" of {of}" if of else ""
+    return InputError(f"unknown {what} {name!r}{owner}; {nearest(str(name), known)}")
+
+
+def check_keywords(function: Callable[..., Any], keywords: Iterable[str], of: str) -> None:
+    """Raise :class:`InputError` for the first of ``keywords`` that ``function`` does not take."""
+    known = inspect.signature(function).parameters
+    for keyword in keywords:
+        if keyword not in known:
+            raise unknown("argument", keyword, known, of)
 
 
 def whole(value: Any, what: str, least: int, most: int | None = None) -> int:
-    """``value`` as an int, or :class:`thinned.InputError` where it is not a whole number from
-    ``least`` to ``most``.
-    """
+    """Return ``value`` as an int from ``least`` to ``most``, or raise :class:`InputError`."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise InputError(f"{what} has to be a whole number, but got {value!r}")
     if value < least:

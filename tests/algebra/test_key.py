@@ -1,5 +1,6 @@
-"""Philox against Random123's published answers, and the counter's layout against the definition in
-plain integers.
+"""Philox against the published answers of Random123, and the layout of the counter.
+
+The layout is compared with the definition in integers.
 """
 
 from __future__ import annotations
@@ -56,22 +57,23 @@ KEYS = [
 
 
 @pytest.mark.parametrize("key", KEYS, ids=str)
-@pytest.mark.parametrize("cells", [1, 3, 8, 19])
-def test_words_follow_the_definition(key, cells):
+@pytest.mark.parametrize("elements", [1, 3, 8, 19])
+def test_words_follow_the_definition(key, elements):
     ids = range(5) if key.samples is None else key.samples
 
-    def half(block, cell, sample):
+    def half(block, element, sample):
         four = philox(
             (block, sample & 0xFFFFFFFF, sample >> 32, key.step),
             derive(key.seed, key.stream, key.call),
         )
-        return four[cell % 8 // 2] >> 16 * (cell % 2) & 0xFFFF
+        return four[element % 8 // 2] >> 16 * (element % 2) & 0xFFFF
 
     expected = [
-        [half(c // 8, c, i) << 16 | half(c // 8 + 2**31, c, i) for c in range(cells)] for i in ids
+        [half(c // 8, c, i) << 16 | half(c // 8 + 2**31, c, i) for c in range(elements)]
+        for i in ids
     ]
-    assert numpy_engine.words(key, 5, cells).tolist() == expected
-    assert torch_engine.words(key, 5, cells).tolist() == expected
+    assert numpy_engine.words(key, 5, elements).tolist() == expected
+    assert torch_engine.words(key, 5, elements).tolist() == expected
 
 
 @pytest.mark.parametrize("lanes", [1, 7, 64])
@@ -108,8 +110,9 @@ def test_bad_key(argument, value):
 
 
 def test_bits_are_balanced_and_uncorrelated():
-    """4 million words of neighbouring samples, cells and steps: every bit is fair, and neighbours
-    agree half the time.
+    """4 million words of neighboring samples, elements and steps.
+
+    Every bit is fair, and neighbors agree half the time.
 
     Alpha 1e-6 for each of 32 + 3 z tests.
     """

@@ -53,7 +53,7 @@ def test_layout_of_wrong_rank():
 
 def test_plan_of_a_time_first_layout():
     planned = plan(Drop(Bernoulli(0.5), per="b d", of="t b d"), (7, 3, 5))
-    assert (planned.cells_shape, planned.sample_axis, planned.samples, planned.cells) == (
+    assert (planned.mask_shape, planned.sample_axis, planned.examples, planned.elements) == (
         (1, 3, 5),
         1,
         3,
@@ -75,7 +75,7 @@ def test_covering_by_counting():
     ("shape", "block", "expected"), [((14, 14), 7, 0.093), ((7, 7), 3, 0.095), ((7, 7), 7, 0.1)]
 )
 def test_dropblock_fractions_of_the_paper(shape, block, expected):
-    """The table of realised rates for a nominal 0.1."""
+    """The table of actual rates for a nominal 0.1."""
     extent = (block, block)
     assert round(block_fraction(seed_rate(0.1, extent, shape), extent, shape), 3) == expected
 
@@ -84,39 +84,42 @@ def test_dropblock_fractions_of_the_paper(shape, block, expected):
     ("shape", "extent"), [((4,), (2,)), ((3, 2), (2, 2)), ((2, 3), (1, 2)), ((3, 3), (3, 3))]
 )
 def test_block_fraction_by_enumeration(shape, extent):
-    """Every pattern of seeds, weighted by its probability, dilated by the engine's own rule written
-    out.
-    """
+    """Every pattern of seeds, weighted by its probability, and dilated by the rule written out."""
     gamma = 0.3
     seeds = [range(n - e + 1) for n, e in zip(shape, extent, strict=True)]
-    places = list(itertools.product(*seeds))
+    positions = list(itertools.product(*seeds))
     total = 0.0
-    for pattern in itertools.product((0, 1), repeat=len(places)):
-        fell = np.zeros(shape)
-        for place in (p for p, hit in zip(places, pattern, strict=True) if hit):
-            fell[tuple(slice(i, i + e) for i, e in zip(place, extent, strict=True))] = 1
-        total += gamma ** sum(pattern) * (1 - gamma) ** (len(places) - sum(pattern)) * fell.mean()
+    for pattern in itertools.product((0, 1), repeat=len(positions)):
+        is_dropped = np.zeros(shape)
+        for start in (p for p, hit in zip(positions, pattern, strict=True) if hit):
+            is_dropped[tuple(slice(i, i + e) for i, e in zip(start, extent, strict=True))] = 1
+        total += (
+            gamma ** sum(pattern)
+            * (1 - gamma) ** (len(positions) - sum(pattern))
+            * is_dropped.mean()
+        )
     assert math.isclose(block_fraction(gamma, extent, shape), total, rel_tol=1e-12)
 
 
 def test_blocks_are_whole():
-    """Each fallen place is covered by a whole fallen block, in a map that is not square, with an
-    even block.
+    """Each dropped element is covered by a whole dropped block.
+
+    The map is not square, and the block is even.
     """
     drop = presets.drop_block(0.3, (4, 3))
     planned = plan(drop, (5, 2, 9, 7))
     kept = engine.kept(planned, Key(3))
-    fell = ~kept
-    assert fell.any()
-    windows = np.lib.stride_tricks.sliding_window_view(fell, (4, 3), (2, 3)).all((-1, -2))
-    rebuilt = np.zeros_like(fell)
+    is_dropped = ~kept
+    assert is_dropped.any()
+    windows = np.lib.stride_tricks.sliding_window_view(is_dropped, (4, 3), (2, 3)).all((-1, -2))
+    rebuilt = np.zeros_like(is_dropped)
     for n, c, i, j in np.argwhere(windows):
         rebuilt[n, c, i : i + 4, j : j + 3] = True
-    assert (rebuilt == fell).all()
+    assert (rebuilt == is_dropped).all()
 
 
 def test_block_reductions():
-    """Block 1 draws dropout's coins; a block as large as the map draws whole channels."""
+    """Block 1 draws the mask of dropout; a block as large as the map draws whole channels."""
     shape, key = (6, 5, 4, 3), Key(8)
     one = engine.kept(plan(presets.drop_block(0.4, 1), shape), key)
     assert (one == engine.kept(plan(presets.dropout(0.4), shape), key)).all()
@@ -124,14 +127,14 @@ def test_block_reductions():
     assert (whole == engine.kept(plan(presets.spatial_dropout(0.4), shape), key)).all()
 
 
-def test_realised_scale_keeps_the_total():
+def test_kept_fraction_scale_keeps_the_total():
     x = np.ones((4, 3, 14, 14))
     y = engine.sample(x, plan(presets.drop_block(0.2, 5), x.shape), Key(1))
     assert math.isclose(y.mean(), 1.0, rel_tol=1e-12)
     assert (y == 0).any()
 
 
-def test_realised_scale_of_nothing_is_not_nan():
+def test_kept_fraction_scale_of_nothing_is_not_nan():
     drop = Drop(Bernoulli(1 - 2**-31), per=Block("*", 3), of="b c *", scale=KeptFraction())
     y = engine.sample(np.ones((1, 1, 3, 3)), plan(drop, (1, 1, 3, 3)), Key(0))
     assert (y == 0).all()
@@ -156,7 +159,7 @@ def test_block_that_does_not_fit(block):
     ids=str,
 )
 def test_moments_by_enumeration(drop):
-    """Both outcomes of one coin, weighted."""
+    """Both outcomes of one draw, weighted."""
     p = drop.law.p
     gain, shift, dropped = coefficients(drop, p)
     for x in (-1.3, 0.0, 2.5):

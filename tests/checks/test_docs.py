@@ -1,5 +1,5 @@
-"""The pages on checks and on watching say what the code does. ``python tests/checks/test_docs.py``
-writes their tables anew.
+"""The pages on checks and on watching match the code. ``python -m tests.checks.test_docs`` writes
+their tables again.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from thinned.checks.live import ranks
 from thinned.checks.live.runner import CHECKS
 from thinned.checks.rules import RULES
 from thinned.checks.watch import judging
+from thinned.cli.check import rules_as_markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
 def live_rules() -> str:
-    """Every live check under the rules that it speaks for, in its own words."""
+    """Every live check under its rules, with its docstring."""
     codes: dict[object, list[str]] = {}
     for code, checks in CHECKS.items():
         for check in checks:
@@ -28,13 +29,13 @@ def live_rules() -> str:
     parts = []
     for check, of in sorted(codes.items(), key=lambda item: int(item[1][0][1:])):
         heads = [f"{code} {RULES[code].name} ({RULES[code].severity})" for code in of]
-        body = inspect.getdoc(check).partition("\n\n    >>>")[0]
+        body = inspect.getdoc(check).partition("\n\nArgs:")[0]
         parts.append(f"### {', '.join(heads)}\n\n{body.replace(':class:', '')}")
     return "\n\n".join(parts)
 
 
 def thresholds() -> str:
-    """Every threshold of a verdict beside its reason, as the source has them."""
+    """Every threshold of a verdict and its reason, from the source."""
     rows = re.findall(r"^([A-Z_]+) = (.+?)  # (.+)$", inspect.getsource(judging), re.M)
     return "\n".join(
         [
@@ -45,7 +46,11 @@ def thresholds() -> str:
     )
 
 
-PAGES = {"checks-live.md": ("live rules", live_rules), "watch.md": ("thresholds", thresholds)}
+PAGES = {
+    "checks.md": ("rules", rules_as_markdown),
+    "checks-live.md": ("live rules", live_rules),
+    "watch.md": ("thresholds", thresholds),
+}
 
 
 def split(page: str) -> tuple[str, str, str]:

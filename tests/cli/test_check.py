@@ -1,4 +1,4 @@
-"""``thinned check`` as a user meets it: exit status, formats, --fix and --diff, the table of rules,
+"""``thinned check`` from the outside: exit status, formats, --fix and --diff, the table of rules,
 the pre-commit hook.
 """
 
@@ -24,10 +24,20 @@ from thinned.cli.app import app
 from ..checks.static.programs import programs
 
 ROOT = Path(__file__).parent.parent.parent
-WRONG = "import torch.nn as nn\nimport torch.nn.functional as F\n\n\nclass Net(nn.Module):\n    def forward(self, x):\n"
-WRONG += "        return F.dropout(x, 0.5)\n"
-MENDED = WRONG.replace("0.5)", "0.5, training=self.training)")
-NOTE = "from torch import nn\nnet = nn.Sequential(nn.Linear(9, 9), nn.Dropout(0.5), nn.Linear(9, 9), nn.BatchNorm1d(9))\n"
+WRONG = """\
+import torch.nn as nn
+import torch.nn.functional as F
+
+
+class Net(nn.Module):
+    def forward(self, x):
+        return F.dropout(x, 0.5)
+"""
+FIXED = WRONG.replace("0.5)", "0.5, training=self.training)")
+NOTE = """\
+from torch import nn
+net = nn.Sequential(nn.Linear(9, 9), nn.Dropout(0.5), nn.Linear(9, 9), nn.BatchNorm1d(9))
+"""
 
 
 @pytest.fixture
@@ -36,21 +46,18 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(*arguments, given=None):
+def run(*arguments, piped=None):
     """(exit status, standard output, standard error)."""
-    done = CliRunner().invoke(app, ["check", *arguments], input=given)
+    done = CliRunner().invoke(app, ["check", *arguments], input=piped)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done.exit_code, done.stdout, done.stderr
 
 
-# Exit status
-
-
 def test_nothing_found_is_zero(folder):
-    Path("net.py").write_text(MENDED)
+    Path("net.py").write_text(FIXED)
     code, out, err = run(".")
     assert (code, out) == (0, "no known mistake found\n")
-    assert re.fullmatch(r"1 file read in \d+\.\d s: nothing found\n", err)
+    assert re.fullmatch(r"1 file read in \d+\.\d s: no known mistake\n", err)
 
 
 def test_something_found_is_one(folder):
@@ -58,13 +65,14 @@ def test_something_found_is_one(folder):
     code, out, err = run("net.py")
     assert code == 1
     assert out.splitlines()[:3] == [
-        "net.py:7:16: error L1 dropout-without-training: F.dropout is called without training=, so it drops in evaluation too",
+        "net.py:7:16: error L1 dropout-without-training: F.dropout is called without training=, "
+        "so it drops in evaluation too",
         "    | return F.dropout(x, 0.5)",
         "    |        ^",
     ]
     assert RULES["L1"].url in out
     assert "\x1b[" not in out
-    assert re.fullmatch(r"1 file read in .*: 1 error; --fix would mend 1\n", err)
+    assert re.fullmatch(r"1 file read in .*: 1 error \(1 fixable with --fix\)\n", err)
 
 
 @pytest.mark.parametrize(
@@ -85,12 +93,12 @@ def test_severity_decides_the_status(folder, program, severity, status):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name files or folders to check, such as: thinned check src"),
+        ([], "no paths to check; name files or folders, for example: thinned check src"),
         (["nowhere"], "there is no file or folder 'nowhere'"),
-        (["."], "nothing to check could be read"),
+        (["."], "no file could be read"),
         ([".", "--select", "L99"], "unknown rule 'L99'"),
         ([".", "--select", "dropout-without-trainin"], "did you mean 'dropout-without-training'"),
-        ([".", "--ignore", ""], "rules have to be named, such as L1,L2, but got ''"),
+        ([".", "--ignore", ""], "expected rules separated by commas, such as L1,L2, but got ''"),
         ([".", "--format", "sariff"], "unknown format 'sariff'; did you mean 'sarif'"),
         ([".", "--severity", "fatal"], "unknown severity 'fatal'"),
         (["-", "--fix"], "--fix cannot write to standard input"),
@@ -108,7 +116,7 @@ def test_bad_input_is_two_and_one_sentence(folder, arguments, message):
     assert "Traceback" not in err
 
 
-def test_what_cannot_be_read_is_told_beside_the_rest(folder):
+def test_files_that_cannot_be_read_are_listed_with_the_findings(folder):
     Path("bad.py").write_text("def f(:\n")
     code, out, err = run(".")
     assert code == 2
@@ -122,11 +130,11 @@ def test_what_cannot_be_read_is_told_beside_the_rest(folder):
 
 
 def test_standard_input(folder):
-    code, out, _ = run("-", given=WRONG)
+    code, out, _ = run("-", piped=WRONG)
     assert code == 1
     assert out.startswith("<stdin>:7:16: error L1")
-    assert run("-", given=MENDED)[0] == 0
-    assert run("-", given=b"x = '\xff'")[0] == 2
+    assert run("-", piped=FIXED)[0] == 0
+    assert run("-", piped=b"x = '\xff'")[0] == 2
 
 
 def test_select_and_ignore(folder):
@@ -136,17 +144,14 @@ def test_select_and_ignore(folder):
     assert run("net.py", "--select", "l1")[0] == 1
 
 
-# --fix and --diff
-
-
 def test_fix(folder):
     Path("net.py").write_text(WRONG)
     code, _, err = run("net.py", "--fix")
     assert code == 0
-    assert "1 mended" in err
-    assert Path("net.py").read_text() == MENDED
+    assert err.endswith(": no known mistake; 1 fixed\n")
+    assert Path("net.py").read_text() == FIXED
     assert run("net.py", "--fix")[0] == 0
-    assert Path("net.py").read_text() == MENDED
+    assert Path("net.py").read_text() == FIXED
 
 
 def test_diff_writes_nothing_and_can_be_applied(folder):
@@ -156,15 +161,13 @@ def test_diff_writes_nothing_and_can_be_applied(folder):
     assert Path("net.py").read_text() == WRONG.rstrip("\n")
     assert "-        return F.dropout(x, 0.5)\n\\ No newline at end of file\n" in out
     subprocess.run(["patch", "-p0", "-s"], input=out, text=True, check=True)
-    assert Path("net.py").read_text() == MENDED.rstrip("\n")
+    assert Path("net.py").read_text() == FIXED.rstrip("\n")
     assert run("net.py", "--diff")[:2] == (0, "")
-    assert run("-", "--diff", given=WRONG)[0] == 1
+    assert run("-", "--diff", piped=WRONG)[0] == 1
 
-
-# Formats
 
 FOUND = Findings(
-    (one for p in programs() for one in check_source(p.text, f"a b/{p.name}")),
+    (finding for p in programs() for finding in check_source(p.text, f"a b/{p.name}")),
     [("x.py", "is not Python: 50% {line}")],
 )
 LIVE = Findings(
@@ -191,58 +194,60 @@ def test_json():
     assert json.loads(as_json(LIVE))["findings"][0]["line"] is None
 
 
-# SARIF 2.1.0: object -> (properties that it must have, others that it may have), of those that are
-# used here.
+# SARIF 2.1.0: object -> (required properties, optional properties that are used here)
 SCHEMA = {
     "log": ({"version", "runs"}, {"$schema"}),
     "run": ({"tool"}, {"results", "invocations", "columnKind"}),
     "driver": ({"name"}, {"version", "semanticVersion", "rules", "informationUri"}),
-    "rule": ({"id"}, {"name", "shortDescription", "fullDescription", "help", "helpUri", "defaultConfiguration"}),
+    "rule": (
+        {"id"},
+        {"name", "shortDescription", "fullDescription", "help", "helpUri", "defaultConfiguration"},
+    ),
     "invocation": ({"executionSuccessful"}, {"toolExecutionNotifications"}),
     "notification": ({"message"}, {"level"}),
     "result": ({"message"}, {"ruleId", "ruleIndex", "level", "locations", "partialFingerprints"}),
     "location": (set(), {"physicalLocation", "logicalLocations"}),
     "physical": ({"artifactLocation"}, {"region"}),
     "region": ({"startLine"}, {"startColumn", "snippet"}),
-}  # fmt: skip
+}
 
 
-def held(kind, thing):
-    must, may = SCHEMA[kind]
-    assert must <= set(thing) <= must | may, (kind, set(thing))
-    return thing
+def valid(kind, value):
+    required, optional = SCHEMA[kind]
+    assert required <= set(value) <= required | optional, (kind, set(value))
+    return value
 
 
 @pytest.mark.parametrize("found", [FOUND, LIVE, Findings()], ids=["files", "live", "nothing"])
 def test_sarif(found):
-    log = held("log", json.loads(sarif(found)))
+    log = valid("log", json.loads(sarif(found)))
     assert log["version"] == "2.1.0"
     (run_,) = log["runs"]
-    held("run", run_)
+    valid("run", run_)
     assert run_["columnKind"] in ("unicodeCodePoints", "utf16CodeUnits")
-    rules = held("driver", run_["tool"]["driver"])["rules"]
-    assert len({held("rule", r)["id"] for r in rules}) == len(rules) == len(found.codes)
+    rules = valid("driver", run_["tool"]["driver"])["rules"]
+    assert len({valid("rule", r)["id"] for r in rules}) == len(rules) == len(found.codes)
     for rule in rules:
         assert rule["defaultConfiguration"]["level"] in ("none", "note", "warning", "error")
         assert re.match(r"https?://", rule["helpUri"])
         assert rule["name"].isalnum()
     (invocation,) = run_["invocations"]
     assert [
-        held("notification", n)["message"]["text"]
-        for n in held("invocation", invocation)["toolExecutionNotifications"]
+        valid("notification", n)["message"]["text"]
+        for n in valid("invocation", invocation)["toolExecutionNotifications"]
     ] == [f"not checked: {what}: {why}" for what, why in found.unchecked]
     assert len(run_["results"]) == len(found)
     for result, one in zip(run_["results"], found, strict=True):
-        held("result", result)
+        valid("result", result)
         assert rules[result["ruleIndex"]]["id"] == result["ruleId"] == one.code
         assert result["message"]["text"]
         assert all(isinstance(v, str) for v in result["partialFingerprints"].values())
         for place in result["locations"]:
-            held("location", place)
+            valid("location", place)
             if one.file:
-                physical = held("physical", place["physicalLocation"])
+                physical = valid("physical", place["physicalLocation"])
                 assert " " not in physical["artifactLocation"]["uri"]
-                region = held("region", physical["region"])
+                region = valid("region", physical["region"])
                 assert region["startLine"] >= 1
                 assert region.get("startColumn", 1) >= 1
             else:
@@ -283,7 +288,8 @@ def test_github_escapes():
     odd = Finding("L1", "50% of\r\nit: a, b", file="a,b:c%.py", line=3, column=0)
     (line,) = github(Findings([odd])).split("\n")
     assert line.startswith(
-        "::error file=a%2Cb%3Ac%25.py,line=3,col=1,title=L1 dropout-without-training::50%25 of%0D%0Ait: a, b. "
+        "::error file=a%2Cb%3Ac%25.py,line=3,col=1,title=L1 dropout-without-training::"
+        "50%25 of%0D%0Ait: a, b. "
     )
 
 
@@ -305,13 +311,10 @@ def test_text_points_at_the_place():
         line, caret = shown[1].removeprefix("    | "), shown[2].removeprefix("    | ")
         assert line == one.source.strip()
         assert one.source[one.column :].startswith(line[caret.index("^") :])
-    assert "\x1b[31merror L" in text(FOUND, colour=True)
+    assert "\x1b[31merror L" in text(FOUND, color=True)
     assert text(LIVE).startswith(
         "net.0: error L12 weights-lost: net.0 changes its weight\n    measured: moved 0.25\n"
     )
-
-
-# Rules, documents, the hook
 
 
 def test_list_and_explain(folder):
@@ -331,7 +334,7 @@ def test_the_document_has_the_table_of_rules(folder):
     assert table.count("\n") == len(RULES) + 1
     document = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
     assert table in document, (
-        "put the output of `thinned check --list --markdown` into docs/checks.md"
+        "run python -m tests.checks.test_docs to write the table into docs/checks.md"
     )
     for code in thinned.checks.LEFT_OUT:
         assert f"| {code} |" in document
@@ -342,7 +345,7 @@ def test_the_document_has_the_table_of_rules(folder):
 
 
 def test_the_hook_runs_with_what_it_installs(folder):
-    """pre-commit's environment has NumPy, typer and rich, and no torch, pandas or matplotlib."""
+    """The environment of pre-commit has NumPy, typer and rich; no torch, pandas or matplotlib."""
     hook = (ROOT / ".pre-commit-hooks.yaml").read_text()
     assert "entry: thinned check\n" in hook
     assert set(re.findall(r'"(\w+)>=', hook)) == {"typer", "rich"}
@@ -357,8 +360,8 @@ def test_the_hook_runs_with_what_it_installs(folder):
         "jinja2",
         "markupsafe",
     ]
-    code = f"import sys; sys.modules.update(dict.fromkeys({hidden})); sys.argv = ['thinned', 'check', 'net.py']; "
-    code += "from thinned.cli import main; main()"
+    code = f"import sys; sys.modules.update(dict.fromkeys({hidden})); "
+    code += "sys.argv = ['thinned', 'check', 'net.py']; from thinned.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

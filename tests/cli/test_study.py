@@ -1,37 +1,25 @@
-"""The command line as a user meets it: help, one clear sentence for bad input, exit status 2, no
-traceback.
-"""
+"""``thinned study``: help; for bad input one clear sentence, exit status 2 and no traceback."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 import thinned
-from thinned.cli import main
 
-
-def call(capsys, monkeypatch, *arguments):
-    """(exit status, standard output, standard error) of ``thinned ARGUMENTS`` in this process."""
-    monkeypatch.setattr(sys, "argv", ["thinned", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    out, err = capsys.readouterr()
-    return ended.value.code, out, err
-
-
-def test_version(capsys, monkeypatch):
-    assert call(capsys, monkeypatch, "--version")[:2] == (0, f"{thinned.__version__}\n")
+from .common import call
 
 
 def test_help_names_every_option(capsys, monkeypatch):
     code, out, _ = call(capsys, monkeypatch, "study", "--help")
     assert code == 0
-    options = "data target task model quick full arms folds epochs seed rows budget jobs out resume report-only"
+    options = (
+        "data target task model quick full methods folds epochs seed rows budget jobs out resume "
+        "report-only"
+    )
     for option in options.split():
         assert f"--{option}" in out
 
@@ -40,7 +28,7 @@ def test_help_names_every_option(capsys, monkeypatch):
     ("arguments", "message"),
     [
         (["--data", "nowhere.csv"], "data 'nowhere.csv' does not exist"),
-        (["--arms", "dropuot"], "unknown arm 'dropuot'; did you mean"),
+        (["--methods", "dropuot"], "unknown method 'dropuot'; did you mean"),
         (["--model", "mpl"], "unknown model 'mpl'; did you mean 'mlp'"),
         (["--model", "no_such_thing:net"], "raised ModuleNotFoundError"),
         (["--model", "cnn", "--data", "{table}", "--target", "y"], "model 'cnn' needs images"),
@@ -55,13 +43,13 @@ def test_help_names_every_option(capsys, monkeypatch):
         (["--epochs", "0"], "epochs has to be at least 1, but got 0"),
         (["--seed", "-3"], "--seed has to be at least 0"),
         (["--seed", "4294967295"], "--seed has to be at most 2147483647"),
-        (["--arms", ","], "--arms has to name arms, such as dropout,l2, but got ','"),
-        (["--arms", ""], "--arms has to name arms"),
-        (["--data", ""], "data is an empty text"),
+        (["--methods", ","], "--methods has to name methods, such as dropout,l2, but got ','"),
+        (["--methods", ""], "--methods has to name methods"),
+        (["--data", ""], "data is an empty string"),
         (["--out", ""], "out has to be the path of a folder, but got ''"),
         (["--out", "", "--report-only"], "out has to be the path of a folder, but got ''"),
         (["--target", "y"], "--target is for tables"),
-        (["--task", "regression"], "--task regression needs other data"),
+        (["--task", "regression"], "--task regression needs a numeric target"),
         (["--resume"], "nothing to resume"),
         (["--report-only"], "is .* the folder of a study"),
         (["--out", "{table}"], "cannot be written"),
@@ -86,16 +74,14 @@ def test_bad_input(capsys, monkeypatch, tmp_path, arguments, message):
 
 
 def test_study_from_the_shell(tmp_path, capsys, monkeypatch):
-    """The whole way in a process of its own: table, verdict, files; then --report-only, which says
-    the same.
-    """
+    """In a process of its own: table, verdict and files; --report-only then prints the same."""
     arguments = [
         sys.executable,
         "-m",
         "thinned",
         "study",
         "--quick",
-        "--arms",
+        "--methods",
         "dropout",
         "--rows",
         "120",
@@ -127,22 +113,6 @@ def test_study_from_the_shell(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "o" / "report.html").exists()
 
 
-def test_missing_extra_is_one_sentence(tmp_path):
-    """With rich hidden, the command says what to install."""
-    code = "import sys; sys.modules['rich'] = None; sys.argv = ['thinned', 'study']; from thinned.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=tmp_path,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "pip install 'thinned[study]'" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_python_api(tmp_path):
     import numpy as np
 
@@ -151,7 +121,7 @@ def test_python_api(tmp_path):
     result = thinned.study(
         (x, (x[:, 0] > 0).astype(int)),
         level="quick",
-        arms=["dropout"],
+        methods=["dropout"],
         folds=2,
         epochs=2,
         jobs=1,
@@ -159,7 +129,7 @@ def test_python_api(tmp_path):
     )
     assert result.report.exists()
     assert str(result).startswith(result.verdict.headline)
-    assert {"arm", "test_error"} <= set(result.table)
+    assert {"method", "test_error"} <= set(result.table)
     with pytest.raises(thinned.InputError, match="unknown level 'slow'"):
         thinned.study(level="slow")
     with pytest.raises(thinned.InputError, match="data has to be a path"):
@@ -175,16 +145,16 @@ def test_python_api(tmp_path):
         ({"rows": 60.5}, "rows has to be a whole number"),
         ({"jobs": True}, "jobs has to be a whole number"),
         ({"budget": "1"}, "budget has to be a number"),
-        ({"arms": "dropout"}, "arms has to be a list of names"),
-        ({"arms": None}, "arms has to be a list of names"),
-        ({"arms": [[]]}, r"unknown arm \[\]"),
+        ({"methods": "dropout"}, "methods has to be a list of names"),
+        ({"methods": None}, "methods has to be a list of names"),
+        ({"methods": [[]]}, r"unknown method \[\]"),
         ({"model": None}, "model has to be a name"),
         ({"level": []}, r"unknown level \[\]"),
         ({"out": None}, "out has to be the path of a folder"),
         ({"task": "bad"}, "task has to be 'classification', 'regression' or None"),
         ({"target": 3}, "target has to be the name of a column, but got 3"),
         ({"target": "y", "data": ([[1], [2]], [0, 1])}, "target is for tables"),
-        ({"data": ([[1, 2], [3]], [0, 1])}, "x cannot be made an array"),
+        ({"data": ([[1, 2], [3]], [0, 1])}, "x cannot be converted to an array"),
     ],
 )
 def test_python_api_checks_its_arguments(tmp_path, arguments, message):
@@ -209,32 +179,9 @@ def test_python_api_takes_numpy_numbers_and_columns(tmp_path):
         table,
         target=1,
         level="quick",
-        arms=["dropout"],
+        methods=["dropout"],
         jobs=np.int64(1),
         out=tmp_path / "o",
         **numbers,
     )
     assert result.analysis.header["settings"]["seed"] == 3
-
-
-def test_methods_lists_the_catalogue():
-    from typer.testing import CliRunner
-
-    from thinned.cli.app import app
-    from thinned.presets import CATALOG
-
-    run = CliRunner(env={"COLUMNS": "200"})
-    table = run.invoke(app, ["methods"])
-    assert table.exit_code == 0
-    assert all(name in table.output for name in CATALOG)
-    page = run.invoke(app, ["methods", "drop-path"])
-    assert "Larsson, Maire, Shakhnarovich 2017" in page.output
-    wrong = run.invoke(app, ["methods", "droppath"])
-    assert wrong.exit_code == 2
-    assert "did you mean 'drop-path'" in wrong.output
-
-
-def test_the_document_of_methods_is_the_catalogue(capsys, monkeypatch):
-    """docs/methods.md is what the command writes."""
-    written = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
-    assert call(capsys, monkeypatch, "methods", "--markdown")[:2] == (0, written)

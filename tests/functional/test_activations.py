@@ -8,7 +8,6 @@ import math
 import pytest
 import torch
 
-import thinned
 from thinned import InputError, nn, presets
 from thinned import functional as F
 from thinned.algebra import Key
@@ -17,8 +16,8 @@ X = torch.linspace(0.01, 1.0, 200 * 50, dtype=torch.float64).reshape(200, 50)
 
 
 def test_jumpout_reduces_to_dropout():
-    """At a certain rate, all units active and power 1 it is inverted dropout, coin by coin."""
-    y = F.jumpout(X, 0.0, least=0.3, power=1.0, key=Key(4))
+    """At a certain rate, all units active and power 1 it is inverted dropout, draw by draw."""
+    y = F.jumpout(X, 0.0, min_rate=0.3, power=1.0, key=Key(4))
     torch.testing.assert_close(y, F.drop(X, presets.dropout(0.3), key=Key(4)))
     assert F.jumpout(X, 0.0) is X
     assert F.jumpout(X, 0.2, training=False) is X
@@ -26,21 +25,21 @@ def test_jumpout_reduces_to_dropout():
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.4, 0.7])
 def test_jumpout_switches_off_the_same_share_however_sparse(sparsity):
-    """The share of all units that the draw switches off is p, and survivors are scaled by (1 - p /
-    active)^-0.75.
+    """The draw switches off a fraction p of all units, and kept ones are scaled by
+    (1 - p / active)^-0.75.
     """
     x = X.where(torch.arange(X.numel()).reshape(X.shape) % 10 >= 10 * sparsity, 0.0)
-    y = F.jumpout(x, 0.0, least=0.2, most=0.9, key=Key(1))
-    fell = (x > 0) & (y == 0)
-    assert abs(fell.sum().item() / x.numel() - 0.2) < 4.9 * math.sqrt(
+    y = F.jumpout(x, 0.0, min_rate=0.2, max_rate=0.9, key=Key(1))
+    dropped = (x > 0) & (y == 0)
+    assert abs(dropped.sum().item() / x.numel() - 0.2) < 4.9 * math.sqrt(
         0.25 / x.numel()
     )  # alpha 1e-6
-    stays = y != 0
-    torch.testing.assert_close(y[stays], x[stays] * (1 - 0.2 / (1 - sparsity)) ** -0.75)
+    kept = y != 0
+    torch.testing.assert_close(y[kept], x[kept] * (1 - 0.2 / (1 - sparsity)) ** -0.75)
 
 
 def test_jumpout_draws_its_rate_once_a_call():
-    """p is |N(0, sigma^2)|, cut at ``most``: over keys its mean is sigma sqrt(2 / pi)."""
+    """p is |N(0, sigma^2)|, cut at ``max_rate``: over keys its mean is sigma sqrt(2 / pi)."""
     rates = [(F.jumpout(X, 0.1, key=Key(s)) == 0).double().mean().item() for s in range(400)]
     assert abs(sum(rates) / 400 - 0.1 * math.sqrt(2 / math.pi)) < 4.9 * 0.061 / 20  # alpha 1e-6
     assert all(
@@ -48,9 +47,9 @@ def test_jumpout_draws_its_rate_once_a_call():
         for r in (((F.jumpout(X, 1.0, key=Key(s)) == 0).double().mean().item()) for s in range(50))
     )
     with pytest.raises(
-        InputError, match=r"0 <= least <= most < 1, but got least=0\.5 and most=0\.2"
+        InputError, match=r"0 <= min_rate <= max_rate < 1, but got min_rate=0\.5 and max_rate=0\.2"
     ):
-        F.jumpout(X, least=0.5, most=0.2)
+        F.jumpout(X, min_rate=0.5, max_rate=0.2)
 
 
 def test_standout_keeps_by_its_own_pre_activation():
@@ -79,9 +78,7 @@ def test_standout_at_alpha_0_is_classic_dropout():
 
 
 def test_fast_dropout_has_the_moments_of_all_masks():
-    """Mean and variance over all 2^n masks, through two linear layers with independent inputs in
-    the first.
-    """
+    """Mean and variance over all 2^n masks, and for random inputs."""
     torch.manual_seed(0)
     n, p = 8, 0.3
     x, w, b = torch.randn(n).double(), torch.randn(3, n).double(), torch.randn(3).double()
@@ -93,7 +90,7 @@ def test_fast_dropout_has_the_moments_of_all_masks():
     got = F.fast_dropout(x, w, b, p)
     torch.testing.assert_close(got[0], mean)
     torch.testing.assert_close(got[1], var)
-    # inputs that are uncertain themselves: X = m z / q, E z = mu, Var z = v
+    # random inputs: X = m z / q, E z = mu, Var z = v
     mu, v = torch.randn(n).double(), torch.rand(n).double()
     second = (mu.square() + v) / (1 - p) - mu.square()
     torch.testing.assert_close(F.fast_dropout(mu, w, b, p, v)[1], second @ w.square().T)
@@ -101,7 +98,9 @@ def test_fast_dropout_has_the_moments_of_all_masks():
 
 
 def test_gaussian_moments_are_the_integrals():
-    """E max(0, z), Var max(0, z) by quadrature; E sigmoid(z) within the approximation's known 0.02."""
+    """E max(0, z), Var max(0, z) by quadrature; E sigmoid(z) within the known 0.02 of the
+    approximation.
+    """
     z, weight = torch.linspace(-12, 12, 200_001, dtype=torch.float64), None
     weight = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi) * (z[1] - z[0])
     for mean, var in ((0.0, 1.0), (-1.3, 0.4), (2.0, 3.0), (-4.0, 1.0)):
@@ -119,8 +118,8 @@ def test_gaussian_moments_are_the_integrals():
 
 
 def test_fast_dropout_trains_what_sampling_averages():
-    """The deterministic layer is near the mean of many sampled passes, much nearer than the plain
-    network.
+    """The deterministic layer is near the mean of many sampled passes, much nearer than the
+    ordinary network.
     """
     torch.manual_seed(0)
     first, second = torch.nn.Linear(400, 64).double(), torch.nn.Linear(64, 5).double()
@@ -152,29 +151,3 @@ def test_refused():
     ):
         with pytest.raises(InputError, match=message):
             build()
-
-
-def test_droq_is_dropout_before_layer_norm_and_draws_in_target_networks():
-    net = nn.droq(3, 2, hidden=(8, 4), p=0.2)
-    assert [type(m).__name__ for m in net] == ["Linear", "Dropout", "LayerNorm", "ReLU"] * 2 + [
-        "Linear"
-    ]
-    target, x = nn.droq(3, 2, hidden=(64,), p=0.5).eval(), torch.randn(5, 3)
-    assert torch.equal(target(x), target(x))
-    with thinned.sampling(target):
-        assert not torch.equal(target(x), target(x))
-
-
-def test_consistent_dropout_keeps_the_ratio_at_one():
-    """Log-probabilities of an update under the rollout's own masks: the importance ratio is 1
-    before the first step.
-    """
-    policy = torch.nn.Sequential(torch.nn.Linear(4, 32), nn.Dropout(0.3), torch.nn.Linear(32, 3))
-    x, actions = torch.randn(64, 4), torch.randint(3, (64,))
-    with thinned.recording(policy) as tape:
-        before = policy(x).log_softmax(1)[torch.arange(64), actions]
-    other = policy(x).log_softmax(1)[torch.arange(64), actions]
-    with thinned.replaying(policy, tape):
-        after = policy(x).log_softmax(1)[torch.arange(64), actions]
-    assert torch.equal((after - before).exp(), torch.ones(64))
-    assert (other - before).abs().max() > 0.01

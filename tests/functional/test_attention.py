@@ -25,7 +25,7 @@ def qkv(b=3, h=2, queries=5, keys=6, e=8, d=4, dtype=torch.float64):
 
 
 def read(method, p, examples=None, key=None, **settings):
-    """Attention's weights: what it makes of values that are the unit vectors."""
+    """The attention weights: the results for values that are unit vectors."""
     q, k, _ = qkv()
     if examples:
         q, k = q[:1].expand(examples, *q.shape[1:]), k[:1].expand(examples, *k.shape[1:])
@@ -71,7 +71,7 @@ def test_rows_sum_to_one_on_average_alone():
 
 
 @pytest.mark.parametrize("settings", MASKS.values(), ids=MASKS)
-def test_keys_renormalise_what_stays(settings):
+def test_keys_renormalize_what_is_kept(settings):
     a = read("keys", 0.0, **settings)
     keep = F.mask(presets.dropout(0.6), (3, 2, 5, 6), Key(4))
     visible = a > 0
@@ -97,7 +97,7 @@ def test_keys_are_drop_key_and_heads_are_drop_head():
 
 @pytest.mark.parametrize("method", ["probabilities", "keys", "heads"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_a_query_that_sees_nothing_is_what_torch_makes_of_it(method, dtype):
+def test_a_fully_masked_query_gives_what_torch_gives(method, dtype):
     q, k, v = (t.to(dtype).requires_grad_() for t in qkv())
     for mask in (BOOL.clone(), torch.zeros(5, 6, dtype=dtype).masked_fill(~BOOL, -math.inf)):
         mask[2] = False if mask.dtype == torch.bool else -math.inf
@@ -112,7 +112,7 @@ def test_a_query_that_sees_nothing_is_what_torch_makes_of_it(method, dtype):
             assert all(g.isfinite().all() for g in grads)
 
 
-def test_all_probabilities_fall_at_rate_one():
+def test_all_probabilities_are_dropped_at_rate_one():
     q, k, v = (t.requires_grad_() for t in qkv())
     y = F.attention_dropout(q, k, v, p=1.0)
     assert not y.any()
@@ -171,7 +171,7 @@ def test_without_heads_and_by_name():
         (lambda: F.attention_dropout(*qkv(), method="rows"), "unknown method 'rows'"),
         (
             lambda: F.attention_dropout(*qkv(), BOOL, True),
-            "is_causal stands in the place of attn_mask",
+            "attn_mask and is_causal=True exclude each other",
         ),
         (
             lambda: F.attention_dropout(*(t[:, 0] for t in qkv()), method="heads"),
@@ -186,3 +186,42 @@ def test_without_heads_and_by_name():
 def test_refused(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_drop_head_keeps_the_sum_of_weights():
+    """The mean over heads of the scaled mask is 1 in every example, also where all would
+    have been dropped.
+    """
+    ones = torch.ones(4000, 3, 2, 5, requires_grad=True)
+    y = F.drop_head(ones, 0.6, key=Key(1))
+    per_head = y[:, :, 0, 0]
+    torch.testing.assert_close(per_head.mean(1), torch.ones(4000))
+    assert torch.equal(y, per_head[:, :, None, None].expand_as(y))
+    kept = F.mask(presets.dropout(0.6), (4000, 3), Key(1))
+    empty = ~kept.any(1)
+    assert empty.sum() > 700  # 0.6^3 of 4000, 864 on average
+    assert torch.equal(per_head[empty], torch.ones(int(empty.sum()), 3))
+    assert torch.equal(per_head[~empty] > 0, kept[~empty])
+    y.sum().backward()
+    assert ones.grad.isfinite().all()
+    assert F.drop_head(ones, 0.6, training=False) is ones
+    for wrong in (1.0, -0.1):
+        with pytest.raises(InputError, match="the rate of heads has to be at least 0 and below 1"):
+            F.drop_head(ones, wrong)
+    with pytest.raises(InputError, match=r"shape \[b, h, ...\], but got \[2, 3\]"):
+        F.drop_head(torch.ones(2, 3))
+
+
+def test_drop_key_renormalizes_and_is_never_nan():
+    scores = torch.randn(50, 4, 6, 3, requires_grad=True)
+    attention = F.drop_key(scores, 0.7, key=Key(2)).softmax(-1)
+    torch.testing.assert_close(attention.sum(-1), torch.ones(50, 4, 6))
+    kept = F.mask(presets.dropout(0.7), tuple(scores.shape), Key(2))
+    kept = kept | ~kept.any(-1, keepdim=True)
+    renormalized = scores.softmax(-1) * kept
+    torch.testing.assert_close(attention, renormalized / renormalized.sum(-1, keepdim=True))
+    attention.square().sum().backward()
+    assert scores.grad.isfinite().all()
+    assert F.drop_key(scores, 0.7, training=False) is scores
+    with pytest.raises(InputError, match="the rate of keys"):
+        F.drop_key(scores, 1.0)

@@ -1,4 +1,4 @@
-"""Residual branches beyond points: Shake-Shake, ShakeDrop, swapout, LayerDrop."""
+"""Residual branches beyond affine specs: Shake-Shake, ShakeDrop, swapout, LayerDrop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import thinned
 from thinned import InputError, nn, presets
 from thinned import functional as F
 from thinned.algebra import Key, Linear
-from thinned.functional import core
 
 A, B = torch.randn(3000, 4).double(), torch.randn(3000, 4).double()
 
@@ -20,7 +19,7 @@ def slope(y, x):
     return torch.autograd.grad(y.sum(), x, retain_graph=True)[0]
 
 
-def test_shake_shake_blends_forward_and_backward_by_other_shares():
+def test_shake_shake_blends_forward_and_backward_by_different_weights():
     a, b = A.clone().requires_grad_(), B.clone().requires_grad_()
     y = F.shake_shake(a, b, key=Key(1))
     share = ((y - b) / (a - b)).detach()
@@ -52,22 +51,25 @@ def test_only_keep_has_the_gradient_of_what_it_computes(backward, exact):
 
 
 def test_shake_drop_is_stochastic_depth_at_alpha_and_beta_0():
-    """The same coin for the batch, the same result, and both evaluate to the mean."""
+    """The same draw for the batch, the same result, and both evaluate to the mean."""
     depth = presets.stochastic_depth(0.4, per="batch")
-    seen = set()
+    outcomes = set()
     for seed in range(30):
         x = A.clone().requires_grad_()
         y = F.shake_drop(x, 0.4, alpha=(0, 0), beta=(0, 0), key=Key(seed))
         expected = F.drop(x, depth, key=Key(seed))
         torch.testing.assert_close(y, expected)
         torch.testing.assert_close(slope(y, x), slope(expected, x))
-        seen.add(bool(y.any()))
-    assert seen == {True, False}
+        outcomes.add(bool(y.any()))
+    assert outcomes == {True, False}
     torch.testing.assert_close(F.shake_drop(A, 0.4, training=False), 0.6 * A)
 
 
 def test_shake_drop_has_the_mean_of_its_evaluation():
-    """E[b + a - b a] over gates and shares; a for each example, gradients with another share."""
+    """E[b + a - b a] over the draws of the gate and the weights.
+
+    Each example has its own a, and gradients have another weight.
+    """
     for alpha in ((-1.0, 1.0), (0.0, 1.0)):
         factors = torch.stack(
             [
@@ -92,13 +94,13 @@ def test_swapout_corner_cases():
     torch.testing.assert_close(F.swapout(A, B, 1.0), torch.zeros_like(A))
     torch.testing.assert_close(F.swapout(A, B, 1.0, skip_p=0.0), A)
     torch.testing.assert_close(F.swapout(A, B, 0.0, skip_p=1.0), B)
-    classic = A + F.drop(B, presets.dropout(0.3, "classic"), key=core.fold_in(Key(6), 1))
+    classic = A + F.drop(B, presets.dropout(0.3, "classic"), key=F.fold_in(Key(6), 1))
     torch.testing.assert_close(F.swapout(A, B, 0.3, skip_p=0.0, key=Key(6)), classic)
     torch.testing.assert_close(F.swapout(A, B, 0.3, training=False, skip_p=0.2), 0.8 * A + 0.7 * B)
     y = F.swapout(torch.ones(3000, 4), 2 * torch.ones(3000, 4), 0.5, key=Key(2))
     shares = (
         torch.bincount(y.flatten().long(), minlength=4) / y.numel()
-    )  # nothing, skip, feed-forward, residual
+    )  # zero, skip, feed-forward, residual
     assert (shares - 0.25).abs().max() < 5.2 * (0.1875 / y.numel()) ** 0.5  # alpha 1e-6 over four
 
 
@@ -110,14 +112,14 @@ def test_layer_drop_skips_whole_layers_without_scaling():
     counts = 0
     for step in range(40):
         key.at(step)
-        kept = core.bernoulli_mask(
-            (5,), 0.5, key.now()._replace(stream=stack.stream), x, per="l", of="l"
+        kept = F.bernoulli_mask(
+            (5,), 0.5, key.tensor_key()._replace(stream=stack.stream), x, per="l", of="l"
         ).tolist()
         stack.zero_grad()
         y = stack(x)
         expected = x
-        for layer, stays in zip(layers, kept, strict=True):
-            expected = layer(expected) if stays else expected
+        for layer, is_kept in zip(layers, kept, strict=True):
+            expected = layer(expected) if is_kept else expected
         assert torch.equal(y, expected)
         if y.requires_grad:
             y.sum().backward()

@@ -1,4 +1,4 @@
-"""The fused pairs beside their parts, at one key: values and gradients."""
+"""The fused pairs against their parts, under one key: values and gradients."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PAIRS = {
         lambda x, r, w, p: F.bias_act_dropout(x, w, "relu", p, key=KEY),
         lambda x, r, w, p: parts(torch.relu(x + w), p),
     ),
-    "relu-plain": (
+    "relu-no-bias": (
         lambda x, r, w, p: F.bias_act_dropout(x, None, "relu", p, key=KEY),
         lambda x, r, w, p: parts(torch.relu(x), p),
     ),
@@ -81,7 +81,7 @@ def test_evaluation(name):
             TF.layer_norm(2 * x, (16,), w, w),
         ),
         "relu": lambda: (F.bias_act_dropout(x, w, "relu", 0.5, False), torch.relu(x + w)),
-        "relu-plain": lambda: (F.bias_act_dropout(x, None, "relu", 0.5, False), torch.relu(x)),
+        "relu-no-bias": lambda: (F.bias_act_dropout(x, None, "relu", 0.5, False), torch.relu(x)),
         "gelu": lambda: (F.bias_act_dropout(x, w, "gelu", 0.5, False), TF.gelu(x + w)),
     }[name]
     ours, theirs = run()

@@ -1,4 +1,4 @@
-"""DropEdge, DropNode, DropMessage and the renormalised adjacency against dense algebra and against
+"""DropEdge, DropNode, DropMessage and the renormalized adjacency against dense algebra and against
 each other.
 """
 
@@ -34,15 +34,15 @@ def dense(edge_index, nodes, weight=None):
     )
 
 
-def test_each_edge_has_its_coin():
+def test_each_edge_has_its_own_draw():
     attributes, p = torch.randn(800, 3), 0.3
-    kept_edges, kept, some = F.drop_edge(RING, attributes, p=p, key=Key(2))
+    kept_edges, kept, filtered = F.drop_edge(RING, attributes, p=p, key=Key(2))
     assert torch.equal(kept, F.mask(Drop(Bernoulli(p), per="*", of="*"), (800,), Key(2)))
     assert torch.equal(kept_edges, RING[:, kept])
-    assert torch.equal(some, attributes[kept])
+    assert torch.equal(filtered, attributes[kept])
     assert abs(kept.double().mean() - 0.7) < 4.9 * math.sqrt(0.21 / 800)  # alpha 1e-6
     assert not torch.equal(kept[:400], kept[400:])
-    for examples in (torch.arange(3), torch.arange(800) + 7):  # the draws belong to the call
+    for examples in (torch.arange(3), torch.arange(800) + 7):  # the draws are keyed by the call
         assert torch.equal(F.drop_edge(RING, p=p, key=Key(2, samples=examples))[1], kept)
     whole, every, same = F.drop_edge(RING, attributes, p=p, training=False)
     assert whole is RING
@@ -53,7 +53,7 @@ def test_each_edge_has_its_coin():
     assert F.drop_edge(RING[:, :0], p=0.5)[0].shape == (2, 0)
 
 
-def test_directions_fall_together():
+def test_directions_share_a_draw():
     order = torch.randperm(800)
     edges = RING[:, order]
     for exact in (False, True):
@@ -66,10 +66,10 @@ def test_directions_fall_together():
     loop = torch.tensor(
         [[0, 0, 0, 1], [0, 1, 1, 0]]
     )  # a self-loop, an edge, its copy and its direction back
-    fates = {
+    outcomes = {
         tuple(F.drop_edge(loop, p=0.5, undirected=True, key=Key(s))[1].tolist()) for s in range(40)
     }
-    assert fates == {(a, b, b, b) for a in (True, False) for b in (True, False)}
+    assert outcomes == {(a, b, b, b) for a in (True, False) for b in (True, False)}
 
 
 def test_exact_counts_and_every_subset():
@@ -110,8 +110,8 @@ def test_gcn_normalize_is_the_dense_formula(weighted):
     )
 
 
-def test_renormalised_after_dropping():
-    """The paper's order: drop, then normalise; rows of the result are those of the smaller graph."""
+def test_renormalized_after_dropping():
+    """The order of the paper: drop, then normalize; the rows are those of the smaller graph."""
     edges, _ = F.drop_edge(SMALL, p=0.4, undirected=True, key=Key(5))
     every, values = F.gcn_normalize(edges, 4)
     a = dense(edges, 4) + torch.eye(4, dtype=torch.float64)
@@ -145,9 +145,9 @@ def test_drop_node_drops_rows_and_keeps_the_mean_of_propagation():
     )
 
 
-def test_drop_message_has_the_others_as_shared_coins():
-    """Sums of messages keep their mean; the variance is p / q sum(m^2), and grows with the coins
-    that are shared.
+def test_drop_message_shares_draws_with_the_other_methods():
+    """Sums of messages keep their mean; the variance is p / q sum(m^2), and grows where draws
+    are shared.
     """
     torch.manual_seed(0)
     x, p, count = torch.randn(4, 3, dtype=torch.float64), 0.3, 6000
@@ -166,12 +166,12 @@ def test_drop_message_has_the_others_as_shared_coins():
     ).all()  # alpha 1e-6 over 12 sums
     fourth = ((drawn - sums(messages)) ** 4).mean(0)
     assert ((drawn.var(0) - var).abs() < 5.3 * ((fourth - var**2) / count).sqrt()).all()
-    one = F.drop(messages, presets.drop_message(p), key=Key(1))
-    assert torch.isclose(one, messages / (1 - p)).logical_or(one == 0).all()
-    assert ((one == 0).any(1) & (one != 0).any(1)).any()  # elements, not rows
+    drawn_once = F.drop(messages, presets.drop_message(p), key=Key(1))
+    assert torch.isclose(drawn_once, messages / (1 - p)).logical_or(drawn_once == 0).all()
+    assert ((drawn_once == 0).any(1) & (drawn_once != 0).any(1)).any()  # elements, not rows
     whole = (
         F.drop(messages, presets.drop_node(p), key=Key(1))[:, 0] != 0
-    )  # a coin for each edge: DropEdge, scaled
+    )  # one draw for each edge: DropEdge, scaled
     assert torch.equal(whole, F.drop_edge(SMALL, p=p, key=Key(1))[1])
 
 
@@ -200,7 +200,7 @@ def test_layers():
         (lambda: F.drop_edge(RING.float()), "but got torch.float32"),
         (
             lambda: F.drop_edge(RING, 0.3),
-            "tensors of 800 rows, one an edge, but got 0.3; the rate is p=",
+            "tensors of 800 rows, one for each edge, but got 0.3; pass the rate as p=",
         ),
         (lambda: F.drop_edge(RING, torch.ones(2, 800)), r"but got \[2, 800\]"),
         (lambda: F.drop_edge(RING, p=1.2), "between 0 and 1"),

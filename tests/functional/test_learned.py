@@ -25,7 +25,7 @@ def logit(p):
     return torch.tensor(math.log(p / (1 - p)), dtype=torch.float64)
 
 
-# E[1 - z] of the relaxed coin, beside the 1 - p that the published layer divides by.
+# rate, temperature, E[1 - z] of the relaxed mask; the published layer divides by 1 - p instead
 BIASED = [
     (0.1, 0.1, 0.89882),
     (0.1, 2 / 3, 0.85471),
@@ -38,15 +38,15 @@ BIASED = [
 def concrete_integral(p, t):
     """E[1 - z] by adaptive quadrature over logit u, which is logistic."""
     a, expit = math.log(p / (1 - p)), scipy.special.expit
-    stays = lambda v: expit(-(a + v) / t) * expit(v) * expit(-v)  # noqa: E731
+    integrand = lambda v: expit(-(a + v) / t) * expit(v) * expit(-v)  # noqa: E731
     return sum(
-        scipy.integrate.quad(stays, *part, epsabs=1e-13, limit=500)[0]
+        scipy.integrate.quad(integrand, *part, epsabs=1e-13, limit=500)[0]
         for part in ((-60, -a), (-a, 60))
     )
 
 
 @pytest.mark.parametrize(("p", "t", "mean"), BIASED)
-def test_the_concrete_coin_does_not_keep_its_mean(p, t, mean):
+def test_the_concrete_mask_does_not_keep_its_mean(p, t, mean):
     """The table, the closed integral, and draws of the layer: as published up to 5 % low, unbiased
     when asked for.
     """
@@ -59,7 +59,7 @@ def test_the_concrete_coin_does_not_keep_its_mean(p, t, mean):
     assert abs(published.mean().item() - concrete_integral(p, t) / (1 - p)) < error
     assert abs(unbiased.mean().item() - 1.0) < 1.1 * error
     if (p, t) == (0.1, 2 / 3):
-        assert abs(published.mean().item() - 1.0) > 10 * error  # so the 5 % can be told apart
+        assert abs(published.mean().item() - 1.0) > 10 * error  # so the 5 % is significant
 
 
 def test_concrete_mean_is_smooth_in_the_rate():
@@ -81,8 +81,8 @@ def test_concrete_is_dropout_where_it_is_cold():
     ratio = y / x
     hard = (ratio < 1e-9) | ((ratio - 1 / 0.7).abs() < 1e-9)
     assert hard.double().mean() > 0.995
-    fell = int((ratio < 0.5).sum())
-    assert abs(fell - 3000) < 4.9 * math.sqrt(2100)  # alpha 1e-6
+    dropped = int((ratio < 0.5).sum())
+    assert abs(dropped - 3000) < 4.9 * math.sqrt(2100)  # alpha 1e-6
     maps = F.concrete_dropout(torch.ones(4, 3, 5, 5), logit(0.3), 2 / 3, per="channel", key=Key(2))
     assert torch.equal(maps, maps[:, :, :1, :1].expand_as(maps))
     assert len(maps[:, :, 0, 0].unique()) == 12
@@ -90,8 +90,8 @@ def test_concrete_is_dropout_where_it_is_cold():
 
 
 def test_concrete_divergence():
-    """K times the negative entropy, least at 1/2; the weights' term is that of the authors' code
-    for inverted scaling.
+    """K times the negative entropy, smallest at 1/2; the term of the weights is that of
+    the authors' code for inverted scaling.
     """
     for p in (0.05, 0.5, 0.8):
         entropy = -(p * math.log(p) + (1 - p) * math.log(1 - p))
@@ -152,8 +152,9 @@ def test_variational_with_a_fixed_alpha_is_gaussian_dropout():
 
 
 def exact_divergence(alpha):
-    """KL to the log-uniform prior, 0 for alpha without end: dKL/du = D(sqrt(u)) / sqrt(u), u = 1 /
-    (2 alpha).
+    """KL to the log-uniform prior, 0 in the limit of infinite alpha.
+
+    dKL/du = D(sqrt(u)) / sqrt(u), u = 1 / (2 alpha).
     """
     return (
         2.0
@@ -192,7 +193,7 @@ def test_variational_divergence_against_the_exact_one():
     assert (
         np.max(np.abs(slopes - exact) * at) < 0.07
     )  # against d / d log alpha, which starts at 1/2
-    assert np.all(exact < 0)  # more noise is cheaper: alpha grows unless the data object
+    assert np.all(exact < 0)  # more noise has a lower KL: alpha grows unless the data prevent it
     for per, count in (("unit", 5), ("layer", 5)):
         layer = nn.VariationalDropout(5, 0.25, per=per)
         expected = count * F.variational_divergence(torch.tensor(1 / 3)).item()
@@ -204,7 +205,7 @@ def test_sparse_divergence_against_the_exact_one():
     exact = np.array([exact_divergence(math.exp(a)) for a in log_alpha.tolist()])
     error = np.abs(F.sparse_divergence(log_alpha).numpy() - exact)
     assert error.max() < 0.0095
-    assert error.max() > 0.008  # the constants are the paper's, and no better
+    assert error.max() > 0.008  # the constants are those of the paper, and no better
     assert math.isclose(exact[80], 0.42669, abs_tol=5e-6)
     assert math.isclose(F.sparse_divergence(torch.zeros(1)).item(), 0.43124, abs_tol=5e-6)
 
@@ -214,8 +215,8 @@ def test_sparse_divergence_against_the_exact_one():
     [torch_nn.Linear(6, 4), torch_nn.Conv2d(3, 4, 3, padding=1), torch_nn.ConvTranspose1d(3, 4, 3)],
     ids=str,
 )
-def test_local_reparametrisation_has_the_moments_of_drawn_weights(module):
-    """The output's mean and variance, by draws of the layer and in closed form of independent
+def test_local_reparameterization_has_the_moments_of_drawn_weights(module):
+    """Mean and variance of the output, by draws of the layer and in closed form of independent
     weights.
     """
     module = copy.deepcopy(module).double()
@@ -242,12 +243,12 @@ def test_sparse_variational_prunes_in_evaluation_alone():
     plain = copy.deepcopy(linear)
     layer = nn.SparseVariationalDropout(linear)
     torch.testing.assert_close(layer.eval()(x), plain(x))  # at the start nothing is removed
-    assert layer.kept().all()
+    assert layer.kept_weights().all()
     with torch.no_grad():
         layer.log_variance.copy_(
             (plain.weight.square() + 1e-8).log() + torch.where(torch.rand(5, 8) < 0.4, 3.5, 2.5)
         )
-    removed = ~layer.kept()
+    removed = ~layer.kept_weights()
     assert torch.equal(removed, layer.log_alpha > 3.0)
     assert 0 < removed.sum() < 40
     pruned = plain.weight.masked_fill(removed, 0.0)
@@ -259,12 +260,12 @@ def test_sparse_variational_prunes_in_evaluation_alone():
     )
     assert list(layer.state_dict()) == ["weight", "bias", "log_variance"]
     assert list(linear.state_dict()) == ["weight", "bias"]
-    assert nn.SparseVariationalDropout(linear, threshold=9.0).kept().all()
+    assert nn.SparseVariationalDropout(linear, threshold=9.0).kept_weights().all()
 
 
-def test_sparse_variational_removes_inputs_that_say_nothing():
+def test_sparse_variational_removes_inputs_without_information():
     """Regression on 2 of 10 inputs, all orthogonal to each other and to the noise: most weights of
-    the others fall out.
+    the others are removed.
     """
     torch.manual_seed(0)
     columns = (
@@ -281,14 +282,14 @@ def test_sparse_variational_removes_inputs_that_say_nothing():
         loss.backward()
         optimizer.step()
         decay.step()
-    kept = layer.kept()[0]
+    kept = layer.kept_weights()[0]
     assert kept[:2].all()
-    assert kept[2:].sum() <= 3  # some still swing under the noise
+    assert kept[2:].sum() <= 3  # a few still vary under the noise
     assert (layer.eval()(x) - y).square().mean() < 0.011
 
 
 def test_information_dropout():
-    """Its law is log-normal: median 1 and mean exp(alpha^2 / 2); at no alpha the identity, at the
+    """Its noise is log-normal: median 1 and mean exp(alpha^2 / 2); at no alpha the identity, at the
     largest no divergence.
     """
     ones = torch.ones(300, 1000, dtype=torch.float64)
@@ -335,8 +336,9 @@ def test_information_layers():
 
 
 def test_divergences_add_up():
-    """Those of rates and weights are shared by the training set; information dropout's is a mean
-    over its examples.
+    """The KL terms of rates and weights are shared by the training set.
+
+    That of information dropout is a mean over its examples.
     """
     model = torch_nn.Sequential(
         nn.ConcreteDropout(6),

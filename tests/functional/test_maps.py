@@ -130,9 +130,9 @@ def test_maps_of_any_size_in_one_graph():
         torch.testing.assert_close(y, model(maps(*shape)))
 
 
-def hidden(n, size, centre):
-    """Which places of an axis of ``n`` a hole hides, from its centre."""
-    return {i for i in range(centre - size // 2, centre - size // 2 + size) if 0 <= i < n}
+def hidden(n, size, center):
+    """Which positions of an axis of ``n`` a hole hides, from its center."""
+    return {i for i in range(center - size // 2, center - size // 2 + size) if 0 <= i < n}
 
 
 @pytest.mark.parametrize(
@@ -140,39 +140,39 @@ def hidden(n, size, centre):
     [((8, 8), 4), ((8, 8), 3), ((7, 12), 5), ((5, 9), 6), ((6, 6), 10), ((30,), 7)],
 )
 def test_cutout_masks_what_enumeration_says(shape, size):
-    """Every centre, equally often; so the exact masked fraction is the mean over centres."""
+    """Every center, equally often; so the exact masked fraction is the mean over centers."""
     holes = {}
-    for centre in itertools.product(*(range(n) for n in shape)):
+    for center in itertools.product(*(range(n) for n in shape)):
         places = itertools.product(
-            *(hidden(n, size, c) for n, c in zip(shape, centre, strict=True))
+            *(hidden(n, size, c) for n, c in zip(shape, center, strict=True))
         )
-        holes.setdefault(frozenset(places), []).append(centre)
+        holes.setdefault(frozenset(places), []).append(center)
     count = 6000
     y = F.cutout(torch.ones(count, 2, *shape), size, key=Key(2))
     assert torch.equal(y[:, 0], y[:, 1])
     assert set(y.unique().tolist()) <= {0.0, 1.0}
     seen = Counter(frozenset(map(tuple, (m == 0).nonzero().tolist())) for m in y[:, 0])
     assert set(seen) <= set(holes)
-    centres = math.prod(shape)
+    centers = math.prod(shape)
     chi = sum(
-        (seen[h] - count * len(c) / centres) ** 2 / (count * len(c) / centres)
+        (seen[h] - count * len(c) / centers) ** 2 / (count * len(c) / centers)
         for h, c in holes.items()
     )
     assert chi < len(holes) + 4.9 * math.sqrt(2 * len(holes)) + 16  # alpha 1e-6
-    fractions = [len(h) / centres for h, c in holes.items() for _ in c]
-    mean = sum(fractions) / centres
+    fractions = [len(h) / centers for h, c in holes.items() for _ in c]
+    mean = sum(fractions) / centers
     axes = [sum(len(hidden(n, size, c)) for c in range(n)) / n**2 for n in shape]
     assert math.isclose(mean, math.prod(axes))
-    error = math.sqrt(sum((f - mean) ** 2 for f in fractions) / centres / count)
+    error = math.sqrt(sum((f - mean) ** 2 for f in fractions) / centers / count)
     assert abs((y == 0).double().mean().item() - mean) < 4.9 * error + 1e-12
 
 
 def test_cutout_holes_border_and_refusals():
     x = maps(500, 3, 16, 16)
     y = F.cutout(x, 8, key=Key(1))
-    fell = (y == 0)[:, 0].sum((1, 2))
-    assert fell.max() == 64  # inside the map
-    assert fell.min() == 16  # in a corner a quarter remains
+    dropped = (y == 0)[:, 0].sum((1, 2))
+    assert dropped.max() == 64  # inside the map
+    assert dropped.min() == 16  # in a corner a quarter remains
     assert torch.equal(y[y != 0], x[y != 0])  # nothing is scaled
     twice = F.cutout(x, 8, holes=2, key=Key(1))
     assert (twice == 0).sum() > 1.5 * (y == 0).sum()
@@ -181,7 +181,7 @@ def test_cutout_holes_border_and_refusals():
     assert not torch.equal(
         F.cutout(x, 30, key=Key(1)), torch.zeros_like(x)
     )  # larger than the map, and yet clipped
-    with pytest.raises(InputError, match="size 31 would hide every map of 16 x 16 wholly"):
+    with pytest.raises(InputError, match="size 31 would hide the whole map of 16 x 16"):
         F.cutout(x, 31)
     order = torch.randperm(500)
     assert torch.equal(F.cutout(x[order], 8, key=Key(1, samples=order)), y[order])
@@ -223,7 +223,7 @@ def test_max_pool_dropout_is_the_mean_over_all_masks():
         ((4, 3, 6, 7, 5), nn.MaxPoolDropout3d(2, 1, p=0.4), torch.nn.MaxPool3d(2, 1)),
     ],
 )
-def test_max_pool_dropout_beside_max_pooling(shape, layer, peer):
+def test_max_pool_dropout_against_max_pooling(shape, layer, peer):
     x = maps(*shape).abs()
     thinned.key(layer, seed=2).at(0)
     drawn = layer(x)
@@ -313,7 +313,7 @@ def test_the_extra_rate_never_takes_all():
     y = F.weighted_channel_dropout(x, 0.5, extra=0.6, key=Key(3))
     kept = (y != 0).flatten(1).sum(1)
     assert set(y.unique().tolist()) == {0.0, 2.0}
-    chance = 2 * 0.6 * 0.4  # one of two; where both fall, both stay
+    chance = 2 * 0.6 * 0.4  # one of two; where both would be dropped, both are kept
     assert abs((kept == 1).double().mean() - chance) < 4.9 * math.sqrt(chance * (1 - chance) / 4000)
     assert set(kept.tolist()) == {1, 2}
     assert ((F.weighted_channel_dropout(x, 1.0, key=Key(3)) == 4).flatten(1).sum(1) == 1).all()
@@ -346,7 +346,7 @@ def test_the_extra_rate_never_takes_all():
             lambda: nn.MaxPoolDropout2d(2)(maps(2, 3, 4).abs()),
             r"kernel_size \(2, 2\) has 2 numbers, but the map has 1 axes",
         ),
-        (lambda: nn.MaxPoolDropout2d((2, 2, 2)), "kernel_size has to be a number or 2 of them"),
+        (lambda: nn.MaxPoolDropout2d((2, 2, 2)), "kernel_size has to be one number or 2 of them"),
         (lambda: F.max_pool_dropout(maps(2, 3, 4).abs(), 2, (1, 1)), "stride .* has 2 numbers"),
         (lambda: F.weighted_channel_dropout(maps(2, 3)), "weighted channel dropout needs maps"),
         (
@@ -362,13 +362,13 @@ def test_refused(call, message):
 
 
 def seeds_anywhere(x, p, block):
-    """What timm's rule is: the paper's gamma, which counts only whole blocks, with seeds on every
+    """The rule of timm: the gamma of the paper, which counts only whole blocks, with seeds on every
     place of the map.
     """
     gamma = seed_rate(p, (1, 1, block, block), tuple(x.shape))
     seeds = (torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < gamma).float()
-    fell = torch.nn.functional.max_pool2d(seeds, block, 1, block // 2)
-    return x * (1 - fell)
+    dropped = torch.nn.functional.max_pool2d(seeds, block, 1, block // 2)
+    return x * (1 - dropped)
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def seeds_anywhere(x, p, block):
     [(14, 7, 0.209, 0.093), (7, 3, 0.149, 0.095), (7, 7, 0.93, 0.10)],
 )
 def test_what_published_dropblock_loses(n, block, published, definition):
-    """At nominal 0.1: the border-corrected gamma belongs to seeds where a whole block fits, and to
+    """At nominal 0.1: the border-corrected gamma is for seeds where a whole block fits, and to
     no others.
     """
     x = torch.ones(400, 64, n, n)

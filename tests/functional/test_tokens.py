@@ -100,20 +100,20 @@ def test_hidden_cut_is_one_span(count, p, length):
     examples = 4000
     x = torch.ones(examples, count, 2, requires_grad=True)
     y = F.hidden_cut(x, p, key=Key(4))
-    fell = y[..., 0] == 0
+    dropped = y[..., 0] == 0
     assert torch.equal(y[..., 0], y[..., 1])
     assert set(y.unique().tolist()) <= {0.0, 1.0}
-    assert (fell.sum(1) == length).all()
+    assert (dropped.sum(1) == length).all()
     if 0 < length < count:
-        assert ((fell[:, 1:] & ~fell[:, :-1]).sum(1) + fell[:, 0] == 1).all()  # one run
-        starts = Counter(fell.double().argmax(1).tolist())
+        assert ((dropped[:, 1:] & ~dropped[:, :-1]).sum(1) + dropped[:, 0] == 1).all()  # one run
+        starts = Counter(dropped.double().argmax(1).tolist())
         places = count - length + 1
         assert set(starts) == set(range(places))
         expected = examples / places
         chi = sum((n - expected) ** 2 / expected for n in starts.values())
         assert chi < places + 4.9 * math.sqrt(2 * places) + 16
     y.sum().backward()
-    assert torch.equal(x.grad[..., 0] == 0, fell)
+    assert torch.equal(x.grad[..., 0] == 0, dropped)
     assert F.hidden_cut(x, p, training=False) is x
 
 

@@ -32,7 +32,7 @@ def net() -> torch.nn.Sequential:
 def train(
     ranks: int, drop_last: bool
 ) -> list[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """(step, ids, masks of the input, gradient) of each micro-batch, as one rank sees them."""
+    """(step, ids, masks of the input, gradient) of each micro-batch of one rank."""
     from accelerate import Accelerator
     from accelerate.utils import DataLoaderConfiguration
 
@@ -43,8 +43,8 @@ def train(
     )
     model = net()
     key = thinned.key(model, seed=3)
-    seen: list[torch.Tensor] = []
-    model[0].register_forward_hook(lambda module, args, result: seen.append(result.detach() == 0))
+    masks: list[torch.Tensor] = []
+    model[0].register_forward_hook(lambda module, args, result: masks.append(result.detach() == 0))
     loader = torch.utils.data.DataLoader(
         Indexed(data()), TOGETHER // ranks, shuffle=True, drop_last=drop_last
     )
@@ -58,7 +58,7 @@ def train(
                 key.at(step, samples=ids)
                 accelerator.backward(model(x).square().mean())
                 grad = accelerator.unwrap_model(model)[1].weight.grad
-                records.append((step, ids.clone(), seen[-1], grad.clone()))
+                records.append((step, ids.clone(), masks[-1], grad.clone()))
                 opt.step()
                 opt.zero_grad()
                 step += accelerator.sync_gradients  # micro-batches of one optimizer step share it
@@ -90,10 +90,20 @@ def trained(ranks: int, folder: str) -> torch.Tensor:
     thinned.expose(model, **transformers.default_data_collator(rows[:2]))
     thinned.replace(model)
     arguments = transformers.TrainingArguments(
-        folder, max_steps=4, per_device_train_batch_size=TOGETHER // ranks, report_to=[], save_strategy="no", seed=1,
-        use_cpu=True, disable_tqdm=True, remove_unused_columns=False, learning_rate=0.1, optim="sgd",
-        average_tokens_across_devices=False,  # else the gradient of a loss that is a mean counts once for each rank
-    )  # fmt: skip
+        folder,
+        max_steps=4,
+        per_device_train_batch_size=TOGETHER // ranks,
+        report_to=[],
+        save_strategy="no",
+        seed=1,
+        use_cpu=True,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        learning_rate=0.1,
+        optim="sgd",
+        # True would multiply the gradient of a mean loss by the number of ranks
+        average_tokens_across_devices=False,
+    )
     callbacks = [ThinnedCallback(key=3, samples="sample"), WatchCallback(every=2)]
     transformers.Trainer(
         model, arguments, train_dataset=Indexed(rows, name="sample"), callbacks=callbacks
@@ -109,10 +119,10 @@ def main(rank: int, ranks: int, store: str, out: str) -> None:
         "LOCAL_WORLD_SIZE": str(ranks),
     }
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks)
-    seen = {"batches": [train(ranks, drop_last) for drop_last in (True, False)]}
+    records = {"batches": [train(ranks, drop_last) for drop_last in (True, False)]}
     if importlib.util.find_spec("transformers"):
-        seen["weights"] = trained(ranks, out)
-    torch.save(seen, f"{out}.{rank}")
+        records["weights"] = trained(ranks, out)
+    torch.save(records, f"{out}.{rank}")
     dist.barrier()
     dist.destroy_process_group()
 
@@ -120,4 +130,4 @@ def main(rank: int, ranks: int, store: str, out: str) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
-    os._exit(0)  # gloo's threads do not always end with the interpreter
+    os._exit(0)  # the threads of gloo do not always end with the interpreter

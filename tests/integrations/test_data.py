@@ -1,4 +1,4 @@
-"""Masks that are the examples' own, whoever loads them and on however many processes."""
+"""Each example has its own masks, with any loader and on any number of processes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_ids_through_samplers_and_subsets():
 
 
 class Together(Dataset):
-    """What loads batches at once, as tables of Hugging Face do."""
+    """A data set that loads batches at once, as those of Hugging Face do."""
 
     asked = 0
 
@@ -98,7 +98,7 @@ def test_what_cannot_be_indexed():
         Indexed([{"sample": 1}], name="sample")[0]
     with pytest.raises(IndexError, match="but got 2"):
         Indexed([1, 2])[2]
-    assert list(Indexed("ab")) == [(0, "a"), (1, "b")]  # plain iteration ends
+    assert list(Indexed("ab")) == [(0, "a"), (1, "b")]  # ordinary iteration ends
 
 
 def processes(count, folder):
@@ -112,7 +112,7 @@ def processes(count, folder):
     importlib.util.find_spec("accelerate") is None, reason="accelerate is not installed"
 )
 def test_one_process_and_two_under_accelerate(tmp_path):
-    """The same masks for the same examples at the same step, so the same gradients up to rounding."""
+    """The same masks for the same examples and steps, so the same gradients up to rounding."""
     (one,), two = processes(1, tmp_path), processes(2, tmp_path)
     if "weights" in one:  # under the Trainer of Hugging Face
         assert torch.equal(two[0]["weights"], two[1]["weights"])
@@ -120,11 +120,11 @@ def test_one_process_and_two_under_accelerate(tmp_path):
     alone, pair = one["batches"], [rank["batches"] for rank in two]
     for case, drop_last in enumerate((True, False)):
         masks, repeated = {}, 0
-        for step, ids, fell, _ in alone[case]:
-            masks |= {(step, int(i)): row for i, row in zip(ids, fell, strict=True)}
+        for step, ids, dropped, _ in alone[case]:
+            masks |= {(step, int(i)): row for i, row in zip(ids, dropped, strict=True)}
         assert len({tuple(row.tolist()) for row in masks.values()}) > 0.9 * len(
             masks
-        )  # 12 coins: some are equal by chance
+        )  # 12 entries each: some masks are equal by chance
         assert (
             len(alone[case]) == len(pair[0][case]) == len(pair[1][case]) == (4 if drop_last else 6)
         )
@@ -144,7 +144,7 @@ def test_one_process_and_two_under_accelerate(tmp_path):
             if i + 1 == len(alone[case]) or alone[case][i + 1][0] != r[0]
         ]
         if drop_last:
-            for i in synced:  # else the last batch is made even by examples that count twice
+            for i in synced:  # otherwise examples that count twice fill the last batch
                 torch.testing.assert_close(pair[0][case][i][3], alone[case][i][3])
                 torch.testing.assert_close(pair[1][case][i][3], alone[case][i][3])
         assert (repeated == 0) == drop_last

@@ -28,9 +28,16 @@ def _nondeterministic():
 def bert():
     torch.manual_seed(0)
     config = transformers.BertConfig(
-        vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=16, num_labels=2, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.1,
-    )  # fmt: skip
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=16,
+        num_labels=2,
+        hidden_dropout_prob=0.2,
+        attention_probs_dropout_prob=0.1,
+    )
     return transformers.BertForSequenceClassification(config)
 
 
@@ -57,9 +64,17 @@ def gpt():
 
 def train(model, folder, callbacks=(), attach=None, rows=None, **options):
     usual = {
-        "output_dir": str(folder), "max_steps": 8, "per_device_train_batch_size": 4, "report_to": [], "save_strategy": "no",
-        "seed": 1, "eval_strategy": "steps", "eval_steps": 4, "use_cpu": True, "disable_tqdm": True,
-    }  # fmt: skip
+        "output_dir": str(folder),
+        "max_steps": 8,
+        "per_device_train_batch_size": 4,
+        "report_to": [],
+        "save_strategy": "no",
+        "seed": 1,
+        "eval_strategy": "steps",
+        "eval_steps": 4,
+        "use_cpu": True,
+        "disable_tqdm": True,
+    }
     arguments = transformers.TrainingArguments(**usual | options)
     rows = data() if rows is None else rows
     trainer = transformers.Trainer(
@@ -150,11 +165,11 @@ def test_checked_at_the_start(tmp_path):
     assert all(torch.equal(a, b) for a, b in same)
 
 
-def test_masks_are_the_examples_own(tmp_path):
-    """Ids through the Trainer: one batch of 8 falls as two micro-batches of 4, and no id reaches
-    the model.
+def test_masks_are_functions_of_the_sample_ids(tmp_path):
+    """Ids through the Trainer: a batch of 8 has the masks of two micro-batches of 4, and no id
+    reaches the model.
     """
-    ends, seen = [], []
+    ends, all_masks = [], []
     for size in (8, 4):
         model = bert()
         thinned.replace(model)
@@ -170,7 +185,7 @@ def test_masks_are_the_examples_own(tmp_path):
         callbacks = [ThinnedCallback(key=3, samples="sample", check=True), WatchCallback(every=1)]
         callbacks = (
             callbacks if size == 8 else callbacks[::-1]
-        )  # who hears first makes no difference
+        )  # the order of the callbacks makes no difference
         train(
             model,
             tmp_path,
@@ -181,14 +196,14 @@ def test_masks_are_the_examples_own(tmp_path):
         )
         own = [m for m in masks if len(m) == size]
         ends.append(model.classifier.weight.detach().clone())
-        seen.append(own)
+        all_masks.append(own)
         assert not model._forward_pre_hooks
         with pytest.raises(thinned.InputError, match="no key"):
             thinned.key_of(model)
     torch.testing.assert_close(*ends)
     assert not torch.equal(ends[0], bert().classifier.weight)
-    together = {tuple(row.tolist()) for m in seen[0] for row in m}
-    assert {tuple(row.tolist()) for m in seen[1] for row in m} <= together
+    together = {tuple(row.tolist()) for m in all_masks[0] for row in m}
+    assert {tuple(row.tolist()) for m in all_masks[1] for row in m} <= together
     again = [ThinnedCallback(key=3, samples="sample", check=True), WatchCallback(every=1)]
     plain = bert()
     thinned.replace(plain)
@@ -207,10 +222,10 @@ def test_masks_are_the_examples_own(tmp_path):
 def test_sampling_in_prediction(tmp_path):
     model = bert()
     trainer = train(model, tmp_path, max_steps=1)
-    with pytest.raises(thinned.InputError, match="mc_predict needs dropout of ours"):
+    with pytest.raises(thinned.InputError, match=r"mc_predict needs layers of thinned\.nn"):
         mc_predict(trainer, data())
     thinned.replace(model)
-    with pytest.raises(thinned.InputError, match="passes"):
+    with pytest.raises(thinned.InputError, match="samples"):
         mc_predict(trainer, data(), 0)
     passes = np.stack([p.predictions for p in mc_predict(trainer, data(), 16)])
     assert passes.shape == (16, 32, 2)
@@ -227,14 +242,12 @@ def test_sampling_in_prediction(tmp_path):
 
 @pytest.mark.parametrize("make", [bert, gpt])
 def test_recipes(tmp_path, make):
-    """See, expose, what the paper says, rates, a policy of rules, train: on models with random
-    weights.
-    """
+    """find, expose, the policies "paper" and "depth", rates, and training, with random weights."""
     model = make()
     ids = torch.stack([row["input_ids"] for row in data()[:4]])
     batch = {"input_ids": ids, "labels": ids if make is gpt else torch.tensor([0, 1, 0, 1])}
     attention = [site for site in thinned.find(model, **batch) if site.kind == "attention"]
-    assert len(attention) == 2  # inside of a fused function, where no layer stands
+    assert len(attention) == 2  # inside a fused function, without a layer
     assert len(thinned.expose(model, **batch)) == 2
     thinned.replace(model)
     sites = thinned.find(model, **batch)
@@ -249,7 +262,7 @@ def test_recipes(tmp_path, make):
     ]  # no second dropout at an end
     assert {site.rate for site in after if site.name != "dropout"} == {
         0.1
-    }  # the classifier's is no part of that paper
+    }  # that of the classifier is not in that paper
     rates = "attention.output.dropout" if make is bert else "resid_dropout"
     thinned.set_rate(model, 0.3, where=rates)
     assert sum(site.rate == 0.3 for site in thinned.find(model, **batch)) == 2

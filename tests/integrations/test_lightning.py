@@ -63,9 +63,16 @@ def fit(net, *callbacks, epochs=3, logger=None, **options):
             logged.append((step, metrics))
 
     trainer = lightning.Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=logger or Logger(), callbacks=list(callbacks), enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False, log_every_n_steps=1, **options,
-    )  # fmt: skip
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=logger or Logger(),
+        callbacks=list(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        log_every_n_steps=1,
+        **options,
+    )
     trainer.fit(net, loader(), loader())
     return trainer, logged
 
@@ -137,7 +144,7 @@ def test_schedules_and_keys():
     for seed in (1, 2):
         torch.manual_seed(0)
         net = Net()
-        torch.manual_seed(seed)  # what a key makes irrelevant
+        torch.manual_seed(seed)  # a key makes it irrelevant
         fit(net, ThinnedCallback(key=3), accumulate_grad_batches=2)
         ends.append(net.layers[0].weight.detach().clone())
     assert torch.equal(*ends)
@@ -173,7 +180,7 @@ def test_sampling_in_prediction():
     net = Net()
     net.layers[3] = nn.Dropout(0.5)
     trainer, _ = fit(net, ThinnedCallback(sampling=True), epochs=1)
-    with pytest.raises(thinned.InputError, match="sampling=True needs dropout of ours"):
+    with pytest.raises(thinned.InputError, match=r"sampling=True needs layers of thinned\.nn"):
         trainer.predict(net, loader())
 
 

@@ -1,5 +1,6 @@
-"""One rank of the distributed tests: ``python ranks.py RANK RANKS STORE OUT``. Writes what rank 0
-saw.
+"""One rank of the distributed tests: ``python ranks.py RANK RANKS STORE OUT``.
+
+Rank 0 writes the results.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 def main(rank: int, ranks: int, store: str, out: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks)
     x, ids = batch()
-    mine = slice(rank * BATCH // ranks, (rank + 1) * BATCH // ranks)
-    seen = {}
+    own_rows = slice(rank * BATCH // ranks, (rank + 1) * BATCH // ranks)
+    results = {}
     for wrap in ("ddp", "fsdp"):
         model = net()
         key = None
@@ -53,15 +54,15 @@ def main(rank: int, ranks: int, store: str, out: str) -> None:
             key = thinned.key(model, seed=3)
             wrapped = fully_shard(model)
         torch.manual_seed(rank)  # the ranks' own generators differ
-        key.at(7, samples=ids[mine])
-        y = wrapped(x[mine])
+        key.at(7, samples=ids[own_rows])
+        y = wrapped(x[own_rows])
         y.square().sum().backward()
         parts = [torch.empty_like(y) for _ in range(ranks)]
         dist.all_gather(parts, y.detach())
         grad = model[0].weight.grad
-        seen[wrap] = (torch.cat(parts), grad.full_tensor() if wrap == "fsdp" else grad)
+        results[wrap] = (torch.cat(parts), grad.full_tensor() if wrap == "fsdp" else grad)
     if rank == 0:
-        torch.save(seen, out)
+        torch.save(results, out)
     dist.barrier()
     dist.destroy_process_group()
 

@@ -1,4 +1,4 @@
-"""The hosts on words: embedding dropout and word dropout against their definitions."""
+"""The layers on words: embedding dropout and word dropout against their definitions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def embedding(**settings):
     return torch.nn.Embedding(30, 4, **settings)
 
 
-def test_embedding_dropout_is_the_embedding_of_a_table_with_fallen_rows():
+def test_embedding_dropout_is_the_embedding_of_a_table_with_dropped_rows():
     table, p = embedding().weight.detach().double().requires_grad_(), 0.4
     kept = F.mask(Drop(Bernoulli(p), per="v", of="v d"), (30, 4), Key(3)).double()
     y = F.embedding_dropout(IDS, table, p, key=Key(3))
@@ -31,32 +31,32 @@ def test_embedding_dropout_is_the_embedding_of_a_table_with_fallen_rows():
     assert 0 < kept.sum() < 30
 
 
-def test_every_word_falls_at_the_rate():
+def test_every_word_is_dropped_at_the_rate():
     table, p, draws = torch.ones(30, 1), 0.3, 400
-    fell = sum(
+    dropped = sum(
         (F.embedding_dropout(torch.arange(30), table, p, key=Key(s)) == 0).sum().item()
         for s in range(draws)
     )
     n = 30 * draws
-    assert abs(fell / n - p) < 4.9 * math.sqrt(p * (1 - p) / n)  # alpha 1e-6
+    assert abs(dropped / n - p) < 4.9 * math.sqrt(p * (1 - p) / n)  # alpha 1e-6
 
 
-def test_embedding_host():
+def test_embedding_layer():
     plain = embedding(padding_idx=3)
-    host = nn.EmbeddingDropout(plain, 0.5)
-    assert host.weight is plain.weight
-    assert list(host.state_dict()) == list(plain.state_dict())
-    plain.load_state_dict(host.state_dict())
-    y = host(torch.tensor([[5, 6, 5], [6, 5, 6]]))
+    layer = nn.EmbeddingDropout(plain, 0.5)
+    assert layer.weight is plain.weight
+    assert list(layer.state_dict()) == list(plain.state_dict())
+    plain.load_state_dict(layer.state_dict())
+    y = layer(torch.tensor([[5, 6, 5], [6, 5, 6]]))
     assert torch.equal(y[0, 0], y[0, 2])
     assert torch.equal(y[0, 0], y[1, 1])
-    assert torch.equal(host.eval()(IDS), plain(IDS))
-    host.train().p = 0.0
-    assert torch.equal(host(IDS), plain(IDS))
-    assert repr(host) == "EmbeddingDropout(30, 4, p=0.0)"
+    assert torch.equal(layer.eval()(IDS), plain(IDS))
+    layer.train().p = 0.0
+    assert torch.equal(layer(IDS), plain(IDS))
+    assert repr(layer) == "EmbeddingDropout(30, 4, p=0.0)"
 
 
-def test_the_padding_row_never_falls():
+def test_the_padding_row_is_never_dropped():
     plain = embedding(padding_idx=3)
     with torch.no_grad():
         plain.weight[3] = 7.0
@@ -111,12 +111,12 @@ def test_schedules_move_both():
         (lambda: nn.EmbeddingDropout(embedding(), 1.5), "between 0 and 1, but got 1.5"),
         (
             lambda: nn.EmbeddingDropout(embedding())(torch.tensor([30])),
-            "below 30, the rows of the table, but got 30",
+            "below 30, the number of rows of the table, but got 30",
         ),
         (lambda: nn.WordDropout(0.1, -1), "unknown_id has to be at least 0, but got -1"),
         (
             lambda: nn.WordDropout(0.1)(torch.ones(3, 4)),
-            "needs ids of whole numbers, but got torch.float32",
+            "needs ids that are whole numbers, but got torch.float32",
         ),
         (lambda: nn.WordDropout(-0.1), "between 0 and 1, but got -0.1"),
     ],

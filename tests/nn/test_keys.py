@@ -117,7 +117,7 @@ def test_nested_checkpoints_and_a_second_backward():
     assert torch.equal(first, second)
 
 
-def test_recomputation_by_others_is_told_apart_or_refused():
+def test_recomputation_by_other_code_is_recognized_or_refused():
     """Without torch's checkpointing a layer that is called once is recomputed right, and twice is
     an error.
     """
@@ -289,7 +289,7 @@ def test_copies_and_reloaded_models_draw_the_same():
 
 
 def test_a_step_repeated_after_resuming_in_mid_epoch():
-    """State, optimizer and key from a checkpoint: the rest of the epoch is what it would have been."""
+    """State, optimizer and key from a checkpoint: the rest of the epoch is unchanged."""
 
     def train(model, key, optimizer, first, last):
         x, ids = batch()
@@ -331,14 +331,14 @@ def test_layers_renamed_after_keying_are_refused():
     key = thinned.key(model, 3)
     key.at(0)
     model.append(torch.nn.ReLU())
-    key.at(0)  # a layer without masks may come
+    key.at(0)  # a layer without masks may be added
     model.insert(0, torch.nn.Identity())
     with pytest.raises(InputError, match=r"gone: 2, 4; new: 3, 5\); call key.remove"):
         key.at(0)
     key.remove()
     thinned.key(model, 3).at(0)
     model[3] = nn.Dropout(0.5)
-    with pytest.raises(InputError, match="others stand under these names"):
+    with pytest.raises(InputError, match="other layers have these names now"):
         thinned.key_of(model).at(0)
 
 
@@ -458,11 +458,11 @@ def test_capturable_keys_stay_where_they_are():
     model, (_, ids) = net(), batch()
     key = thinned.key(model, 3, capturable=True)
     key.at(0, samples=ids)
-    before = [t.data_ptr() for t in key.now()[:2]]
+    before = [t.data_ptr() for t in key.tensor_key()[:2]]
     key.at(9, samples=ids + 1)
-    assert [t.data_ptr() for t in key.now()[:2]] == before
-    assert key.now().key.tolist() == [3, 9]
-    assert torch.equal(key.now().sample_ids, ids + 1)
+    assert [t.data_ptr() for t in key.tensor_key()[:2]] == before
+    assert key.tensor_key().seed_step.tolist() == [3, 9]
+    assert torch.equal(key.tensor_key().sample_ids, ids + 1)
 
 
 def test_removed_and_unused_keys():

@@ -1,5 +1,5 @@
-"""Layers as models use them: in torch's transformers, sliced, moved, copied within contexts, beside
-what torch rewrites.
+"""Layers as models use them: in torch's transformers, sliced, moved, copied within contexts, and
+with weights that torch rewrites.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ def test_evaluation_is_the_same_with_and_without_gradients(change):
             torch.testing.assert_close(twin(X), right)
 
 
-def test_rate_0_and_off_hold_for_what_has_noise_beside_its_rate():
+def test_rate_0_and_off_hold_for_layers_with_noise_besides_their_rate():
     ones = torch.ones(50, 20)
-    swap, jump = nn.Swapout(0.0, skip=0.5), nn.Jumpout(0.0, least=0.3)
+    swap, jump = nn.Swapout(0.0, skip_p=0.5), nn.Jumpout(0.0, min_rate=0.3)
     for layer, inputs, quiet in ((swap, (ones, ones), 2 * ones), (jump, (ones,), ones)):
         with thinned.off(layer):
             assert torch.equal(layer(*inputs), quiet)
@@ -138,12 +138,12 @@ def test_half_precision_squares_do_not_overflow():
     assert layer(torch.full((2, 4), 300.0).half()).isfinite().all()
 
 
-def test_a_padding_row_counted_from_the_end_never_falls():
+def test_a_padding_row_counted_from_the_end_is_never_dropped():
     y = F.embedding_dropout(torch.tensor([3] * 3), torch.ones(4, 2), 0.9, padding_idx=-1)
     assert torch.equal(y, torch.ones(3, 2))
 
 
-def test_frozen_noise_beside_a_layer_that_draws_nothing():
+def test_frozen_noise_next_to_a_layer_that_draws_nothing():
     model = torch.nn.Sequential(
         nn.Dropout(0.5), nn.FastDropout(torch.nn.Linear(8, 3), Linear(0.1, 0.5, 10))
     )
@@ -191,7 +191,7 @@ def tied():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: nn.DropConnect(pruned()), "something rewrites this layer's weight"),
+        (lambda: nn.DropConnect(pruned()), "something rewrites the weight of this layer"),
         (keyed_by_example, "a schedule needs one step for the whole batch"),
         (tied, r"3.weight is also 0.weight"),
         (

@@ -1,4 +1,4 @@
-"""The hosts: construction, torch's habits, keys, modes, and models that contain them."""
+"""Dropout modules: construction, torch's conventions, keys, modes, and models that contain them."""
 
 from __future__ import annotations
 
@@ -14,48 +14,50 @@ from thinned import InputError, nn, presets
 
 
 @pytest.mark.parametrize(
-    ("host", "text"),
+    ("layer", "text"),
     [
         (lambda: nn.Dropout(), "Dropout(p=0.5, inplace=False)"),
         (lambda: nn.Dropout(0.2, True), "Dropout(p=0.2, inplace=True)"),
         (lambda: nn.Dropout(p=0.3), "Dropout(p=0.3, inplace=False)"),
         (
             lambda: nn.DropBlock(p=0.1, block_size=7),
-            "Dropout(dropblock, p=0.1, inplace=False)",
+            "DropBlock(p=0.1, inplace=False, block_size=7)",
         ),
         (
             lambda: nn.SpecDropout(presets.gaussian_dropout(0.3)),
-            "Dropout(gaussian, p=0.3, inplace=False)",
+            "SpecDropout(p=0.3, inplace=False, gaussian_dropout)",
         ),
-        (lambda: nn.UniformDropout(0.2), None),
-        (lambda: nn.UniformDropout(beta=0.2), "Dropout(uout, p=0.2, inplace=False)"),
-        (lambda: nn.Dropout2d(0.2), "Dropout(spatial2d, p=0.2, inplace=False)"),
-        (lambda: nn.DropBlock2d(0.1, 7), "Dropout(dropblock2d, p=0.1, inplace=False)"),
+        (lambda: nn.UniformDropout(0.2), "UniformDropout(beta=0.2, inplace=False)"),
+        (lambda: nn.UniformDropout(beta=0.2), "UniformDropout(beta=0.2, inplace=False)"),
+        (lambda: nn.Dropout2d(0.2), "Dropout2d(p=0.2, inplace=False)"),
+        (lambda: nn.DropBlock2d(0.1, 7), "DropBlock2d(p=0.1, inplace=False, block_size=7)"),
         (
             lambda: nn.DropConnect(torch.nn.Linear(7, 8), p=0.5),
-            "DropWeight(in_features=7, out_features=8, bias=True, p=0.5)",
+            "DropConnect(in_features=7, out_features=8, bias=True, p=0.5)",
         ),
     ],
 )
-def test_construction(host, text):
-    if text:
-        assert repr(host()) == text
-    else:
-        assert host().inplace  # the second place is torch's inplace
+def test_construction(layer, text):
+    assert repr(layer()) == text
+
+
+def test_inplace_is_the_second_argument_as_in_torch():
+    assert nn.UniformDropout(0.2, True).inplace
 
 
 def test_is_a_torch_dropout():
-    for host in (nn.Dropout(), nn.Dropout1d(), nn.AlphaDropout(), nn.DropBlock3d()):
-        assert isinstance(host, _DropoutNd)
-        assert "Dropout" in type(host).__name__
+    for layer in (nn.Dropout(), nn.Dropout1d(), nn.AlphaDropout(), nn.DropBlock3d()):
+        assert isinstance(layer, _DropoutNd)
+        assert "Drop" in type(layer).__name__
 
 
 @pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda: nn.Dropout(1.5), "dropout probability has to be between 0 and 1, but got 1.5"),
-        (lambda: nn.Dropout("zoneot"), "unknown dropout method 'zoneot'"),
-        (lambda: nn.SpecDropout(presets.dropout(), p=0.2), "a Drop says everything itself"),
+        (lambda: nn.Dropout("zoneot"), "Dropout takes a rate, but got 'zoneot'"),
+        (lambda: nn.Dropout(presets.dropout()), r"takes a rate, but got .*SpecDropout\(drop\)"),
+        (lambda: nn.SpecDropout(presets.dropout(), p=0.2), "SpecDropout has no argument 'p'"),
         (
             lambda: nn.DropConnect(torch.nn.Conv2d(1, 1, 1), presets.drop_connect()),
             "needs a torch.nn.Linear, but got Conv2d",
@@ -71,13 +73,13 @@ def test_refused(build, message):
 
 
 def test_rate_may_be_changed():
-    host = nn.Dropout(0.5)
-    host.p = 0.9
-    assert 0.85 < (host(torch.ones(10_000)) == 0).float().mean() < 0.95
+    layer = nn.Dropout(0.5)
+    layer.p = 0.9
+    assert 0.85 < (layer(torch.ones(10_000)) == 0).float().mean() < 0.95
     for wrong in (2.0, torch.tensor(-0.5)):
         with pytest.raises(InputError, match=r"but got (2|tensor\(-0.5\)|-0.5)"):
-            host.p = wrong
-    assert host.p == 0.9
+            layer.p = wrong
+    assert layer.p == 0.9
 
 
 def test_dropblock_ranks():
@@ -195,21 +197,21 @@ def test_bad_step():
 
 
 def test_drop_weight_takes_over_the_parameters():
-    """Checkpoints of the plain model load, and gradients reach the same tensors."""
-    plain = torch.nn.Sequential(torch.nn.Linear(3, 4))
-    hosted = torch.nn.Sequential(nn.DropConnect(torch.nn.Linear(3, 4), 0.5))
-    hosted.load_state_dict(plain.state_dict())
-    hosted(torch.randn(5, 3)).sum().backward()
-    assert hosted[0].weight.grad is not None
-    hosted[0].p = 0.0
+    """Checkpoints of the unwrapped model load, and gradients reach the same tensors."""
+    unwrapped = torch.nn.Sequential(torch.nn.Linear(3, 4))
+    wrapped = torch.nn.Sequential(nn.DropConnect(torch.nn.Linear(3, 4), 0.5))
+    wrapped.load_state_dict(unwrapped.state_dict())
+    wrapped(torch.randn(5, 3)).sum().backward()
+    assert wrapped[0].weight.grad is not None
+    wrapped[0].p = 0.0
     x = torch.randn(5, 3)
-    assert torch.equal(hosted(x), plain(x))
+    assert torch.equal(wrapped(x), unwrapped(x))
 
 
 def test_drop_weight_shapes():
-    host = nn.DropConnect(torch.nn.Linear(3, 4), 0.5)
-    assert host(torch.randn(3)).shape == (4,)
-    assert host(torch.randn(2, 7, 3)).shape == (2, 7, 4)
+    layer = nn.DropConnect(torch.nn.Linear(3, 4), 0.5)
+    assert layer(torch.randn(3)).shape == (4,)
+    assert layer(torch.randn(2, 7, 3)).shape == (2, 7, 4)
     assert nn.DropConnect(torch.nn.Linear(3, 4), 1.0)(torch.randn(2, 3)).abs().sum() == 0
     moments = nn.DropConnect(torch.nn.Linear(3, 4), 0.5, sampling="moments")
     x = torch.zeros(2, 3, requires_grad=True)
@@ -220,13 +222,13 @@ def test_drop_weight_shapes():
 def test_drop_weight_gradient():
     """gradcheck at a fixed key, for the input and the weights, in both samplings."""
     for sampling in ("exact", "moments"):
-        host = nn.DropConnect(torch.nn.Linear(3, 2).double(), 0.4, sampling=sampling)
-        model = torch.nn.Sequential(host)
+        layer = nn.DropConnect(torch.nn.Linear(3, 2).double(), 0.4, sampling=sampling)
+        model = torch.nn.Sequential(layer)
         key = thinned.key(model, 2)
 
-        def run(x, w, host=host, model=model, key=key):
+        def run(x, w, layer=layer, model=model, key=key):
             key.at(0)
-            return torch.func.functional_call(model, {"0.weight": w, "0.bias": host.bias}, (x,))
+            return torch.func.functional_call(model, {"0.weight": w, "0.bias": layer.bias}, (x,))
 
         x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
-        assert torch.autograd.gradcheck(run, (x, host.weight))
+        assert torch.autograd.gradcheck(run, (x, layer.weight))

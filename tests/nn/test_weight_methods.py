@@ -1,4 +1,4 @@
-"""Hosts on weights: what reaches the module inside, and mixout, targeted, shakeout, LoRA and DARE
+"""Layers on weights: what reaches the module inside, and mixout, targeted, shakeout, LoRA and DARE
 by their definitions.
 """
 
@@ -86,64 +86,64 @@ def with_weights(module, weights):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_drawn_weights_reach_the_module(kind):
-    """The host's result is the plain module's with the weights written into it, mask by mask;
+    """The result is that of the module with the drawn weights written into it, mask by mask;
     evaluation has their means.
     """
     module, inputs, names = modules()[kind]
     plain = copy.deepcopy(module)
-    host = nn.DropConnect(module, BATCH)
-    assert list(host.names) == names
-    with thinned.recording(host) as tape:
-        y = host(*inputs)
+    layer = nn.DropConnect(module, BATCH)
+    assert list(layer.names) == names
+    with thinned.recording(layer) as tape:
+        y = layer(*inputs)
     (tensor_key,) = tape.drawn[""]
-    fallen = {
+    dropped = {
         n: F.drop(plain.get_parameter(n), BATCH, key=core.fold_in(tensor_key, i))
         for i, n in enumerate(names)
     }
-    assert all(0.2 < (w == 0).float().mean() < 0.8 for w in fallen.values())
-    torch.testing.assert_close(flat(y), flat(with_weights(plain, fallen)(*inputs)))
+    assert all(0.2 < (w == 0).float().mean() < 0.8 for w in dropped.values())
+    torch.testing.assert_close(flat(y), flat(with_weights(plain, dropped)(*inputs)))
     means = {n: 0.5 * plain.get_parameter(n) for n in names}
-    host.eval()
+    layer.eval()
     with torch.no_grad():
         torch.testing.assert_close(
-            flat(host(*inputs)), flat(with_weights(plain, means).eval()(*inputs))
+            flat(layer(*inputs)), flat(with_weights(plain, means).eval()(*inputs))
         )
-        with thinned.off(host):
-            assert torch.equal(flat(host(*inputs)), flat(plain.eval()(*inputs)))
+        with thinned.off(layer):
+            assert torch.equal(flat(layer(*inputs)), flat(plain.eval()(*inputs)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_host_stands_in_the_place_of_its_module(kind):
+def test_a_layer_replaces_its_module(kind):
     """The same names, the same parameters, checkpoints both ways; nothing is written into the
     weights.
     """
     module, inputs, names = modules()[kind]
     plain, before = copy.deepcopy(module), copy.deepcopy(module.state_dict())
     parameters = dict(module.named_parameters())
-    host = nn.DropConnect(module, BATCH)
-    assert {n: id(p) for n, p in host.named_parameters()} == {
+    layer = nn.DropConnect(module, BATCH)
+    assert {n: id(p) for n, p in layer.named_parameters()} == {
         n: id(p) for n, p in parameters.items()
     }
-    assert list(host.state_dict()) == list(plain.state_dict())
-    first = flat(host(*inputs))
-    assert not torch.equal(first, flat(host(*inputs)))
+    assert list(layer.state_dict()) == list(plain.state_dict())
+    first = flat(layer(*inputs))
+    assert not torch.equal(first, flat(layer(*inputs)))
     first.square().sum().backward()
-    assert all(host.get_parameter(n).grad.count_nonzero() for n in names)
-    assert all(torch.equal(before[n], t) for n, t in host.state_dict().items())
-    twin = copy.deepcopy(host)
-    plain.load_state_dict(host.state_dict())
-    host.load_state_dict({n: t + 1.0 for n, t in plain.state_dict().items()})
-    assert torch.equal(host.get_parameter(names[0]), plain.get_parameter(names[0]) + 1.0)
+    assert all(layer.get_parameter(n).grad.count_nonzero() for n in names)
+    assert all(torch.equal(before[n], t) for n, t in layer.state_dict().items())
+    twin = copy.deepcopy(layer)
+    plain.load_state_dict(layer.state_dict())
+    layer.load_state_dict({n: t + 1.0 for n, t in plain.state_dict().items()})
+    assert torch.equal(layer.get_parameter(names[0]), plain.get_parameter(names[0]) + 1.0)
     assert torch.equal(twin.get_parameter(names[0]), plain.get_parameter(names[0]))
-    host.p = 0.0
-    torch.testing.assert_close(flat(host(*inputs)), flat(module(*inputs)))
-    host.double()
+    layer.p = 0.0
+    torch.testing.assert_close(flat(layer(*inputs)), flat(module(*inputs)))
+    layer.double()
     assert (
-        flat(host(*(x.double() if x.is_floating_point() else x for x in inputs))).dtype
+        flat(layer(*(x.double() if x.is_floating_point() else x for x in inputs))).dtype
         == torch.float64
     )
-    assert host.eval().inner.training is False
-    assert host.train().inner.training is True
+    assert layer.eval().inner.training is False
+    assert layer.train().inner.training is True
 
 
 def test_recurrent_weights_are_plain_again_after_a_call():
@@ -151,12 +151,12 @@ def test_recurrent_weights_are_plain_again_after_a_call():
     in published ports.
     """
     lstm = torch_nn.LSTM(4, 6)
-    host, x = nn.DropConnect(lstm, 0.5), torch.randn(5, 3, 4)
+    layer, x = nn.DropConnect(lstm, 0.5), torch.randn(5, 3, 4)
     before = lstm.weight_hh_l0.detach().clone()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(8):
-            host(x)[0].sum().backward()
+            layer(x)[0].sum().backward()
     assert torch.equal(lstm.weight_hh_l0, before)
     assert all(a is b for a, b in zip(lstm._flat_weights, lstm.parameters(), strict=True))
 
@@ -171,14 +171,14 @@ def test_a_batch_shares_its_masks_where_the_point_says_so():
     assert torch.equal(maps[0], maps[1])
 
 
-def test_a_coin_for_each_input_is_dropout_of_channels():
+def test_a_draw_for_each_input_is_dropout_of_channels():
     """Weights tied along outputs and taps, inverted: SpatialDropout with one mask for the batch,
     draw by draw.
     """
     conv, x = torch_nn.Conv2d(6, 4, 3), torch.randn(3, 6, 8, 8)
-    host = nn.DropConnect(conv, Drop(Bernoulli(0.5), per="i", of="o i *"))
-    with thinned.recording(host) as tape:
-        y = host(x)
+    layer = nn.DropConnect(conv, Drop(Bernoulli(0.5), per="i", of="o i *"))
+    with thinned.recording(layer) as tape:
+        y = layer(x)
     (tensor_key,) = tape.drawn[""]
     spatial = F.drop(x, Drop(Bernoulli(0.5), per="c", of="b c *"), key=core.fold_in(tensor_key, 0))
     torch.testing.assert_close(y, conv(spatial), rtol=1e-4, atol=1e-5)
@@ -280,9 +280,9 @@ def test_the_published_backward_of_mixout_is_no_gradient():
 def test_mixout_of_units_and_its_reductions():
     w, u = torch.randn(2000, 6, 3), torch.randn(2000, 6, 3)
     y = F.mixout(w, u, 0.5, per="unit", key=Key(2))
-    fell = torch.isclose(y, u)
-    assert torch.equal(fell, fell[:1, :, :1].expand_as(fell))
-    assert 0 < fell[0, :, 0].sum() < 6
+    dropped = torch.isclose(y, u)
+    assert torch.equal(dropped, dropped[:1, :, :1].expand_as(dropped))
+    assert 0 < dropped[0, :, 0].sum() < 6
     zero = F.mixout(w, torch.zeros_like(w), 0.5, key=Key(2))
     torch.testing.assert_close(
         zero, F.drop(w, presets.drop_connect(0.5, "inverted", per="batch"), key=Key(2))
@@ -305,59 +305,59 @@ def test_mixout_of_units_and_its_reductions():
 def test_mixout_layers_remember_where_they_started():
     module, x = torch_nn.Linear(6, 4), torch.randn(3, 6)
     pretrained = module(x).detach()
-    host = nn.Mixout(module, 1.0)
-    assert list(host.state_dict()) == ["weight", "bias"]
+    layer = nn.Mixout(module, 1.0)
+    assert list(layer.state_dict()) == ["weight", "bias"]
     with torch.no_grad():
-        host.weight.add_(1.0)
-    torch.testing.assert_close(host(x), pretrained)  # everything is what it was
-    torch.testing.assert_close(host.eval()(x), module(x))
-    host.train().anchor()
-    torch.testing.assert_close(host(x), module(x))
-    host.p = 0.5
-    assert torch.equal(host(x), module(x))  # at the anchor there is nothing to mix
-    assert host.double().get_buffer("anchor_0").dtype == torch.float64
+        layer.weight.add_(1.0)
+    torch.testing.assert_close(layer(x), pretrained)  # everything is what it was
+    torch.testing.assert_close(layer.eval()(x), module(x))
+    layer.train().anchor()
+    torch.testing.assert_close(layer(x), module(x))
+    layer.p = 0.5
+    assert torch.equal(layer(x), module(x))  # at the anchor there is nothing to mix
+    assert layer.double().get_buffer("anchor_0").dtype == torch.float64
     resumed = nn.Mixout(torch_nn.Linear(6, 4), 0.5)
-    resumed.load_state_dict(host.state_dict())
-    torch.testing.assert_close(resumed.eval().double()(x.double()), host.eval()(x.double()))
+    resumed.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(resumed.eval().double()(x.double()), layer.eval()(x.double()))
 
 
 def test_targeted_candidates_are_the_smallest_of_each_output():
     w = torch.randn(5, 10)
-    pruned = F.targeted(w, 0.3, 0.4, training=False)
+    pruned = F.targeted_dropout(w, 0.3, 0.4, training=False)
     for row, kept in zip(w, pruned, strict=True):
         limit = row.abs().sort().values[4]
         assert torch.equal(kept, torch.where(row.abs() < limit, 0.0, row))
-    units = F.targeted(w, 0.3, 0.4, training=False, per="unit")
+    units = F.targeted_dropout(w, 0.3, 0.4, training=False, per="unit")
     limit = w.norm(dim=1).sort().values[2]
     assert torch.equal(units, torch.where((w.norm(dim=1) < limit)[:, None], 0.0, w))
     for per in ("weight", "unit"):
-        every = F.targeted(w, 1.0, 0.4, per=per, key=Key(1))
+        every = F.targeted_dropout(w, 1.0, 0.4, per=per, key=Key(1))
         assert torch.equal(
-            every, F.targeted(w, 0.3, 0.4, training=False, per=per)
+            every, F.targeted_dropout(w, 0.3, 0.4, training=False, per=per)
         )  # p = 1 prunes in every step
-        assert torch.equal(F.targeted(w, 0.5, 0.0, per=per, key=Key(1)), w)
+        assert torch.equal(F.targeted_dropout(w, 0.5, 0.0, per=per, key=Key(1)), w)
     conv = torch.randn(4, 3, 2, 2)
-    flat_rows = F.targeted(conv.flatten(1), 0.5, 0.5, key=Key(3))
+    flat_rows = F.targeted_dropout(conv.flatten(1), 0.5, 0.5, key=Key(3))
     assert torch.equal(
-        F.targeted(conv, 0.5, 0.5, training=False).flatten(1) == 0,
-        F.targeted(conv.flatten(1), 0.5, training=False) == 0,
+        F.targeted_dropout(conv, 0.5, 0.5, training=False).flatten(1) == 0,
+        F.targeted_dropout(conv.flatten(1), 0.5, training=False) == 0,
     )
     assert (flat_rows == 0).sum() <= 4 * 6
-    ties = torch.tensor([[0.1, 1.0, 1.0, 2.0]])  # the second smallest cannot be told from the third
-    assert torch.equal(F.targeted(ties, 1.0, 0.5) == 0, ties < 1)
-    assert int((F.targeted(torch.randn(1, 100), 1.0, 0.29) == 0).sum()) == 29
+    ties = torch.tensor([[0.1, 1.0, 1.0, 2.0]])  # the second smallest is equal to the third
+    assert torch.equal(F.targeted_dropout(ties, 1.0, 0.5) == 0, ties < 1)
+    assert int((F.targeted_dropout(torch.randn(1, 100), 1.0, 0.29) == 0).sum()) == 29
 
 
 def test_targeted_drops_candidates_at_its_rate_and_scales_nothing():
     w = torch.rand(400, 50) + 0.1
-    candidates = F.targeted(w, 0.3, 0.4, training=False) == 0
-    y = F.targeted(w, 0.3, 0.4, key=Key(2))
-    fell = y == 0
-    assert not (fell & ~candidates).any()
-    assert torch.equal(y[~fell], w[~fell])
+    candidates = F.targeted_dropout(w, 0.3, 0.4, training=False) == 0
+    y = F.targeted_dropout(w, 0.3, 0.4, key=Key(2))
+    dropped = y == 0
+    assert not (dropped & ~candidates).any()
+    assert torch.equal(y[~dropped], w[~dropped])
     n = int(candidates.sum())
-    assert abs(int(fell.sum()) - 0.3 * n) < 4.9 * math.sqrt(0.21 * n)  # alpha 1e-6
-    rows = F.targeted(w, 0.5, 0.5, per="unit", key=Key(2)) == 0
+    assert abs(int(dropped.sum()) - 0.3 * n) < 4.9 * math.sqrt(0.21 * n)  # alpha 1e-6
+    rows = F.targeted_dropout(w, 0.5, 0.5, per="unit", key=Key(2)) == 0
     assert torch.equal(rows, rows[:, :1].expand_as(rows))
     assert 60 < rows[:, 0].sum() < 140  # binomial(200, 1/2)
 
@@ -370,32 +370,32 @@ def test_targeted_depends_on_ranks_alone(per):
         torch.rand_like(w) < 0.5, -1.0, 1.0
     )
     assert torch.equal(
-        F.targeted(w, 0.5, 0.5, per=per, key=Key(5)) == 0,
-        F.targeted(turned, 0.5, 0.5, per=per, key=Key(5)) == 0,
+        F.targeted_dropout(w, 0.5, 0.5, per=per, key=Key(5)) == 0,
+        F.targeted_dropout(turned, 0.5, 0.5, per=per, key=Key(5)) == 0,
     )
 
 
 def test_targeted_of_all_weights_is_unscaled_dropconnect():
     w = torch.randn(8, 12)
-    y = F.targeted(w, 0.5, 1.0, key=Key(6))
+    y = F.targeted_dropout(w, 0.5, 1.0, key=Key(6))
     assert torch.equal(
         y, F.drop(w, BATCH, key=Key(6))
     )  # the classic scale: nothing is scaled while training
-    host, x = nn.TargetedDropout(torch_nn.Linear(12, 8), 0.5, 0.75), torch.randn(3, 12)
-    pruned = F.targeted(host.weight, 0.5, 0.75, training=False)
-    torch.testing.assert_close(host.eval()(x), torch.nn.functional.linear(x, pruned, host.bias))
+    layer, x = nn.TargetedDropout(torch_nn.Linear(12, 8), 0.5, 0.75), torch.randn(3, 12)
+    pruned = F.targeted_dropout(layer.weight, 0.5, 0.75, training=False)
+    torch.testing.assert_close(layer.eval()(x), torch.nn.functional.linear(x, pruned, layer.bias))
     assert (pruned == 0).sum() == 8 * 9
 
 
 def test_shakeout_layers():
     linear, x = torch_nn.Linear(6, 4), torch.randn(5, 6)
-    host = nn.Shakeout(linear, 0.4, 0.7)
-    with thinned.recording(host) as tape:
-        y = host(x)
+    layer = nn.Shakeout(linear, 0.4, 0.7)
+    with thinned.recording(layer) as tape:
+        y = layer(x)
     torch.testing.assert_close(
         y, F.shakeout(x, linear.weight, linear.bias, 0.4, 0.7, key=tape.drawn[""][0])
     )
-    torch.testing.assert_close(host.eval()(x), linear(x))
+    torch.testing.assert_close(layer.eval()(x), linear(x))
     drop = nn.Shakeout(linear, 0.4, 0.0).train()
     with thinned.recording(drop) as tape:
         y = drop(x)
@@ -439,7 +439,9 @@ def test_dare():
     assert 130 < kept.sum() < 270  # binomial(2000, 0.1)
     mean = torch.stack([F.dare(tuned, base, 0.5, key=Key(s)) for s in range(400)]).mean(0)
     z = (mean - tuned) / (tuned - base).abs() * 20.0  # of deviation sqrt(p / q) |delta| / sqrt(400)
-    assert z.abs().max() < 6.5  # alpha 1e-6 over 2000 entries, with room for the binomial's tails
+    assert (
+        z.abs().max() < 6.5
+    )  # alpha 1e-6 over 2000 entries, with a margin for the binomial's tails
     assert torch.equal(F.dare(tuned, base, 0.0), tuned)
     torch.testing.assert_close(F.dare(tuned, base, 1.0), base)
 
@@ -456,7 +458,7 @@ def test_dare_of_state_dicts():
     assert merged["1.num_batches_tracked"] == 7
     assert list(merged) == list(tuned)
     turned = F.dare(dict(reversed(tuned.items())), base, 0.5, key=Key(3))
-    assert all(torch.equal(merged[n], turned[n]) for n in merged)  # draws belong to names
+    assert all(torch.equal(merged[n], turned[n]) for n in merged)  # draws are keyed by names
     masks = [torch.isclose(merged[n], base[n]) for n in ("0.weight", "2.weight")]
     assert not torch.equal(*masks)
     network().load_state_dict(merged)
@@ -483,7 +485,7 @@ def test_dare_of_state_dicts():
             lambda: nn.DropConnect(torch_nn.Conv1d(1, 1, 1), Drop(Bernoulli(0.5), "o i", "o i")),
             "needs a tensor of 2 axes",
         ),
-        (lambda: nn.DropConnect(torch_nn.ReLU()), "ReLU has no weight matrix; say what changes"),
+        (lambda: nn.DropConnect(torch_nn.ReLU()), "ReLU has no weight matrix; name what changes"),
         (
             lambda: nn.DropConnect(torch_nn.LazyLinear(3), BATCH),
             "'weight' has no shape yet; call the module once",
@@ -497,7 +499,10 @@ def test_dare_of_state_dicts():
             lambda: nn.DropConnect(torch_nn.Linear(2, 3), presets.drop_connect(), names="weight"),
             "masks that the batch shares",
         ),
-        (lambda: nn.DropConnect(nn.Dropout(0.5)), "without a host of its own, but got Dropout"),
+        (
+            lambda: nn.DropConnect(nn.Dropout(0.5)),
+            "that is no dropout module itself, but got Dropout",
+        ),
         (
             lambda: nn.DropConnect(torch_nn.Conv1d(1, 1, 1)).moments(torch.ones(1)),
             "have no moments here",
@@ -513,14 +518,17 @@ def test_dare_of_state_dicts():
             lambda: nn.TargetedDropout(torch_nn.Linear(2, 3), 0.5, 1.5),
             "the fraction of candidates has to be between 0 and 1",
         ),
-        (lambda: nn.TargetedDropout(3), "needs a module without a host of its own, but got int"),
+        (
+            lambda: nn.TargetedDropout(3),
+            "needs a module that is no dropout module itself, but got int",
+        ),
         (
             lambda: F.mixout(torch.ones(3), torch.ones(3), per="unit"),
             r"\[out, in, ...\], but got \[3\]",
         ),
-        (lambda: F.targeted(torch.ones(3)), r"\[out, in, ...\], but got \[3\]"),
+        (lambda: F.targeted_dropout(torch.ones(3)), r"\[out, in, ...\], but got \[3\]"),
         (
-            lambda: F.targeted(torch.ones(3, 2), fraction=1.5),
+            lambda: F.targeted_dropout(torch.ones(3, 2), fraction=1.5),
             "the fraction of candidates has to be between 0 and 1",
         ),
         (

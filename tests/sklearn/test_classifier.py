@@ -1,4 +1,4 @@
-"""The scikit-learn face, held to scikit-learn's own checks and to its perceptrons."""
+"""The scikit-learn API, held to scikit-learn's own checks and compared with its perceptrons."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ SEARCHES = [DropoutSearchCV(net, {"dropout": [0.0, 0.1]}, cv=2) for net in NETS]
 # scikit-learn expects the same of its own SGDClassifier and forests: a repeated row has draws of
 # its own, a weight has not
 RANDOM = {
-    f"check_sample_weight_equivalence_on_{kind}_data": "sample_weight is not equivalent to removing/repeating samples."
+    f"check_sample_weight_equivalence_on_{kind}_data": "sample_weight is not equivalent to "
+    "removing/repeating samples."
     for kind in ("dense", "sparse")
 }
 
@@ -72,9 +73,14 @@ def test_inside_scikit_learns_tools():
     assert search.score(X, Y) > 0.8
     assert search.best_params_["dropoutclassifier__dropout"] in grid["dropoutclassifier__dropout"]
     halving = HalvingGridSearchCV(
-        DropoutRegressor(dropout=0.1, **SMALL), {"alpha": [1e-4, 1.0, 30.0]}, resource="max_iter", max_resources=27,
-        min_resources=3, random_state=0, cv=2,
-    )  # fmt: skip
+        DropoutRegressor(dropout=0.1, **SMALL),
+        {"alpha": [1e-4, 1.0, 30.0]},
+        resource="max_iter",
+        max_resources=27,
+        min_resources=3,
+        random_state=0,
+        cv=2,
+    )
     assert halving.fit(X, T).n_resources_ == [3, 9]
     assert halving.best_params_["alpha"] < 30
 
@@ -162,7 +168,7 @@ def test_many_labels_and_many_targets():
 
 @pytest.mark.parametrize("kind", [DropoutClassifier, DropoutRegressor])
 def test_pickles_predict_and_go_on(kind):
-    net = kind(dropout=[presets.gaussian_dropout(0.3)], mc_samples=5, **SMALL).fit(X, Y)
+    net = kind(dropout=[presets.gaussian_dropout(0.3)], samples=5, **SMALL).fit(X, Y)
     back = pickle.loads(pickle.dumps(net))  # noqa: S301
     np.testing.assert_array_equal(net.predict(X), back.predict(X))
     np.testing.assert_array_equal(net.predict_samples(X), back.predict_samples(X))
@@ -173,19 +179,21 @@ def test_pickles_predict_and_go_on(kind):
 
 
 BAD = [
-    ({"dropout": 1.5}, ValueError, r"The 'dropout' parameter of Dropout\w+ must be a float in the range \[0.0, 1.0\]"),
+    ({"dropout": 1.5}, ValueError, r"The 'dropout' parameter of Dropout\w+ must be a float in "
+                                   r"the range \[0.0, 1.0\]"),
     ({"dropout": [0.1, 0.2]}, InputError, "one for each of the 1 hidden layers, but got 2 values"),
     ({"dropout": [1.5]}, ValueError, "dropout probability has to be between 0 and 1, but got 1.5"),
     ({"dropout": "dropuot"}, InputError, "dropuot"),
     ({"dropout": "attention"}, InputError, "'attention' is a method for another place"),
-    ({"dropout": presets.drop_block()}, InputError, "those for rows are 'dropout', 'gaussian_dropout'"),
+    ({"dropout": presets.drop_block()}, InputError, "those for rows are 'dropout', "
+                                                    "'gaussian_dropout'"),
     ({"input_dropout": -0.1}, ValueError, "The 'input_dropout' parameter"),
     ({"hidden_layer_sizes": (4, 0)}, ValueError, "hidden_layer_sizes must be > 0"),
     ({"activation": "gelu"}, ValueError, "The 'activation' parameter"),
     ({"max_norm": 0}, ValueError, "The 'max_norm' parameter"),
     ({"solver": "lbfgs"}, ValueError, "The 'solver' parameter"),
     ({"divergence": -1.0}, ValueError, "The 'divergence' parameter"),
-    ({"mc_samples": -1}, ValueError, "The 'mc_samples' parameter"),
+    ({"samples": -1}, ValueError, "The 'samples' parameter"),
     ({"early_stopping": True, "validation_fraction": 0.01}, ValueError, "validation"),
 ]  # fmt: skip
 
@@ -259,8 +267,8 @@ except ImportError as error:
         timeout=120,
     )
     assert (
-        done.stdout
-        == f"{package} is not installed; install what this needs with: pip install 'thinned[sklearn]'\n"
+        done.stdout == f"{package} is not installed; install what this needs with: pip install "
+        f"'thinned[sklearn]'\n"
     )
 
 

@@ -1,5 +1,5 @@
-"""The native kernels of the scikit-learn face: against autograd in float64, scikit-learn's Adam,
-and the operators of torch.
+"""The native kernels of the scikit-learn API,
+compared with autograd in float64 and scikit-learn's Adam.
 """
 
 from __future__ import annotations
@@ -101,7 +101,10 @@ def test_gradients_are_those_of_autograd(m, activation, head, few, instructions)
                     torch.set_num_threads(before)
                 torch.testing.assert_close(loss.double(), wanted.detach(), rtol=2e-5, atol=1e-6)
                 for got, right in zip(population.gradients, expected, strict=True):
-                    torch.testing.assert_close(got.double(), right, rtol=2e-4, atol=2e-6)
+                    # float32 sums that nearly cancel are as exact as their largest terms, which are
+                    # those of the whole gradient: on one processor of three an entry missed 2e-6
+                    atol = 2e-6 * max(1.0, 4 * right.abs().max().item())
+                    torch.testing.assert_close(got.double(), right, rtol=2e-4, atol=atol)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -153,8 +156,10 @@ def test_adam_is_scikit_learns(few, instructions):
             adam(decays, correction, 0.8, 0.99, 1e-6), squares, rtol=1e-5, atol=0.0
         )
         for j, (net, their) in enumerate(zip(nets, theirs, strict=True)):
-            slopes = [g[j].double().numpy() + (decays[j].item() * w if i < 2 else 0.0)
-                      for i, (g, w) in enumerate(zip(population.gradients, net, strict=True))]  # fmt: skip
+            slopes = [
+                g[j].double().numpy() + (decays[j].item() * w if i < 2 else 0.0)
+                for i, (g, w) in enumerate(zip(population.gradients, net, strict=True))
+            ]
             their.update_params(net, slopes)
             for part, w in zip(population.parts, net, strict=True):
                 np.testing.assert_allclose(part[j].numpy(), w, rtol=1e-4, atol=1e-5)

@@ -1,5 +1,5 @@
-"""Methods of ``thinned.nn`` in the perceptrons of the scikit-learn face: against loops over the
-public layers, and formulas.
+"""Methods of ``thinned.nn`` in the perceptrons of the scikit-learn API,
+compared with loops over layers.
 """
 
 from __future__ import annotations
@@ -32,9 +32,20 @@ X = RNG.normal(size=(60, 5)).astype(np.float32)
 Y = np.argmax(X @ RNG.normal(size=(5, 3)) + 0.3 * RNG.normal(size=(60, 3)), 1)
 T = (np.sin(X[:, 0]) + X[:, 1]).astype(np.float32)
 METHODS = [
-    "standout", "jumpout", "fast_dropout", "thinned", "drop_connect", "mixout", "shakeout", "targeted_dropout", "targeted_unit_dropout", "concrete_dropout",
-    "variational_dropout", "sparse_variational_dropout", "information_dropout",
-]  # fmt: skip
+    "standout",
+    "jumpout",
+    "fast_dropout",
+    "thinned",
+    "drop_connect",
+    "mixout",
+    "shakeout",
+    "targeted_dropout",
+    "targeted_unit_dropout",
+    "concrete_dropout",
+    "variational_dropout",
+    "sparse_variational_dropout",
+    "information_dropout",
+]
 POINTS = [
     "dropout",
     "gaussian_dropout",
@@ -49,7 +60,8 @@ POINTS = [
 # scikit-learn expects the same of its own SGDClassifier and forests: a repeated row has draws of
 # its own, a weight has not
 RANDOM = {
-    f"check_sample_weight_equivalence_on_{kind}_data": "sample_weight is not equivalent to removing/repeating samples."
+    f"check_sample_weight_equivalence_on_{kind}_data": "sample_weight is not equivalent to "
+    "removing/repeating samples."
     for kind in ("dense", "sparse")
 }
 QUICK = {"max_iter": 20, "learning_rate_init": 0.05, "random_state": 0}
@@ -97,8 +109,8 @@ def by_hand(name, a, b, c, random):
     elif name == "standout":
         each = [("drop1", nn.Standout(a)), ("drop2", nn.Standout(b)), c]
     elif name == "targeted_unit_dropout":
-        host = lambda layer: nn.TargetedDropout(layer, per="unit")  # noqa: E731
-        each = [("drop1", host(a)), ReLU(), ("drop2", host(b)), ReLU(), c]
+        layer = lambda layer: nn.TargetedDropout(layer, per="unit")  # noqa: E731
+        each = [("drop1", layer(a)), ReLU(), ("drop2", layer(b)), ReLU(), c]
     else:
         each = [("drop1", information(5, 6, a, random)), ("drop2", information(6, 4, b, random)), c]
     each = [
@@ -132,14 +144,15 @@ def loss_of(out, y, weight):
 
 
 def loop(model, layers, seed, net, batches, weight, examples):
-    """Plain gradient descent over the public layers, with torch's own optimizer; returns the
-    losses.
+    """Gradient descent without momentum over the public layers, with torch's own optimizer.
+
+    Returns the losses.
     """
     key, optimizer = (
         thinned.key(model, seed),
         torch.optim.SGD(model.parameters(), lr=net.learning_rate_init),
     )
-    learned = any(hasattr(host, "divergence") for host in model.modules())
+    learned = any(hasattr(layer, "divergence") for layer in model.modules())
     out = []
     for step, rows in enumerate(batches):
         key.at(step, samples=rows)
@@ -166,15 +179,23 @@ PLAIN = {
     "momentum": 0.0,
     "shuffle": False,
     "random_state": 5,
-    "alpha_dropout": 0.2,
+    "alpha": 0.2,
     "max_norm": 0.9,
 }
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_trains_as_its_layers_do(name):
-    net = DropoutClassifier((6, 4), dropout=name, input_dropout=0.2, batch_size=20, max_iter=2, divergence=0.7,
-                            learning_rate_init=0.1, **PLAIN)  # fmt: skip
+    net = DropoutClassifier(
+        (6, 4),
+        dropout=name,
+        input_dropout=0.2,
+        batch_size=20,
+        max_iter=2,
+        divergence=0.7,
+        learning_rate_init=0.1,
+        **PLAIN,
+    )
     if name == "targeted_unit_dropout":
         net.set_params(max_norm=None)  # which makes equal norms, of which none is the smallest
     layers, seed = first_layers(net)
@@ -205,8 +226,14 @@ def test_every_method_trains_as_its_layers_do(name):
 def test_divergences_and_weights_of_rows():
     """Divergences are paid for the total weight; a schedule of them is read at the step."""
     weight = RNG.integers(1, 4, 60)
-    net = DropoutClassifier((6, 4), dropout=["concrete_dropout", "sparse_variational_dropout"], batch_size=60, max_iter=3,
-                            learning_rate_init=0.1, **PLAIN)  # fmt: skip
+    net = DropoutClassifier(
+        (6, 4),
+        dropout=["concrete_dropout", "sparse_variational_dropout"],
+        batch_size=60,
+        max_iter=3,
+        learning_rate_init=0.1,
+        **PLAIN,
+    )
     (a, b, c), seed = first_layers(net)
     last = nn.SparseVariationalDropout(c)
     model = Sequential(
@@ -238,7 +265,7 @@ def test_points_draw_the_same_in_both_trainers(name):
     """A schedule that stands still goes the way of modules, a rate that of formulas; shuffled small
     batches of Adam.
     """
-    strength = presets.strength(name)
+    strength = presets.rate_name(name)
     for kind, y in ((DropoutClassifier, Y), (DropoutRegressor, T)):
         options = {
             "batch_size": 16,
@@ -306,13 +333,13 @@ def test_schedules_of_weights(name):
         **PLAIN,
     )
     (a, b), seed = first_layers(net)
-    host = {
+    layer = {
         "drop_connect": nn.DropConnect,
         "shakeout": nn.Shakeout,
         "targeted_dropout": nn.TargetedDropout,
     }[name](b, rate)
     batches = [torch.arange(start, start + 20) for start in (0, 20, 40, 0, 20, 40)]
-    model = Sequential(OrderedDict(a=a, x=ReLU(), drop1=host))
+    model = Sequential(OrderedDict(a=a, x=ReLU(), drop1=layer))
     loop(model, [a, b], seed, net, batches, torch.ones(60), 60)
     net.fit(X, Y)
     for layer, w in zip((a, b), net.coefs_, strict=True):
@@ -328,8 +355,17 @@ def test_fast_dropout_is_the_mean_over_all_masks():
     loss of the moments.
     """
     p = 0.3
-    net = DropoutRegressor(4, dropout={"method": "fast_dropout", "p": p}, alpha=0.0, batch_size=60, max_iter=3, solver="sgd",
-                           momentum=0.0, learning_rate_init=0.1, random_state=5)  # fmt: skip
+    net = DropoutRegressor(
+        4,
+        dropout={"method": "fast_dropout", "p": p},
+        alpha=0.0,
+        batch_size=60,
+        max_iter=3,
+        solver="sgd",
+        momentum=0.0,
+        learning_rate_init=0.1,
+        random_state=5,
+    )
     (a, b), _ = first_layers(net, 1)
     x, y = torch.tensor(X), torch.tensor(T)[:, None]
     for _ in range(3):
@@ -403,7 +439,7 @@ def test_moments_of_predictions_are_those_of_the_method(name):
     np.testing.assert_array_less(
         np.abs(samples.mean(0) - net.predict(rows)), 5 * np.sqrt(var / 1500)
     )
-    mean, std = net.set_params(mc_samples=40).predict(rows, return_std=True)
+    mean, std = net.set_params(samples=40).predict(rows, return_std=True)
     np.testing.assert_allclose(std, samples[:40].std(0), rtol=1e-4)
     np.testing.assert_allclose(mean, samples[:40].mean(0), rtol=1e-4, atol=1e-5)
 
@@ -459,8 +495,16 @@ def test_warm_starts():
 
 
 def test_early_stopping_keeps_the_best_rates_too():
-    net = DropoutRegressor(8, dropout="concrete_dropout", early_stopping=True, n_iter_no_change=4, max_iter=100, random_state=0,
-                           learning_rate_init=0.05, validation_fraction=0.3).fit(X, T)  # fmt: skip
+    net = DropoutRegressor(
+        8,
+        dropout="concrete_dropout",
+        early_stopping=True,
+        n_iter_no_change=4,
+        max_iter=100,
+        random_state=0,
+        learning_rate_init=0.05,
+        validation_fraction=0.3,
+    ).fit(X, T)
     best = int(np.argmax(net.validation_scores_)) + 1
     assert best < net.n_iter_
     short = clone(net).set_params(max_iter=best).fit(X, T)
@@ -471,12 +515,26 @@ def test_early_stopping_keeps_the_best_rates_too():
 
 
 def test_settings_and_every_mixture():
-    """Points and methods beside each other; settings survive JSON; each setting reaches its layer."""
-    each = [{"method": "drop_connect", "p": 0.3, "sampling": "moments", "inference": "moments"},
-            {"method": "standout", "alpha": 0.5, "beta": 1.0}, {"method": "gaussian_dropout", "p": 0.2}]  # fmt: skip
-    net = DropoutClassifier((6, 5, 4), dropout=json.loads(json.dumps(each)), input_dropout="shakeout", activation="tanh",
-                            solver="sgd", momentum=0.0, alpha=0.0, shuffle=False, batch_size=60, max_iter=2, random_state=5,
-                            learning_rate_init=0.1)  # fmt: skip
+    """Specs and methods mixed; settings survive JSON; each setting reaches its layer."""
+    each = [
+        {"method": "drop_connect", "p": 0.3, "sampling": "moments", "inference": "moments"},
+        {"method": "standout", "alpha": 0.5, "beta": 1.0},
+        {"method": "gaussian_dropout", "p": 0.2},
+    ]
+    net = DropoutClassifier(
+        (6, 5, 4),
+        dropout=json.loads(json.dumps(each)),
+        input_dropout="shakeout",
+        activation="tanh",
+        solver="sgd",
+        momentum=0.0,
+        alpha=0.0,
+        shuffle=False,
+        batch_size=60,
+        max_iter=2,
+        random_state=5,
+        learning_rate_init=0.1,
+    )
     (a, b, c, d), seed = first_layers(net)
     inner = nn.DropConnect(b, 0.3, sampling="moments", inference="moments")
     model = Sequential(OrderedDict(
@@ -554,8 +612,8 @@ def test_the_whole_catalogue_is_for_rows_or_refused(name):
         net.fit(X, Y)
     text = str(error.value)
     if name == "monte_carlo":
-        assert "mc_samples" in text
-    elif presets.CATALOG[name].host == "schedule":
+        assert "samples" in text
+    elif presets.CATALOG[name].place == "schedule":
         assert "give it with its settings in a rate's place" in text
     else:
         rows = text.split("those for rows are ")[1].split(", ")
@@ -563,22 +621,29 @@ def test_the_whole_catalogue_is_for_rows_or_refused(name):
 
 
 BAD = [
-    ({"dropout": {"method": "concrete_dropout", "q": 0.1}}, "unknown setting of 'concrete_dropout' 'q'"),
-    ({"dropout": {"method": "concrete_dropout", "p": 0.0}}, "a rate that is learned has to be above 0"),
-    ({"dropout": {"method": "gaussian_dropout", "rate": 0.1}}, "'gaussian_dropout' cannot take"),
+    ({"dropout": {"method": "concrete_dropout", "q": 0.1}}, "unknown setting of "
+                                                            "'concrete_dropout' 'q'"),
+    ({"dropout": {"method": "concrete_dropout", "p": 0.0}}, "a rate that is learned has to be "
+                                                            "above 0"),
+    ({"dropout": {"method": "gaussian_dropout", "rate": 0.1}}, "unknown argument 'rate' of 'gaussian_dropout'"),
     ({"dropout": {"p": 0.1}}, "a dict such as {'method': 'shakeout', 'c': 0.2}"),
-    ({"dropout": {"method": "drop_connect", "p": 1.5}}, "dropout probability has to be between 0 and 1, but got 1.5"),
+    ({"dropout": {"method": "drop_connect", "p": 1.5}}, "dropout probability has to be between 0 "
+                                                        "and 1, but got 1.5"),
     ({"dropout": {"method": "thinned", "dims": 1}}, "unknown setting of 'thinned' 'dims'"),
-    ({"dropout": {"method": "uniform_dropout", "p": Annealed(0.1, 5)}}, "cannot take"),
+    ({"dropout": {"method": "uniform_dropout", "p": Annealed(0.1, 5)}}, "unknown argument 'p' of 'uniform_dropout'"),
     ({"input_dropout": "standout"}, "'standout' needs the layer that gives the units"),
-    ({"input_dropout": "jumpout"}, "'jumpout' goes behind a ReLU"),
-    ({"dropout": "jumpout", "activation": "tanh"}, "'jumpout' goes behind a ReLU"),
+    ({"input_dropout": "jumpout"}, "'jumpout' follows a ReLU"),
+    ({"dropout": "jumpout", "activation": "tanh"}, "'jumpout' follows a ReLU"),
     ({"dropout": "information_dropout", "activation": "selu"}, "use it with activation='relu'"),
-    ({"dropout": ["fast_dropout", 0.2]}, "behind it comes 'fast_dropout' or nothing, but got 'dropout' at place 2"),
-    ({"dropout": ["fast_dropout", "standout"]}, "behind it comes 'fast_dropout' or nothing, but got 'standout' at place 2"),
-    ({"dropout": "fast_dropout", "activation": "tanh"}, "'fast_dropout' knows the moments of activation='relu'"),
-    ({"dropout": ["drop_connect", "targeted_unit_dropout"]}, "another method has the weights into them"),
-    ({"dropout": "monte_carlo"}, "set mc_samples or call predict_samples"),
+    ({"dropout": ["fast_dropout", 0.2]}, "behind it comes 'fast_dropout' or nothing, but got "
+                                         "'dropout' at place 2"),
+    ({"dropout": ["fast_dropout", "standout"]}, "behind it comes 'fast_dropout' or nothing, but "
+                                                "got 'standout' at place 2"),
+    ({"dropout": "fast_dropout", "activation": "tanh"}, "'fast_dropout' knows the moments of "
+                                                        "activation='relu'"),
+    ({"dropout": ["drop_connect", "targeted_unit_dropout"]}, "another method has the weights "
+                                                             "into them"),
+    ({"dropout": "monte_carlo"}, "set samples or call predict_samples"),
     ({"dropout": presets.locked_dropout()}, "those for rows are 'dropout', 'gaussian_dropout'"),
 ]  # fmt: skip
 

@@ -1,6 +1,4 @@
-"""What the scikit-learn face trains: against scikit-learn, autograd, formulas, and loops written
-here.
-"""
+"""Training by the scikit-learn API, compared with scikit-learn, autograd, formulas and loops."""
 
 from __future__ import annotations
 
@@ -54,9 +52,17 @@ def close(left, right, rtol=1e-4, atol=1e-5):
 def test_without_dropout_it_is_scikit_learns(solver, activation):
     """Also with L2, small batches, and an end by the training loss."""
     options = {
-        "hidden_layer_sizes": (7, 6), "solver": solver, "activation": activation, "alpha": 0.1, "batch_size": 16,
-        "max_iter": 25, "random_state": 3, "learning_rate_init": 0.02, "tol": 0.03, "n_iter_no_change": 4,
-    }  # fmt: skip
+        "hidden_layer_sizes": (7, 6),
+        "solver": solver,
+        "activation": activation,
+        "alpha": 0.1,
+        "batch_size": 16,
+        "max_iter": 25,
+        "random_state": 3,
+        "learning_rate_init": 0.02,
+        "tol": 0.03,
+        "n_iter_no_change": 4,
+    }
     for ours, theirs, y in (
         (DropoutClassifier, MLPClassifier, Y),
         (DropoutRegressor, MLPRegressor, T),
@@ -91,8 +97,8 @@ def test_without_dropout_early_stopping_and_warm_start_are_scikit_learns():
 
 
 def by_autograd(net, specs, y, epochs, weight=None):
-    """Full batches in the rows' own order, plain gradient descent, masks by the public function;
-    returns the weights.
+    """Full batches in the rows' own order, gradient descent without momentum, masks by the public
+    function; returns the weights.
     """
     random = np.random.RandomState(net.random_state)
     seed = np.random.RandomState(net.random_state).randint(np.iinfo(np.int32).max)
@@ -175,8 +181,8 @@ def test_every_point_trains_as_autograd_says(name, activation):
     "places", list(itertools.product(["batchwise_dropout", 0.3], repeat=3)), ids=str
 )
 def test_only_what_a_batch_keeps_is_computed(places):
-    """Smaller products, where rows share their coins; gradients of what fell are 0, beside every
-    kind of neighbour.
+    """Smaller products, where rows share a mask; gradients of dropped units are 0, next to every
+    kind of neighbor.
     """
     given, *hidden = places
     net = DropoutClassifier(
@@ -241,7 +247,7 @@ def test_return_std_against_a_loop():
     """A loop with NumPy's own masks; 4,000 draws each, so a deviation's error is 1.6 %; five of
     them.
     """
-    options = {"max_iter": 20, "learning_rate_init": 0.02, "mc_samples": 4000, "random_state": 0}
+    options = {"max_iter": 20, "learning_rate_init": 0.02, "samples": 4000, "random_state": 0}
     net = DropoutRegressor((12, 9), dropout=[0.5, 0.2], input_dropout=0.1, **options).fit(X, T)
     mean, std = net.predict(X[:4], return_std=True)
     random, drawn = np.random.default_rng(1), []
@@ -259,13 +265,13 @@ def test_return_std_against_a_loop():
 
 
 def test_probabilities_are_a_mean_over_networks():
-    net = DropoutClassifier(8, max_iter=5, mc_samples=30, random_state=0).fit(X, Y)
+    net = DropoutClassifier(8, max_iter=5, samples=30, random_state=0).fit(X, Y)
     np.testing.assert_allclose(net.predict_proba(X), net.predict_samples(X).mean(0), rtol=1e-5)
     two = DropoutClassifier(8, max_iter=5, random_state=0).fit(X, Y > 0)
     assert two.predict_samples(X, 3).shape == (3, 60, 1)
     plain = two.predict_proba(X)
     np.testing.assert_allclose(
-        two.set_params(mc_samples=2000).predict_proba(X)[:5], plain[:5], atol=0.1
+        two.set_params(samples=2000).predict_proba(X)[:5], plain[:5], atol=0.1
     )
 
 
@@ -327,8 +333,16 @@ def test_torchs_generator_and_callers_arrays_are_left_alone():
 def test_early_stopping_keeps_the_best():
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
-        net = DropoutRegressor(8, dropout=0.2, early_stopping=True, n_iter_no_change=3, max_iter=400, learning_rate_init=0.05,
-                               validation_fraction=0.3, random_state=0).fit(X, T)  # fmt: skip
+        net = DropoutRegressor(
+            8,
+            dropout=0.2,
+            early_stopping=True,
+            n_iter_no_change=3,
+            max_iter=400,
+            learning_rate_init=0.05,
+            validation_fraction=0.3,
+            random_state=0,
+        ).fit(X, T)
     assert net.n_iter_ == len(net.validation_scores_) < 400
     assert net.best_validation_score_ == max(net.validation_scores_) > net.validation_scores_[-1]
     assert net.best_loss_ is None

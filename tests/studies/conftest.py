@@ -1,4 +1,4 @@
-"""One small study that many tests look at."""
+"""A small finished study that many tests read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TINY = replace(
     candidates=2,
     map_folds=1,
     epochs=2,
-    arms=("none", "dropout", "bn", "l2", "bn-dropout"),
+    methods=("none", "dropout", "batch_norm", "l2", "batch_norm_dropout"),
 )
 
 

@@ -1,4 +1,4 @@
-"""Reading users' data, and every way in which it can be wrong."""
+"""Reading data, with an error for every way in which they can be wrong."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_mixed_columns_become_numbers():
         assert set(split.train.x[:, -3:].unique().tolist()) == {0.0, 1.0}
 
 
-def test_nothing_leaks_from_test_rows():
+def test_no_information_leaks_from_test_rows():
     """A category that only a test row has is unknown in training, and a huge test value does not
     move the mean.
     """
@@ -100,7 +100,7 @@ def test_nothing_leaks_from_test_rows():
     assert not changed.test.x[0, 3:].any() or changed.test.x.shape[1] == fold.test.x.shape[1]
 
 
-def test_regression_targets_are_standardised_on_training_rows():
+def test_regression_targets_are_standardized_on_training_rows():
     data = from_frame(frame(), "price", None)
     for split in splits(data, 3, 1, 0):
         assert abs(split.train.y.mean()) < 1e-6
@@ -284,13 +284,35 @@ def case(tmp_path, name):
     raise AssertionError(name)
 
 
-CASES = """missing file, unknown ending, empty file, only a header, no target, wrong target, constant target,
-text for regression, numbers as classes, all-missing column, only the target, only texts, binary as csv,
-damaged parquet, pickled npz, damaged npz, npy as npz, npz without y, npz of text, npz of unequal lengths,
-npz of five axes, npz with nan, empty folder, openml without a name"""
+CASES = [
+    "missing file",
+    "unknown ending",
+    "empty file",
+    "only a header",
+    "no target",
+    "wrong target",
+    "constant target",
+    "text for regression",
+    "numbers as classes",
+    "all-missing column",
+    "only the target",
+    "only texts",
+    "binary as csv",
+    "damaged parquet",
+    "pickled npz",
+    "damaged npz",
+    "npy as npz",
+    "npz without y",
+    "npz of text",
+    "npz of unequal lengths",
+    "npz of five axes",
+    "npz with nan",
+    "empty folder",
+    "openml without a name",
+]
 
 
-@pytest.mark.parametrize("name", [c.strip() for c in CASES.replace("\n", " ").split(",")])
+@pytest.mark.parametrize("name", CASES)
 def test_bad_data(tmp_path, name):
     arguments, message = case(tmp_path, name)
     with pytest.raises(InputError, match=message):
@@ -317,29 +339,29 @@ def test_bad_data(tmp_path, name):
         ("\n\n\n", "cannot be read as a table"),
     ],
 )
-def test_tables_whose_columns_would_be_others(tmp_path, text, message, ending):
+def test_tables_with_ambiguous_columns_are_refused(tmp_path, text, message, ending):
     path = tmp_path / f"t{ending}"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         load(str(path), "y")
 
 
-def test_delimiters_at_the_end_of_lines_are_no_column(tmp_path):
+def test_delimiters_at_the_end_of_lines_add_no_column(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("a,y\n" + "5,0,\n7,1,\n" * 20)
     assert load(str(path), "y").x["a"].tolist() == [5, 7] * 20
 
 
-def test_what_has_no_meaning_is_refused(tmp_path):
+def test_options_without_effect_are_refused(tmp_path):
     write_idx(tmp_path / "i")
     np.savez(tmp_path / "a.npz", x=np.ones((30, 2)), y=np.arange(30) % 2)
     for source in (None, str(tmp_path / "i"), str(tmp_path / "a.npz")):
         with pytest.raises(
-            InputError, match=r"--target is for tables, but this is .*; leave out --target z"
+            InputError, match=r"--target is for tables, but the data are .*; leave out --target z"
         ):
             load(source, "z")
     for source in (None, str(tmp_path / "i")):
-        with pytest.raises(InputError, match="--task regression needs other data"):
+        with pytest.raises(InputError, match="--task regression needs a numeric target"):
             load(source, kind="regression")
     with pytest.raises(InputError, match="does not exist"):
         load("x" * 5000)
@@ -384,9 +406,9 @@ def test_targets_of_test_sets_are_mapped_by_value(tmp_path, y, y_test, expected)
 @pytest.mark.parametrize(
     ("shape", "test", "message"),
     [
-        ((60, 4), (2, 3), r"each row of x_test has to be as in training, \(4,\), but is \(3,\)"),
-        ((60, 4, 4), (2, 3, 3), r"as in training, \(1, 4, 4\), but is \(1, 3, 3\)"),
-        ((60, 4, 4), (2, 16), r"as in training, \(1, 4, 4\), but is \(16,\)"),
+        ((60, 4), (2, 3), r"row of x_test has to have the shape .*, \(4,\), but has \(3,\)"),
+        ((60, 4, 4), (2, 3, 3), r"shape of the training rows, \(1, 4, 4\), but has \(1, 3, 3\)"),
+        ((60, 4, 4), (2, 16), r"the shape of the training rows, \(1, 4, 4\), but has \(16,\)"),
         ((60, 4), (0, 4), "x_test has to be .* with rows in it"),
     ],
 )
@@ -451,12 +473,12 @@ def test_bad_targets(y, message):
         ),
     ],
 )
-def test_inner_splits_that_cannot_be(y, folds, message):
+def test_impossible_inner_splits_are_refused(y, folds, message):
     with pytest.raises(InputError, match=message):
         splits(from_arrays(np.ones((len(y), 2)), np.array(y), None), folds, 1, 0)
 
 
-def test_rarest_classes_that_can_be_are_split():
+def test_rarest_possible_classes_are_split():
     rng = np.random.default_rng(0)
     for folds in range(2, 7):
         need = max(folds, 4 if folds == 2 else 3)
@@ -490,7 +512,7 @@ def test_bad_idx(tmp_path, raw, message):
         read_idx(path)
 
 
-def test_folds_that_cannot_be():
+def test_impossible_folds_are_refused():
     data = load(None, limit=100)
     with pytest.raises(InputError, match="20 folds need at least 200 rows, but there are 100"):
         check_folds(data, 20)

@@ -1,4 +1,4 @@
-"""What a study trains: equal budgets, nothing twice, arms that do what their name says."""
+"""What a study trains: equal budgets, no duplicates, methods that do what their name says."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from thinned.studies.data import from_arrays, load
 from thinned.studies.design import (
     LEVELS,
     Settings,
-    chosen_lr,
+    choose_lr,
     chunks,
     context,
     epochs_for,
     network,
     pilots,
-    usable,
+    usable_methods,
 )
 from thinned.studies.folds import splits
-from thinned.studies.methods import ARMS, DEFAULT_ARMS, EXTRA_ARMS, pick
+from thinned.studies.methods import DEFAULT_METHODS, EXTRA_METHODS, STUDY_METHODS, pick
 from thinned.train import Cnn, Custom, Mlp
 
 REQUIRED = [
     "none",
     "dropout",
-    "classic",
-    "gaussian",
-    "input",
-    "layers",
-    "dropconnect",
+    "classic_dropout",
+    "gaussian_dropout",
+    "input_dropout",
+    "layerwise_dropout",
+    "drop_connect",
     "l1",
     "l2",
-    "elastic",
-    "max-norm",
-    "bn",
-    "bn-dropout",
-    "dropout-bn",
-    "early-stopping",
-    "augment",
-    "dropout+max-norm",
-    "dropout+l2",
-    "dropout+early-stopping",
-    "dropout+augment",
+    "elastic_net",
+    "max_norm",
+    "batch_norm",
+    "batch_norm_dropout",
+    "dropout_batch_norm",
+    "early_stopping",
+    "augmentation",
+    "dropout_max_norm",
+    "dropout_l2",
+    "dropout_early_stopping",
+    "dropout_augmentation",
 ]
 
 
@@ -55,16 +55,16 @@ def folds():
     return splits(load(None), 5, 1, 0)
 
 
-def test_arms_are_all_there():
-    assert sorted(DEFAULT_ARMS) == sorted(REQUIRED)
-    assert set(ARMS) == {*REQUIRED, *EXTRA_ARMS}
+def test_all_methods_are_present():
+    assert sorted(DEFAULT_METHODS) == sorted(REQUIRED)
+    assert set(STUDY_METHODS) == {*REQUIRED, *EXTRA_METHODS}
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6])
-def test_every_arm_has_the_same_budget(folds, count):
+def test_every_method_has_the_same_budget(folds, count):
     c = replace(context(Settings(), folds[0], 0, 2e-3), count=count)
-    for arm in ARMS.values():
-        found = arm.candidates(c)
+    for method in STUDY_METHODS.values():
+        found = method.candidates(c)
         assert len(found) == count
         assert len({x.label for x in found}) == len({x.recipe for x in found}) == count
 
@@ -75,35 +75,35 @@ def test_the_default_study_trains_at_least_300_networks(folds):
     assert len(jobs) >= 300
     assert len(set(jobs)) == len(jobs)
     tags = Counter(
-        (t["experiment"], t.get("arm"), c.fold) for c in planned for j in c.jobs for t in j.tags
+        (t["experiment"], t.get("method"), c.fold) for c in planned for j in c.jobs for t in j.tags
     )
-    assert {tags["arms", arm, fold] for arm in DEFAULT_ARMS for fold in range(5)} == {4}
-    assert {e for e, *_ in tags} == {"arms", "rate", "layers", "batch", "optimizer", "size"}
+    assert {tags["methods", method, fold] for method in DEFAULT_METHODS for fold in range(5)} == {4}
+    assert {e for e, *_ in tags} == {"methods", "rate", "layers", "batch", "optimizer", "size"}
 
 
-def test_arms_say_what_they_do(folds):
+def test_methods_do_what_their_name_says(folds):
     c = context(Settings(), folds[0], 0, 2e-3)
-    plain = c.base
-    recipes = {name: arm.candidates(c)[1].recipe for name, arm in ARMS.items()}
+    base = c.base
+    recipes = {name: method.candidates(c)[1].recipe for name, method in STUDY_METHODS.items()}
     assert recipes["dropout"].drops[0] is None
     assert recipes["dropout"].drops[1].rate == recipes["dropout"].drops[2].rate > 0
-    assert recipes["classic"].drops[1].scale != recipes["dropout"].drops[1].scale
-    assert recipes["input"].drops[0].rate > 0
-    assert len(recipes["input"].drops) == 1
-    assert recipes["dropconnect"].connect > 0
-    assert (recipes["elastic"].l1 > 0, recipes["elastic"].l2 > 0, recipes["l1"].l2) == (
+    assert recipes["classic_dropout"].drops[1].scale != recipes["dropout"].drops[1].scale
+    assert recipes["input_dropout"].drops[0].rate > 0
+    assert len(recipes["input_dropout"].drops) == 1
+    assert recipes["drop_connect"].drop_connect > 0
+    assert (recipes["elastic_net"].l1 > 0, recipes["elastic_net"].l2 > 0, recipes["l1"].l2) == (
         True,
         True,
         0,
     )
-    assert recipes["bn-dropout"].network.order == ("linear", "norm", "act", "drop")
-    assert recipes["dropout-bn"].network.order == ("linear", "act", "drop", "norm")
-    assert recipes["augment"].augment.moves
-    assert (recipes["dropout+l2"].l2 > 0, recipes["dropout+max-norm"].max_norm > 0) == (True, True)
+    assert recipes["batch_norm_dropout"].network.order == ("linear", "norm", "act", "drop")
+    assert recipes["dropout_batch_norm"].network.order == ("linear", "act", "drop", "norm")
+    assert recipes["augmentation"].augment.moves_images
+    assert (recipes["dropout_l2"].l2 > 0, recipes["dropout_max_norm"].max_norm > 0) == (True, True)
     for name, recipe in recipes.items():
         same = (recipe.seed, recipe.shuffle, recipe.epochs, recipe.batch_size)
-        assert same == (plain.seed, plain.shuffle, plain.epochs, plain.batch_size), name
-        assert name == "none" or recipe != plain
+        assert same == (base.seed, base.shuffle, base.epochs, base.batch_size), name
+        assert name == "none" or recipe != base
 
 
 def test_the_learning_rate_is_the_pilots_best(folds):
@@ -118,17 +118,17 @@ def test_the_learning_rate_is_the_pilots_best(folds):
         for v in values
     ]
     assert (
-        chosen_lr(Settings(), records) == 2e-3
+        choose_lr(Settings(), records) == 2e-3
     )  # sqrt(0.1 * 0.7) < sqrt(0.2 * 0.4); a diverged pilot loses
-    assert chosen_lr(Settings(lr=0.5), []) == 0.5
+    assert choose_lr(Settings(lr=0.5), []) == 0.5
     assert pilots(Settings(lr=0.5), folds) == []
 
 
 def test_tables_are_augmented_by_noise():
     rng = np.random.default_rng(0)
     split = splits(from_arrays(rng.random((100, 5)), np.arange(100) % 2, None), 2, 1, 0)[0]
-    found = ARMS["augment"].candidates(context(Settings(), split, 0, 2e-3))
-    assert all(x.recipe.augment.noise > 0 and not x.recipe.augment.moves for x in found)
+    found = STUDY_METHODS["augmentation"].candidates(context(Settings(), split, 0, 2e-3))
+    assert all(x.recipe.augment.noise > 0 and not x.recipe.augment.moves_images for x in found)
 
 
 def test_epochs_follow_the_rows():
@@ -154,14 +154,15 @@ def test_models():
         network("mpl")
 
 
-def test_arms_that_cannot_run_say_why(folds):
-    names, skipped = usable(Settings(model="my:net"), folds[0])
-    assert set(skipped) == {"bn", "bn-dropout", "dropout-bn", "dropconnect"}
+def test_methods_that_cannot_run_have_a_reason(folds):
+    names, skipped = usable_methods(Settings(model="my:net"), folds[0])
+    with_norm = {"batch_norm", "batch_norm_dropout", "dropout_batch_norm"}
+    assert set(skipped) == {*with_norm, "drop_connect"}
     assert not set(names) & set(skipped)
-    assert usable(Settings(arms=("l2",)), folds[0])[0] == ["none", "l2"]
+    assert usable_methods(Settings(methods=("l2",)), folds[0])[0] == ["none", "l2"]
     rng = np.random.default_rng(0)
     table = splits(from_arrays(rng.random((100, 5)), rng.random(100), None), 2, 1, 0)[0]
-    assert "label-smoothing" in usable(LEVELS["full"], table)[1]
+    assert "label_smoothing" in usable_methods(LEVELS["full"], table)[1]
 
 
 @pytest.mark.parametrize("model", ["wide", "deep", "cnn"])
@@ -173,7 +174,7 @@ def test_other_models_are_planned(folds, model):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"arms": ("dropot",)}, "unknown arm 'dropot'; did you mean"),
+        ({"methods": ("dropot",)}, "unknown method 'dropot'; did you mean"),
         ({"folds": 1}, "--folds has to be at least 2, but got 1"),
         ({"seed": -1}, "--seed has to be at least 0"),
         ({"lr": 0.0}, "--lr has to be above 0"),

@@ -1,4 +1,4 @@
-"""Verdict, report and policy: true to the records, escaped, self-contained."""
+"""Verdict, report and policy: consistent with the records, escaped, self-contained."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ import thinned
 from thinned import InputError
 from thinned.algebra import Drop
 from thinned.studies import figures, outputs
-from thinned.studies.analysis import analyse, policy, versus
+from thinned.studies.analysis import analyze, compare_choices, policy
 from thinned.studies.data import from_frame
 from thinned.studies.design import LEVELS
 from thinned.studies.outputs import TITLES, finish
-from thinned.studies.records import NUMBERS, Store, dump
+from thinned.studies.records import NUMBERS, StudyFolder, dump
 from thinned.studies.report import render
 from thinned.studies.run import run
-from thinned.studies.verdict import Words, verdict
+from thinned.studies.verdict import MetricFormatter, verdict
 
 
-def made(scores, folds=5, kind="classification"):
-    """An analysis of records that say what we want: ``scores[arm]`` is (loss, metric) by fold."""
+def analysis_of(scores, folds=5, kind="classification"):
+    """An analysis of given scores: ``scores[method]`` has (loss, metric) for each fold."""
     records = []
-    for arm, by_fold in scores.items():
+    for method, by_fold in scores.items():
         for fold, (loss, metric) in enumerate(by_fold):
             recipe = {
                 "drops": [None, {"law": {"bernoulli": {"p": 0.5}}}],
-                "connect": 0.0,
+                "drop_connect": 0.0,
                 "network": {"mlp": {}},
                 "optimizer": {},
             }
@@ -49,8 +49,8 @@ def made(scores, folds=5, kind="classification"):
                 "augment": {"noise": 0.0},
             }
             record = {
-                "experiment": "arms",
-                "arm": arm,
+                "experiment": "methods",
+                "method": method,
                 "label": "p = 0.5",
                 "fold": fold,
                 "recipe": recipe,
@@ -58,7 +58,7 @@ def made(scores, folds=5, kind="classification"):
             }
             record |= {
                 "epochs": 3,
-                "best": 2,
+                "best_epoch": 2,
                 "diverged": None,
                 "flags": [],
                 "gap": 0.1,
@@ -83,11 +83,11 @@ def made(scores, folds=5, kind="classification"):
         "planned": 3,
         "settings": {"candidates": 1},
     }
-    return analyse(header, records, [{"arm": "none"}], {}, TITLES)
+    return analyze(header, records, [{"method": "none"}], {}, TITLES)
 
 
-def around(centre, spread=0.001):
-    return [(centre * 3 + spread * i, centre + spread * i) for i in (-2, -1, 0, 1, 2)]
+def around(center, spread=0.001):
+    return [(center * 3 + spread * i, center + spread * i) for i in (-2, -1, 0, 1, 2)]
 
 
 @pytest.mark.parametrize(
@@ -98,75 +98,80 @@ def around(centre, spread=0.001):
     ],
 )
 def test_verdict_of_a_clear_difference(dropout, tone, words):
-    said = verdict(
-        made({"none": around(0.03), "dropout": [(3 * x, x) for _, x in around(dropout, 0.0012)]})
+    found = verdict(
+        analysis_of(
+            {"none": around(0.03), "dropout": [(3 * x, x) for _, x in around(dropout, 0.0012)]}
+        )
     )
-    assert said.tone == tone
-    assert said.headline.startswith(words)
-    assert "95 % interval of the difference" in said.headline
+    assert found.tone == tone
+    assert found.headline.startswith(words)
+    assert "95 % interval of the difference" in found.headline
 
 
 def test_verdict_of_no_difference():
     noisy = [(3 * x, x) for x in (0.02, 0.04, 0.025, 0.035, 0.03)]
-    said = verdict(made({"none": around(0.03), "dropout": noisy}))
-    assert said.tone == "unclear"
-    assert said.headline.startswith("No difference is shown")
-    assert said.sentences[0][0] == "How sure"
+    found = verdict(analysis_of({"none": around(0.03), "dropout": noisy}))
+    assert found.tone == "unclear"
+    assert found.headline.startswith("No difference is shown")
+    assert found.sentences[0][0] == "How sure"
 
 
 def test_verdict_of_better_probabilities_alone():
     none = [(0.30, 0.03), (0.31, 0.02), (0.29, 0.04), (0.30, 0.03), (0.31, 0.03)]
     dropout = [(0.10, 0.03), (0.12, 0.03), (0.09, 0.03), (0.11, 0.02), (0.10, 0.04)]
-    said = verdict(made({"none": none, "dropout": dropout}))
-    assert said.tone == "helps"
-    assert said.headline.startswith(
+    found = verdict(analysis_of({"none": none, "dropout": dropout}))
+    assert found.tone == "helps"
+    assert found.headline.startswith(
         "With dropout the predicted probabilities are better: log-loss 0.104 against 0.302"
     )
-    assert "No difference in error is shown" in said.headline
+    assert "No difference in error is shown" in found.headline
 
 
 def test_families_are_chosen_by_validation_not_by_test():
-    """An arm with the best test score but a bad validation loss is not chosen."""
-    a = made({"none": around(0.03), "dropout": around(0.02), "gaussian": around(0.025)})
+    """A method with the best test score but a bad validation loss is not chosen."""
+    a = analysis_of(
+        {"none": around(0.03), "dropout": around(0.02), "gaussian_dropout": around(0.025)}
+    )
     for r in a.records:
-        if r["arm"] == "gaussian":
+        if r["method"] == "gaussian_dropout":
             r["scores"]["test"] = (0.0, 0.0)
-    again = analyse(a.header, a.records, [], None, TITLES)
-    assert again.families["dropout"].arms == [("dropout", 5)]
-    assert again.best_setting(["dropout"])["arm"] == "dropout"
+    again = analyze(a.header, a.records, [], None, TITLES)
+    assert again.families["dropout"].methods == [("dropout", 5)]
+    assert again.best_setting(["dropout"])["method"] == "dropout"
 
 
 def test_a_diverged_network_is_never_chosen():
-    a = made({"none": around(0.03), "dropout": around(0.02), "l2": around(0.04)})
+    a = analysis_of({"none": around(0.03), "dropout": around(0.02), "l2": around(0.04)})
     for r in a.records:
-        if r["arm"] == "dropout":
+        if r["method"] == "dropout":
             r["diverged"], r["scores"] = 1, dict.fromkeys(r["scores"], (np.nan, np.nan))
-    again = analyse(a.header, a.records, [], None, TITLES)
-    assert again.best_setting(["dropout", "rival", "none"])["arm"] == "none"
+    again = analyze(a.header, a.records, [], None, TITLES)
+    assert again.best_setting(["dropout", "other", "none"])["method"] == "none"
     assert np.isnan(again.families["dropout"].metric.mean)
-    assert Words("classification").value(again.families["dropout"].metric.mean) == "–"
+    assert MetricFormatter("classification").value(again.families["dropout"].metric.mean) == "–"
     verdict(again)
 
 
-def hole(data, rng, share):
-    """Numbers made null at random, as where training overflowed, and some huge."""
+def with_gaps(data, rng, share):
+    """Replace some numbers by null at random, as after an overflow, and make some very large."""
     if isinstance(data, dict):
-        return {k: hole(v, rng, share) for k, v in data.items()}
+        return {k: with_gaps(v, rng, share) for k, v in data.items()}
     if isinstance(data, list):
-        return [hole(v, rng, share) for v in data]
+        return [with_gaps(v, rng, share) for v in data]
     chance = rng.random()
     return None if chance < share else data * 1e30 if chance < 1.1 * share else data
 
 
 @pytest.mark.parametrize("share", [0.03, 1.0])
 def test_report_of_what_diverged(tiny, tmp_path, share):
-    """Whatever is not finite, the report is made, is a page, and says so."""
+    """Where numbers are not finite, the report is still a valid page, and reports it."""
     rng = random.Random(0)
     shutil.copytree(tiny.folder, tmp_path, dirs_exist_ok=True)
-    store = Store(tmp_path)
+    store = StudyFolder(tmp_path)
     for path in store.runs.glob("0*.json"):
         records = [
-            r | {k: hole(r[k], rng, share) for k in NUMBERS} for r in json.loads(path.read_text())
+            r | {k: with_gaps(r[k], rng, share) for k in NUMBERS}
+            for r in json.loads(path.read_text())
         ]
         dump(path, records)
     ensemble = json.loads((store.runs / "ensemble.json").read_text())
@@ -186,16 +191,16 @@ def test_report_of_what_diverged(tiny, tmp_path, share):
 
 
 def test_report_of_no_regularizer_alone(tiny):
-    records = [r for r in tiny.analysis.records if r.get("arm") == "none"]
+    records = [r for r in tiny.analysis.records if r.get("method") == "none"]
     text = " ".join(
-        parsed(render(analyse(tiny.analysis.header, records, [], None, TITLES), [])).text
+        parsed(render(analyze(tiny.analysis.header, records, [], None, TITLES), [])).text
     )
-    assert "This study has no arm with dropout alone." in text
+    assert "This study has no method with dropout alone." in text
 
 
 def test_versus_is_paired():
-    a = made({"none": around(0.03), "dropout": around(0.02), "l2": around(0.025)})
-    loss, metric = versus(a.families["rival"], a.families["dropout"], a.test_share)
+    a = analysis_of({"none": around(0.03), "dropout": around(0.02), "l2": around(0.025)})
+    loss, metric = compare_choices(a.families["other"], a.families["dropout"], a.test_share)
     assert metric.mean == pytest.approx(0.005)
     assert metric.low == pytest.approx(metric.high)
     assert loss.mean == pytest.approx(0.015)
@@ -207,7 +212,7 @@ def test_policy_reads_back(tiny):
     for site in chosen["sites"]:
         assert Drop.from_json(site["spec"]).rate > 0
     assert chosen["evidence"]["test"] == pytest.approx(
-        next(a for a in tiny.analysis.arms if a.name == chosen["arm"]).metric.mean
+        next(a for a in tiny.analysis.methods if a.name == chosen["method"]).metric.mean
     )
     net = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
     counts = [
@@ -271,11 +276,12 @@ def test_report_is_one_file(tiny):
     assert "url(" not in re.sub(r"url\(#[^)]*\)", "", text)
     assert "@import" not in text
     assert len(page.ids) == len(set(page.ids))
-    assert not re.search(r"#00000[1-9a-f]", text)  # every colour became a variable
+    assert not re.search(r"#00000[1-9a-f]", text)  # every color became a variable
     shown = " ".join(" ".join(page.text).split())
-    headings = """Every way to regularize, How much dropout, Fitting and overfitting, A rate for each layer,
+    headings = """Every method, How much dropout, Fitting and overfitting, A rate for each layer,
         The ensemble inside,
-        Rate and minibatch size, Rate and optimizer, Rate and amount of data, step by step, What it costs, Was training sound?,
+        Rate and minibatch size, Rate and optimizer, Rate and amount of data, step by step,
+        Cost of each method, Problems in training,
         How it was measured"""
     for heading in (h.strip() for h in headings.split(",")):
         assert heading in shown, heading
@@ -293,14 +299,14 @@ def test_report_is_drawn_again_to_the_same_page(tiny):
 
 
 def test_report_of_less_is_still_a_page(tiny):
-    """Without costs, ensemble or maps the sections are absent, not broken."""
+    """Without costs, ensemble or maps, their sections are absent."""
     a = tiny.analysis
-    records = [r for r in a.records if r["experiment"] == "arms"]
-    less = analyse(a.header, records, [], None, TITLES)
+    records = [r for r in a.records if r["experiment"] == "methods"]
+    less = analyze(a.header, records, [], None, TITLES)
     text = " ".join(parsed(render(less, [])).text)
-    assert "What it costs" not in text
+    assert "Cost of each method" not in text
     assert "The ensemble inside" not in text
-    assert "Every way to regularize" in text
+    assert "Every method" in text
 
 
 @pytest.mark.parametrize("target", ["<script>alert(1)</script>", "{{ 7 * 7 }}"])
@@ -310,7 +316,9 @@ def test_names_from_the_data_are_text(tmp_path, target):
         {"<img src=x onerror=alert(2)>": rng.choice(["a", "b<b>"], 120), "z": rng.normal(size=120)}
     )
     frame[target] = frame["z"] + rng.normal(size=120)
-    settings = replace(LEVELS["quick"], folds=2, epochs=1, arms=("none", "dropout"), candidates=2)
+    settings = replace(
+        LEVELS["quick"], folds=2, epochs=1, methods=("none", "dropout"), candidates=2
+    )
     run(
         from_frame(frame, target, None),
         settings,
@@ -327,15 +335,15 @@ def test_names_from_the_data_are_text(tmp_path, target):
     assert "RMSE" in text
 
 
-def test_words():
-    percent, number = Words("classification"), Words("regression")
+def test_metric_formatter():
+    percent, number = MetricFormatter("classification"), MetricFormatter("regression")
     assert (percent.value(0.0217), percent.change(-0.0123), percent.change(-0.0004)) == (
         "2.2 %",
         "−1.2",
         "0.0",
     )
     assert (number.value(3.14159), number.change(-0.5)) == ("3.14", "−0.50")
-    assert [Words("regression", t).value(t) for t in (0.0123, 5.29, 51_234.5)] == [
+    assert [MetricFormatter("regression", t).value(t) for t in (0.0123, 5.29, 51_234.5)] == [
         "0.0123",
         "5.29",
         "51,234",
@@ -343,9 +351,9 @@ def test_words():
     assert percent.value(float("nan")) == "–"
 
 
-def test_ensemble_readings_are_consistent(tiny):
-    """Of one softmax layer, the geometric mean over all 1,024 masks is weight scaling; k = 1 has no
-    two readings.
+def test_ensemble_averages_are_consistent(tiny):
+    """For one softmax layer, the geometric mean over all 1,024 masks equals weight scaling; for
+    k = 1 both means are equal.
     """
     exact = tiny.analysis.ensemble["exact"]
     assert len(exact["subnetworks"]) == 1024
@@ -357,17 +365,18 @@ def test_ensemble_readings_are_consistent(tiny):
     assert len(curve["arithmetic"]) == len(curve["samples"]) == 13
 
 
-def test_costs_are_measured_for_every_arm(tiny):
-    costs = {c["arm"]: c for c in tiny.analysis.costs}
-    assert set(costs) == {a.name for a in tiny.analysis.arms}
+def test_costs_are_measured_for_every_method(tiny):
+    costs = {c["method"]: c for c in tiny.analysis.costs}
+    assert set(costs) == {a.name for a in tiny.analysis.methods}
     assert all(c["milliseconds"] > 0 for c in costs.values())
-    assert costs["dropout"]["kept"] > costs["none"]["kept"]
+    assert costs["dropout"]["activation_bytes"] > costs["none"]["activation_bytes"]
     weights = 4 * (64 * 128 + 128 + 128 * 128 + 128 + 128 * 10 + 10)
-    assert 3 * weights <= costs["none"]["state"] <= 3 * weights + 100  # Adam keeps two more of each
+    # Adam stores two more values for each weight
+    assert 3 * weights <= costs["none"]["state_bytes"] <= 3 * weights + 100
 
 
-def test_figures_say_what_they_show(tiny):
-    words = Words("classification")
+def test_figures_have_descriptions(tiny):
+    words = MetricFormatter("classification")
     drawn = [
         f(tiny.analysis, words)
         for f in (
@@ -384,7 +393,7 @@ def test_figures_say_what_they_show(tiny):
         assert figure.wide != figure.narrow
 
 
-def test_nothing_to_report(tmp_path):
+def test_a_folder_without_a_study_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"study.json does not exist; is .* the folder of a study"):
         finish(tmp_path)
 

@@ -1,4 +1,4 @@
-"""Runs: the same numbers however they are cut, killed, resumed or spread over processes."""
+"""Runs: the same numbers if they are interrupted, killed, resumed or divided among processes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from thinned.studies.data import load
 from thinned.studies.design import LEVELS, Settings, chunks, pilots
 from thinned.studies.folds import splits
 from thinned.studies.outputs import finish
-from thinned.studies.records import Store, dump, read, write
-from thinned.studies.run import Silent, run
+from thinned.studies.records import StudyFolder, dump, read, write
+from thinned.studies.run import NoProgress, run
 
 from .conftest import TINY
 
-SMALL = replace(TINY, arms=("none", "dropout", "bn"), experiments=("arms", "rate"))
+SMALL = replace(TINY, methods=("none", "dropout", "batch_norm"), experiments=("methods", "rate"))
 TIMED = ["seconds"]
 
 
@@ -39,8 +39,8 @@ def data():
 
 
 def numbers(folder):
-    """All that has to be equal: every record without its time, and the section on ensembles."""
-    store = Store(folder)
+    """What has to be equal: every record without its time, and the section on ensembles."""
+    store = StudyFolder(folder)
     records = [{k: v for k, v in r.items() if k not in TIMED} for r in store.records()]
     return records, store.get("ensemble")
 
@@ -58,11 +58,11 @@ def test_processes_do_not_change_the_numbers(data, whole, tmp_path):
 
 
 def test_a_run_that_stops_anywhere_is_resumed_to_the_same_numbers(data, whole, tmp_path):
-    """Interrupted after 1, 2 or 3 epochs, in the middle of chunks and between them; each time it
-    goes on.
+    """Interrupted after 1, 2 or 3 epochs, in the middle of chunks and between them, and continued
+    each time.
     """
 
-    class Stops(Silent):
+    class Stops(NoProgress):
         def __init__(self, after):
             self.after = after
 
@@ -74,7 +74,7 @@ def test_a_run_that_stops_anywhere_is_resumed_to_the_same_numbers(data, whole, t
     folder, stops = tmp_path / "out", 0
     while True:
         try:
-            run(data, SMALL, folder, jobs=1, resume=stops > 0, watcher=Stops(stops % 3 + 1))
+            run(data, SMALL, folder, jobs=1, resume=stops > 0, progress=Stops(stops % 3 + 1))
             break
         except KeyboardInterrupt:
             stops += 1
@@ -90,14 +90,15 @@ from thinned.studies.data import load
 from thinned.studies.design import LEVELS
 from thinned.studies.run import run
 settings = replace(LEVELS["quick"], **eval(sys.argv[4]))
-run(load(None, limit=120), settings, Path(sys.argv[1]), jobs=int(sys.argv[2]), resume=sys.argv[3] == "resume")
+folder, jobs, resume = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "resume"
+run(load(None, limit=120), settings, folder, jobs=jobs, resume=resume)
 """
 
 
 def test_sigkill_at_random_moments(data, tmp_path):
-    """A real process, killed three times with SIGKILL, ends with the numbers of one that was not."""
+    """A process that is killed three times with SIGKILL ends with the same numbers as another."""
     rng, alive, killed = random.Random(0), 0, tmp_path / "killed"
-    changes = {"arms": ("none", "dropout", "l2"), "folds": 2, "epochs": 8}
+    changes = {"methods": ("none", "dropout", "l2"), "folds": 2, "epochs": 8}
     for jobs in ("2", "1", "2"):
         begun = (killed / "study.json").exists()
         done = len(list(killed.glob("runs/*.json")))
@@ -129,7 +130,7 @@ def test_sigkill_at_random_moments(data, tmp_path):
     assert numbers(killed) == numbers(tmp_path / "whole")
 
 
-def test_interrupt_says_how_to_go_on(tmp_path):
+def test_interrupt_prints_how_to_continue(tmp_path):
     command = [
         sys.executable,
         "-m",
@@ -151,7 +152,7 @@ def test_interrupt_says_how_to_go_on(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 130, err
-    assert "Interrupted. What is finished is in" in err
+    assert "Interrupted. Finished parts are in" in err
     assert "--resume" in err
     assert "Traceback" not in err + out
     assert list((tmp_path / "o" / "runs").glob("*.json"))
@@ -160,23 +161,23 @@ def test_interrupt_says_how_to_go_on(tmp_path):
 def test_budget_leaves_the_rest(data, tmp_path):
     out = run(data, SMALL, tmp_path / "out", jobs=1, budget=1e-9)
     folds = splits(data, 2, 1, 0)
-    assert out.left == len(pilots(SMALL, folds)) + len(chunks(SMALL, folds, 2e-3)) + 2
+    assert out.parts_left == len(pilots(SMALL, folds)) + len(chunks(SMALL, folds, 2e-3)) + 2
     with pytest.raises(InputError, match="no complete fold yet"):
         finish(tmp_path / "out")
-    assert run(data, SMALL, tmp_path / "out", jobs=1, resume=True).left == 0
-    assert finish(tmp_path / "out").analysis.left == 0
+    assert run(data, SMALL, tmp_path / "out", jobs=1, resume=True).parts_left == 0
+    assert finish(tmp_path / "out").analysis.parts_left == 0
 
 
 def test_partial_study_is_reported_on_its_complete_folds(data, whole, tmp_path):
-    store = Store(tmp_path)
-    dump(store.header, read(Store(whole).header))
-    names = sorted(p.stem for p in Store(whole).runs.glob("*.json"))
-    for name in names[:4]:  # two pilots and the two parts of the first fold's arms
-        store.put(name, Store(whole).get(name))
+    store = StudyFolder(tmp_path)
+    dump(store.header, read(StudyFolder(whole).header))
+    names = sorted(p.stem for p in StudyFolder(whole).runs.glob("*.json"))
+    for name in names[:4]:  # two pilots and the two parts of the first fold's methods
+        store.put(name, StudyFolder(whole).get(name))
     result = finish(tmp_path)
     assert len(result.analysis.folds) == 1
-    assert "one fold alone cannot say" in result.verdict.headline
-    assert result.analysis.left == len(names) - 4
+    assert "one fold alone cannot show" in result.verdict.headline
+    assert result.analysis.parts_left == len(names) - 4
     assert "Not finished" in result.report.read_text()
 
 
@@ -186,14 +187,14 @@ def test_a_folder_is_not_overwritten(data, whole, tmp_path):
         (replace(SMALL, seed=1), "settings: seed"),
         (replace(SMALL, folds=3), "settings: folds"),
     ):
-        with pytest.raises(InputError, match=f"begun with other {part}"):
+        with pytest.raises(InputError, match=f"started with other {part}"):
             run(data, changed, whole, jobs=1, resume=True)
-    store = Store(tmp_path / "begun")
+    store = StudyFolder(tmp_path / "begun")
     store.prepare()
-    dump(store.header, read(Store(whole).header))
-    with pytest.raises(InputError, match="holds a study already; go on with it by --resume"):
+    dump(store.header, read(StudyFolder(whole).header))
+    with pytest.raises(InputError, match="already holds a study; continue it with --resume"):
         run(data, SMALL, store.folder, jobs=1)
-    with pytest.raises(InputError, match="begun with other data"):
+    with pytest.raises(InputError, match="started with other data"):
         run(load(None, limit=130), SMALL, whole, jobs=1, resume=True)
     with pytest.raises(InputError, match="nothing to resume"):
         run(data, SMALL, tmp_path / "new", jobs=1, resume=True)
@@ -207,19 +208,23 @@ def test_a_folder_is_not_overwritten(data, whole, tmp_path):
             '[{"experiment": "ar',
             "0000.json is damaged .*; remove it and run the study again with --resume",
         ),
-        ("runs/0000.json", "[{}]", "0000.json does not hold what .*; remove it"),
-        ("runs/costs.json", "{}", "costs.json does not hold what .*; remove it"),
-        ("runs/ensemble.json", "[1]", "ensemble.json does not hold what .*; remove it"),
+        ("runs/0000.json", "[{}]", "0000.json does not have the content .*; remove it"),
+        ("runs/costs.json", "{}", "costs.json does not have the content .*; remove it"),
+        ("runs/ensemble.json", "[1]", "ensemble.json does not have the content .*; remove it"),
         ("study.json", "{", "study.json is damaged .*; choose another folder"),
-        ("study.json", "{}", "study.json does not hold what .*; choose another folder"),
-        ("study.json", '{"format": 99}', "study.json does not hold what .*; choose another folder"),
+        ("study.json", "{}", "study.json does not have the content .*; choose another folder"),
+        (
+            "study.json",
+            '{"format": 1}',
+            "format 1, but this version of thinned reads format 2; run the study again in another",
+        ),
+        ("study.json", '{"format": 2}', "study.json does not have the content .*; choose another"),
+        ("study.json", '{"format": 99}', "format 99, but .* format 2; run the study again"),
         ("study.json", None, "holds records without study.json, .*; choose another folder"),
     ],
 )
-def test_damaged_records_are_told(data, whole, tmp_path, name, text, message):
-    """By the report, and by a run before it trains; without its header a folder's records are
-    nobody's.
-    """
+def test_damaged_records_are_reported(data, whole, tmp_path, name, text, message):
+    """By the report, and by a run before it trains; records without a header are refused too."""
     folder = tmp_path / "out"
     shutil.copytree(whole, folder)
     (folder / name).unlink()
@@ -228,16 +233,16 @@ def test_damaged_records_are_told(data, whole, tmp_path, name, text, message):
         with pytest.raises(InputError, match=message):
             finish(folder)
 
-    class Never(Silent):
+    class Never(NoProgress):
         def start(self, total, done, networks):
             raise AssertionError
 
     for resume in (False, True):
         with pytest.raises(InputError, match=message):
-            run(data, SMALL, folder, jobs=1, resume=resume, watcher=Never())
+            run(data, SMALL, folder, jobs=1, resume=resume, progress=Never())
 
 
-def test_no_permission_and_no_room(data, tmp_path, monkeypatch):
+def test_no_permission_and_full_disk(data, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written: Not a directory"):
         run(data, SMALL, tmp_path / "file" / "out", jobs=1)
@@ -252,7 +257,7 @@ def test_no_permission_and_no_room(data, tmp_path, monkeypatch):
         run(data, SMALL, tmp_path / "out", jobs=1)
 
 
-def test_files_are_never_half_there(tmp_path, monkeypatch):
+def test_files_are_never_incomplete(tmp_path, monkeypatch):
     write(tmp_path / "a", "first")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("killed here")))
     with pytest.raises(OSError, match="killed here"):
@@ -293,8 +298,9 @@ def net(inputs, outputs):
             "in training the model raised RuntimeError",
         ),
         (
-            "import torch\ndef net(inputs, outputs): return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))",
-            r"a tensor of shape \(2., 10\) on a batch of 2. rows in training, but returned \(2., 2\)",
+            "from torch import nn\n"
+            "def net(inputs, outputs): return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))",
+            r"of shape \(2., 10\) on a batch of 2. rows in training, but returned \(2., 2\)",
         ),
         ("import sys\nsys.exit(0)", "importing .* raised SystemExit: 0"),
         ("def net(inputs, outputs): raise SystemExit", "raised SystemExit"),
@@ -320,7 +326,7 @@ def net(inputs, outputs):
         ),
         (
             MODEL.format(forward="x.detach()") + "    return made\n",
-            "gradients cannot be computed: RuntimeError",
+            "gradients of the model cannot be computed: RuntimeError",
         ),
         (
             MODEL.format(forward="x") + "    return made.requires_grad_(False)\n",
@@ -352,7 +358,7 @@ def test_a_model_that_is_built_once_is_refused(data, tmp_path, monkeypatch):
         "    return torch.nn.Sequential(torch.nn.Flatten(), body, torch.nn.Linear(8, outputs))\n"
     )
     with pytest.raises(
-        InputError, match="two calls of the model function gave networks that share weights"
+        InputError, match="two calls of the model function returned networks that share weights"
     ):
         run(data, replace(SMALL, model="remembers:net"), tmp_path / "out", jobs=1)
 
@@ -368,33 +374,33 @@ def test_missing_model_file(data, tmp_path):
 
 
 def test_own_model_with_its_own_dropout(data, tmp_path):
-    """Its dropout is set to 0; ours stands before each weight layer; batch normalisation and
-    buffers are its own.
+    """Its dropout is set to 0, and a dropout module is put before each weight layer; its batch
+    normalization and buffers are kept.
     """
     (tmp_path / "mine.py").write_text(
-        "import torch\n"
+        "from torch import nn\n"
         "def net(inputs, outputs):\n"
         "    print('a model may print')\n"
-        "    return torch.nn.Sequential(torch.nn.Conv2d(inputs[0], 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(),\n"
-        "        torch.nn.Flatten(), torch.nn.Dropout(0.9), torch.nn.Linear(4 * 36, outputs))\n"
+        "    return nn.Sequential(nn.Conv2d(inputs[0], 4, 3), nn.BatchNorm2d(4), nn.ReLU(),\n"
+        "        nn.Flatten(), nn.Dropout(0.9), nn.Linear(4 * 36, outputs))\n"
     )
     settings = replace(
         LEVELS["quick"],
         model=f"{tmp_path / 'mine.py'}:net",
         folds=2,
         epochs=1,
-        arms=("none", "dropout", "input", "bn"),
+        methods=("none", "dropout", "input_dropout", "batch_norm"),
     )
     run(data, settings, tmp_path / "out", jobs=2)
     analysis = outputs.load(tmp_path / "out")
     assert analysis.header["skipped"] == {
-        "bn": "it changes the network's layers, which is done for built-in models only"
+        "batch_norm": "it changes the layers of the network, which works only for built-in models"
     }
-    assert {a.name for a in analysis.arms} == {"none", "dropout", "input"}
+    assert {a.name for a in analysis.methods} == {"none", "dropout", "input_dropout"}
     losses = {
-        (r["arm"], r["label"]): r["scores"]["test"][0]
+        (r["method"], r["label"]): r["scores"]["test"][0]
         for r in analysis.records
-        if r["experiment"] == "arms"
+        if r["experiment"] == "methods"
     }
     assert len(set(losses.values())) == len(losses)
 
@@ -405,18 +411,19 @@ def test_cnn_study(data, tmp_path):
         model="cnn",
         folds=2,
         epochs=1,
-        arms=("none", "dropout", "bn-dropout", "dropconnect"),
+        methods=("none", "dropout", "batch_norm_dropout", "drop_connect"),
     )
     run(data, settings, tmp_path / "out", jobs=1)
-    assert len(outputs.load(tmp_path / "out").arms) == 4
+    assert len(outputs.load(tmp_path / "out").methods) == 4
 
 
-def test_worker_that_dies_is_told(data, monkeypatch):
+def test_worker_that_dies_is_reported(data, monkeypatch):
     folds = splits(data, 2, 1, 0)
-    tasks = [work.Task(c.name, c.fold, c.what, c, SMALL) for c in chunks(SMALL, folds, 2e-3)] * 2
+    planned = chunks(SMALL, folds, 2e-3)
+    tasks = [work.ChunkTask(c.name, c.fold, c.title, c, SMALL) for c in planned] * 2
     monkeypatch.setattr(pool.sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match="a worker process died"):
-        pool.perform(tasks, folds, 2, lambda: True, lambda *_: None)
+        pool.run_tasks(tasks, folds, 2, lambda: True, lambda *_: None)
 
 
 def test_worker_passes_errors_on(data):
@@ -424,16 +431,16 @@ def test_worker_passes_errors_on(data):
     chunk = chunks(SMALL, folds, 2e-3)[0]
     jobs = tuple(replace(j, recipe=j.recipe.at(label_smoothing=0.1)) for j in chunk.jobs)
     table = [replace(f, task=replace(f.task, kind="regression", outputs=1)) for f in folds]
-    tasks = [work.Task("0", 0, "", replace(chunk, jobs=jobs), SMALL)] * 2
+    tasks = [work.ChunkTask("0", 0, "", replace(chunk, jobs=jobs), SMALL)] * 2
     with pytest.raises(InputError, match="label_smoothing is for classification"):
-        pool.perform(tasks, table, 2, lambda: True, lambda *_: None)
+        pool.run_tasks(tasks, table, 2, lambda: True, lambda *_: None)
 
 
-def test_an_interrupt_that_python_loses_is_one(data):
-    """One that comes within a finalizer raises nothing there; the next event ends the study."""
+def test_an_interrupt_that_python_loses_ends_the_study(data):
+    """An interrupt during a finalizer raises nothing there; the next event ends the study."""
     folds = splits(data, 2, 1, 0)
     chunk = chunks(SMALL, folds, 2e-3)[0]
-    tasks = [work.Task(str(i), 0, "", chunk, SMALL) for i in range(2)]
+    tasks = [work.ChunkTask(str(i), 0, "", chunk, SMALL) for i in range(2)]
     heard = []
 
     def listen(kind, task, value):
@@ -447,7 +454,7 @@ def test_an_interrupt_that_python_loses_is_one(data):
     )  # what runs in a shell's background ignores it
     try:
         with pytest.raises(KeyboardInterrupt):
-            pool.perform(tasks, folds, 2, lambda: True, listen)
+            pool.run_tasks(tasks, folds, 2, lambda: True, listen)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
@@ -456,14 +463,14 @@ def test_an_interrupt_that_python_loses_is_one(data):
 
 def test_smaller_sets_are_repeated_with_ids_of_their_own(data):
     train = splits(data, 2, 1, 0)[0].train
-    few = work.tiled(train, 10)
+    few = work.tile_rows(train, 10)
     assert len(few) == len(train)
     assert len(few.ids.unique()) == len(train)
     assert torch.equal(few.x[10:20], train.x[:10])
     assert torch.equal(few.ids[:10], train.ids[:10])
 
 
-def test_threads_are_given_back():
+def test_number_of_threads_is_restored():
     before = torch.get_num_threads()
     with work.one_thread():
         assert torch.get_num_threads() == 1
@@ -473,13 +480,13 @@ def test_threads_are_given_back():
 def test_records_hold_what_the_report_needs(tiny):
     records = tiny.analysis.records
     counts = Counter(r["experiment"] for r in records)
-    assert set(counts) == {"pilot", "arms", "rate", "layers", "batch", "optimizer", "size"}
+    assert set(counts) == {"pilot", "methods", "rate", "layers", "batch", "optimizer", "size"}
     assert json.loads(json.dumps(records)) == records
     table = tiny.table
     assert len(table) == len(records)
     assert {
         "experiment",
-        "arm",
+        "method",
         "label",
         "fold",
         "val_loss",

@@ -57,21 +57,21 @@ def test_few_and_equal_folds():
     one = paired([0.3], [0.1], 0.25)
     assert one.mean == pytest.approx(0.2)
     assert math.isnan(one.p)
-    assert one.shown() == 0
+    assert one.direction() == 0
     same = paired([0.1, 0.2], [0.1, 0.2], 0.25)
-    assert (same.mean, same.p, same.shown()) == (0.0, 1.0, 0)
+    assert (same.mean, same.p, same.direction()) == (0.0, 1.0, 0)
     assert math.isnan(paired([math.nan], [1.0], 0.25).mean)
     assert paired([1.0, 2.0, math.nan], [0.0, 0.0, 0.0], 0.25).mean == 1.5
 
 
-def test_shown():
-    assert paired([1, 1.1, 0.9, 1, 1.05], [2, 2, 2, 2, 2], 0.25).shown() == -1
-    assert paired([2, 2, 2, 2, 2], [1, 1.1, 0.9, 1, 1.05], 0.25).shown() == 1
+def test_direction():
+    assert paired([1, 1.1, 0.9, 1, 1.05], [2, 2, 2, 2, 2], 0.25).direction() == -1
+    assert paired([2, 2, 2, 2, 2], [1, 1.1, 0.9, 1, 1.05], 0.25).direction() == 1
     assert interval([0.1, 0.2, 0.3], 0.5).mean == pytest.approx(0.2)
 
 
 def test_holm_by_hand():
-    """Holm 1979: sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1, never falling."""
+    """Holm 1979: sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1, never decreasing."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     corrected = holm([math.nan, 0.01])

@@ -1,5 +1,5 @@
-"""``expose`` and ``strip``: functional dropout is a layer like any other, and training without
-rates is deterministic.
+"""``expose`` and ``strip``: functional dropout becomes layers, and training without rates is
+deterministic.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def attend(module, q, rate):
 
 
 class Block(torch.nn.Module):
-    """Dropout in all the ways of functions."""
+    """Functional dropout of every kind, and one dropout layer."""
 
     def __init__(self):
         super().__init__()
@@ -79,8 +79,8 @@ def test_calls_become_layers_and_undo_is_exact():
     assert [list(m._forward_hooks) for m in net.modules()] == hooks
 
 
-def test_the_law_is_the_calls():
-    """Rates of zeros within 4.9 standard errors of the call's (alpha 1e-6 each)."""
+def test_the_noise_distribution_is_that_of_the_call():
+    """Rates of zeros within 4.9 standard errors of the rate of the call (alpha 1e-6 each)."""
     net = Leaky()
     thinned.expose(net, X)
     sites = {s.name: s for s in thinned.find(net, torch.rand(400, 5, 8) + 1)}
@@ -166,9 +166,21 @@ def test_heads_of_torchs_function_follow_rate_and_mode():
         def forward(self, x):
             a = self.of
             return F.multi_head_attention_forward(
-                x, x, x, 8, 2, a.in_proj_weight, a.in_proj_bias, None, None, False, 0.5, a.out_proj.weight, a.out_proj.bias,
+                x,
+                x,
+                x,
+                8,
+                2,
+                a.in_proj_weight,
+                a.in_proj_bias,
+                None,
+                None,
+                False,
+                0.5,
+                a.out_proj.weight,
+                a.out_proj.bias,
                 training=self.training,
-            )[0]  # fmt: skip
+            )[0]
 
     net = Attention()
     thinned.expose(net, X)
@@ -199,7 +211,7 @@ def test_a_compiled_model_forgets_its_old_graph():
     assert not torch.equal(run(X), run(X))
 
 
-def test_what_is_out_of_reach_is_said():
+def test_calls_out_of_reach_are_noted():
     class Mask(torch.nn.Module):
         def forward(self, x):
             return x * torch.bernoulli(torch.full_like(x, 0.5))

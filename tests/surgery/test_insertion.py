@@ -1,5 +1,5 @@
-"""``insert``: dropout in any model by hooks that keep every name, seen by all that looks for
-dropout, and taken out exactly.
+"""``insert``: dropout in any model by hooks; names are unchanged, ``find`` reaches the layers, and
+undo is exact.
 """
 
 from __future__ import annotations
@@ -13,19 +13,23 @@ import thinned
 from thinned import InputError, nn, presets
 from thinned.algebra import Linear
 
+from .models import two_heads
+
 
 def model():
     torch.manual_seed(0)
     return torch.nn.Sequential(
-        torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.ReLU()),
+        torch.nn.Linear(6, 16),
+        torch.nn.ReLU(),
+        torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.ReLU()),
         torch.nn.Linear(16, 3),
-    )  # fmt: skip
+    )
 
 
 X = torch.randn(20, 6, generator=torch.Generator().manual_seed(1))
 
 
-def test_it_is_the_sequential_that_one_would_have_written():
+def test_it_equals_a_sequential_with_the_layers_written_in():
     net = model()
     edits = thinned.insert(net, 0.5, after=torch.nn.ReLU)
     assert len(edits) == 2
@@ -33,8 +37,8 @@ def test_it_is_the_sequential_that_one_would_have_written():
     written = torch.nn.Sequential(*twin[:2], nn.Dropout(0.5), *twin[2], nn.Dropout(0.5), twin[3])
     key, other = thinned.key(net, seed=3), thinned.key(written, seed=3)
     assert sorted(key.layers) == ["1.dropout_after", "2.1.dropout_after"]
-    for host, name in ((written[2], "1.dropout_after"), (written[5], "2.1.dropout_after")):
-        host.stream = dict(thinned.nn.module.dropout_modules(net))[name].stream
+    for layer, name in ((written[2], "1.dropout_after"), (written[5], "2.1.dropout_after")):
+        layer.stream = dict(thinned.nn.module.dropout_modules(net))[name].stream
     key.at(1)
     other.at(1)
     torch.testing.assert_close(net(X), written(X))
@@ -51,7 +55,7 @@ def test_names_modes_and_undo():
     assert [s.name for s in thinned.find(net, X)] == ["3.dropout_before"]
     assert not torch.equal(net(X), before)
     assert len(thinned.insert(net, 0.9, before="3")) == 0
-    assert repr(edits) == "before 3: Dropout(gaussian, p=0.3, inplace=False)"
+    assert repr(edits) == "before 3: GaussianDropout(p=0.3, inplace=False)"
     twin = copy.deepcopy(net)
     assert not torch.equal(twin(X), twin(X))
     assert torch.equal(twin.eval()(X), before)
@@ -117,3 +121,28 @@ def test_refused_before_anything_is_changed(settings, message):
     assert len(list(net.modules())) == count
     with pytest.raises(InputError, match="between 0 and 1"):
         thinned.insert(net, 1.5, after="1")
+
+
+def test_a_result_that_is_no_tensor_is_an_error_at_the_call():
+    net = torch.nn.Sequential(two_heads())
+    thinned.insert(net, 0.5, after="0")
+    with pytest.raises(
+        InputError, match="inserted at a TwoHeads and drops tensors, but got a dict"
+    ):
+        net(X)
+
+
+def test_named_tuples_remain_named_tuples():
+    from collections import namedtuple
+
+    pair = namedtuple("pair", "out state")
+
+    class Core(torch.nn.Module):
+        def forward(self, x):
+            return pair(x, 3)
+
+    net = Core()
+    thinned.insert(net, 1.0, after="")
+    assert isinstance(net(X), pair)
+    assert not net(X).out.any()
+    assert net(X).state == 3

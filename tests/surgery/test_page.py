@@ -19,7 +19,7 @@ EVIL = "<script>alert(1)</script>&\"'\x00\x1b"
 
 
 class Evil(T.Module):
-    """A module whose names would be markup."""
+    """A module with names that would be markup."""
 
     def __init__(self):
         super().__init__()
@@ -34,7 +34,7 @@ class Evil(T.Module):
 
 
 class Mixed(T.Module):
-    """All that a site may be: with and without a rate, measured and not, in evaluation too."""
+    """Sites of every kind: with and without a rate, measured and not, in evaluation too."""
 
     def __init__(self):
         super().__init__()
@@ -59,7 +59,7 @@ VOID = {"meta", "br"}
 
 
 class Reader(HTMLParser):
-    """A page's tags and words; an error where they are not balanced."""
+    """The tags and the text of a page; raises where tags are not balanced."""
 
     def __init__(self, page):
         super().__init__()
@@ -87,9 +87,31 @@ def test_the_page_is_whole_and_harmless(name, tmp_path):
     assert page == sites.to_html(EVIL)
     read = Reader(page)
     assert {tag for tag, _ in read.tags} <= {
-        "html", "head", "meta", "title", "style", "body", "h1", "p", "dl", "div", "dt", "dd", "table", "thead", "tbody", "tr",
-        "th", "td", "b", "i", "u", "br", "span", "footer",
-    }  # fmt: skip
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "h1",
+        "p",
+        "dl",
+        "div",
+        "dt",
+        "dd",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "b",
+        "i",
+        "u",
+        "br",
+        "span",
+        "footer",
+    }
     assert not any(
         a.startswith("on") or a in ("src", "href") for _, attrs in read.tags for a in attrs
     )
@@ -121,7 +143,7 @@ def test_the_picture_is_well_formed(name, tmp_path):
     assert len(marks) == sum(s.measured is not None for s in sites)
 
 
-def test_it_says_what_was_found():
+def test_the_page_and_the_picture_show_the_sites():
     sites = thinned.find(Mixed(), X)
     words = Reader(sites.to_html()).words
     assert [w for w in words if w.startswith("eval: ")] == [
@@ -141,7 +163,7 @@ def test_it_says_what_was_found():
     } <= svg
     read = thinned.find(Mixed()).to_html()
     assert "without inputs nothing is measured" in read
-    assert "computed behind" not in read
+    assert "multiplications after" not in read
     assert "No randomness found" in thinned.find(T.Linear(2, 2), X[:, :2]).to_html()
 
 
@@ -156,7 +178,7 @@ def _svg(sites):
     return svg(sites, "x")
 
 
-def test_a_rate_that_is_none_stays_in_its_bar(tmp_path):
+def test_a_rate_above_one_is_cut_to_its_bar(tmp_path):
     class DropOdd(T.Module):
         rate = 7.5
 

@@ -1,5 +1,5 @@
-"""``set_rate`` and ``strip``: any layer's rate by what it is called, all checked first, and undone
-exactly.
+"""``set_rate`` and ``strip``: the rates of layers of any library; errors precede changes, and
+undo is exact.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from thinned.surgery.rates import rate_of
 
 
 class StochasticPath(torch.nn.Module):
-    """Named by no list, but it says that it drops."""
+    """A class of no known library, recognized as dropout by its name."""
 
     def __init__(self, drop_prob):
         super().__init__()
@@ -32,13 +32,21 @@ StochasticPath.__name__ = "DropSomewhere"
 def model():
     torch.manual_seed(0)
     shared = torch.nn.Dropout(0.3)
-    return torch.nn.ModuleDict({
-        "enc": torch.nn.Sequential(torch.nn.Linear(4, 4), shared, torch.nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)),
-        "rnn": torch.nn.LSTM(4, 4, 2, dropout=0.25),
-        "plain": torch.nn.GRU(4, 4),
-        "head": torch.nn.Sequential(shared, nn.Dropout(0.2), nn.DropBlock2d(0.1, 3), StochasticPath(0.15), nn.Cutout(2)),
-        "weights": nn.DropConnect(torch.nn.Linear(4, 4), 0.4),
-    })  # fmt: skip
+    return torch.nn.ModuleDict(
+        {
+            "enc": torch.nn.Sequential(
+                torch.nn.Linear(4, 4),
+                shared,
+                torch.nn.TransformerEncoderLayer(4, 2, 8, batch_first=True),
+            ),
+            "rnn": torch.nn.LSTM(4, 4, 2, dropout=0.25),
+            "plain": torch.nn.GRU(4, 4),
+            "head": torch.nn.Sequential(
+                shared, nn.Dropout(0.2), nn.DropBlock2d(0.1, 3), StochasticPath(0.15), nn.Cutout(2)
+            ),
+            "weights": nn.DropConnect(torch.nn.Linear(4, 4), 0.4),
+        }
+    )
 
 
 def rates(net):
@@ -47,9 +55,13 @@ def rates(net):
 
 def test_strip_makes_training_deterministic_and_undo_gives_all_back():
     net = torch.nn.Sequential(
-        torch.nn.Linear(4, 4), torch.nn.Dropout(0.5), StochasticPath(0.5), nn.DropConnect(torch.nn.Linear(4, 4)),
-        torch.nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), nn.DropState(torch.nn.LSTM(4, 4), states=0.5),
-    )  # fmt: skip
+        torch.nn.Linear(4, 4),
+        torch.nn.Dropout(0.5),
+        StochasticPath(0.5),
+        nn.DropConnect(torch.nn.Linear(4, 4)),
+        torch.nn.TransformerEncoderLayer(4, 2, 8, batch_first=True),
+        nn.DropState(torch.nn.LSTM(4, 4), states=0.5),
+    )
     x, before = torch.randn(3, 5, 4), rates(net)
     assert not torch.equal(net(x)[0], net(x)[0])
     keys = net.state_dict().keys()
@@ -84,7 +96,7 @@ def test_targets(where, changed):
     assert rates(net) == before
 
 
-def test_all_that_drop_get_the_rate_and_what_does_not_drop_stays():
+def test_layers_that_drop_get_the_rate_and_others_are_left():
     net = model()
     edits = thinned.set_rate(net, 0.35)
     after = rates(net)

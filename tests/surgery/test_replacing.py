@@ -1,4 +1,4 @@
-"""Changing models: names, weights and training mode stay; undo is exact."""
+"""``replace``: names, weights and training mode are unchanged; undo is exact."""
 
 from __future__ import annotations
 
@@ -29,9 +29,11 @@ def test_replace_and_undo():
     assert len(edits) == 4
     assert net[1] is net[3]
     assert [(type(m), m.p, m.inplace, m.training) for m in (net[1], *net[2])] == [
-        (nn.Dropout, 0.3, False, True), (nn.Dropout, 0.2, False, False), (nn.Dropout, 0.1, True, True),
-    ]  # fmt: skip
-    assert repr(net[2][0]) == "Dropout(spatial2d, p=0.2, inplace=False)"
+        (nn.Dropout, 0.3, False, True),
+        (nn.Dropout2d, 0.2, False, False),
+        (nn.AlphaDropout, 0.1, True, True),
+    ]
+    assert repr(net[2][0]) == "Dropout2d(p=0.2, inplace=False)"
     assert net.state_dict().keys() == state.keys()
     assert len(thinned.replace(net)) == 0
     edits.undo()
@@ -39,21 +41,21 @@ def test_replace_and_undo():
 
 
 class Path(torch.nn.Module):
-    """As other libraries write it. ``coins``: of what shape; ``scaled``: by the probability of
-    keeping.
+    """Drop path as other libraries write it. ``shape``: of the mask, -1 for the number of
+    examples; ``scaled``: by the probability of keeping.
     """
 
-    def __init__(self, drop_prob, coins=(-1, 1), scaled=True, always=False):
+    def __init__(self, drop_prob, shape=(-1, 1), scaled=True, always=False):
         super().__init__()
-        self.drop_prob, self.coins, self.scaled, self.always = drop_prob, coins, scaled, always
+        self.drop_prob, self.shape, self.scaled, self.always = drop_prob, shape, scaled, always
 
     def forward(self, x):
         if not (self.training or self.always) or self.drop_prob == 0:
             return x
-        coins = torch.empty([len(x) if n < 0 else n for n in self.coins]).bernoulli_(
+        mask = torch.empty([len(x) if n < 0 else n for n in self.shape]).bernoulli_(
             1 - self.drop_prob
         )
-        return x * (coins / (1 - self.drop_prob) if self.scaled else coins)
+        return x * (mask / (1 - self.drop_prob) if self.scaled else mask)
 
 
 class DropPath(Path):
@@ -65,11 +67,16 @@ class MyStochasticDepth(Path):
 
 
 def test_paths_of_other_libraries_become_ours():
-    """By what they do: rows or the batch, scaled or not. What drops otherwise stays."""
+    """Recognized by what they drop: rows or the batch, scaled or not. Other layers are left."""
     net = torch.nn.Sequential(
-        DropPath(0.2), MyStochasticDepth(0.3, (1, 1)), DropPath(0.0, scaled=False), DropPath(0.1, (-1, 3)),
-        DropPath(0.1, always=True), Path(0.1), DropPath(0.1, (2, 2, 2)),
-    ).eval()  # fmt: skip
+        DropPath(0.2),
+        MyStochasticDepth(0.3, (1, 1)),
+        DropPath(0.0, scaled=False),
+        DropPath(0.1, (-1, 3)),
+        DropPath(0.1, always=True),
+        Path(0.1),
+        DropPath(0.1, (2, 2, 2)),
+    ).eval()
     torch.manual_seed(3)
     state = torch.get_rng_state()
     assert len(thinned.replace(net)) == 3
@@ -95,7 +102,7 @@ def test_paths_of_other_libraries_become_ours():
     torch.testing.assert_close(seen.unique(), torch.tensor([0.0, 1 / 0.7]))
 
 
-def test_layers_with_hooks_and_subclasses_stay():
+def test_layers_with_hooks_and_subclasses_are_left():
     class Mine(torch.nn.Dropout):
         pass
 
@@ -106,8 +113,8 @@ def test_layers_with_hooks_and_subclasses_stay():
 
 
 def test_loss_curves_agree_with_torchs():
-    """The same law: mean losses over seeds within their spread (a z test on 16 seeds each, alpha
-    1e-4, fixed seeds).
+    """The same noise distribution: mean losses over seeds are within their spread (a z test on 16
+    seeds each, alpha 1e-4, fixed seeds).
     """
     x = torch.randn(64, 10, generator=torch.Generator().manual_seed(1))
     y = x[:, :3].sum(1).sin()

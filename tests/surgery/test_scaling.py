@@ -1,6 +1,4 @@
-"""Classic and inverted scaling are one method: a rescaled model trains and evaluates to what it
-did, and undo is exact.
-"""
+"""``rescale``: a rescaled model trains and evaluates as before, and undo is exact."""
 
 from __future__ import annotations
 
@@ -17,21 +15,31 @@ from thinned.algebra import Linear
 def mlp(scale="classic"):
     torch.manual_seed(0)
     return torch.nn.Sequential(
-        nn.Dropout(p=0.2, scale=scale), torch.nn.Linear(6, 16), torch.nn.ReLU(),
-        nn.Dropout(p=0.5, scale=scale), torch.nn.Linear(16, 3), torch.nn.Softmax(1),
-    ).double()  # fmt: skip
+        nn.Dropout(p=0.2, scale=scale),
+        torch.nn.Linear(6, 16),
+        torch.nn.ReLU(),
+        nn.Dropout(p=0.5, scale=scale),
+        torch.nn.Linear(16, 3),
+        torch.nn.Softmax(1),
+    ).double()
 
 
 def cnn(scale="classic"):
     torch.manual_seed(0)
     return torch.nn.Sequential(
-        torch.nn.Conv2d(2, 4, 3), nn.SpatialDropout(p=0.4, scale=scale), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
-        torch.nn.Conv2d(4, 4, 2), nn.StochasticDepth(p=0.3), torch.nn.Flatten(), torch.nn.Linear(16, 2),
-    ).double()  # fmt: skip
+        torch.nn.Conv2d(2, 4, 3),
+        nn.SpatialDropout(p=0.4, scale=scale),
+        torch.nn.ReLU(),
+        torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(4, 4, 2),
+        nn.StochasticDepth(p=0.3),
+        torch.nn.Flatten(),
+        torch.nn.Linear(16, 2),
+    ).double()
 
 
 class Residual(torch.nn.Module):
-    """Two branches of one dropout meet again; a size is read."""
+    """Two branches after one dropout are added; a size is read."""
 
     def __init__(self):
         super().__init__()
@@ -54,7 +62,7 @@ CASES += [(lambda: Residual().double(), (40, 6), "inverted")]
 
 
 @pytest.mark.parametrize(("build", "shape", "to"), CASES)
-def test_the_function_stays_in_training_and_evaluation(build, shape, to):
+def test_the_function_is_the_same_in_training_and_evaluation(build, shape, to):
     model, x = build(), torch.randn(shape, dtype=torch.float64)
     key = thinned.key(model, seed=1)
     key.at(0)
@@ -172,7 +180,7 @@ CLASSIC = {"p": 0.5, "scale": "classic"}
         ),
         (mlp, {"to": "test"}, "unknown scaling 'test'"),
         (mlp, {"following": {"0": "1"}}, "lacks '3'"),
-        (mlp, {"following": {"0": "2", "3": "4"}}, "names '2' after '0', which is no linear"),
+        (mlp, {"following": {"0": "2", "3": "4"}}, "names '2' after '0', which is not a linear"),
         (mlp, {"following": {"9": "1"}}, "unknown dropout layer to rescale '9'"),
     ],
 )
@@ -199,7 +207,7 @@ def test_refused_before_anything_is_changed(model, settings, message):
         lambda h: h.exp(),
     ],
 )
-def test_what_does_not_scale_is_seen(between):
+def test_operations_that_do_not_scale_are_found(between):
     class Between(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -215,7 +223,7 @@ def test_what_does_not_scale_is_seen(between):
         thinned.rescale(Between())
 
 
-def test_what_has_no_mean_to_correct_stays():
+def test_noise_without_a_mean_to_correct_is_left():
     model = sequence(
         nn.SpecDropout(presets.gaussian_dropout(0.5)), torch.nn.Linear(2, 2), nn.DropBlock2d(0.1, 3)
     )

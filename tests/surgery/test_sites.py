@@ -15,7 +15,7 @@ from thinned import InputError, nn
 
 
 class DropPath(torch.nn.Module):
-    """As vision libraries write it: a raw draw under a name of its own."""
+    """Drop path as vision libraries write it: a Bernoulli draw by hand."""
 
     def __init__(self, drop_prob):
         super().__init__()
@@ -53,7 +53,7 @@ class Everything(torch.nn.Module):
 X = torch.randn(64, 5, 8, generator=torch.Generator().manual_seed(0))
 
 
-def test_everything_that_draws_is_seen():
+def test_everything_that_draws_is_found():
     sites = thinned.find(Everything(), X)
     seen = [(s.name, s.kind, s.function, s.rate, s.in_train, s.in_eval) for s in sites]
     assert seen == [
@@ -77,7 +77,7 @@ def test_everything_that_draws_is_seen():
     assert behind[0] > 0.9
     assert sites[2].shape == (64, 5, 16)
     text = str(sites)
-    assert text.startswith("name         kind       draws by")
+    assert text.startswith("name         kind       function")
     assert len(text.splitlines()) == 10
 
 
@@ -154,7 +154,7 @@ def test_calls_agree_with_an_independent_count(name):
     assert not any(s.in_eval for s in sites)
 
 
-def test_a_generator_that_moves_is_seen_though_nothing_says_why():
+def test_a_generator_that_moves_without_an_observed_draw_is_found():
     class Hidden(torch.nn.Module):
         def forward(self, x):
             with torch._C.DisableTorchFunction():
@@ -167,8 +167,12 @@ def test_a_generator_that_moves_is_seen_though_nothing_says_why():
 def test_without_inputs_layers_are_read():
     sites = thinned.find(Everything())
     assert [(s.name, s.rate) for s in sites if not s.where] == [
-        ("theirs", 0.3), ("ours", 0.2), ("recurrent", 0.4), ("attend", 0.1), ("path", 0.25)
-    ]  # fmt: skip
+        ("theirs", 0.3),
+        ("ours", 0.2),
+        ("recurrent", 0.4),
+        ("attend", 0.1),
+        ("path", 0.25),
+    ]
     assert str(thinned.find(torch.nn.Linear(2, 2))) == "no randomness found"
 
 
@@ -213,7 +217,7 @@ def helper(x, p, training):
 
 
 class Source(torch.nn.Module):
-    """Draws in many spellings; the numbers are those of its places."""
+    """Draws in many spellings; the line numbers are those of the test below."""
 
     def __init__(self):
         super().__init__()
@@ -244,8 +248,11 @@ class Source(torch.nn.Module):
 
 def test_without_inputs_source_is_read():
     line = Source.forward.__code__.co_firstlineno
-    found = [(s.kind, s.function, int(s.where.rpartition(":")[2]) - line, s.rate, s.in_train, s.in_eval)
-             for s in thinned.find(Source()) if s.where]  # fmt: skip
+    found = [
+        (s.kind, s.function, int(s.where.rpartition(":")[2]) - line, s.rate, s.in_train, s.in_eval)
+        for s in thinned.find(Source())
+        if s.where
+    ]
     after = Source.more.__code__.co_firstlineno - line + 1
     before = helper.__code__.co_firstlineno - line + 1
     expected = [

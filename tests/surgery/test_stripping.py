@@ -1,4 +1,4 @@
-"""``strip`` with inputs: training becomes deterministic, whatever drew, and is given back exactly."""
+"""``strip`` with inputs: training becomes deterministic, whatever drew, and undo is exact."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import collections
 import copy
 import dataclasses
 import random
+import re
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ X = torch.randn(8, 5, 16, generator=torch.Generator().manual_seed(0))
 
 
 class Config:
-    """As libraries hold one: rates, and other things with such names."""
+    """A configuration with rates, and other attributes with similar names."""
 
     def __init__(self):
         self.mask_time_prob, self.layerdrop, self.hidden_dropout, self.drop_note, self.hidden = (
@@ -68,7 +69,7 @@ class Speech(T.Module):
 
 
 def passes(net, *inputs):
-    """Three training passes, from generators as they come."""
+    """The results of three training passes."""
     return [net.train()(*inputs) for _ in range(3)]
 
 
@@ -112,7 +113,7 @@ def test_every_draw_that_a_rate_governs_stops():
 
 
 def test_stripped_training_is_the_pass_without_rates():
-    """But for batch normalisation, which is not there, training equals evaluation then."""
+    """Without batch normalization, training then equals evaluation."""
     net = T.Sequential(Block(), Block())
     thinned.strip(net, X)
     torch.testing.assert_close(net.train()(X), net.eval()(X), rtol=1e-4, atol=1e-5)
@@ -181,7 +182,7 @@ class Record:
 
 
 class Output(collections.OrderedDict):
-    """A dict that torch knows nothing of."""
+    """A dict class that the pytree of torch does not know."""
 
 
 class Counting(T.Module):
@@ -218,16 +219,14 @@ def numpys(x):
         (numpys, "Noise at .* still draws"),
     ],
 )
-def test_what_no_rate_governs_is_told(how, note, pack):
-    (said,) = thinned.strip(Noise(how, pack), X).notes
-    import re
-
-    assert re.search(note, said), said
+def test_draws_without_a_rate_are_noted(how, note, pack):
+    (note_text,) = thinned.strip(Noise(how, pack), X).notes
+    assert re.search(note, note_text), note_text
 
 
-def test_what_nothing_can_say_is_told_too():
-    (said,) = thinned.strip(Counting(), X).notes
-    assert said == "training passes still differ, and nothing that can be seen says why"
+def test_differences_without_an_observed_draw_are_noted():
+    (note_text,) = thinned.strip(Counting(), X).notes
+    assert note_text == "training passes still differ, and no observed call explains it"
 
 
 class Late(T.Module):

@@ -1,5 +1,5 @@
-"""Thinning: the cut products equal the masked dense ones in results and gradients, and the surgery
-leaves no trace.
+"""``thin``: the smaller products equal the masked dense ones in results and gradients, and undo is
+exact.
 """
 
 from __future__ import annotations
@@ -25,19 +25,31 @@ TOKENS = torch.randn(4, 5, 8, dtype=torch.float64, generator=torch.Generator().m
 def mlp(p=(0.5, 0.3), bias=True):
     torch.manual_seed(0)
     return torch.nn.Sequential(
-        torch.nn.Linear(9, 13, bias), torch.nn.ReLU(), torch.nn.Dropout(p[0]),
-        torch.nn.Linear(13, 11, bias), torch.nn.Sigmoid(), torch.nn.Dropout(p[1]), torch.nn.Tanh(),
+        torch.nn.Linear(9, 13, bias),
+        torch.nn.ReLU(),
+        torch.nn.Dropout(p[0]),
+        torch.nn.Linear(13, 11, bias),
+        torch.nn.Sigmoid(),
+        torch.nn.Dropout(p[1]),
+        torch.nn.Tanh(),
         torch.nn.Linear(11, 3, bias),
-    ).double()  # fmt: skip
+    ).double()
 
 
 def cnn():
     torch.manual_seed(0)
     return torch.nn.Sequential(
-        torch.nn.Conv2d(3, 7, 3, padding=1, padding_mode="reflect"), torch.nn.ReLU(), torch.nn.Dropout2d(0.4),
-        torch.nn.MaxPool2d(2), torch.nn.Conv2d(7, 5, 3, stride=2, bias=False), torch.nn.AvgPool2d(1), torch.nn.Dropout2d(0.5),
-        torch.nn.Flatten(), torch.nn.ELU(), torch.nn.Linear(5, 4),
-    ).double()  # fmt: skip
+        torch.nn.Conv2d(3, 7, 3, padding=1, padding_mode="reflect"),
+        torch.nn.ReLU(),
+        torch.nn.Dropout2d(0.4),
+        torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(7, 5, 3, stride=2, bias=False),
+        torch.nn.AvgPool2d(1),
+        torch.nn.Dropout2d(0.5),
+        torch.nn.Flatten(),
+        torch.nn.ELU(),
+        torch.nn.Linear(5, 4),
+    ).double()
 
 
 def first_only():
@@ -63,7 +75,7 @@ def tied():
 
 
 class Written(torch.nn.Module):
-    """A forward pass of one's own, with functions between."""
+    """A module with a forward of its own, with functions between the layers."""
 
     def __init__(self):
         super().__init__()
@@ -86,14 +98,22 @@ def encoder(batch_first=True):
 
 
 MODELS = {
-    "mlp": (mlp, X), "no-bias": (lambda: mlp(bias=False), X), "tokens": (Written, TOKENS), "cnn": (cnn, MAPS),
-    "first": (first_only, X), "tied": (tied, X), "one row": (mlp, X[:1]), "one example": (mlp, X[0]), "empty": (mlp, X[:0]),
-    "transformer": (encoder, TOKENS), "one map": (lambda: cnn()[:6], MAPS[0]),
-}  # fmt: skip
+    "mlp": (mlp, X),
+    "no-bias": (lambda: mlp(bias=False), X),
+    "tokens": (Written, TOKENS),
+    "cnn": (cnn, MAPS),
+    "first": (first_only, X),
+    "tied": (tied, X),
+    "one row": (mlp, X[:1]),
+    "one example": (mlp, X[0]),
+    "empty": (mlp, X[:0]),
+    "transformer": (encoder, TOKENS),
+    "one map": (lambda: cnn()[:6], MAPS[0]),
+}
 
 
 def unlinked(model):
-    """The same hosts on dense products: every unit is computed, and multiplied by the mask."""
+    """The same layers on dense products: every unit is computed, and multiplied by the mask."""
     twin = copy.deepcopy(model)
     for module in twin.modules():
         module.__dict__.pop("forward", None)
@@ -103,9 +123,7 @@ def unlinked(model):
 
 
 def thin_only(model, groups=1):
-    """Thin, and silence the other dropout of a transformer, which both twins would have to draw
-    alike.
-    """
+    """Thin the model, and set the other dropout of a transformer to 0, which both twins draw."""
     edits = thinned.thin(model, groups)
     for module in model.modules():
         if type(module) is torch.nn.Dropout:
@@ -132,13 +150,13 @@ def test_cut_products_equal_masked_dense_ones(name, groups):
         results.append(y)
     torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(inputs[0].grad, inputs[1].grad, rtol=1e-12, atol=1e-12)
-    fell = 0
+    dropped = 0
     for (which, seen), right in zip(model.named_parameters(), dense.parameters(), strict=True):
         torch.testing.assert_close(
             seen.grad, right.grad, rtol=1e-11, atol=1e-12, msg=lambda m, n=which: f"{n}: {m}"
         )
-        fell += int(((right.grad == 0) & (seen.grad == 0)).sum())
-    assert fell or groups > 1  # a unit that any group keeps has a gradient
+        dropped += int(((right.grad == 0) & (seen.grad == 0)).sum())
+    assert dropped or groups > 1  # a unit that any group keeps has a gradient
 
 
 def test_against_a_mask_written_out():
@@ -155,7 +173,7 @@ def test_against_a_mask_written_out():
     widths, masks = (13, 11), []
     for place, n in zip((model[2], model[5]), widths, strict=True):
         key.at(2)
-        rows = thinning.patterns(n, place.p, place.call_key())
+        rows = thinning.draw_patterns(n, place.p, place.call_key())
         mask = torch.zeros(n, dtype=torch.float64)
         mask[rows[0]] = n / round((1 - place.p) * n)
         masks.append(mask)
@@ -182,7 +200,7 @@ def test_every_pattern_is_as_likely_and_the_mean_is_exact():
     ) / len(every)
     torch.testing.assert_close(mean, (X @ w1.T).relu() @ w2.T, rtol=1e-12, atol=1e-12)
     torch.manual_seed(0)
-    drawn = thinning.patterns(5, 0.4, groups=20_000)
+    drawn = thinning.draw_patterns(5, 0.4, groups=20_000)
     counts = torch.unique(drawn, dim=0, return_counts=True)[1].double()
     assert len(counts) == 10
     assert (
@@ -259,15 +277,15 @@ def test_undo_names_and_optimizers():
     assert all(parameters[n] is p for n, p in model.named_parameters())
     assert model.state_dict().keys() == state.keys()
     assert len(thinned.thin(model)) == 0
-    assert edits.edits[-1].after is model[7].forward
+    assert edits.edits[-1].new is model[7].forward
     before = model[3].weight.detach().clone()
     model(X).sum().backward()
     optimizer.step()
-    fell = model[3].weight.grad == 0
-    assert fell.any()
+    dropped = model[3].weight.grad == 0
+    assert dropped.any()
     assert torch.all(
-        model[3].weight[fell] != before[fell]
-    )  # decay moves what fell, as the docstring says
+        model[3].weight[dropped] != before[dropped]
+    )  # decay moves dropped units, as the docstring says
     model.load_state_dict(state)
     torch.testing.assert_close(model.eval()(X), mlp().eval()(X), rtol=0, atol=0)
     edits.undo()
@@ -287,7 +305,7 @@ def test_keys_and_modes():
     key.at(1, samples=order)
     torch.testing.assert_close(
         model(X[order]), first[order]
-    )  # the pattern is the batch's, in any order
+    )  # the pattern is that of the batch, in any order
     key.at(1, samples=torch.arange(4))
     torch.testing.assert_close(model(X[:4]), first[:4])
     key.at(2)
@@ -387,14 +405,12 @@ def test_transformer_in_evaluation_takes_its_fused_path_and_samples_on_request()
             assert not torch.equal(model(x), model(x))
     stack = torch.nn.TransformerEncoder(encoder(), 2)
     assert (
-        sum(
-            isinstance(e.after, nn.Thinned) for e in thinned.thin(stack).edits if hasattr(e, "name")
-        )
+        sum(isinstance(e.new, nn.Thinned) for e in thinned.thin(stack).edits if hasattr(e, "child"))
         == 2
     )
 
 
-def test_schedules_points_and_what_stays():
+def test_schedules_and_notes_on_what_is_left():
     model = torch.nn.Sequential(
         torch.nn.Linear(9, 10), nn.Dropout(Linear(0.0, 0.6, 10)), torch.nn.Linear(10, 2)
     )
@@ -405,9 +421,7 @@ def test_schedules_points_and_what_stays():
     assert int((model[2].weight.grad[0] != 0).sum()) == 4
     mixed = torch.nn.Sequential(*mlp(), torch.nn.Dropout(0.2))
     edits = thinned.thin(mixed)
-    assert edits.notes == (
-        "8: left as it is: nothing stands behind it; its result leaves the module",
-    )
+    assert edits.notes == ("8: left as it is: no layer follows it; its result leaves the module",)
     assert "8: left as it is" in repr(edits)
     again = thinned.thin(mixed)
     assert (len(again), again.notes) == (0, edits.notes)
@@ -416,6 +430,21 @@ def test_schedules_points_and_what_stays():
         ("2", "Thinned", 7 / 13),
         ("5", "Thinned", 3 / 11),
     ]
+
+
+def test_layers_of_thinned_are_replaced_too():
+    """Batchwise dropout on units, and channel dropout of a given rank."""
+    torch.manual_seed(0)
+    units = torch.nn.Sequential(
+        torch.nn.Linear(9, 10), nn.BatchwiseDropout(0.5), torch.nn.Linear(10, 2)
+    )
+    assert len(thinned.thin(units)) == 3
+    assert isinstance(units[1], nn.Thinned)
+    maps = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), nn.Dropout2d(0.5), torch.nn.Conv2d(4, 4, 3)
+    )
+    assert len(thinned.thin(maps)) == 3
+    assert maps[1].dims == 2
 
 
 class Twice(torch.nn.Module):
@@ -457,11 +486,11 @@ REFUSED = [
     ),
     (
         lambda: SEQUENTIAL(L, torch.nn.Dropout(0.5), torch.nn.LayerNorm(4), torch.nn.Linear(4, 4)),
-        "LayerNorm.* stands behind it",
+        "LayerNorm.* follows it",
     ),
     (
         lambda: SEQUENTIAL(L, torch.nn.Dropout(0.5), torch.nn.Softmax(-1), torch.nn.Linear(4, 4)),
-        "Softmax.* stands behind it",
+        "Softmax.* follows it",
     ),
     (lambda: SEQUENTIAL(L, torch.nn.Dropout(0.5)), "its result leaves the module"),
     (
@@ -470,11 +499,11 @@ REFUSED = [
     ),
     (
         lambda: SEQUENTIAL(L, nn.GaussianDropout(p=0.5), torch.nn.Linear(4, 4)),
-        "no dropout of single units",
+        "does not drop single units",
     ),
     (
         lambda: SEQUENTIAL(L, torch.nn.AlphaDropout(0.5), torch.nn.Linear(4, 4)),
-        "AlphaDropout is no dropout that thinning",
+        "AlphaDropout is not a dropout layer that thinning can replace",
     ),
     (
         lambda: SEQUENTIAL(
@@ -486,13 +515,13 @@ REFUSED = [
         lambda: SEQUENTIAL(
             torch.nn.Conv2d(3, 4, 3), torch.nn.Dropout(0.5), torch.nn.Conv2d(4, 4, 3)
         ),
-        "channels fall by Dropout2d",
+        "channels are dropped by Dropout2d",
     ),
     (
         lambda: SEQUENTIAL(
             torch.nn.Conv2d(3, 4, 3), torch.nn.Dropout2d(0.5), torch.nn.Conv2d(4, 4, 3, groups=2)
         ),
-        "Conv2d.* stands behind",
+        "Conv2d.* follows it",
     ),
     (
         lambda: SEQUENTIAL(

@@ -1,4 +1,4 @@
-"""CATALOG x implementation x dtype: every point keeps the whole contract."""
+"""CATALOG x implementation x dtype: every spec keeps the whole contract."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from thinned import presets
 from thinned.algebra import Bernoulli, Block, Classic, Drop, KeptFraction
 from thinned.testing import CHECKS, Case
 
-POINTS = {
-    name: row.fn() for name, row in presets.CATALOG.items() if not isinstance(row.fn, str)
-} | {
+SPECS = {name: row.make() for name, row in presets.CATALOG.items() if row.make is not None} | {
     "dropout-classic": presets.dropout(0.3, "classic"),
     "spatial-classic": presets.spatial_dropout(0.3, "classic"),
     "dropconnect-inverted": presets.drop_connect(0.3, "inverted"),
@@ -48,7 +46,7 @@ KINDS += [("numpy", torch.float32), ("numpy", torch.float64)]
 
 
 @pytest.mark.parametrize(("implementation", "dtype"), KINDS)
-@pytest.mark.parametrize("name", POINTS)
+@pytest.mark.parametrize("name", SPECS)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
 def test_contract(check, name, implementation, dtype):
-    check(Case(POINTS[name], SHAPES.get(name, (12, 6, 10, 8)), implementation, dtype))
+    check(Case(SPECS[name], SHAPES.get(name, (12, 6, 10, 8)), implementation, dtype))

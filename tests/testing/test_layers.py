@@ -1,6 +1,4 @@
-"""The layers that are no points, each through the whole contract of layers; and the layers of
-points.
-"""
+"""Every layer of the catalog through the whole contract of layers, in several configurations."""
 
 from __future__ import annotations
 
@@ -51,7 +49,7 @@ MASK = tensor(5, 1, 6, 7) > -0.5  # [examples, 1, queries, keys], True where a k
 
 
 def linked(*layers: torch.nn.Module) -> torch.nn.Module:
-    """A chain whose products are cut."""
+    """A chain of linked layers, which compute only the kept units."""
     chain = torch.nn.Sequential(*layers)
     thinned.thin(chain)
     return chain
@@ -75,7 +73,7 @@ STEPS = tensor(4, 5, 6)  # [steps, examples, features]
 def recurrent(
     kind: type[torch.nn.RNNBase] = torch.nn.LSTM, layers: int = 1, both: bool = False, **rates
 ) -> LayerCase:
-    """A recurrent network whose states (or what ``rates`` says) fall, time first."""
+    """A recurrent network with dropout at ``rates``, time first."""
     build = lambda: nn.DropState(kind(6, 3, num_layers=layers, bidirectional=both), **rates)  # noqa: E731
     return LayerCase(build, (STEPS,), examples=1)
 
@@ -189,7 +187,9 @@ LAYERS = {
     "shake-keep": LayerCase(lambda: nn.ShakeShake("keep"), (X, X.flip(0)), rated=False),
     "swapout": LayerCase(nn.Swapout, (X, X.flip(0))),
     "swapout-skip": LayerCase(lambda: nn.Swapout(0.3, skip_p=0.5), (X, X.flip(0)), rated=False),
-    "jumpout-least": LayerCase(lambda: nn.Jumpout(0.1, least=0.3), (X.relu() + 0.01,), rated=False),
+    "jumpout-least": LayerCase(
+        lambda: nn.Jumpout(0.1, min_rate=0.3), (X.relu() + 0.01,), rated=False
+    ),
     "embedding_dropout": LayerCase(
         lambda: nn.EmbeddingDropout(torch.nn.Embedding(12, 4, padding_idx=11), 0.5),
         (IDS,),
@@ -256,20 +256,27 @@ RATES = {
 }
 LAYERS |= {
     name: LayerCase(
-        lambda name=name, row=row: layer_of(row.fn(RATES.get(name, 0.5))),
+        lambda name=name, row=row: layer_of(row.make(RATES.get(name, 0.5))),
         (SHAPES.get(name, X),),
         examples=None if name == "drop_block" else 0,  # its scale looks at the whole batch
     )
     for name, row in CATALOG.items()
-    if not isinstance(row.fn, str) and name not in LAYERS
+    if row.make is not None and name not in LAYERS
 }
-# Rows that are no layers, each beside where its own oracle is.
+# Rows of the catalog that are no layers, and the file with the oracle of each.
 ELSEWHERE = {
-    "annealed": "presets/test_depth.py", "curriculum": "presets/test_depth.py", "early": "presets/test_depth.py",
-    "late": "presets/test_depth.py", "scheduled_drop_path": "presets/test_depth.py", "r_drop": "presets/test_depth.py",
-    "fraternal": "presets/test_depth.py", "multi_sample": "presets/test_depth.py", "consistent_dropout": "functional/test_activations.py",
-    "monte_carlo": "nn/test_keys.py", "dare": "nn/test_weight_methods.py",
-}  # fmt: skip
+    "annealed": "algebra/test_schedule.py",
+    "curriculum": "algebra/test_schedule.py",
+    "early": "algebra/test_schedule.py",
+    "late": "algebra/test_schedule.py",
+    "scheduled_drop_path": "algebra/test_schedule.py",
+    "r_drop": "nn/test_loss.py",
+    "fraternal": "nn/test_loss.py",
+    "multi_sample": "nn/test_loss.py",
+    "consistent_dropout": "functional/test_activations.py",
+    "monte_carlo": "nn/test_keys.py",
+    "dare": "nn/test_weight_methods.py",
+}
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -294,48 +301,47 @@ def bfloat16_lstm():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize("some", range(6))
-def test_onnx_in_evaluation(some, capsys):
-    """What ONNX computes is what the layer evaluates to. Many layers a file, for each file costs a
-    second.
-    """
+@pytest.mark.parametrize("part", range(6))
+def test_onnx_in_evaluation(part, capsys):
+    """ONNX computes the evaluation of the layers. Each file costs a second, so it holds many."""
     onnx = pytest.importorskip("onnx.reference")
     pytest.importorskip("onnxscript")
     cases = {name: case for name, case in LAYERS.items() if case.exports}
-    cases = dict(list(cases.items())[some::6])
+    cases = dict(list(cases.items())[part::6])
 
     class Together(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.layers = torch.nn.ModuleDict({name: case.held() for name, case in cases.items()})
+            self.layers = torch.nn.ModuleDict({name: case.model() for name, case in cases.items()})
 
-        def forward(self, *given):
+        def forward(self, *inputs):
             return {
-                name: layer(*x) for (name, layer), x in zip(self.layers.items(), given, strict=True)
+                name: layer(*x)
+                for (name, layer), x in zip(self.layers.items(), inputs, strict=True)
             }
 
     model = Together().eval()
-    given = tuple(case.given() for case in cases.values())
+    inputs = tuple(case.copy_inputs() for case in cases.values())
 
     def leaves(tree):
         return [t for t in torch.utils._pytree.tree_leaves(tree) if isinstance(t, torch.Tensor)]
 
-    program = torch.onnx.export(model, given, dynamo=True, verbose=False).model_proto
+    program = torch.onnx.export(model, inputs, dynamo=True, verbose=False).model_proto
     feeds = {
-        slot.name: x.numpy() for slot, x in zip(program.graph.input, leaves(given), strict=True)
+        slot.name: x.numpy() for slot, x in zip(program.graph.input, leaves(inputs), strict=True)
     }
     results = iter(onnx.ReferenceEvaluator(program).run(None, feeds))
-    for name, right in model(*given).items():
-        for t in leaves(right):
-            seen = torch.tensor(next(results))
+    for name, expected in model(*inputs).items():
+        for t in leaves(expected):
+            computed = torch.tensor(next(results))
             torch.testing.assert_close(
-                seen, t.detach(), rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+                computed, t.detach(), rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
             )
     assert next(results, None) is None
 
 
 def test_every_method_is_here():
-    """Each row of the catalogue is under the contract of layers or has its oracle elsewhere, and
+    """Each row of the catalog is under the contract of layers or has its oracle elsewhere, and
     its line of code runs.
     """
     assert set(CATALOG) - set(LAYERS) == set(ELSEWHERE)
@@ -344,9 +350,9 @@ def test_every_method_is_here():
     names = vars(torch.nn) | {"functional": functional, "algebra": algebra, "presets": presets}
     for name, row in CATALOG.items():
         assert eval(row.example, names | {"nn": nn, "torch": torch}) is not None, name  # noqa: S307
-        if isinstance(row.fn, str):
+        if row.make is None:
             found = thinned
-            for part in row.fn.split("."):
+            for part in row.constructor.split("."):
                 found = getattr(found, part)
             assert found.__doc__, name
         assert row.url.startswith("https://")

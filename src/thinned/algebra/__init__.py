@@ -1,5 +1,6 @@
-"""What a dropout is: points, laws, coins, scales, and the key that a mask belongs to. Standard
-library only.
+"""What a dropout is: specs, noise distributions, shared mask axes, scales, schedules and keys.
+
+It needs only the standard library.
 """
 
 from .drop import Drop

@@ -1,4 +1,4 @@
-"""A point on a shape, resolved to plain numbers: all that an engine needs to see."""
+"""``Plan``: a spec on one shape, resolved to the numbers that an engine needs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
+from .._errors import assert_never
 from . import per as _per
 from .drop import Drop
-from .fill import Constant
-from .law import Bernoulli, Gaussian, Law
+from .fill import value_of
+from .law import Bernoulli, Gaussian, Law, Uniform
 from .per import EXAMPLE, Block
 from .scale import Classic, Inverted, KeptFraction, MomentMatch, Unscaled
 
@@ -19,18 +20,39 @@ LawName: TypeAlias = Literal["bernoulli", "gaussian", "uniform"]
 WORDS = 1 << 32
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What happens to a tensor of ``shape``.
+    """A spec on a tensor of one shape, as numbers. :func:`plan` makes it.
 
-    Cells are drawn on ``cells_shape``, which broadcasts to ``shape`` (a Block first dilates it by
-    ``extent``). A cell of a Bernoulli law falls iff its word is below ``threshold``. Kept: y = gain
-    * x + shift; dropped: y = dropped. A continuous law draws m = 1 + spread * noise and y = gain *
-    m * x + shift. In evaluation y = mean_gain * x + mean_shift.
+    A Bernoulli element is dropped where its random 32-bit word is below ``threshold``. Kept
+    elements become y = gain x + shift, dropped ones y = dropped. A continuous distribution draws
+    m = 1 + spread * noise, and y = gain m x + shift. Evaluation is y = mean_gain x + mean_shift.
+
+    Args:
+        shape: The shape of the input.
+        mask_shape: The shape on which noise is drawn; it broadcasts to ``shape``. For a
+            :class:`Block`, the shape of the seeds, before they grow by ``extent``.
+        sample_axis: The axis of the examples; None where they share one mask.
+        law: "bernoulli", "gaussian" or "uniform".
+        threshold: The number of 32-bit words that drop, in [0, 2^32].
+        spread: The factor of the unit noise of a continuous distribution.
+        gain: The factor of kept elements.
+        shift: What is added to kept elements.
+        dropped: The value of dropped elements.
+        mean_gain: The factor in evaluation.
+        mean_shift: What is added in evaluation.
+        extent: The size of a block along each axis, 1 where it does not extend.
+        kept_fraction: Whether ``gain`` is divided by the kept fraction of the mask.
+
+    Example:
+        >>> from thinned import presets
+        >>> spatial = plan(presets.spatial_dropout(0.5), (8, 3, 4, 4))
+        >>> spatial.mask_shape, spatial.gain
+        ((8, 3, 1, 1), 2.0)
     """
 
     shape: tuple[int, ...]
-    cells_shape: tuple[int, ...]
+    mask_shape: tuple[int, ...]
     sample_axis: int | None
     law: LawName
     threshold: int
@@ -44,56 +66,61 @@ class Plan:
     kept_fraction: bool
 
     @property
-    def samples(self) -> int:
-        """How many examples have cells of their own (1 where all share)."""
+    def examples(self) -> int:
+        """The number of examples that have separate masks, 1 where all share one."""
         return 1 if self.sample_axis is None else self.shape[self.sample_axis]
 
     @property
-    def cells(self) -> int:
-        """Noise cells of one example."""
-        return math.prod(n for i, n in enumerate(self.cells_shape) if i != self.sample_axis)
+    def elements(self) -> int:
+        """The number of mask elements of one example."""
+        return math.prod(n for i, n in enumerate(self.mask_shape) if i != self.sample_axis)
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """By how many cells a step along each axis moves: 0 on shared axes and on the examples'
-        axis.
+        """The step between mask elements along each axis of the input.
+
+        It is 0 on shared axes and on the axis of the examples.
         """
-        own = [cells > 1 or n == 1 for cells, n in zip(self.cells_shape, self.shape, strict=True)]
+        own = [drawn > 1 or n == 1 for drawn, n in zip(self.mask_shape, self.shape, strict=True)]
         return tuple(
-            strides(self.cells_shape, own, -1 if self.sample_axis is None else self.sample_axis)
+            strides(self.mask_shape, own, -1 if self.sample_axis is None else self.sample_axis)
         )
 
     @property
-    def blocks(self) -> bool:
+    def has_blocks(self) -> bool:
+        """Whether seeds grow to blocks."""
         return any(e > 1 for e in self.extent)
 
     @property
-    def identity(self) -> bool:
-        """Does drawing change nothing?"""
+    def is_identity(self) -> bool:
+        """Whether the training output is always the input."""
         return self.threshold == 0 and self.spread == 0 and (self.gain, self.shift) == (1.0, 0.0)
 
     @property
-    def erased(self) -> bool:
-        """Is everything dropped?"""
+    def drops_everything(self) -> bool:
+        """Whether every element is dropped."""
         return self.law == "bernoulli" and self.threshold == WORDS
 
 
-def strides(cells: Sequence[int], own: Sequence[bool], axis: int) -> list[int]:
-    """By how many cells a step along each axis moves: 0 on axes without cells of their own and on
-    the examples', ``axis``.
+def strides(mask_shape: Sequence[int], own: Sequence[bool], axis: int) -> list[int]:
+    """Return the step between mask elements along each axis.
+
+    It is 0 where ``own`` is False, and on the axis of the examples, ``axis``: their masks differ by
+    the sample id and not by the element.
     """
-    out = [0] * len(cells)
+    out = [0] * len(mask_shape)
     stride = 1
-    for i in range(len(cells) - 1, -1, -1):
+    for i in range(len(mask_shape) - 1, -1, -1):
         if own[i] and i != axis:
             out[i] = stride
-            stride = stride * cells[i]
+            stride = stride * mask_shape[i]
     return out
 
 
 def threshold(p: float) -> int:
-    """The 32-bit threshold nearest to ``p``: a word below it drops. Only 0 and 1 themselves give
-    never and always.
+    """Return the 32-bit threshold nearest to ``p``: a word below it drops.
+
+    Only the rates 0 and 1 give 0 (never) and 2^32 (always).
     """
     if p in (0.0, 1.0):
         return int(p) * WORDS
@@ -101,76 +128,112 @@ def threshold(p: float) -> int:
 
 
 def coefficients(drop: Drop, p: float) -> tuple[float, float, float]:
-    """(gain, shift, dropped) of a point whose drop probability is exactly ``p`` (its mean is 1 for
-    continuous laws).
+    """Return (gain, shift, dropped) where the probability of dropping is exactly ``p``.
+
+    Kept elements become gain x + shift, dropped ones ``dropped``. Continuous noise has the mean 1,
+    so for it ``p`` is 0.
     """
-    fill = drop.fill.value if isinstance(drop.fill, Constant) else 0.0
+    fill = value_of(drop.fill)
     match drop.scale:
         case Inverted():
             gain, shift = (1.0 / (1.0 - p) if p < 1.0 else 0.0), 0.0
-        case MomentMatch() if (
-            p < 1.0
-        ):  # Klambauer et al. 2017, equation 25, for mean 0 and variance 1
+        case MomentMatch():
+            if p == 1.0:
+                return 0.0, 0.0, 0.0
+            # Klambauer et al. 2017, equation 25, for mean 0 and variance 1
             gain = ((1.0 - p) * (1.0 + p * fill**2)) ** -0.5
             shift = -gain * p * fill
-        case MomentMatch():
-            return 0.0, 0.0, 0.0
         case Classic() | KeptFraction() | Unscaled():
             gain, shift = 1.0, 0.0
+        case _:
+            assert_never(drop.scale)
     return gain, shift, gain * fill + shift
 
 
 @lru_cache(maxsize=4096)
 def averages(drop: Drop) -> tuple[float, float]:
-    """What evaluation does, as (gain, shift): the mean of the map under Classic, the identity under
-    every other scale.
-    """
+    """Return (gain, shift) of evaluation: the mean map for Classic, the identity otherwise."""
     if not isinstance(drop.scale, Classic):
         return 1.0, 0.0
-    kept_fraction = threshold(drop.law.p) / WORDS if isinstance(drop.law, Bernoulli) else 0.0
-    gain, shift, dropped = coefficients(drop, kept_fraction)
-    kept = 1.0 - kept_fraction if isinstance(drop.law, Bernoulli) else drop.law.mean()
-    return kept * gain, kept_fraction * dropped + kept * shift
+    # The rate of the threshold and not the nominal rate, so that evaluation is the exact mean of
+    # what training draws.
+    dropped_fraction = threshold(drop.law.p) / WORDS if isinstance(drop.law, Bernoulli) else 0.0
+    gain, shift, dropped = coefficients(drop, dropped_fraction)
+    kept = 1.0 - dropped_fraction if isinstance(drop.law, Bernoulli) else drop.law.mean()
+    return kept * gain, dropped_fraction * dropped + kept * shift
 
 
 @lru_cache(maxsize=4096)
 def plan(drop: Drop, shape: tuple[int, ...]) -> Plan:
-    """Resolve ``drop`` on a tensor of ``shape``. Raises :class:`InputError` where they do not fit."""
-    names = _per.expand(drop.of, len(shape))
-    block = drop.per if isinstance(drop.per, Block) else None
-    per = (block.per or drop.of) if block else str(drop.per)
-    own = _per.chosen(per, drop.of, len(shape))
-    cells = tuple(n if o else 1 for n, o in zip(shape, own, strict=True))
-    extent = (1,) * len(shape)
-    rate = kept_fraction = drop.law.p if isinstance(drop.law, Bernoulli) else 0.0
+    """Resolve a spec on a tensor of one shape.
+
+    Args:
+        drop: The spec.
+        shape: The shape of the input.
+
+    Returns:
+        The numbers that an engine needs.
+
+    Raises:
+        InputError: Where the layout of the spec does not fit the shape.
+
+    Example:
+        >>> from thinned import presets
+        >>> plan(presets.dropout(0.25), (2, 3)).threshold == 2**32 // 4
+        True
+    """
+    rank = len(shape)
+    names = _per.expand(drop.of, rank)
+    match drop.per:
+        case str():
+            block, per = None, drop.per
+        case Block():
+            block, per = drop.per, drop.per.per or drop.of
+        case _:
+            assert_never(drop.per)
+    own = _per.chosen(per, drop.of, rank)
+    mask_shape = tuple(n if o else 1 for n, o in zip(shape, own, strict=True))
+    extent = (1,) * rank
+    rate = nominal = drop.law.p if isinstance(drop.law, Bernoulli) else 0.0
     if block and 0.0 < rate < 1.0 and math.prod(shape):
-        extent = _per.block_sizes(block, _per.chosen(block.over, drop.of, len(shape)), shape)
+        extent = _per.block_sizes(block, _per.chosen(block.over, drop.of, rank), shape)
         rate = _per.seed_rate(rate, extent, shape)
-        cells = tuple(n - e + 1 for n, e in zip(cells, extent, strict=True))
+        # a seed stands at the first element of its block, and only where the whole block fits
+        mask_shape = tuple(n - e + 1 for n, e in zip(mask_shape, extent, strict=True))
     limit = threshold(rate)
-    if not block:
-        kept_fraction = limit / WORDS
-    gain, shift, dropped = coefficients(drop, kept_fraction)
-    mean = averages(drop)
+    # The scale follows the rate that the 32-bit threshold has, so that E[y] = x holds exactly; the
+    # scale of blocks follows the kept fraction of each mask instead.
+    gain, shift, dropped = coefficients(drop, nominal if block else limit / WORDS)
+    mean_gain, mean_shift = averages(drop)
     sample_axis = names.index(EXAMPLE) if EXAMPLE in names and own[names.index(EXAMPLE)] else None
+    law, spread = _law_constants(drop.law)
     return Plan(
-        shape, cells, sample_axis, _name(drop.law), limit, _spread(drop.law), gain, shift, dropped, *mean, extent,
-        isinstance(drop.scale, KeptFraction),
-    )  # fmt: skip
-
-
-def _name(law: Law) -> LawName:
-    return (
-        "bernoulli"
-        if isinstance(law, Bernoulli)
-        else "gaussian"
-        if isinstance(law, Gaussian)
-        else "uniform"
+        shape=shape,
+        mask_shape=mask_shape,
+        sample_axis=sample_axis,
+        law=law,
+        threshold=limit,
+        spread=spread,
+        gain=gain,
+        shift=shift,
+        dropped=dropped,
+        mean_gain=mean_gain,
+        mean_shift=mean_shift,
+        extent=extent,
+        kept_fraction=isinstance(drop.scale, KeptFraction),
     )
 
 
-def _spread(law: Law) -> float:
-    """The factor of the unit noise: standard normal, or uniform on (-1, 1)."""
-    if isinstance(law, Bernoulli):
-        return 0.0
-    return math.sqrt(law.var()) if isinstance(law, Gaussian) else law.beta
+def _law_constants(law: Law) -> tuple[LawName, float]:
+    """Return the name of a distribution, and the factor of its unit noise.
+
+    Unit noise is standard normal, or uniform on (-1, 1).
+    """
+    match law:
+        case Bernoulli():
+            return "bernoulli", 0.0
+        case Gaussian():
+            return "gaussian", math.sqrt(law.var())
+        case Uniform():
+            return "uniform", law.beta
+    return assert_never(law)

@@ -1,4 +1,4 @@
-"""The known mistakes: found in source and in running models."""
+"""Checks for known mistakes with dropout, in source files and in running models."""
 
 from .finding import Change, Finding, Findings
 from .rules import LEFT_OUT, RULES, CheckRule

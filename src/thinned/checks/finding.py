@@ -1,16 +1,28 @@
-"""What a check found, as plain records."""
+"""Findings of checks, as records."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from .rules import RULES, SEVERITIES, CheckRule
 
 
 @dataclass(frozen=True)
 class Change:
-    """A replacement in a source file: lines from 1, columns from 0 in characters, the end excluded."""
+    """A replacement in a source file.
+
+    Args:
+        line: The first line, from 1.
+        column: The first column, from 0, in characters.
+        end_line: The last line, from 1.
+        end_column: The column after the last character.
+        text: The new text.
+
+    Example:
+        >>> Change(line=3, column=4, end_line=3, end_column=9, text="drop").text
+        'drop'
+    """
 
     line: int
     column: int
@@ -21,20 +33,32 @@ class Change:
 
 @dataclass(frozen=True)
 class Finding:
-    """One mistake at one place.
+    """A known mistake at one place.
 
-    ``code``: the rule's, such as "L1". ``message``: what is wrong here, in one sentence, with the
-    name or number that shows it. ``site``: the qualified name of the module (live). ``file``,
-    ``line`` (from 1), ``column`` (from 0), ``source``: the place in the code, and its line.
-    ``cell``: in a notebook, the cell, from 1 and counting all, in which ``line`` counts;
-    ``raw_line``: the line of the notebook's file. ``evidence``: what was measured, as pairs of name
-    and value. ``changes``: what ``--fix`` would write, where that is safe. ``remedy``: what to do
-    here, where that is more exact than the rule's own.
+    Args:
+        code: The code of the rule, such as "L1".
+        message: What is wrong here, in one sentence, with the name or number that shows it.
+        site: The qualified name of the module in a running model; "" in source.
+        file: The file; "" where it is unknown.
+        line: The line, from 1, in a notebook within its cell; 0 where it is unknown.
+        column: The column, from 0, in characters.
+        source: The text of the line.
+        cell: In a notebook, the number of the cell, from 1, counting all cells.
+        raw_line: In a notebook, the line of the file.
+        evidence: Measurements, as pairs of name and value.
+        changes: The changes that ``thinned check --fix`` would write; empty where none is safe.
+        remedy: What to do here, where that is more exact than the remedy of the rule.
+
+    Example:
+        >>> finding = Finding("L1", "F.dropout is called without training=", file="net.py", line=7)
+        >>> finding.severity, finding.rule.name
+        ('error', 'dropout-without-training')
     """
 
     code: str
     message: str
     site: str = ""
+    _: KW_ONLY
     file: str = ""
     line: int = 0
     column: int = 0
@@ -47,26 +71,35 @@ class Finding:
 
     @property
     def rule(self) -> CheckRule:
-        """The rule that was broken: why it matters, what to do, where it was met."""
+        """The rule that is broken: why it matters, what to do, where the mistake was reported."""
         return RULES[self.code]
 
     @property
     def severity(self) -> str:
-        """ "error": results are wrong; "warning": most likely not what was meant; "note": worth
-        knowing.
-        """
+        """ "error": results are wrong; "warning": most likely unintended; "note": worth knowing."""
         return self.rule.severity
 
     @property
     def what_to_do(self) -> str:
-        """The remedy at this place."""
+        """The remedy at this place: its own, or that of the rule."""
         return self.remedy or self.rule.remedy
 
 
 class Findings(tuple[Finding, ...]):
-    """All that was found, the gravest first; empty is good. Printed, it explains itself.
+    """The findings of a check, most severe first; empty where no known mistake was found.
 
-    ``unchecked``: pairs of what was not checked (a rule's code or a file) and why.
+    Printed, the findings explain themselves.
+
+    Args:
+        found: The findings, in any order.
+        unchecked: Pairs (rule code or file, reason) of what was not checked.
+
+    Example:
+        >>> findings = Findings([Finding("L5", "dropout precedes"), Finding("L1", "no training=")])
+        >>> [f.code for f in findings]
+        ['L1', 'L5']
+        >>> print(Findings())
+        no known mistake found
     """
 
     unchecked: tuple[tuple[str, str], ...]
@@ -85,17 +118,17 @@ class Findings(tuple[Finding, ...]):
                 f.code,
             ),
         )
-        made = super().__new__(cls, ordered)
-        made.unchecked = tuple(unchecked)
-        return made
+        findings = super().__new__(cls, ordered)
+        findings.unchecked = tuple(unchecked)
+        return findings
 
     @property
     def codes(self) -> set[str]:
-        """The codes of the rules that were broken."""
+        """The codes of the rules that are broken."""
         return {finding.code for finding in self}
 
     def of(self, *codes: str) -> Findings:
-        """The findings of these rules alone."""
+        """The findings of these rules only."""
         return Findings((f for f in self if f.code in codes), self.unchecked)
 
     def __str__(self) -> str:

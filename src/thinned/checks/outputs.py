@@ -1,4 +1,4 @@
-"""Findings for people and for machines: text, JSON, SARIF 2.1.0, and GitHub's workflow commands."""
+"""Findings as text, JSON, SARIF 2.1.0, and GitHub workflow commands."""
 
 from __future__ import annotations
 
@@ -14,62 +14,66 @@ from .finding import Finding, Findings
 from .rules import RULES, CheckRule
 
 _LEVELS = {"error": "error", "warning": "warning", "note": "note"}
-_COLOURS = {"error": "31", "warning": "33", "note": "36"}
+_COLORS = {"error": "31", "warning": "33", "note": "36"}
 
 
-def text(found: Findings, *, colour: bool = False) -> str:
-    """What was found, for a terminal: each place with its line and a caret; why a rule matters
-    where it is met first.
+def text(found: Findings, *, color: bool = False) -> str:
+    """The findings for a terminal: each place with its line and a caret; the reason of a rule with
+    its first finding.
     """
     lines: list[str] = []
-    told: set[str] = set()
-    for one in found:
-        severity = _painted(f"{one.severity} {one.code}", _COLOURS[one.severity], colour)
-        site = f" ({one.site})" if one.file and one.site else ""
-        lines.append(
-            f"{_painted(where(one), '1', colour)}{site}: {severity} {one.rule.name}: {one.message}"
-        )
-        lines += _pointed(one, colour)
-        if one.evidence:
-            lines.append(
-                "    measured: "
-                + ", ".join(
-                    f"{n} {v if isinstance(v, str) else f'{v:.4g}'}" for n, v in one.evidence
-                )
+    explained: set[str] = set()
+    for finding in found:
+        severity = _painted(f"{finding.severity} {finding.code}", _COLORS[finding.severity], color)
+        site = f" ({finding.site})" if finding.file and finding.site else ""
+        place = _painted(where(finding), "1", color)
+        lines.append(f"{place}{site}: {severity} {finding.rule.name}: {finding.message}")
+        lines += _excerpt(finding, color)
+        if finding.evidence:
+            values = (
+                f"{name} {value if isinstance(value, str) else f'{value:.4g}'}"
+                for name, value in finding.evidence
             )
-        if one.code not in told:
-            lines.append(f"    {one.rule.why}")
+            lines.append("    measured: " + ", ".join(values))
+        if finding.code not in explained:
+            lines.append(f"    {finding.rule.why}")
         lines.append(
-            f"    -> {one.what_to_do}" + ("" if one.code in told else f"  ({one.rule.url})")
+            f"    -> {finding.what_to_do}"
+            + ("" if finding.code in explained else f"  ({finding.rule.url})")
         )
-        told.add(one.code)
-    lines += [f"not checked: {what}: {why}" for what, why in found.unchecked]
+        explained.add(finding.code)
+    lines += not_checked(found)
     return "\n".join(lines if found else ["no known mistake found", *lines])
 
 
-def where(one: Finding) -> str:
-    """A finding's place: ``net.py:12:9``, ``net.ipynb:cell 3:2:5``, a module's name, or "the
-    model". Columns count from 1.
+def not_checked(found: Findings) -> list[str]:
+    """One line for each file or rule that was not checked, with the reason."""
+    return [f"not checked: {what}: {why}" for what, why in found.unchecked]
+
+
+def where(finding: Finding) -> str:
+    """The place of a finding: ``net.py:12:9``, ``net.ipynb:cell 3:2:5``, the name of a module, or
+    "the model". Columns count from 1.
     """
-    if not one.file:
-        return one.site or "the model"
-    cell = f"cell {one.cell}:" if one.cell is not None else ""
-    column = f":{one.column + 1}" if one.source else ""  # a running model shows lines alone
-    return f"{one.file}:{cell}{one.line}{column}" if one.line else one.file
+    if not finding.file:
+        return finding.site or "the model"
+    cell = f"cell {finding.cell}:" if finding.cell is not None else ""
+    column = f":{finding.column + 1}" if finding.source else ""  # a running model shows lines alone
+    return f"{finding.file}:{cell}{finding.line}{column}" if finding.line else finding.file
 
 
-def _painted(words: str, code: str, colour: bool) -> str:
-    return f"\x1b[{code}m{words}\x1b[0m" if colour else words
+def _painted(words: str, code: str, color: bool) -> str:
+    return f"\x1b[{code}m{words}\x1b[0m" if color else words
 
 
-def _pointed(one: Finding, colour: bool) -> list[str]:
-    """The source line, its indentation left out, and a caret under the place."""
-    if not one.source.strip():
+def _excerpt(finding: Finding, color: bool) -> list[str]:
+    """The source line without its indentation, and a caret under the place."""
+    if not finding.source.strip():
         return []
-    indent = len(one.source) - len(one.source.lstrip())
-    line = one.source.strip()
-    before = "".join("\t" if c == "\t" else " " for c in line[: max(0, one.column - indent)])
-    return [f"    | {line}", f"    | {before}{_painted('^', '32', colour)}"]
+    indent = len(finding.source) - len(finding.source.lstrip())
+    line = finding.source.strip()
+    before = "".join("\t" if c == "\t" else " " for c in line[: max(0, finding.column - indent)])
+    return [f"    | {line}", f"    | {before}{_painted('^', '32', color)}"]
 
 
 def as_json(found: Findings) -> str:
@@ -78,22 +82,22 @@ def as_json(found: Findings) -> str:
     """
     rows = [
         {
-            "code": one.code,
-            "name": one.rule.name,
-            "severity": one.severity,
-            "message": one.message,
-            "remedy": one.what_to_do,
-            "url": one.rule.url,
-            "file": one.file or None,
-            "cell": one.cell,
-            "line": one.line or None,
-            "column": one.column + 1 if one.line else None,
-            "source": one.source or None,
-            "site": one.site or None,
-            "evidence": dict(one.evidence),
-            "fixable": bool(one.changes),
+            "code": finding.code,
+            "name": finding.rule.name,
+            "severity": finding.severity,
+            "message": finding.message,
+            "remedy": finding.what_to_do,
+            "url": finding.rule.url,
+            "file": finding.file or None,
+            "cell": finding.cell,
+            "line": finding.line or None,
+            "column": finding.column + 1 if finding.line else None,
+            "source": finding.source or None,
+            "site": finding.site or None,
+            "evidence": dict(finding.evidence),
+            "fixable": bool(finding.changes),
         }
-        for one in found
+        for finding in found
     ]
     unchecked = [{"what": what, "why": why} for what, why in found.unchecked]
     return json.dumps(
@@ -102,7 +106,7 @@ def as_json(found: Findings) -> str:
 
 
 def sarif(found: Findings) -> str:
-    """A SARIF 2.1.0 log, as code scanning reads it. In a notebook a region is a line of its file."""
+    """A SARIF 2.1.0 log for code scanning. In a notebook a region is a line of its file."""
     from .. import __version__
 
     codes = [code for code in RULES if code in found.codes]
@@ -121,12 +125,11 @@ def sarif(found: Findings) -> str:
             {
                 "executionSuccessful": True,
                 "toolExecutionNotifications": [
-                    {"level": "warning", "message": {"text": f"not checked: {what}: {why}"}}
-                    for what, why in found.unchecked
+                    {"level": "warning", "message": {"text": line}} for line in not_checked(found)
                 ],
             }
         ],
-        "results": [_sarif_result(one, codes.index(one.code), seen) for one in found],
+        "results": [_sarif_result(finding, codes.index(finding.code), seen) for finding in found],
     }
     schema = (
         "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -148,43 +151,43 @@ def _sarif_rule(rule: CheckRule) -> dict[str, Any]:
     }
 
 
-def _sarif_result(one: Finding, index: int, seen: Counter[str]) -> dict[str, Any]:
+def _sarif_result(finding: Finding, index: int, seen: Counter[str]) -> dict[str, Any]:
     mark = "\n".join(
         [
-            one.code,
-            PurePath(one.file).as_posix(),
-            str(one.cell),
-            one.site,
-            " ".join(one.source.split()),
+            finding.code,
+            PurePath(finding.file).as_posix(),
+            str(finding.cell),
+            finding.site,
+            " ".join(finding.source.split()),
         ]
     )
-    seen[mark] += (
-        1  # the same line twice in a file: told apart by its turn, not by its number, which edits above would change
-    )
-    print_ = hashlib.sha256(f"{mark}\n{seen[mark]}".encode()).hexdigest()[:32]
+    # The same line twice in a file differs by its order, not by its line number, which edits above
+    # it would change.
+    seen[mark] += 1
+    fingerprint = hashlib.sha256(f"{mark}\n{seen[mark]}".encode()).hexdigest()[:32]
     place: dict[str, Any] = {}
-    if one.file:
-        place["physicalLocation"] = {"artifactLocation": {"uri": _uri(one.file)}}
-        if one.cell is not None:
-            place["physicalLocation"]["region"] = {"startLine": max(1, one.raw_line)}
-        elif one.line:
+    if finding.file:
+        place["physicalLocation"] = {"artifactLocation": {"uri": _uri(finding.file)}}
+        if finding.cell is not None:
+            place["physicalLocation"]["region"] = {"startLine": max(1, finding.raw_line)}
+        elif finding.line:
             place["physicalLocation"]["region"] = {
-                "startLine": one.line,
-                "startColumn": one.column + 1,
-                "snippet": {"text": one.source},
+                "startLine": finding.line,
+                "startColumn": finding.column + 1,
+                "snippet": {"text": finding.source},
             }
-    at = f"cell {one.cell}, line {one.line}" if one.cell is not None else ""
-    if one.site or at:
-        place["logicalLocations"] = [{"fullyQualifiedName": one.site or at}]
+    at = f"cell {finding.cell}, line {finding.line}" if finding.cell is not None else ""
+    if finding.site or at:
+        place["logicalLocations"] = [{"fullyQualifiedName": finding.site or at}]
     return {
-        "ruleId": one.code,
+        "ruleId": finding.code,
         "ruleIndex": index,
-        "level": _LEVELS[one.severity],
+        "level": _LEVELS[finding.severity],
         "message": {
-            "text": f"{at + ': ' if at else ''}{one.message}. What to do: {one.what_to_do}."
+            "text": f"{at + ': ' if at else ''}{finding.message}. What to do: {finding.what_to_do}."
         },
         "locations": [place] if place else [],
-        "partialFingerprints": {"thinned/v1": print_},
+        "partialFingerprints": {"thinned/v1": fingerprint},
     }
 
 
@@ -194,27 +197,26 @@ def _uri(file: str) -> str:
 
 
 def github(found: Findings) -> str:
-    """Workflow commands that GitHub shows beside the lines of a pull request."""
+    """Workflow commands that GitHub shows next to the lines of a pull request."""
     lines = []
-    for one in found:
-        kind = {"error": "error", "warning": "warning", "note": "notice"}[one.severity]
-        properties = {"file": one.file} if one.file else {}
-        if one.cell is not None:
-            properties["line"] = str(max(1, one.raw_line))
-        elif one.line:
-            properties |= {"line": str(one.line), "col": str(one.column + 1)}
-        properties["title"] = f"{one.code} {one.rule.name}"
+    for finding in found:
+        kind = {"error": "error", "warning": "warning", "note": "notice"}[finding.severity]
+        properties = {"file": finding.file} if finding.file else {}
+        if finding.cell is not None:
+            properties["line"] = str(max(1, finding.raw_line))
+        elif finding.line:
+            properties |= {"line": str(finding.line), "col": str(finding.column + 1)}
+        properties["title"] = f"{finding.code} {finding.rule.name}"
         at = (
-            f"cell {one.cell}, line {one.line}: "
-            if one.cell is not None
-            else f"{one.site}: "
-            if one.site
+            f"cell {finding.cell}, line {finding.line}: "
+            if finding.cell is not None
+            else f"{finding.site}: "
+            if finding.site
             else ""
         )
-        given = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
-        lines.append(
-            f"::{kind} {given}::{_data(f'{at}{one.message}. What to do: {one.what_to_do}')}"
-        )
+        listed = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
+        message = f"{at}{finding.message}. What to do: {finding.what_to_do}"
+        lines.append(f"::{kind} {listed}::{_data(message)}")
     lines += [
         f"::notice title=not checked::{_data(f'{what}: {why}')}" for what, why in found.unchecked
     ]

@@ -1,4 +1,4 @@
-"""The command line: ``thinned study``. Commands import what they need when they run."""
+"""The command line, ``thinned``. Commands import what they need when they run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .._optional import missing
 
 
 def main() -> None:
-    """The entry point. Bad input ends with one sentence and exit status 2."""
+    """The entry point. Bad input ends with an error message of one sentence and exit status 2."""
     try:
         from .app import app
     except ImportError as error:

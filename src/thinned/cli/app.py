@@ -1,4 +1,4 @@
-"""The list of commands."""
+"""The commands of ``thinned``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .methods import methods
 from .study import study
 
 app = typer.Typer(
-    help="Dropout: every kind, chosen by measuring on your own data.",
+    help="Every dropout method, and tools to choose, check and measure them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -36,4 +36,4 @@ def options(
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = None,
 ) -> None:
-    """Dropout: every kind, chosen by measuring on your own data."""
+    """Every dropout method, and tools to choose, check and measure them."""

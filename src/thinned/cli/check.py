@@ -1,4 +1,4 @@
-"""``thinned check``: the known mistakes in source files and notebooks."""
+"""``thinned check``: known mistakes with dropout in source files and notebooks."""
 
 from __future__ import annotations
 
@@ -21,40 +21,39 @@ if TYPE_CHECKING:
 
 def check(
     paths: Annotated[
-        list[str] | None, typer.Argument(help="Files, folders and notebooks; - is standard input.")
+        list[str] | None,
+        typer.Argument(help="Files, folders and notebooks; - reads standard input."),
     ] = None,
     select: Annotated[
         str | None,
-        typer.Option(help="Only these rules, separated by commas: L1,rate-lost-in-eval."),
+        typer.Option(help="Check only these rules: L1,rate-lost-in-eval."),
     ] = None,
-    ignore: Annotated[str | None, typer.Option(help="Not these rules.")] = None,
+    ignore: Annotated[str | None, typer.Option(help="Leave out these rules.")] = None,
     format: Annotated[str, typer.Option(help="text, json, sarif or github.")] = "text",
     output: Annotated[str | None, typer.Option(help="Write the findings to this file.")] = None,
-    fix: Annotated[
-        bool, typer.Option("--fix", help="Write the changes that are safe, then check.")
-    ] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Apply the safe changes, then check.")] = False,
     diff: Annotated[
-        bool, typer.Option("--diff", help="Show what --fix would write, and write nothing.")
+        bool, typer.Option("--diff", help="Show the changes of --fix without writing them.")
     ] = False,
     severity: Annotated[
-        str, typer.Option(help="Exit with 1 for error, warning (and error), or note (any).")
+        str, typer.Option(help="Exit with 1 from this severity: error, warning or note.")
     ] = "warning",
-    rules: Annotated[bool, typer.Option("--list", help="The table of rules.")] = False,
+    rules: Annotated[bool, typer.Option("--list", help="Show the table of rules.")] = False,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="With --list: as Markdown, for a document.")
+        bool, typer.Option("--markdown", help="With --list: show it as Markdown.")
     ] = False,
     explain: Annotated[
-        str | None, typer.Option(help="One rule: why, what to do, what is looked for.")
+        str | None, typer.Option(help="Explain one rule: why, what to do, how it is found.")
     ] = None,
 ) -> None:
-    """Find the known mistakes with dropout in source files and notebooks, without running them.
+    """Find known mistakes with dropout in source files and notebooks, without running them.
 
-    Exit status: 0 where nothing was found, 1 where something was, 2 for bad input or where nothing
-    could be read.
+    Exit status: 0 where no mistake was found, 1 where one was found, 2 for bad input or where no
+    file could be read.
     """
     try:
         if rules:
-            typer.echo(_markdown() if markdown else _table())
+            typer.echo(rules_as_markdown() if markdown else _table())
         elif explain is not None:
             typer.echo(_explained(explain))
         else:
@@ -87,7 +86,7 @@ def _check(
 ) -> int:
     """The exit status."""
     from ..checks.finding import Findings
-    from ..checks.outputs import FORMATS, text
+    from ..checks.outputs import FORMATS, not_checked, text
     from ..checks.rules import SEVERITIES
     from ..checks.static import check_source, checked, chosen, fixed_paths
 
@@ -96,62 +95,62 @@ def _check(
     if severity not in SEVERITIES:
         raise unknown("severity", severity, SEVERITIES)
     if not paths:
-        raise InputError("name files or folders to check, such as: thinned check src")
+        raise InputError("no paths to check; name files or folders, for example: thinned check src")
     missing = next((p for p in paths if p != "-" and not Path(p).exists()), None)
     if missing is not None:
         raise InputError(f"there is no file or folder {missing!r}")
     if fix and diff:
-        raise InputError("--fix and --diff exclude each other")
+        raise InputError("--fix and --diff exclude each other; --diff writes nothing")
     codes = chosen(select, ignore)
     began = time.perf_counter()
     named = [p for p in paths if p != "-"]
-    given = _standard_input() if "-" in paths else None
+    piped = _standard_input() if "-" in paths else None
     if diff:
-        return _differences(fixed_paths(named, select=codes, write=False), given, codes)
-    if fix and given is not None:
+        return _differences(fixed_paths(named, select=codes, write=False), piped, codes)
+    if fix and piped is not None:
         raise InputError("--fix cannot write to standard input; use --diff")
-    mended = sum(done.mended for done in fixed_paths(named, select=codes)) if fix else 0
+    fixed = sum(file.fixed for file in fixed_paths(named, select=codes)) if fix else 0
     found, read = checked(named, select=codes)
-    if given is not None:
-        more = check_source(given, "<stdin>", select=codes)
+    if piped is not None:
+        more = check_source(piped, "<stdin>", select=codes)
         read += not more.unchecked
         found = Findings([*found, *more], [*found.unchecked, *more.unchecked])
-    shown = text(found, colour=_coloured(output)) if form == "text" else FORMATS[form](found)
-    if form == "text" and not read:  # no word of what was found where nothing was read
-        shown = "\n".join(f"not checked: {what}: {why}" for what, why in found.unchecked)
+    report = text(found, color=_has_color(output)) if form == "text" else FORMATS[form](found)
+    if form == "text" and not read:  # "no known mistake found" would mislead
+        report = "\n".join(not_checked(found))
     if output is not None:
-        Path(output).write_text(shown + "\n", encoding="utf-8")
-    elif shown:
-        typer.echo(shown)
-    _summary(found, read, mended, time.perf_counter() - began)
+        Path(output).write_text(report + "\n", encoding="utf-8")
+    elif report:
+        typer.echo(report)
+    _summary(found, read, fixed, time.perf_counter() - began)
     if not read:
         typer.echo(
-            "error: nothing to check could be read; name .py or .ipynb files, or folders that hold some",
+            "error: no file could be read; name .py or .ipynb files, or folders that contain some",
             err=True,
         )
         return 2
     return int(any(SEVERITIES.index(f.severity) <= SEVERITIES.index(severity) for f in found))
 
 
-def _summary(found: Findings, read: int, mended: int, seconds: float) -> None:
+def _summary(found: Findings, read: int, fixed: int, seconds: float) -> None:
     from ..checks.rules import SEVERITIES
 
     counts = [(sum(f.severity == s for f in found), s) for s in SEVERITIES]
-    said = ", ".join(f"{n} {s}{'s' * (n != 1)}" for n, s in counts if n) or "nothing found"
+    total = ", ".join(f"{n} {s}{'s' * (n != 1)}" for n, s in counts if n) or "no known mistake"
     fixable = sum(bool(f.changes) for f in found)
-    more = (f"; {mended} mended" if mended else "") + (
-        f"; --fix would mend {fixable}" if fixable else ""
-    )
-    typer.echo(f"{read} file{'s' * (read != 1)} read in {seconds:.1f} s: {said}{more}", err=True)
+    total += f" ({fixable} fixable with --fix)" if fixable else ""
+    total += f"; {fixed} fixed" if fixed else ""
+    typer.echo(f"{read} file{'s' * (read != 1)} read in {seconds:.1f} s: {total}", err=True)
 
 
-def _names(given: str | None) -> list[str] | None:
-    if given is None:
+def _names(listed: str | None) -> list[str] | None:
+    if listed is None:
         return None
-    names = [n.strip() for n in given.split(",") if n.strip()]
+    names = [n.strip() for n in listed.split(",") if n.strip()]
     if not names:
         raise InputError(
-            f"rules have to be named, such as L1,L2, but got {given!r}; thinned check --list shows all"
+            f"expected rules separated by commas, such as L1,L2, but got {listed!r}; "
+            "thinned check --list shows all"
         )
     return names
 
@@ -165,7 +164,7 @@ def _standard_input() -> str:
         raise InputError(f"standard input cannot be read as Python: {error}") from None
 
 
-def _coloured(output: str | None) -> bool:
+def _has_color(output: str | None) -> bool:
     return (
         output is None
         and sys.stdout.isatty()
@@ -174,13 +173,13 @@ def _coloured(output: str | None) -> bool:
     )
 
 
-def _differences(files: Sequence[Fixed], given: str | None, codes: list[str]) -> int:
-    """Show unified differences; 1 where there is one."""
+def _differences(files: Sequence[Fixed], piped: str | None, codes: list[str]) -> int:
+    """Show unified differences; 1 where there is any, otherwise 0."""
     from ..checks.static import fixed_source
 
     pairs = [(f.file, f.before, f.after) for f in files]
-    if given is not None:
-        pairs.append(("<stdin>", given, fixed_source(given, "<stdin>", select=codes)[0]))
+    if piped is not None:
+        pairs.append(("<stdin>", piped, fixed_source(piped, "<stdin>", select=codes)[0]))
     for name, before, after in pairs:
         old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
         for line in difflib.unified_diff(old, new, name, name):
@@ -190,7 +189,7 @@ def _differences(files: Sequence[Fixed], given: str | None, codes: list[str]) ->
     return int(any(before != after for _, before, after in pairs))
 
 
-_SEEN = {
+_FOUND_IN = {
     "static": "source",
     "live": "a running model",
     "both": "source, a running model",
@@ -199,36 +198,41 @@ _SEEN = {
 
 
 def _table() -> str:
+    """The table of rules, for a terminal."""
     from ..checks.rules import RULES
 
-    rows = [(r.code, r.severity, _SEEN[r.how], r.name, r.title) for r in RULES.values()]
+    rows = [(r.code, r.severity, _FOUND_IN[r.how], r.name, r.title) for r in RULES.values()]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = [
-        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]])
+        "  ".join([*(text.ljust(w) for text, w in zip(row, widths, strict=False)), row[4]])
         for row in rows
     ]
-    return "\n".join([*lines, "", "thinned check --explain L1 says more of one."])
+    return "\n".join([*lines, "", "thinned check --explain L1 explains one rule."])
 
 
-def _markdown() -> str:
+def rules_as_markdown() -> str:
+    """The table of rules, for a page."""
     from ..checks.rules import RULES
 
-    lines = ["| rule | name | severity | seen in | what | met in |", "|---|---|---|---|---|---|"]
-    for r in RULES.values():
-        source = r.url.split("://")[1].removeprefix("github.com/").removeprefix("www.")
-        met = (
+    lines = [
+        "| rule | name | severity | found in | mistake | reported in |",
+        "|---|---|---|---|---|---|",
+    ]
+    for rule in RULES.values():
+        source = rule.url.split("://")[1].removeprefix("github.com/").removeprefix("www.")
+        label = (
             source.replace("/issues/", "#").replace("/pull/", "#")
-            if "github.com" in r.url
+            if "github.com" in rule.url
             else source.split("/")[0]
         )
-        lines.append(
-            f"| {r.code} | {r.name} | {r.severity} | {_SEEN[r.how]} | {r.title} | [{met}]({r.url}) |"
-        )
+        link = f"[{label}]({rule.url})"
+        row = (rule.code, rule.name, rule.severity, _FOUND_IN[rule.how], rule.title, link)
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 
 def _explained(name: str) -> str:
-    """All that is known of one rule."""
+    """The full text about one rule."""
     import inspect
 
     from ..checks.rules import RULES, named
@@ -244,11 +248,11 @@ def _explained(name: str) -> str:
         f"What to do: {rule.remedy}.",
     ]
     if code in STATIC:
-        parts.append("In source. " + " ".join((inspect.getdoc(STATIC[code]) or "").split()))
+        parts.append("In source files. " + " ".join((inspect.getdoc(STATIC[code]) or "").split()))
     return "\n\n".join(
         [
             *parts,
-            f"Met in {rule.url}",
-            f"To leave it out in one place: # thinned: ignore[{rule.code}]",
+            f"Reported in {rule.url}",
+            f"To ignore it in one place: # thinned: ignore[{rule.code}]",
         ]
     )

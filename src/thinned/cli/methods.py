@@ -1,4 +1,4 @@
-"""``thinned methods``: the catalogue, and one method's page."""
+"""The command ``thinned methods``: the table of all methods, or the page of one."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 def methods(
     name: Annotated[
-        str | None, typer.Argument(help="One method's page; without it, the table of all.")
+        str | None,
+        typer.Argument(help="The method to describe. Without it: the table of all methods."),
     ] = None,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="The table as Markdown, for a document.")
+        bool, typer.Option("--markdown", help="Print the table as Markdown.")
     ] = False,
 ) -> None:
-    """Every dropout that is here: name, paper, where it acts; or one method's page."""
+    """List all dropout methods, or describe one: paper, usage, reference and advice."""
     from rich.console import Console
 
     from .. import presets
@@ -44,7 +45,7 @@ def methods(
 
 
 def _table(console: Console, catalog: Mapping[str, Preset]) -> None:
-    """All methods, place by place."""
+    """Print all methods, grouped by what they act on."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -60,11 +61,11 @@ def _table(console: Console, catalog: Mapping[str, Preset]) -> None:
     for column in ["method", "paper", "runs as"] if wide else ["paper"]:
         table.add_column(column, no_wrap=True)
     table.add_column("in one line", overflow="fold")
-    for place in dict.fromkeys(row.host for row in catalog.values()):
+    for place in dict.fromkeys(row.place for row in catalog.values()):
         table.add_row()
         table.add_row(f"[bold]{place}[/bold]")
         for key, row in catalog.items():
-            if row.host == place:
+            if row.place == place:
                 paper = f"[link={row.url}]{row.paper} {row.year}[/link]"
                 middle = [row.title, paper, row.status] if wide else [paper]
                 table.add_row(key, *middle, escape(row.example))
@@ -73,13 +74,13 @@ def _table(console: Console, catalog: Mapping[str, Preset]) -> None:
 
 
 def _markdown(catalog: Mapping[str, Preset]) -> str:
-    """All methods as Markdown."""
+    """The table of all methods as Markdown."""
     lines = [
         f"# {len(catalog)} methods",
         "",
         "`thinned methods NAME` prints a method's page. Written by `thinned methods --markdown`.",
     ]
-    for place in dict.fromkeys(row.host for row in catalog.values()):
+    for place in dict.fromkeys(row.place for row in catalog.values()):
         lines += [
             "",
             f"## {place}",
@@ -88,61 +89,62 @@ def _markdown(catalog: Mapping[str, Preset]) -> str:
             "|---|---|---|---|---|",
         ]
         for key, row in catalog.items():
-            if row.host == place:
+            if row.place == place:
                 paper = f"[{row.paper} {row.year}]({row.url})"
                 lines.append(f"| {key} | {row.title} | {paper} | {row.status} | `{row.example}` |")
     return "\n".join(lines)
 
 
 def _page(console: Console, row: Preset, advice: Advice) -> None:
-    """One method: paper, place, how to write it, all that its docstring says, and advice."""
+    """Print one method: its paper, usage, docstring and advice."""
     from rich.markup import escape
 
-    what = _public(row.fn) if isinstance(row.fn, str) else row.fn
-    where = row.fn if isinstance(row.fn, str) else f"presets.{row.fn.__name__}"
+    function = row.make or _public(row.constructor)
+    public_name = f"presets.{row.make.__name__}" if row.make else row.constructor
     signature = (
-        str(inspect.signature(what)).split(" ->")[0].replace("'", "").replace("thinned.", "")
+        str(inspect.signature(function)).split(" ->")[0].replace("'", "").replace("thinned.", "")
     )
     console.print(
         f"[bold]{row.title}[/bold]  {row.paper} {row.year}, {row.url}",
         highlight=False,
         soft_wrap=True,
     )
-    console.print(f"{row.host}; {_STATUS[row.status]}\n", highlight=False)
+    console.print(f"{row.place}; {_STATUS[row.status]}\n", highlight=False)
     console.print(f"    {row.example}", highlight=False, markup=False)
-    console.print(f"    {where}{signature}\n", highlight=False, markup=False)
+    console.print(f"    {public_name}{signature}\n", highlight=False, markup=False)
     described = (
-        re.search(r":func:`thinned\.(functional\.\w+)`", what.__doc__ or "")
-        if isinstance(row.fn, str)
+        re.search(r":func:`thinned\.(functional\.\w+)`", function.__doc__ or "")
+        if row.make is None
         else None
     )
-    _text(console, inspect.getdoc(what) or "")
+    _text(console, inspect.getdoc(function) or "")
     if described:
         _text(console, inspect.getdoc(_public(described.group(1))) or "")
-    for label, said in (
+    for label, text in (
         ("Use it for", advice.use),
         ("It costs", advice.cost),
         ("Avoid", advice.avoid),
     ):
-        console.print(f"[bold]{label}:[/bold] {escape(said)}", highlight=False)
+        console.print(f"[bold]{label}:[/bold] {escape(text)}", highlight=False)
 
 
 def _text(console: Console, doc: str) -> None:
-    """A docstring, its paragraphs as wide as the terminal and its markup left out."""
+    """Print a docstring without its markup; paragraphs are wrapped to the width of the terminal."""
     for part in doc.split("\n\n"):
-        lines = part if part.startswith(">>>") else part.replace("\n", " ")
+        indented = re.search(r"^ ", part, re.M)  # a section, a list or code
+        lines = part if indented or part.startswith(">>>") else part.replace("\n", " ")
         text = re.sub(r":\w+:`~?([^`]+)`", r"\1", lines).replace("``", "")
         console.print(text, highlight=False, markup=False, end="\n\n")
 
 
 _STATUS = {
     "kernel": "runs in the fused kernels",
-    "torch": "runs in torch's operations, on masks of the same contract",
+    "torch": "runs in PyTorch operations, with masks of the same contract",
 }
 
 
 def _public(name: str) -> Callable[..., Any]:
-    """What ``thinned.<name>`` is."""
+    """The public object ``thinned.<name>``."""
     import thinned
 
     return operator.attrgetter(name)(thinned)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""``thinned study``."""
+"""The command ``thinned study``."""
 
 from __future__ import annotations
 
@@ -18,85 +18,87 @@ def study(
     data: Annotated[
         str | None,
         typer.Option(
-            help="CSV, Parquet or NPZ file, folder of IDX files, or openml:NAME. Default: handwritten digits."
+            help="CSV, Parquet or NPZ file, folder of IDX files, or openml:NAME. "
+            "Default: handwritten digits."
         ),
     ] = None,
-    target: Annotated[str | None, typer.Option(help="The column to predict, in a table.")] = None,
+    target: Annotated[str | None, typer.Option(help="The column to predict, for tables.")] = None,
     task: Annotated[
         str | None,
-        typer.Option(help="classification or regression, where it should not be guessed."),
+        typer.Option(help="classification or regression. Default: decided from the target."),
     ] = None,
     model: Annotated[
         str,
         typer.Option(
-            help="mlp, wide, deep, cnn (images), or module:function returning an nn.Module."
+            help="mlp, wide, deep, cnn (for images), or module:function returning an nn.Module."
         ),
     ] = "mlp",
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer folds, strengths and epochs: a first look.")
     ] = False,
     full: Annotated[
-        bool, typer.Option("--full", help="More folds, strengths and epochs, and two more arms.")
+        bool, typer.Option("--full", help="More folds, strengths and epochs, and two more methods.")
     ] = False,
-    arms: Annotated[
+    methods: Annotated[
         str | None,
         typer.Option(
-            help="Only these arms, separated by commas, such as dropout,l2,dropout+max-norm."
+            help="Only these methods, separated by commas, such as dropout,l2,dropout_max_norm."
         ),
     ] = None,
-    folds: Annotated[int | None, typer.Option(help="Outer folds.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of each network.")] = None,
+    folds: Annotated[int | None, typer.Option(help="Number of outer folds.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs of each network.")] = None,
     lr: Annotated[
-        float | None, typer.Option(help="Learning rate of all arms. Default: by validation.")
+        float | None, typer.Option(help="Learning rate of all methods. Default: by validation.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of folds, weights, batches and masks.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of folds, weights, batches and masks.")] = 0,
     rows: Annotated[
-        int | None, typer.Option(help="Use at most so many rows, drawn by the seed.")
+        int | None, typer.Option(help="Largest number of rows to use, drawn by the seed.")
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(help="Minutes after which nothing new begins.")
+        float | None, typer.Option(help="Minutes after which no new part is started.")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(help="Processes at once. Default: the processors, at most eight.")
+        int | None,
+        typer.Option(help="Number of processes. Default: that of processors, at most 8."),
     ] = None,
     out: Annotated[
-        str, typer.Option(help="The folder for the report and the records.")
+        str, typer.Option(help="Folder for the report and the records.")
     ] = "thinned-study",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the study in that folder.")
+        bool, typer.Option("--resume", help="Continue the study in that folder.")
     ] = False,
     report_only: Annotated[
-        bool, typer.Option("--report-only", help="Draw the report again from the records.")
+        bool, typer.Option("--report-only", help="Write the report again from the records.")
     ] = False,
 ) -> None:
-    """Does dropout help on your data: which kind, how much, where, and is it better than the other
-    regularizers?
+    """Does dropout help on your data? Which kind, how much, at which layers, and is it better than
+    other regularizers?
 
     Trains, cross-validates and compares; writes report.html, results.parquet and policy.json.
     """
-    said = Console(stderr=True, highlight=False)
+    errors = Console(stderr=True, highlight=False)
     try:
         from ..studies import study as compare
         from ..studies.api import folder_of
         from ..studies.outputs import finish
-        from ..studies.progress import Terminal, summary
+        from ..studies.progress import TerminalProgress, summary
     except ImportError as error:
-        said.print(f"[red]error:[/red] {escape(missing(error, 'study'))}")
+        errors.print(f"[red]error:[/red] {escape(missing(error, 'study'))}")
         raise typer.Exit(2) from None
-    words = ["thinned", *sys.argv[1:]]
+    command = ["thinned", *sys.argv[1:]]
     console = Console(highlight=False)
     try:
         if report_only:
             result = finish(folder_of(out))
         else:
-            with Terminal(said) as terminal:
+            with TerminalProgress(errors) as progress:
                 result = compare(
                     data,
                     target=target,
                     task=_one_of("--task", task, ("classification", "regression")),
                     model=model,
                     level=_level(quick, full),
-                    arms=_arms(arms),
+                    methods=_methods(methods),
                     folds=folds,
                     epochs=epochs,
                     lr=lr,
@@ -106,23 +108,23 @@ def study(
                     jobs=jobs,
                     out=out,
                     resume=resume,
-                    watcher=terminal,
-                    command=shlex.join(w for w in words if w != "--resume"),
+                    progress=progress,
+                    command=shlex.join(part for part in command if part != "--resume"),
                 )
         summary(result, console)
     except InputError as error:
-        said.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        errors.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        again = shlex.join(words if "--resume" in words else [*words, "--resume"])
-        said.print(
-            f"Interrupted. What is finished is in {escape(out)}; go on with:\n  {escape(again)}",
+        again = shlex.join(command if "--resume" in command else [*command, "--resume"])
+        errors.print(
+            f"Interrupted. Finished parts are in {escape(out)}; continue with:\n  {escape(again)}",
             soft_wrap=True,
         )
         raise typer.Exit(130) from None
     except OSError as error:
-        said.print(
-            f"[red]error:[/red] {escape(str(error))}; what is finished is in {escape(out)}",
+        errors.print(
+            f"[red]error:[/red] {escape(str(error))}; finished parts are in {escape(out)}",
             soft_wrap=True,
         )
         raise typer.Exit(1) from None
@@ -134,11 +136,12 @@ def _level(quick: bool, full: bool) -> Literal["quick", "default", "full"]:
     return "quick" if quick else "full" if full else "default"
 
 
-def _arms(text: str | None) -> list[str]:
+def _methods(text: str | None) -> list[str]:
     names = [name.strip() for name in (text or "").split(",") if name.strip()]
     if text is not None and not names:
         raise InputError(
-            f"--arms has to name arms, such as dropout,l2, but got {text!r}; leave it out for all"
+            f"--methods has to name methods, such as dropout,l2, but got {text!r}; leave it out "
+            "for all"
         )
     return names
 

@@ -1,1 +1,1 @@
-"""How a plan is run. No engine imports another."""
+"""How a plan runs on NumPy, torch and Keras. No engine imports another."""

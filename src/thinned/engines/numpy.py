@@ -19,7 +19,10 @@ _LOW = np.uint64(WORD)
 def philox(
     counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]
 ) -> tuple[Words, Words, Words, Words]:
-    """Philox4x32-10 on arrays of 32-bit counters and keys that broadcast; four arrays of words."""
+    """Return the four words of Philox4x32-10, for arrays of 32-bit counters and keys.
+
+    The arrays broadcast.
+    """
     c0, c1, c2, c3 = (np.asarray(c, np.uint64) for c in counter)
     k0, k1 = (np.asarray(k, np.uint64) for k in key)
     m0, m1 = (np.uint64(m) for m in MULTIPLIERS)
@@ -32,16 +35,14 @@ def philox(
     return w0, w1, w2, w3
 
 
-def words(key: Key, samples: int, cells: int) -> Words:
-    """The random words of ``cells`` cells for each of ``samples`` examples: uint32 [samples,
-    cells].
-    """
+def words(key: Key, examples: int, elements: int) -> Words:
+    """Return the random words of the mask elements of each example: uint32 [examples, elements]."""
     ids = (
-        np.arange(samples, dtype=np.uint64)
+        np.arange(examples, dtype=np.uint64)
         if key.samples is None
         else np.asarray(key.samples).astype(np.uint64)
     )
-    blocks = np.arange((cells + 7) // 8, dtype=np.uint64)
+    blocks = np.arange((elements + 7) // 8, dtype=np.uint64)  # eight elements share a Philox block
 
     def halves(flag: int) -> Words:
         counter = (
@@ -52,69 +53,68 @@ def words(key: Key, samples: int, cells: int) -> Words:
         )
         four: Words = np.stack(philox(counter, derive(key.seed, key.stream, key.call)), axis=-1)
         both: Words = np.stack((four & np.uint32(0xFFFF), four >> np.uint32(16)), axis=-1)
-        return both.reshape(samples, 8 * len(blocks))
+        return both.reshape(examples, 8 * len(blocks))
 
-    drawn: Words = (halves(0) << np.uint32(16)) | halves(LOW)
-    return drawn[:, :cells]
+    out: Words = (halves(0) << np.uint32(16)) | halves(LOW)
+    return out[:, :elements]
 
 
 def _column(step: Any) -> NDArray[np.uint64]:
     return np.asarray(step).astype(np.uint64).reshape(-1, 1)
 
 
-def _own(plan: Plan, key: Key) -> Key:
-    """The key without examples, where all share their cells."""
+def _without_shared_ids(plan: Plan, key: Key) -> Key:
+    """Return the key, without sample ids where all examples share one mask."""
     return key if plan.sample_axis is not None else replace(key, samples=None)
 
 
-def cells(plan: Plan, key: Key) -> Words:
-    """The words of a plan's cells, on ``plan.cells_shape``."""
-    key = _own(plan, key)
-    drawn = words(key, plan.samples, plan.cells)
+def _to_mask_shape(drawn: NDArray[Any], plan: Plan) -> NDArray[Any]:
+    """Reshape [examples, elements] to ``plan.mask_shape``."""
     axis = plan.sample_axis
     if axis is None:
-        return drawn.reshape(plan.cells_shape)
-    rest = plan.cells_shape[:axis] + plan.cells_shape[axis + 1 :]
-    return np.moveaxis(drawn.reshape(plan.samples, *rest), 0, axis)
+        return drawn.reshape(plan.mask_shape)
+    rest = plan.mask_shape[:axis] + plan.mask_shape[axis + 1 :]
+    return np.moveaxis(drawn.reshape(plan.examples, *rest), 0, axis)
+
+
+def mask_words(plan: Plan, key: Key) -> Words:
+    """Return the random words of the mask elements, of the shape ``plan.mask_shape``."""
+    key = _without_shared_ids(plan, key)
+    return _to_mask_shape(words(key, plan.examples, plan.elements), plan)
 
 
 def kept(plan: Plan, key: Key) -> NDArray[np.bool_]:
-    """The mask of a Bernoulli plan, True where kept; it broadcasts to ``plan.shape``."""
-    fell: NDArray[np.bool_] = cells(plan, key).astype(np.uint64) < plan.threshold
+    """Return the mask of a Bernoulli plan, True where kept; it broadcasts to ``plan.shape``."""
+    is_dropped: NDArray[np.bool_] = mask_words(plan, key).astype(np.uint64) < plan.threshold
     for axis, size in enumerate(plan.extent):
-        if size > 1:  # a seed drops its place and the next size - 1
-            padding = [(0, 0)] * fell.ndim
+        if size > 1:  # a seed drops its element and the next size - 1
+            padding = [(0, 0)] * is_dropped.ndim
             padding[axis] = (size - 1, size - 1)
             windows = np.lib.stride_tricks.sliding_window_view(
-                np.pad(fell, padding), size, axis=axis
+                np.pad(is_dropped, padding), size, axis=axis
             )
-            fell = np.any(windows, axis=-1)
-    return ~fell
+            is_dropped = np.any(windows, axis=-1)
+    return ~is_dropped
 
 
 def noise(plan: Plan, key: Key) -> NDArray[np.float64]:
-    """The unit noise of a continuous plan: standard normal (Box-Muller on pairs of cells) or
-    uniform on (-1, 1).
+    """Return the unit noise of a continuous plan, of the shape ``plan.mask_shape``.
+
+    It is standard normal (Box-Muller on pairs of elements) or uniform on (-1, 1).
     """
     if plan.law == "uniform":
-        return (cells(plan, key).astype(np.float64) + 0.5) * (2.0 / WORDS) - 1.0
-    even = plan.cells + plan.cells % 2
-    u = (
-        words(_own(plan, key), plan.samples, even).reshape(plan.samples, even // 2, 2) + 0.5
-    ) / WORDS
+        return (mask_words(plan, key).astype(np.float64) + 0.5) * (2.0 / WORDS) - 1.0
+    even = plan.elements + plan.elements % 2
+    drawn = words(_without_shared_ids(plan, key), plan.examples, even)
+    u = (drawn.reshape(plan.examples, even // 2, 2) + 0.5) / WORDS
     radius, angle = np.sqrt(-2.0 * np.log(u[..., 0])), 2.0 * np.pi * u[..., 1]
     pairs = np.stack((radius * np.cos(angle), radius * np.sin(angle)), -1)
-    drawn = pairs.reshape(plan.samples, even)[:, : plan.cells]
-    axis = plan.sample_axis
-    if axis is None:
-        return drawn.reshape(plan.cells_shape)
-    rest = plan.cells_shape[:axis] + plan.cells_shape[axis + 1 :]
-    return np.moveaxis(drawn.reshape(plan.samples, *rest), 0, axis)
+    return _to_mask_shape(pairs.reshape(plan.examples, even)[:, : plan.elements], plan)
 
 
 def sample(x: NDArray[Any], plan: Plan, key: Key) -> NDArray[Any]:
-    """What training sees: a new array of ``x``'s shape and dtype."""
-    if plan.erased:
+    """Return the training output, a new array of the shape and dtype of ``x``."""
+    if plan.drops_everything:
         return np.full_like(x, plan.dropped)
     if plan.law != "bernoulli":
         return (x * (plan.gain * (1.0 + plan.spread * noise(plan, key))) + plan.shift).astype(
@@ -131,7 +131,7 @@ def sample(x: NDArray[Any], plan: Plan, key: Key) -> NDArray[Any]:
 
 
 def mean(x: NDArray[Any], plan: Plan) -> NDArray[Any]:
-    """What evaluation sees."""
+    """Return the evaluation output; ``x`` itself where evaluation is the identity."""
     if (plan.mean_gain, plan.mean_shift) == (1.0, 0.0):
         return x
     return (x * plan.mean_gain + plan.mean_shift).astype(x.dtype)

@@ -1,9 +1,25 @@
-"""Dropout as functions: torch's own, every other method's, and :func:`drop`, which takes any point."""
+"""Dropout as functions: those of torch, those of the catalog, and :func:`drop` for any Drop.
 
+A dropout method of your own is made of the keyed draws :func:`bernoulli_mask`, :func:`uniform`,
+:func:`normal` and :func:`random_subset`; :func:`resolve_key` and :func:`fold_in` derive their keys.
+"""
+
+from ..engines.torch.tensor_key import TensorKey
 from .activations import fast_dropout, jumpout, rectified_moments, sigmoid_mean, standout
 from .attention import attention_dropout, drop_head, drop_key
 from .branches import shake_drop, shake_shake, swapout
-from .core import Mode, drop, explain, mask
+from .core import (
+    Mode,
+    bernoulli_mask,
+    drop,
+    explain,
+    fold_in,
+    mask,
+    normal,
+    random_subset,
+    resolve_key,
+    uniform,
+)
 from .embeddings import embedding_dropout, word_dropout
 from .fused import bias_act_dropout, dropout_add, dropout_add_layer_norm
 from .graphs import drop_edge, gcn_normalize
@@ -33,8 +49,10 @@ from .weights import dare, mixout, shakeout, targeted_dropout
 
 __all__ = [
     "Mode",
+    "TensorKey",
     "alpha_dropout",
     "attention_dropout",
+    "bernoulli_mask",
     "bias_act_dropout",
     "concrete_divergence",
     "concrete_dropout",
@@ -56,6 +74,7 @@ __all__ = [
     "explain",
     "fast_dropout",
     "feature_alpha_dropout",
+    "fold_in",
     "gcn_normalize",
     "hidden_cut",
     "information_divergence",
@@ -64,8 +83,11 @@ __all__ = [
     "mask",
     "max_pool_dropout",
     "mixout",
+    "normal",
     "patch_dropout",
+    "random_subset",
     "rectified_moments",
+    "resolve_key",
     "shake_drop",
     "shake_shake",
     "shakeout",
@@ -76,6 +98,7 @@ __all__ = [
     "targeted_dropout",
     "thin_units",
     "thinned_linear",
+    "uniform",
     "variational_divergence",
     "variational_dropout",
     "weight_drop",

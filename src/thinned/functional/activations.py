@@ -1,4 +1,4 @@
-"""What happens to activations where the draw depends on them; and dropout without drawing."""
+"""Dropout of activations where the noise depends on them, and fast dropout, which draws nothing."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from .._errors import InputError
 from ..engines.torch import reference
-from .core import Keyed, Rate, bernoulli_mask, check_rate, fold_in, is_noop, normal, uniform
+from .core import KeyLike, Rate, bernoulli_mask, check_rate, fold_in, is_noop, normal, uniform
 
 _NODES = 64  # of the Gauss-Hermite rule
-_FLAT = 1e-12  # a deviation that no result shows; below it the slopes of mean / std overflow
+_MIN_STD = 1e-12  # too small to change a result; below it the slopes of mean / std overflow
 
 
 def jumpout(
@@ -23,33 +23,57 @@ def jumpout(
     sigma: Rate = 0.05,
     training: bool = True,
     *,
-    least: float = 0.0,
-    most: float = 0.6,
+    min_rate: float = 0.0,
+    max_rate: float = 0.6,
     power: float = 0.75,
-    key: Keyed = None,
+    key: KeyLike = None,
 ) -> Tensor:
-    """Jumpout: dropout after ReLU whose rate is drawn, small rates most often, and falls on what is
-    active.
+    """Jumpout: dropout after ReLU at a random rate, adapted to the fraction of active units.
 
-    The rate p = min(least + |N(0, sigma^2)|, most) is drawn once a call, and divided by the share
-    of ``x`` above 0, so that p is the share of all units that are switched off by the draw, however
-    sparse they are. Survivors are multiplied by (1 - p')^-power, p' the divided rate: ``power``
-    0.75 stands between keeping the mean (1) and the variance (0.5). ``x`` [b, ...], one coin for
-    each element; ``sigma`` in [0, 1]; 0 <= ``least`` <= ``most`` < 1, where p' ends too. Evaluation
-    is the identity. The share is the batch's own, so splitting a batch changes p'.
+    The rate p = min(min_rate + |N(0, sigma^2)|, max_rate) is drawn once for each call, so small
+    rates are the most frequent. It is divided by the fraction of ``x`` above 0, so that a fraction
+    p of all units is switched off however sparse the activations are; the quotient p' is at most
+    ``max_rate``. Kept elements are multiplied by (1 - p')^-power. A power of 1 keeps the mean, 0.5
+    the variance; 0.75 is the compromise of the paper. Evaluation is the identity. The fraction is
+    taken over the whole batch, so splitting a batch changes p'.
 
-    Wang, Zhou, Bilmes 2019, "Jumpout: improved dropout for deep neural networks with ReLUs",
-    algorithm 1.
+    Args:
+        x: [b, ...], the output of a ReLU; each element has its own Bernoulli draw.
+        sigma: The standard deviation of the rate, in [0, 1].
+        training: Whether to draw; False computes the evaluation.
+        min_rate: The smallest rate that is drawn; 0 <= min_rate <= max_rate.
+        max_rate: The largest rate that is drawn or used, below 1.
+        power: The exponent of the scale of kept elements.
+        key: The random key; equal keys draw equal noise. None takes 64 bits of torch's generator.
+
+    Returns:
+        A tensor of the shape and dtype of ``x``.
+
+    Raises:
+        InputError: Where 0 <= min_rate <= max_rate < 1 does not hold.
+
+    Example:
+        >>> from thinned import Key
+        >>> x = torch.tensor([[1.0, 0.0, 2.0, 3.0, 0.0, 1.0]])
+        >>> jumpout(x, sigma=0.3, key=Key(seed=3))
+        tensor([[0.0000, 0.0000, 2.3961, 3.5941, 0.0000, 1.1980]])
+
+    Reference:
+        Wang, Zhou, Bilmes 2019, "Jumpout: improved dropout for deep neural networks with ReLUs",
+        algorithm 1.
     """
-    if not 0.0 <= least <= most < 1.0:
+    if not 0.0 <= min_rate <= max_rate < 1.0:
         raise InputError(
-            f"jumpout needs 0 <= least <= most < 1, but got least={least} and most={most}; 0 and 0.6 are usual"
+            "jumpout needs 0 <= min_rate <= max_rate < 1, but got "
+            f"min_rate={min_rate} and max_rate={max_rate}; 0 and 0.6 are usual"
         )
-    if is_noop(x, sigma if least == 0 else 1.0, training):
+    if is_noop(x, sigma if min_rate == 0 else 1.0, training):
         return x
-    drawn = (least + sigma * normal((1,), fold_in(key, 1), x, per="", of="b").abs()).clamp(max=most)
+    drawn = (min_rate + sigma * normal((1,), fold_in(key, 1), x, per="", of="b").abs()).clamp(
+        max=max_rate
+    )
     active = (x.detach() > 0).double().mean().clamp_min(torch.finfo(torch.float32).tiny)
-    p = (drawn.double() / active).clamp(max=most).reshape(())
+    p = (drawn.double() / active).clamp(max=max_rate).reshape(())
     gain = bernoulli_mask(tuple(x.shape), p.cpu(), key, x) * (1.0 - p) ** -power
     return (x * gain.to(reference.wide(x))).to(x.dtype)
 
@@ -61,16 +85,33 @@ def standout(
     beta: float = 0.0,
     training: bool = True,
     *,
-    key: Keyed = None,
+    key: KeyLike = None,
 ) -> Tensor:
-    """Standout: each unit is kept with a probability that its own pre-activation decides.
+    """Standout: keeps each unit with a probability that is a function of its own pre-activation.
 
-    m activation(x) while training, P(m = 1) = sigmoid(alpha x + beta); sigmoid(alpha x + beta)
-    activation(x) in evaluation, which is the mean. ``x`` [b, ...] are pre-activations. ``alpha`` 0
-    is classic dropout that keeps with sigmoid(beta). The network of the probabilities is tied to
-    the weights, as in the paper's experiments; no gradient runs through m.
+    m activation(x) while training, with P(m = 1) = sigmoid(alpha x + beta); in evaluation the mean,
+    sigmoid(alpha x + beta) activation(x). The network that computes the probabilities shares the
+    weights of the layer, as in the experiments of the paper. No gradient flows through m.
 
-    Ba and Frey 2013, "Adaptive dropout for training deep neural networks", section 3.
+    Args:
+        x: [b, ...], pre-activations.
+        activation: The activation function, applied element by element.
+        alpha: The slope of the probabilities; at 0 this is classic dropout that keeps units with
+            probability sigmoid(beta).
+        beta: The offset of the probabilities; larger values keep more.
+        training: Whether to draw; False computes the evaluation.
+        key: The random key; equal keys draw equal noise. None takes 64 bits of torch's generator.
+
+    Returns:
+        A tensor of the shape and dtype of ``activation(x)``.
+
+    Example:
+        >>> from thinned import Key
+        >>> standout(torch.tensor([[-1.0, 0.5, 1.0, 2.0, 3.0]]), key=Key(seed=2))
+        tensor([[0.0000, 0.5000, 1.0000, 0.0000, 3.0000]])
+
+    Reference:
+        Ba and Frey 2013, "Adaptive dropout for training deep neural networks", section 3.
     """
     keep = torch.sigmoid(alpha * x + beta)
     if not training:
@@ -87,77 +128,125 @@ def fast_dropout(
     p: float = 0.5,
     var: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Mean and variance of a linear layer whose inputs fall, over all masks: nothing is drawn.
+    """Fast dropout: mean and variance of a linear layer over all dropout masks of its inputs.
 
-    Inputs of mean ``mean`` and variance ``var`` (None: 0), both [b, ..., in], independent of each
-    other, under inverted dropout at ``p`` in [0, 1). ``weight`` [out, in]. Returns mean W + bias
-    and (p/q mean^2 + var/q) W^2, both [b, ..., out]. Both are exact; that the sum is Gaussian is
-    the central limit theorem's, and holds for many inputs.
+    Nothing is drawn. The inputs are independent of each other, with the given means and variances,
+    and are under inverted dropout at rate p; with q = 1 - p the results are mean W + bias and
+    (p/q mean^2 + var/q) W^2. Both are exact. That the sum is Gaussian is an approximation by the
+    central limit theorem, which is good for many inputs.
 
-    Wang and Manning 2013, "Fast dropout training", section 3.
+    Args:
+        mean: [b, ..., in], the means of the inputs.
+        weight: [out, in].
+        bias: [out], or None.
+        p: The rate of dropping, in [0, 1).
+        var: [b, ..., in], the variances of the inputs; None is 0.
+
+    Returns:
+        Mean and variance of the outputs, each [b, ..., out].
+
+    Raises:
+        InputError: Where ``p`` is not in [0, 1).
+
+    Example:
+        >>> fast_dropout(torch.ones(1, 3), torch.tensor([[1.0, 2.0, 3.0]]), p=0.5)
+        (tensor([[6.]]), tensor([[14.]]))
+
+    Reference:
+        Wang and Manning 2013, "Fast dropout training", section 3.
     """
     check_rate(p, below_one=True)
     q = 1.0 - p
-    spread = mean.square() * ((1.0 - q) / q)
-    spread = spread if var is None else spread + var / q
-    return F.linear(mean, weight, bias), F.linear(spread, weight.square())
+    variance = mean.square() * ((1.0 - q) / q)
+    variance = variance if var is None else variance + var / q
+    return F.linear(mean, weight, bias), F.linear(variance, weight.square())
 
 
 def rectified_moments(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of max(0, z), z ~ N(mean, var), element by element.
+    """Mean and variance of max(0, z) for z ~ N(mean, var), element by element.
 
-    E = mean Phi(t) + std phi(t) with t = mean / std, and E of the square = (mean^2 + var) Phi(t) +
-    mean std phi(t).
+    With t = mean / std, E[max(0, z)] = mean Phi(t) + std phi(t), and the expected square is
+    (mean^2 + var) Phi(t) + mean std phi(t).
+
+    Args:
+        mean: The means of z, any shape.
+        var: The variances of z, at least 0, of the same shape.
+
+    Returns:
+        Mean and variance, each of the shape of ``mean``.
+
+    Example:
+        >>> rectified_moments(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 0.0]))
+        (tensor([0.3989, 2.0000]), tensor([0.3408, 0.0000]))
+
+    Reference:
+        Wang and Manning 2013, "Fast dropout training".
     """
-    std = root(var)
-    first = rectified(mean, std)
-    t = mean / std.clamp_min(_FLAT)
+    std = safe_sqrt(var)
+    first = rectified_mean(mean, std)
+    t = mean / std.clamp_min(_MIN_STD)
     phi = torch.exp(-0.5 * t.square()) / math.sqrt(2.0 * math.pi)
     below, above = torch.special.ndtr(-t), torch.special.ndtr(t)
-    # E of the square less the square of E, multiplied out: no large numbers are subtracted
-    spread = (
+    # the mean square minus the square of the mean, multiplied out to avoid cancellation
+    variance = (
         mean.square() * above * below
         + mean * std * phi * (below - above)
         + var * (above - phi.square())
     )
-    return first, spread.clamp_min(0.0)
+    return first, variance.clamp_min(0.0)
 
 
 def sigmoid_mean(mean: Tensor, var: Tensor) -> Tensor:
-    """E[sigmoid(z)], z ~ N(mean, var), nearly: sigmoid(mean / sqrt(1 + pi var / 8)) (Wang and
-    Manning 2013, equation 8).
+    """Approximates E[sigmoid(z)] for z ~ N(mean, var) by sigmoid(mean / sqrt(1 + pi var / 8)).
+
+    Args:
+        mean: The means of z, any shape.
+        var: The variances of z, at least 0, of the same shape.
+
+    Returns:
+        A tensor of the shape of ``mean``.
+
+    Example:
+        >>> sigmoid_mean(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 4.0]))
+        tensor([0.5000, 0.7768])
+
+    Reference:
+        Wang and Manning 2013, "Fast dropout training", equation 8.
     """
     return torch.sigmoid(mean / (1.0 + math.pi / 8.0 * var).sqrt())
 
 
-def root(var: Tensor) -> Tensor:
-    """The square root, with slope 0 at 0, where its own is infinite: a row of zeros brings every
-    variance there.
+def safe_sqrt(var: Tensor) -> Tensor:
+    """The square root, with slope 0 at 0, where its own slope is infinite.
+
+    A row of zeros makes every variance 0, and a NaN gradient would follow.
     """
-    some = var != 0
-    return var.where(some, 1.0).sqrt().where(some, 0.0)
+    nonzero = var != 0
+    return var.where(nonzero, 1.0).sqrt().where(nonzero, 0.0)
 
 
-def rectified(mean: Tensor, std: Tensor) -> Tensor:
-    """E[max(0, z)], z ~ N(mean, std^2), element by element;
-    :func:`thinned.algebra.moments.rectified` for tensors.
+def rectified_mean(mean: Tensor, std: Tensor) -> Tensor:
+    """E[max(0, z)] for z ~ N(mean, std^2), element by element.
+
+    It is :func:`thinned.algebra.moments.rectified_mean` for tensors.
     """
     dtype = mean.dtype
-    if torch.finfo(dtype).bits < 32:  # half precision has no room for what follows
+    if torch.finfo(dtype).bits < 32:  # what follows overflows in half precision
         mean, std = mean.float(), std.float()
-    t = mean / std.clamp_min(_FLAT)
+    t = mean / std.clamp_min(_MIN_STD)
     phi = torch.exp(-0.5 * t.square()) / math.sqrt(2.0 * math.pi)
     y: Tensor = mean * torch.special.ndtr(t) + std * phi
     return y.to(dtype)
 
 
-def expected(act: Callable[[Tensor], Tensor], mean: Tensor, var: Tensor) -> Tensor:
-    """E[act(u)] for u ~ N(mean, var), element by element: in closed form for ReLU, else by
-    Gauss-Hermite quadrature.
+def expected_activation(act: Callable[[Tensor], Tensor], mean: Tensor, var: Tensor) -> Tensor:
+    """E[act(u)] for u ~ N(mean, var), element by element.
+
+    The closed form for ReLU, Gauss-Hermite quadrature for other functions.
     """
-    std = root(var)
+    std = safe_sqrt(var)
     if isinstance(act, torch.nn.ReLU) or act in (F.relu, torch.relu):
-        return rectified(mean, std)
+        return rectified_mean(mean, std)
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
     total = torch.zeros_like(mean)
     for node, weight in zip(nodes.tolist(), (weights / weights.sum()).tolist(), strict=True):

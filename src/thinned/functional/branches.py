@@ -1,4 +1,4 @@
-"""What happens to residual branches, beyond the points of :mod:`thinned.presets.depth`."""
+"""Dropout of residual branches, beyond the specs of :mod:`thinned.presets.depth`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 from .._errors import InputError, unknown
 from ..engines.torch import reference
 from .core import (
-    Keyed,
+    KeyLike,
     Rate,
     bernoulli_mask,
     check_rate,
+    check_same_shape,
     fold_in,
     is_noop,
-    one_shape,
     resolve_key,
     uniform,
 )
@@ -25,7 +25,7 @@ Backward = Literal["shake", "even", "keep"]
 
 
 def _two_slopes(x: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
-    """``forward`` * x, whose gradient is ``backward`` * that of the result."""
+    """``forward`` * x, with a gradient of ``backward`` times the gradient of the result."""
     wide = x.to(reference.wide(x))
     slope = wide * backward
     return (slope + (wide * forward - slope).detach()).to(x.dtype)
@@ -37,19 +37,38 @@ def shake_shake(
     training: bool = True,
     *,
     backward: Backward = "shake",
-    key: Keyed = None,
+    key: KeyLike = None,
 ) -> Tensor:
-    """Shake-Shake: two residual branches are blended by a random share, and the gradient by
-    another.
+    """Shake-Shake: blends two residual branches by a random weight, and their gradients by another.
 
-    a first + (1 - a) second while training, a ~ U(0, 1) for each example; gradients flow with b and
-    1 - b, b ~ U(0, 1) drawn anew (``backward="shake"``), 1/2 (``"even"``) or a itself (``"keep"``).
-    (first + second) / 2 in evaluation. Both of shape [b, ...]. The gradient is not the slope of
-    what was computed, on purpose; with ``"keep"`` it is.
+    a first + (1 - a) second while training, with a ~ U(0, 1) for each example; in evaluation
+    (first + second) / 2. The gradients are weighted by b and 1 - b, so with "shake" and "even" the
+    gradient is intentionally not the derivative of the output.
 
-    Gastaldi 2017, "Shake-shake regularization", section 1.
+    Args:
+        first: [b, ...], the output of one branch.
+        second: The output of the other branch, of the same shape.
+        training: Whether to draw; False computes the evaluation.
+        backward: "shake" draws b ~ U(0, 1) independently of a, "even" sets b = 1/2, "keep" b = a.
+        key: The random key; equal keys draw equal noise. None takes 64 bits of torch's generator.
+
+    Returns:
+        A tensor of the shape and dtype of ``first``.
+
+    Raises:
+        InputError: Where the shapes differ or ``backward`` is unknown.
+
+    Example:
+        >>> from thinned import Key
+        >>> shake_shake(torch.zeros(3, 2), torch.ones(3, 2), key=Key(seed=1))
+        tensor([[0.7207, 0.7207],
+                [0.0295, 0.0295],
+                [0.0052, 0.0052]])
+
+    Reference:
+        Gastaldi 2017, "Shake-shake regularization", section 1.
     """
-    one_shape(first, second, "the two branches of Shake-Shake")
+    check_same_shape(first, second, "the two branches of Shake-Shake")
     if backward not in ("shake", "even", "keep"):
         raise unknown("backward", backward, ("shake", "even", "keep"))
     if not training or not first.numel():
@@ -75,23 +94,46 @@ def shake_drop(
     *,
     alpha: tuple[float, float] = (-1.0, 1.0),
     beta: tuple[float, float] = (0.0, 1.0),
-    key: Keyed = None,
+    key: KeyLike = None,
 ) -> Tensor:
-    """ShakeDrop: with probability ``p`` a residual branch is shaken instead of dropped.
+    """ShakeDrop: with probability ``p`` multiplies a residual branch F by random numbers.
 
-    F while training with probability 1 - p, one coin for the batch; else a F, a ~ U(alpha) for each
-    example, with gradients that flow with b ~ U(beta) instead. (1 - p + p E[a]) F in evaluation,
-    which is the mean. ``branch`` [b, ...], before the addition of the skip; ``p`` grows with depth
-    (:func:`thinned.presets.linear_rates`), 0.5 in the last block. With alpha and beta (0, 0) it is
-    stochastic depth. The gradient is not the slope of what was computed, on purpose.
+    One Bernoulli draw for the whole batch: with probability 1 - p the result is F. Otherwise it is
+    a F with a ~ U(alpha) for each example, and the gradient is multiplied by b ~ U(beta) instead of
+    a: intentionally it is not the derivative of the output. Evaluation is the mean,
+    (1 - p + p E[a]) F. With both ranges (0, 0) this is stochastic depth.
 
-    Yamada, Iwamura, Akiba, Kise 2019, "ShakeDrop regularization for deep residual learning",
-    equation 4.
+    Args:
+        branch: [b, ...], the output of the branch before the skip connection is added.
+        p: The probability of shaking, in [0, 1]; it grows with depth to 0.5 in the last block, see
+            :func:`thinned.presets.linear_rates`.
+        training: Whether to draw; False computes the evaluation.
+        alpha: The range (low, high) of the forward factors.
+        beta: The range (low, high) of the backward factors.
+        key: The random key; equal keys draw equal noise. None takes 64 bits of torch's generator.
+
+    Returns:
+        A tensor of the shape and dtype of ``branch``; ``branch`` itself at p = 0.
+
+    Raises:
+        InputError: Where ``p`` is not in [0, 1], or a range has low > high.
+
+    Example:
+        >>> from thinned import Key
+        >>> shake_drop(torch.ones(3, 2), 1.0, key=Key(seed=1))
+        tensor([[-0.5871, -0.5871],
+                [-0.9741, -0.9741],
+                [-0.2210, -0.2210]])
+
+    Reference:
+        Yamada, Iwamura, Akiba, Kise 2019, "ShakeDrop regularization for deep residual learning",
+        equation 4.
     """
     for name, (low, high) in (("alpha", alpha), ("beta", beta)):
         if not low <= high:
             raise InputError(
-                f"{name} has to be a range (low, high), but got {(low, high)}; the paper uses (-1, 1) and (0, 1)"
+                f"{name} has to be a range (low, high) with low <= high, but got {(low, high)}; "
+                "the paper uses (-1, 1) for alpha and (0, 1) for beta"
             )
     check_rate(p)
     if not isinstance(p, Tensor) and p == 0:
@@ -104,9 +146,9 @@ def shake_drop(
     shape = tuple(branch.shape)
     kept = bernoulli_mask(shape, p, tensor_key, branch, per="", of="b *")
     drawn = [uniform(shape, fold_in(tensor_key, n), branch, per="b", of="b *") for n in (1, 2)]
-    one = torch.ones_like(drawn[0])
+    ones = torch.ones_like(drawn[0])
     a, b = (
-        one.where(kept, low + (high - low) * u)
+        ones.where(kept, low + (high - low) * u)
         for u, (low, high) in zip(drawn, (alpha, beta), strict=True)
     )
     return _two_slopes(branch, a, b)
@@ -119,19 +161,40 @@ def swapout(
     training: bool = True,
     *,
     skip_p: float | None = None,
-    key: Keyed = None,
+    key: KeyLike = None,
 ) -> Tensor:
-    """Swapout: the skip connection falls too, unit by unit and on its own.
+    """Swapout: drops the units of the skip connection and of the branch independently.
 
-    m1 x + m2 F(x) while training, P(m2 = 0) = ``p`` and P(m1 = 0) = ``skip_p`` (None: also ``p``),
-    nothing scaled; (1 - skip_p) x + (1 - p) F(x) in evaluation, the mean (the paper prefers 30
-    samples: :func:`thinned.sampling`). ``input`` and ``branch`` of one shape [b, ...]. ``skip_p=0``
-    is classic dropout of the branch; each unit so samples among nothing, skip, feed-forward and
-    residual.
+    m1 x + m2 F(x) while training, with P(m1 = 0) = skip_p and P(m2 = 0) = p, and no scaling; so
+    each unit is one of zero, skip, feed-forward and residual. In evaluation the mean, (1 - skip_p)
+    x + (1 - p) F(x); the paper prefers an average of 30 samples (:func:`thinned.sampling`).
+    ``skip_p=0`` is classic dropout of the branch.
 
-    Singh, Hoiem, Forsyth 2016, "Swapout: learning an ensemble of deep architectures", equation 4.
+    Args:
+        input: [b, ...], the input x of the block.
+        branch: The output F(x) of the branch, of the same shape.
+        p: The rate of dropping of the branch, in [0, 1].
+        training: Whether to draw; False computes the evaluation.
+        skip_p: The rate of dropping of the skip connection, in [0, 1]; None is ``p``.
+        key: The random key; equal keys draw equal noise. None takes 64 bits of torch's generator.
+
+    Returns:
+        A tensor of the shape of ``input``.
+
+    Raises:
+        InputError: Where the shapes differ, or a rate is not in [0, 1].
+
+    Example:
+        >>> from thinned import Key
+        >>> swapout(torch.ones(2, 5), torch.full((2, 5), 10.0), 0.5, key=Key(seed=1))
+        tensor([[ 0., 10., 11.,  0.,  1.],
+                [ 1.,  1., 11., 11., 11.]])
+
+    Reference:
+        Singh, Hoiem, Forsyth 2016, "Swapout: learning an ensemble of deep architectures", equation
+        4.
     """
-    one_shape(input, branch, "input and branch")
+    check_same_shape(input, branch, "input and branch")
     if skip_p is not None:
         check_rate(skip_p, "skip_p")
     rates: tuple[Rate, Rate] = (p if skip_p is None else skip_p, p)

@@ -1,4 +1,4 @@
-"""Any point on any tensor, and the draws that every other function is made of."""
+"""Applies any Drop to a tensor, and defines the keyed draws that the other functions use."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ..engines.torch.tensor_key import TensorKey
 
 Mode = Literal["sample", "mean", "off"]
 MODES = ("sample", "mean", "off")
-Keyed: TypeAlias = Key | TensorKey | None
-Rate: TypeAlias = float | Tensor  # a tensor of no axes where a graph must not hold the number
+KeyLike: TypeAlias = Key | TensorKey | None  # None: 64 bits of torch's generator
+Rate: TypeAlias = float | Tensor  # a 0-d tensor where a graph must not capture the number
 
 
 def drop(
@@ -29,31 +29,53 @@ def drop(
     spec: Drop,
     *,
     mode: Mode = "sample",
-    key: Key | TensorKey | None = None,
+    key: KeyLike = None,
     generator: torch.Generator | None = None,
     inplace: bool = False,
     impl: Impl | None = None,
 ) -> Tensor:
-    """Apply the point ``spec`` to ``x``.
+    """Applies the dropout spec ``spec`` to ``x``.
 
-    ``mode``: ``"sample"`` draws (training, or Monte Carlo inference), ``"mean"`` is the point's
-    evaluation, ``"off"`` returns ``x``. ``key`` says whom the mask belongs to; without one, 64 bits
-    are drawn from ``generator`` or from torch's global generator. ``x`` is floating point or
-    complex, of any shape that fits ``spec.of``; the result has its shape, dtype and memory format,
-    and is ``x`` itself where nothing can fall. ``impl``: "reference", "native" or "triton" instead
-    of the fastest that fits; all give the same mask.
+    In mode "sample" it computes y = a x + b, with the factor a and the offset b drawn as the spec
+    says. The noise of an element is a function of the key, of the sample id of its example and of
+    its position, so it does not depend on the implementation, the device or the batch.
 
-    Raises :class:`thinned.InputError` (a ValueError) for a wrong mode, dtype, shape or sample ids,
-    or for an ``impl`` that cannot run here.
+    Args:
+        x: A floating-point or complex tensor of any shape that fits ``spec.of``.
+        spec: What to drop, which axes have noise of their own, and how the result is scaled.
+        mode: "sample" draws (training, or Monte Carlo inference). "mean" computes the evaluation of
+            the spec: ``x`` itself, or with classic scaling the mean over all draws. "off" returns
+            ``x``.
+        key: The random key; equal keys draw equal noise. None takes 64 bits of torch's generator.
+        generator: Where the 64 bits come from without a key; by default torch's global generator.
+        inplace: Whether to write the result into ``x``.
+        impl: "reference", "native" (CPU) or "triton" (GPU); "auto" and None choose the fastest that
+            supports ``x``. All of them draw the same mask.
+
+    Returns:
+        A tensor of the shape, dtype and memory format of ``x``; ``x`` itself where nothing can be
+        dropped.
+
+    Raises:
+        InputError: Where ``mode``, the dtype, the shape or the number of sample ids is wrong, or
+            ``impl`` cannot run on this tensor.
+
+    Example:
+        >>> from thinned import Key, presets
+        >>> x = torch.ones(2, 6)
+        >>> drop(x, presets.dropout(0.5), key=Key(seed=1))
+        tensor([[0., 0., 2., 0., 2., 0.],
+                [2., 2., 2., 2., 2., 0.]])
+        >>> drop(x, presets.dropout(0.5), mode="mean") is x
+        True
     """
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
     if mode == "off" or not x.numel():
         return x
     if mode == "mean":
-        if not isinstance(
-            spec.scale, Classic
-        ):  # asked here too, since a compiler warns of calls to what is cached
+        # asked here although averages() would say so: compilers warn of calls to cached functions
+        if not isinstance(spec.scale, Classic):
             return x
         factors = averages(spec)
         if factors == (1.0, 0.0):
@@ -66,124 +88,205 @@ def drop(
 
 def sample(
     x: Tensor,
-    ready: dispatch.PreparedPlan,
-    key: Key | TensorKey | None = None,
+    prepared: dispatch.PreparedPlan,
+    key: KeyLike = None,
     generator: torch.Generator | None = None,
     inplace: bool = False,
     impl: Impl | None = None,
 ) -> Tensor:
-    """:func:`drop` in mode "sample", of a point that was made ready for the shape of ``x``."""
-    if ready.plan.identity:
+    """Applies :func:`drop` in mode "sample", with a spec prepared for the shape of ``x``."""
+    if prepared.plan.is_identity:
         return x
     if not (x.is_floating_point() or x.is_complex()):
         raise InputError(
             f"dropout needs a floating-point tensor, but got {x.dtype}; write x.float()"
         )
-    return dispatch.sample(x, ready, resolve_key(key, ready.plan, generator), inplace, impl)
+    return dispatch.sample(x, prepared, resolve_key(key, prepared.plan, generator), inplace, impl)
 
 
 def mask(
     spec: Drop, shape: tuple[int, ...], key: Key | TensorKey, device: torch.device | None = None
 ) -> Tensor:
-    """Which elements of a tensor of ``shape`` are kept under ``key``: bool, True where kept,
-    broadcasts to ``shape``.
+    """Computes which elements of a tensor of ``shape`` are kept under ``key``.
 
-    A mask is a function of its key, so it can be looked at without having been stored. ``spec`` has
-    a Bernoulli law.
+    A mask is a function of its key, so it need not be stored: the same call returns it again.
+
+    Args:
+        spec: A spec with Bernoulli noise.
+        shape: The shape of the tensor that the spec would be applied to.
+        key: The random key.
+        device: The device of the mask; by default the CPU.
+
+    Returns:
+        A bool tensor that broadcasts to ``shape``, True where an element is kept. Axes that share
+        their entries have length 1.
+
+    Raises:
+        InputError: Where the noise of ``spec`` is not Bernoulli, or the number of sample ids is
+            wrong.
+
+    Example:
+        >>> from thinned import Key, presets
+        >>> mask(presets.dropout(0.5), (2, 6), Key(seed=1))
+        tensor([[False, False,  True, False,  True, False],
+                [ True,  True,  True,  True,  True, False]])
     """
     if not isinstance(spec.law, Bernoulli):
-        raise InputError(f"only a Bernoulli law has a mask, but got {spec.law}")
+        raise InputError(
+            f"only a spec with Bernoulli noise has a mask, but got {spec.law}; apply it with drop()"
+        )
     planned = plan(spec, shape)
     return dispatch.mask(planned, resolve_key(key, planned), device)
 
 
 def explain(x: Tensor, impl: Impl | None = None) -> str:
-    """Which implementation draws for a tensor like ``x``, and why.
+    """Names the implementation that draws for a tensor like ``x``, and the reason.
 
-    >>> explain(torch.zeros(2, dtype=torch.complex64))
-    'reference: the kernels do not take torch.complex64'
+    Args:
+        x: A tensor of the dtype and device in question.
+        impl: "auto", "reference", "native" or "triton", as in :func:`drop`.
+
+    Returns:
+        The name of the implementation, a colon and the reason.
+
+    Raises:
+        InputError: Where ``impl`` cannot run on ``x``.
+
+    Example:
+        >>> explain(torch.zeros(2, dtype=torch.complex64))
+        'reference: the kernels do not take torch.complex64'
     """
-    kind, why = dispatch.choose(x, impl)
-    return f"{kind}{f' ({native.running()})' if kind == 'native' else ''}: {why}"
+    kind, reason = dispatch.choose(x, impl)
+    return f"{kind}{f' ({native.running()})' if kind == 'native' else ''}: {reason}"
 
 
 def resolve_key(
-    key: Keyed, planned: Plan | None = None, generator: torch.Generator | None = None
+    key: KeyLike, planned: Plan | None = None, generator: torch.Generator | None = None
 ) -> TensorKey:
-    """The random key ``key`` as tensors; without one, 64 fresh random bits of ``generator``.
+    """Returns ``key`` as tensors, the form that all draws take; without a key, 64 random bits.
 
-    ``planned``: the plan whose examples the sample ids of the key have to match.
+    A function that draws several times resolves its key once and derives one for each other draw by
+    :func:`fold_in`, so that a call without a key takes its bits from torch's generator once.
+
+    Args:
+        key: A :class:`thinned.Key`, a :class:`TensorKey`, or None.
+        planned: The plan of the tensor that is drawn for; the number of sample ids is checked
+            against its number of examples. None skips the check.
+        generator: Where the bits come from without a key; by default torch's global generator.
+
+    Returns:
+        The key, as a :class:`TensorKey`.
+
+    Raises:
+        InputError: Where the key has ids for another number of examples than ``planned``.
+
+    Example:
+        >>> from thinned import Key
+        >>> resolve_key(Key(seed=7, step=2)).seed_step
+        tensor([7, 2])
     """
     if key is None:
         return _tensor_key.random_key(generator)
     resolved = _tensor_key.from_key(key) if isinstance(key, Key) else key
     if planned is not None and resolved.sample_ids is not None:
-        check_samples(resolved.sample_ids, planned.sample_axis, planned.samples)
+        check_sample_ids(resolved.sample_ids, planned.sample_axis, planned.examples)
     return resolved
 
 
-def check_samples(sample_ids: Tensor, axis: int | None, count: int) -> None:
+def check_sample_ids(sample_ids: Tensor, axis: int | None, count: int) -> None:
     """Raise unless there is one id for each of ``count`` examples."""
     if axis is not None and sample_ids.shape[-1] != count:
         raise InputError(
-            f"samples has to name each of the {count} examples on axis {axis}, but got {sample_ids.shape[-1]} ids; pass one id a "
-            "row of the batch to key.at(step, samples=ids), and name the layout where the examples are on another axis, "
-            'such as layout="t b d" or "(b t) d"'
+            f"samples has to name each of the {count} examples on axis {axis}, but got "
+            f"{sample_ids.shape[-1]} ids; pass one id for each row of the batch to "
+            "key.at(step, samples=ids), and name the layout where the examples are on another "
+            'axis, such as layout="t b d" or "(b t) d"'
         )
 
 
 def check_rate(p: Rate, what: str = "dropout probability", *, below_one: bool = False) -> None:
-    """Raise unless ``p`` is a rate; within a graph its layer has seen to that."""
+    """Raise unless ``p`` is a rate; not within a graph, where the layer has already checked it."""
     if not isinstance(p, Tensor) and not torch.compiler.is_compiling():
         probability(p, what, below_one=below_one)
 
 
 def is_noop(x: Tensor, p: Rate, training: bool) -> bool:
-    """Is there nothing to draw: evaluation, rate 0, or an empty tensor?"""
+    """Whether there is nothing to draw: in evaluation, at rate 0, or for an empty tensor."""
     return not training or (not isinstance(p, Tensor) and p == 0) or not x.numel()
 
 
 def bernoulli_mask(
-    shape: tuple[int, ...], p: Rate, key: Keyed, like: Tensor, per: str = "b *", of: str = "b *"
+    shape: tuple[int, ...], p: Rate, key: KeyLike, like: Tensor, per: str = "b *", of: str = "b *"
 ) -> Tensor:
-    """One coin for each of the axes ``per`` of a tensor of ``shape``: bool, True where kept,
-    broadcasts to ``shape``.
+    """Draws a mask with one Bernoulli entry for each index of the axes ``per``.
 
-    ``p`` is the rate of dropping. ``like`` says the device.
+    This is the draw to build a dropout method of your own on. It also runs in compiled graphs,
+    where ``p`` may be a tensor that a schedule changes.
+
+    Args:
+        shape: The shape of the tensor that is masked.
+        p: The rate of dropping, in [0, 1], or a tensor that holds it and has no axes.
+        key: The random key; equal keys draw equal noise. None takes 64 bits of torch's generator.
+        like: A tensor on the device of the mask.
+        per: The names of the axes that have entries of their own, such as ``"b c"``; the other axes
+            share theirs.
+        of: The names of all axes of ``shape``. ``b`` is the axis of the examples, which the sample
+            ids of the key name; ``*`` stands for any number of axes.
+
+    Returns:
+        A bool tensor that broadcasts to ``shape``, True where kept; shared axes have length 1.
+
+    Raises:
+        InputError: Where ``p`` is not in [0, 1], ``per`` and ``of`` do not fit ``shape``, or the
+            number of sample ids is wrong.
+
+    Example:
+        One entry for each example and channel, shared along the last axis:
+
+        >>> from thinned import Key
+        >>> x = torch.ones(2, 4, 3)
+        >>> kept = bernoulli_mask((2, 4, 3), 0.5, Key(seed=1), x, per="b c", of="b c *")
+        >>> kept.shape
+        torch.Size([2, 4, 1])
+        >>> kept.squeeze(-1)
+        tensor([[False, False,  True, False],
+                [ True,  True,  True,  True]])
     """
     if not isinstance(p, Tensor) and not torch.compiler.is_compiling():
         planned = plan(Drop(Bernoulli(p), per, of), shape)
         return dispatch.mask(planned, resolve_key(key, planned), like.device)
     rate = p if isinstance(p, Tensor) else torch.tensor(p, dtype=torch.float64, device="cpu")
     threshold = (rate.double() * WORDS).round().to(torch.int64).reshape(1)
-    numbers = torch.cat((threshold, torch.tensor([_ONE, 0, 0, 0], device=threshold.device)))
+    numbers = torch.cat((threshold, torch.tensor([_ONE_BITS, 0, 0, 0], device=threshold.device)))
     return (
-        _drawn("bernoulli", numbers, shape, key, like.new_empty(0, dtype=torch.float32), per, of)
+        _draw("bernoulli", numbers, shape, key, like.new_empty(0, dtype=torch.float32), per, of)
         != 0
     )
 
 
-def factor(
-    shape: tuple[int, ...], p: Rate, key: Keyed, like: Tensor, per: str = "b *", of: str = "b *"
+def keep_factor(
+    shape: tuple[int, ...], p: Rate, key: KeyLike, like: Tensor, per: str = "b *", of: str = "b *"
 ) -> Tensor:
-    """:func:`bernoulli_mask` as numbers: 1 / (1 - p) where kept and 0 where not, of the dtype of ``like``,
-    at least float32.
+    """:func:`bernoulli_mask` as numbers: 1 / (1 - p) where kept and 0 where dropped.
+
+    The dtype is that of ``like``, at least float32.
     """
     kept = bernoulli_mask(shape, p, key, like, per, of).to(reference.wide(like))
     return kept * inverse_keep(p)
 
 
-def dropped(x: Tensor, p: Rate, key: Keyed, per: str, of: str) -> Tensor:
-    """``x`` under inverted dropout with a coin for each of the axes ``per``, also within a graph
-    and at a rate that moves.
+def inverted_dropout(x: Tensor, p: Rate, key: KeyLike, per: str, of: str) -> Tensor:
+    """``x`` under inverted dropout, with one Bernoulli draw for each index of the axes ``per``.
+
+    It also runs within a graph and at a rate that a schedule changes.
     """
     if not isinstance(p, Tensor) and not torch.compiler.is_compiling():
         return drop(x, Drop(Bernoulli(p), per, of), key=key)
-    return (x * factor(tuple(x.shape), p, key, x, per, of)).to(x.dtype)
+    return (x * keep_factor(tuple(x.shape), p, key, x, per, of)).to(x.dtype)
 
 
-def one_shape(first: Tensor, second: Tensor, names: str) -> None:
-    """Raise unless the two tensors that ``names`` names are of one shape."""
+def check_same_shape(first: Tensor, second: Tensor, names: str) -> None:
+    """Raise unless the two tensors, called ``names`` in the message, have the same shape."""
     if first.shape != second.shape:
         raise InputError(
             f"{names} have to be of one shape, but got {list(first.shape)} and {list(second.shape)}"
@@ -191,48 +294,87 @@ def one_shape(first: Tensor, second: Tensor, names: str) -> None:
 
 
 def uniform(
-    shape: tuple[int, ...], key: Keyed, like: Tensor, per: str = "b *", of: str = "b *"
+    shape: tuple[int, ...], key: KeyLike, like: Tensor, per: str = "b *", of: str = "b *"
 ) -> Tensor:
-    """Uniform numbers on (0, 1), one for each of the axes ``per``; of the device and dtype of
-    ``like``, at least float32.
+    """Draws uniform numbers on (0, 1), one for each index of the axes ``per``.
+
+    Args:
+        shape: The shape of the tensor that they are drawn for.
+        key: The random key; equal keys draw equal noise. None takes 64 bits of torch's generator.
+        like: A tensor of the device and dtype to draw in; below float32, float32 is used.
+        per: The names of the axes that have numbers of their own; the other axes share theirs.
+        of: The names of all axes of ``shape``, as for :func:`bernoulli_mask`.
+
+    Returns:
+        A tensor that broadcasts to ``shape``; shared axes have length 1. It is never 0 or 1.
+
+    Raises:
+        InputError: Where ``per`` and ``of`` do not fit ``shape``, or the number of sample ids is
+            wrong.
+
+    Example:
+        >>> from thinned import Key
+        >>> uniform((2, 3), Key(seed=1), torch.empty(0))
+        tensor([[0.2793, 0.3804, 0.6064],
+                [0.9705, 0.6885, 0.5103]])
     """
     drawn = 0.5 * _noise("uniform", shape, key, like, per, of)
     return drawn.clamp(2.0**-33, 1.0 - torch.finfo(drawn.dtype).eps / 2)
 
 
 def normal(
-    shape: tuple[int, ...], key: Keyed, like: Tensor, per: str = "b *", of: str = "b *"
+    shape: tuple[int, ...], key: KeyLike, like: Tensor, per: str = "b *", of: str = "b *"
 ) -> Tensor:
-    """Standard normal numbers, one for each of the axes ``per``; of the device and dtype of
-    ``like``, at least float32.
+    """Draws standard normal numbers, one for each index of the axes ``per``.
+
+    Args:
+        shape: The shape of the tensor that they are drawn for.
+        key: The random key; equal keys draw equal noise. None takes 64 bits of torch's generator.
+        like: A tensor of the device and dtype to draw in; below float32, float32 is used.
+        per: The names of the axes that have numbers of their own; the other axes share theirs.
+        of: The names of all axes of ``shape``, as for :func:`bernoulli_mask`.
+
+    Returns:
+        A tensor that broadcasts to ``shape``; shared axes have length 1.
+
+    Raises:
+        InputError: Where ``per`` and ``of`` do not fit ``shape``, or the number of sample ids is
+            wrong.
+
+    Example:
+        >>> from thinned import Key
+        >>> normal((2, 3), Key(seed=1), torch.empty(0))
+        tensor([[-1.1670,  1.0906,  0.5698],
+                [-0.0923, -0.2267,  1.1040]])
     """
     return _noise("gaussian", shape, key, like, per, of) - 1.0
 
 
-_ONE = 0x3FF0000000000000  # the bits of the double 1.0
+_ONE_BITS = 0x3FF0000000000000  # the bits of the double 1.0
 
 
 def _noise(
-    law: LawName, shape: tuple[int, ...], key: Keyed, like: Tensor, per: str, of: str
+    law: LawName, shape: tuple[int, ...], key: KeyLike, like: Tensor, per: str, of: str
 ) -> Tensor:
-    """1 + the unit noise of ``law``; 1 long on shared axes."""
-    numbers = torch.tensor([0, _ONE, 0, 0, _ONE], device="cpu")
-    return _drawn(law, numbers, shape, key, like.new_empty(0, dtype=reference.wide(like)), per, of)
+    """1 + the unit noise of ``law``; shared axes have length 1."""
+    numbers = torch.tensor([0, _ONE_BITS, 0, 0, _ONE_BITS], device="cpu")
+    return _draw(law, numbers, shape, key, like.new_empty(0, dtype=reference.wide(like)), per, of)
 
 
-def _drawn(
+def _draw(
     law: LawName,
     numbers: Tensor,
     shape: tuple[int, ...],
-    key: Keyed,
+    key: KeyLike,
     like: Tensor,
     per: str,
     of: str,
 ) -> Tensor:
+    """The noise of ``law`` with the constants ``numbers``; shared axes have length 1."""
     own, axis = dispatch.noise_axes(per, of, len(shape))
     tensor_key = resolve_key(key)
     if tensor_key.sample_ids is not None and axis >= 0:
-        check_samples(tensor_key.sample_ids, axis, shape[axis])
+        check_sample_ids(tensor_key.sample_ids, axis, shape[axis])
     return dispatch.draw_noise(
         [n if o else 1 for n, o in zip(shape, own, strict=True)],
         own,
@@ -244,27 +386,60 @@ def _drawn(
     )
 
 
-def fold_in(key: Keyed, which: int) -> TensorKey:
-    """Whose draws are the ``which``-th further ones of a call: as good as independent of the first."""
+def fold_in(key: KeyLike, index: int) -> TensorKey:
+    """Derives the key of another independent draw within one call, like ``jax.random.fold_in``.
+
+    A function that draws several times uses ``key`` for the first draw and ``fold_in(key, 1)``,
+    ``fold_in(key, 2)`` and so on for the others. Only the stream of the key changes.
+
+    Args:
+        key: The random key; equal keys draw equal noise. None takes 64 bits of torch's generator.
+        index: The number of the draw; 0 returns the key itself.
+
+    Returns:
+        The derived key.
+
+    Example:
+        >>> from thinned import Key
+        >>> key = Key(seed=1)
+        >>> normal((3,), key, torch.empty(0)), normal((3,), fold_in(key, 1), torch.empty(0))
+        (tensor([-1.1670, -0.0923, -0.1015]), tensor([ 1.6677, -2.3024,  0.8691]))
+    """
     tensor_key = resolve_key(key)
-    return tensor_key._replace(stream=_tensor_key.to_int64(tensor_key.stream + which * _GOLDEN))
+    return tensor_key._replace(stream=_tensor_key.to_int64(tensor_key.stream + index * _GOLDEN))
 
 
 _GOLDEN = 0x9E3779B97F4A7C15  # an odd number far from every small multiple of itself, modulo 2^64
 
 
-def random_subset(rows: int, n: int, count: int, key: Keyed, device: torch.device) -> Tensor:
-    """``count`` of ``n`` places for each of ``rows`` examples, every subset as likely, in their
-    order: int64 [rows, count].
+def random_subset(rows: int, n: int, count: int, key: KeyLike, device: torch.device) -> Tensor:
+    """Draws ``count`` of ``n`` indices for each of ``rows`` examples, all subsets equally likely.
+
+    Args:
+        rows: How many examples there are; the sample ids of the key name them.
+        n: How many indices there are to choose from.
+        count: How many indices to choose, from 0 to ``n``.
+        key: The random key; equal keys draw equal noise. None takes 64 bits of torch's generator.
+        device: The device of the result.
+
+    Returns:
+        int64 [rows, count], ascending in each row.
+
+    Raises:
+        InputError: Where the number of sample ids is not ``rows``.
+
+    Example:
+        >>> from thinned import Key
+        >>> random_subset(2, 10, 4, Key(seed=1), torch.device("cpu"))
+        tensor([[0, 3, 6, 9],
+                [5, 7, 8, 9]])
     """
     drawn = uniform((rows, n), key, torch.empty(0, dtype=torch.float64, device=device))
     return drawn.topk(count, dim=1, largest=False).indices.sort(dim=1).values
 
 
 def inverse_keep(p: Rate) -> Rate:
-    """1 / (1 - p), what inverted scaling multiplies survivors by; 0 at rate 1, where there are
-    none.
-    """
+    """1 / (1 - p), the factor of kept elements under inverted scaling; 0 at rate 1."""
     if isinstance(p, Tensor):
         return torch.where(p < 1, 1 / (1 - p), 0.0)
     return 1 / (1 - p) if p < 1 else 0.0

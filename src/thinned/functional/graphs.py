@@ -1,7 +1,6 @@
-"""What happens to the edges of graphs, on plain index tensors: ``edge_index`` [2, edges], a column
-(i, j) an edge.
+"""Dropout of the edges of graphs, on index tensors: a column (i, j) of ``edge_index`` is an edge.
 
-Draws belong to the call: edges are no examples, so a key's samples take no part.
+Draws are keyed by the call: edges are not examples, so the sample ids of a key have no effect.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from .._errors import InputError, whole
 from ..engines.torch import reference
-from .core import Keyed, bernoulli_mask, check_rate, is_noop, random_subset, resolve_key
+from .core import KeyLike, bernoulli_mask, check_rate, is_noop, random_subset, resolve_key
 
 
 def drop_edge(
@@ -21,27 +20,51 @@ def drop_edge(
     exact: bool = False,
     undirected: bool = False,
     training: bool = True,
-    key: Keyed = None,
+    key: KeyLike = None,
 ) -> tuple[Tensor, ...]:
-    """DropEdge: edges leave the graph while training. Returns (edge_index, kept, *attributes) of
-    what stays.
+    """DropEdge: removes edges from a graph while training.
 
-    ``edge_index`` int [2, edges]; ``attributes`` [edges, ...] are filtered alike; ``kept`` bool
-    [edges]. One coin for each edge; or with ``exact`` int((1 - p) edges) of them stay, every subset
-    as likely, as in the paper. ``undirected``: the two directions of an edge (and its copies) share
-    their fate, and ``exact`` counts pairs of nodes. Nothing is scaled: the paper normalises the
-    adjacency anew, :func:`gcn_normalize`, and so self-loops are added after this. ``p`` in [0, 1];
-    1 leaves no edge. Evaluation keeps all.
+    Each edge has its own Bernoulli draw, or with ``exact`` int((1 - p) edges) edges are kept, all
+    subsets equally likely, as in the paper. Nothing is scaled: the paper normalizes the adjacency
+    matrix again after each draw, see :func:`gcn_normalize`, which also adds the self-loops.
+    Evaluation keeps all edges.
 
-    Rong, Huang, Xu, Huang 2020, "DropEdge: towards deep graph convolutional networks on node
-    classification".
+    Args:
+        edge_index: int32 or int64 [2, edges].
+        *attributes: Tensors [edges, ...] that are filtered like the edges.
+        p: The rate of dropping, in [0, 1]; 1 keeps no edge.
+        exact: Whether to drop a fixed number of edges.
+        undirected: Whether the two directions of an edge, and its copies, share one draw; ``exact``
+            then counts pairs of nodes.
+        training: Whether to draw; False computes the evaluation.
+        key: The random key; equal keys draw equal noise. None takes 64 bits of torch's generator.
+
+    Returns:
+        ``(edge_index, kept, *attributes)``: the kept edges, a bool mask [edges] of them, and their
+        attributes.
+
+    Raises:
+        InputError: Where ``edge_index`` or an attribute has another shape, or ``p`` is not in
+            [0, 1].
+
+    Example:
+        >>> from thinned import Key
+        >>> edges = torch.tensor([[0, 0, 1, 1, 2, 3], [1, 2, 2, 3, 3, 0]])
+        >>> drop_edge(edges, p=0.5, key=Key(seed=1))
+        (tensor([[1, 2],
+                [2, 3]]), tensor([False, False,  True, False,  True, False]))
+
+    Reference:
+        Rong, Huang, Xu, Huang 2020, "DropEdge: towards deep graph convolutional networks on node
+        classification".
     """
-    edges = _edges(edge_index)
-    for given in attributes:
-        if not isinstance(given, Tensor) or given.dim() < 1 or len(given) != edges:
-            got = list(given.shape) if isinstance(given, Tensor) else repr(given)
+    edges = _edge_count(edge_index)
+    for attribute in attributes:
+        if not isinstance(attribute, Tensor) or attribute.dim() < 1 or len(attribute) != edges:
+            got = list(attribute.shape) if isinstance(attribute, Tensor) else repr(attribute)
             raise InputError(
-                f"attributes have to be tensors of {edges} rows, one an edge, but got {got}; the rate is p="
+                f"attributes have to be tensors of {edges} rows, one for each edge, but got {got}; "
+                "pass the rate as p=..."
             )
     check_rate(p)
     if is_noop(edge_index, p, training):
@@ -50,39 +73,56 @@ def drop_edge(
             torch.ones(edges, dtype=torch.bool, device=edge_index.device),
             *attributes,
         )
-    owner = None
+    pair_of_edge = None
     if undirected:
-        pairs, owner = edge_index.sort(0).values.unique(dim=1, return_inverse=True)  # type: ignore[no-untyped-call]
+        pairs, pair_of_edge = edge_index.sort(0).values.unique(dim=1, return_inverse=True)  # type: ignore[no-untyped-call]
         edges = pairs.shape[1]
     if exact:
         kept = torch.zeros(edges, dtype=torch.bool, device=edge_index.device)
-        kept[_some(edges, int((1.0 - p) * edges + 1e-9), key, edge_index.device)] = True
+        kept[_exact_subset(edges, int((1.0 - p) * edges + 1e-9), key, edge_index.device)] = True
     else:
         kept = bernoulli_mask((edges,), p, key, edge_index, "e", "e")
-    kept = kept if owner is None else kept[owner]
-    return edge_index[:, kept], kept, *(given[kept] for given in attributes)
+    kept = kept if pair_of_edge is None else kept[pair_of_edge]
+    return edge_index[:, kept], kept, *(attribute[kept] for attribute in attributes)
 
 
 def gcn_normalize(
     edge_index: Tensor, nodes: int, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The renormalised adjacency D^-1/2 (A + I) D^-1/2 of a graph convolution, as (edge_index,
-    weight) with its self-loops.
+    """Computes the renormalized adjacency matrix D^-1/2 (A + I) D^-1/2 of a graph convolution.
 
-    A[i, j] is the weight (1 without ``weight`` [edges]) of the edge (i, j), copies added up; D are
-    the row sums of A + I; so (result X)_i sums over the edges that begin at i, which for undirected
-    graphs, with both directions listed, is the same either way. Self-loops come after the edges. A
-    row whose sum is not above 0 has weights of 0. After :func:`drop_edge`, call it anew in every
-    step.
+    A[i, j] is the sum of the weights of the edges (i, j); D holds the row sums of A + I. So row i
+    of the product with a matrix sums over the edges that start at i; for undirected graphs, with
+    both directions listed, the other convention is the same. A row with a sum of 0 or less has
+    weights of 0. Call it again after each :func:`drop_edge`.
 
-    Kipf and Welling 2017, "Semi-supervised classification with graph convolutional networks",
-    equation 2.
+    Args:
+        edge_index: int32 or int64 [2, edges].
+        nodes: The number of nodes, at least 1.
+        weight: [edges], the weights of the edges; None is 1 for each.
+
+    Returns:
+        ``(edge_index, weight)`` of the matrix, [2, edges + nodes] and [edges + nodes], with the
+        self-loops after the edges.
+
+    Raises:
+        InputError: Where a shape is wrong, or an edge has a node that is not in [0, nodes).
+
+    Example:
+        >>> gcn_normalize(torch.tensor([[0, 1], [1, 0]]), nodes=3)
+        (tensor([[0, 1, 0, 1, 2],
+                [1, 0, 0, 1, 2]]), tensor([0.5000, 0.5000, 0.5000, 0.5000, 1.0000]))
+
+    Reference:
+        Kipf and Welling 2017, "Semi-supervised classification with graph convolutional networks",
+        equation 2.
     """
-    edges = _edges(edge_index)
+    edges = _edge_count(edge_index)
     nodes = whole(nodes, "nodes", 1)
     if weight is not None and weight.shape != (edges,):
         raise InputError(
-            f"weight has to be of shape [{edges}], one an edge, but got {list(weight.shape)}"
+            f"weight has to be of shape [{edges}], one number for each edge, but got "
+            f"{list(weight.shape)}"
         )
     if (
         not torch.compiler.is_compiling()
@@ -93,31 +133,33 @@ def gcn_normalize(
         raise InputError(
             f"edge_index has to be at least 0 and below the {nodes} nodes, but got {wrong}"
         )
-    given = (
-        edge_index.new_ones(edges, dtype=torch.get_default_dtype()) if weight is None else weight
-    )
-    wide = given.to(reference.wide(given))
+    if weight is None:
+        weight = edge_index.new_ones(edges, dtype=torch.get_default_dtype())
+    wide = weight.to(reference.wide(weight))
     loops = torch.arange(nodes, device=edge_index.device, dtype=edge_index.dtype)
-    every = torch.cat((edge_index, loops.expand(2, nodes)), 1)
+    with_loops = torch.cat((edge_index, loops.expand(2, nodes)), 1)
     entries = torch.cat((wide, wide.new_ones(nodes)))
-    degree = wide.new_zeros(nodes).index_add(0, every[0], entries)
-    root = torch.where(degree > 0, degree, 1.0).rsqrt() * (degree > 0)
-    return every, (root[every[0]] * entries * root[every[1]]).to(given.dtype)
+    degree = wide.new_zeros(nodes).index_add(0, with_loops[0], entries)
+    inverse_root = torch.where(degree > 0, degree, 1.0).rsqrt() * (degree > 0)
+    return with_loops, (inverse_root[with_loops[0]] * entries * inverse_root[with_loops[1]]).to(
+        weight.dtype
+    )
 
 
-def _edges(edge_index: Tensor) -> int:
-    """How many edges there are."""
+def _edge_count(edge_index: Tensor) -> int:
+    """The number of edges, after a check of the shape and the dtype."""
     if (
         edge_index.dim() != 2
         or edge_index.shape[0] != 2
         or edge_index.dtype not in (torch.int64, torch.int32)
     ):
         raise InputError(
-            f"edge_index has to be integers of shape [2, edges], but got {edge_index.dtype} {list(edge_index.shape)}"
+            "edge_index has to be integers of shape [2, edges], but got "
+            f"{edge_index.dtype} {list(edge_index.shape)}"
         )
     return edge_index.shape[1]
 
 
-def _some(edges: int, count: int, key: Keyed, device: torch.device) -> Tensor:
-    """``count`` of ``edges`` places, drawn by the call, whoever the examples of ``key`` are."""
+def _exact_subset(edges: int, count: int, key: KeyLike, device: torch.device) -> Tensor:
+    """``count`` of ``edges`` indices, keyed by the call; the sample ids of ``key`` are not used."""
     return random_subset(1, edges, count, resolve_key(key)._replace(sample_ids=None), device)[0]

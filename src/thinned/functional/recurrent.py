@@ -1,8 +1,8 @@
-"""What happens to a recurrent state, and the cells that it happens in.
+"""Dropout in recurrent networks: of states, of recurrent weights, and between layers.
 
-Inputs [t, b, d], states [b, h], weights as torch's recurrent modules hold them. Where no state
-falls torch's own kernels run; else a loop over steps, with the product of the inputs of all steps
-taken at once.
+Inputs are [t, b, d], states [b, h], weights as in the recurrent modules of torch. Without noise on
+the states the kernels of torch run; otherwise a loop over steps, with the products of the inputs
+of all steps computed at once.
 """
 
 from __future__ import annotations
@@ -16,8 +16,17 @@ from torch import Tensor
 
 from .. import presets
 from . import lstm
-from .core import Keyed, Rate, bernoulli_mask, drop, dropped, factor, fold_in, one_shape
-from .lstm import Noise
+from .core import (
+    KeyLike,
+    Rate,
+    bernoulli_mask,
+    check_same_shape,
+    drop,
+    fold_in,
+    inverted_dropout,
+    keep_factor,
+)
+from .lstm import StateFactors
 from .torch_functions import mode_of
 
 Kind = Literal["lstm", "gru", "rnn_tanh", "rnn_relu"]
@@ -26,25 +35,44 @@ States: TypeAlias = tuple[Tensor, ...]  # (h,), or (h, c) of an LSTM
 
 
 def zoneout(
-    new: Tensor, previous: Tensor, p: float = 0.5, training: bool = True, *, key: Keyed = None
+    new: Tensor, previous: Tensor, p: float = 0.5, training: bool = True, *, key: KeyLike = None
 ) -> Tensor:
     """Zoneout: each unit of a recurrent state keeps its previous value with probability ``p``.
 
-    ``new`` and ``previous``: [b, ..., d]. previous + m (new - previous) while training, previous +
-    (1 - p)(new - previous) in evaluation, which is the mean. p = 0 is the plain recurrence, p = 1 a
-    state that never moves.
+    previous + m (new - previous) while training, and in evaluation the mean,
+    previous + (1 - p)(new - previous). p = 0 is the ordinary recurrence, p = 1 a constant state.
 
-    Krueger et al. 2017, "Zoneout: regularizing RNNs by randomly preserving hidden activations",
-    section 3.2.
+    Args:
+        new: [b, ..., d], the state that the network computes.
+        previous: The state of the previous step, of the same shape.
+        p: The probability that a unit keeps its previous value, in [0, 1].
+        training: Whether to draw; False computes the evaluation.
+        key: The random key; equal keys draw equal noise. None takes 64 bits of torch's generator.
+
+    Returns:
+        A tensor of the shape of ``new``.
+
+    Raises:
+        InputError: Where the shapes differ, or ``p`` is not in [0, 1].
+
+    Example:
+        >>> from thinned import Key
+        >>> zoneout(torch.ones(2, 6), torch.zeros(2, 6), 0.5, key=Key(seed=1))
+        tensor([[0., 0., 1., 0., 1., 0.],
+                [1., 1., 1., 1., 1., 0.]])
+
+    Reference:
+        Krueger et al. 2017, "Zoneout: regularizing RNNs by randomly preserving hidden activations",
+        section 3.2.
     """
-    one_shape(new, previous, "new and previous")
+    check_same_shape(new, previous, "new and previous")
     return previous + drop(
         new - previous, presets.dropout(p, "classic"), mode=mode_of(training), key=key
     )
 
 
 class Network(NamedTuple):
-    """What a recurrent network is, without its weights."""
+    """The structure of a recurrent network, without its weights."""
 
     kind: Kind
     layers: int
@@ -57,112 +85,137 @@ class Network(NamedTuple):
         return {"lstm": 4, "gru": 3}.get(self.kind, 1)
 
 
-class Falling(NamedTuple):
-    """How states fall: see :class:`thinned.nn.DropState`."""
+class StateNoise(NamedTuple):
+    """How the noise on states is drawn: see :class:`thinned.nn.DropState`."""
 
     method: Method
-    each_step: bool
-    tied: bool
+    per_step: bool
+    tied_gates: bool
     inverted: bool
 
 
-_SITES = 7  # draws of a layer: its input, then for both directions weights, states, cells
+_DRAWS = 7  # of a layer: 0 its input; for both directions 1, 2 weights; 3, 4 states; 5, 6 cells
 
 
-def stack(
+def recurrent_stack(
     x: Tensor,
     state: States,
     weights: Sequence[Tensor],
     network: Network,
     rates: Mapping[str, Rate],
-    falling: Falling,
+    state_noise: StateNoise,
     training: bool = True,
     *,
-    key: Keyed = None,
+    key: KeyLike = None,
 ) -> tuple[Tensor, States]:
-    """A stack of recurrent layers under the ``rates`` that are not 0; see
-    :class:`thinned.nn.DropState`.
+    """Runs a stack of recurrent layers with dropout at the ``rates`` that are not 0.
 
-    ``x`` [t, b, d]; ``state`` each [layers x directions, b, h]; ``weights`` in the order of torch's
-    module. The result is torch's: outputs [t, b, directions x h], and the last states.
+    ``x`` [t, b, d]; ``state`` each [layers x directions, b, h]; ``weights`` in the order of the
+    module of torch. Returns, as torch does, the outputs [t, b, directions x h] and the last states.
+    The rates are those of :class:`thinned.nn.DropState`.
     """
     if not training:
-        rates = {} if falling.inverted else {n: rates[n] for n in ("states", "cells") if n in rates}
-    each = 4 if network.bias else 2
-    groups = [list(weights[i : i + each]) for i in range(0, len(weights), each)]
+        rates = (
+            {} if state_noise.inverted else {n: rates[n] for n in ("states", "cells") if n in rates}
+        )
+    count = 4 if network.bias else 2  # of tensors in each layer and direction
+    groups = [list(weights[i : i + count]) for i in range(0, len(weights), count)]
     if "weights" in rates:
         for n, group in enumerate(groups):
-            at = _SITES * (n // network.directions) + 1 + n % network.directions
-            group[1] = weight_drop(group[1], rates["weights"], key=fold_in(key, at))
-    x = _locked(x, rates.get("inputs", 0.0), key=key)
+            draw = _DRAWS * (n // network.directions) + 1 + n % network.directions
+            group[1] = weight_drop(group[1], rates["weights"], key=fold_in(key, draw))
+    x = _locked_dropout(x, rates.get("inputs", 0.0), key=key)
     noisy = "states" in rates or "cells" in rates
     if not noisy and "between" not in rates:
-        x, state = _fused(network, x, state, groups)
+        x, state = _torch_kernel(network, x, state, groups)
     else:
-        x, state = _layers(
-            network, x, state, groups, rates, falling if noisy else None, training, key
+        x, state = _layer_by_layer(
+            network, x, state, groups, rates, state_noise if noisy else None, training, key
         )
     if "outputs" in rates:
-        x = _locked(x, rates["outputs"], key=fold_in(key, _SITES * network.layers))
+        x = _locked_dropout(x, rates["outputs"], key=fold_in(key, _DRAWS * network.layers))
     return x, state
 
 
-def _locked(x: Tensor, p: Rate, *, key: Keyed = None) -> Tensor:
-    """:func:`thinned.presets.locked` on [t, b, d], also where the rate is a tensor."""
+def _locked_dropout(x: Tensor, p: Rate, *, key: KeyLike = None) -> Tensor:
+    """:func:`thinned.presets.locked_dropout` on [t, b, d], also where the rate is a tensor."""
     if not isinstance(p, Tensor) and p == 0:
         return x
-    return dropped(x, p, key, "b d", "t b d")
+    return inverted_dropout(x, p, key, "b d", "t b d")
 
 
 def weight_drop(
-    weight: Tensor, p: Rate = 0.5, training: bool = True, *, key: Keyed = None
+    weight: Tensor, p: Rate = 0.5, training: bool = True, *, key: KeyLike = None
 ) -> Tensor:
-    """The recurrent weights [o, i] of a call, each of them 0 with probability ``p``, the rest
-    divided by 1 - p.
+    """WeightDrop: drops recurrent weights, with one mask for all examples and steps of a call.
 
-    One mask for all examples and steps of the call; the weight itself is not written to. Evaluation
-    is the weight.
+    w m / (1 - p) while training, ``weight`` in evaluation. The weight itself is not written to.
 
-    Merity, Keskar, Socher 2018, "Regularizing and optimizing LSTM language models", section 2.
+    Args:
+        weight: [o, i], hidden-to-hidden weights.
+        p: The rate of dropping, in [0, 1].
+        training: Whether to draw; False computes the evaluation.
+        key: The random key; equal keys draw equal noise. None takes 64 bits of torch's generator.
+
+    Returns:
+        A tensor of the shape and dtype of ``weight``.
+
+    Raises:
+        InputError: Where ``p`` is not in [0, 1].
+
+    Example:
+        >>> from thinned import Key
+        >>> weight_drop(torch.ones(2, 4), 0.5, key=Key(seed=1))
+        tensor([[0., 0., 2., 0.],
+                [2., 0., 0., 2.]])
+
+    Reference:
+        Merity, Keskar, Socher 2018, "Regularizing and optimizing LSTM language models", section 2.
     """
     if not training or (not isinstance(p, Tensor) and p == 0):
         return weight
-    return dropped(weight, p, key, "o i", "o i")
+    return inverted_dropout(weight, p, key, "o i", "o i")
 
 
-def _layers(
-    network: Network, x: Tensor, state: States, groups: list[list[Tensor]], rates: Mapping[str, Rate],
-    falling: Falling | None, training: bool, key: Keyed,
-) -> tuple[Tensor, States]:  # fmt: skip
-    """Layer by layer, with what falls between them."""
+def _layer_by_layer(
+    network: Network,
+    x: Tensor,
+    state: States,
+    groups: list[list[Tensor]],
+    rates: Mapping[str, Rate],
+    state_noise: StateNoise | None,
+    training: bool,
+    key: KeyLike,
+) -> tuple[Tensor, States]:
+    """Layer by layer, with dropout between them or on their states."""
     ends: list[States] = []
     for layer in range(network.layers):
         own = slice(layer * network.directions, (layer + 1) * network.directions)
         start = tuple(s[own] for s in state)
         if layer and "between" in rates:
-            x = _locked(x, rates["between"], key=fold_in(key, _SITES * layer))
-        if falling is None:
-            x, end = _fused(network._replace(layers=1), x, start, groups[own])
+            x = _locked_dropout(x, rates["between"], key=fold_in(key, _DRAWS * layer))
+        if state_noise is None:
+            x, end = _torch_kernel(network._replace(layers=1), x, start, groups[own])
             ends.append(end)
             continue
-        ways = []
-        for way, group in enumerate(groups[own]):
-            site = _SITES * layer + 3 + way
-            noise = _noise(
-                network, falling, rates, (*x.shape[:2], network.hidden), training, key, site, x
+        outputs = []
+        for direction, group in enumerate(groups[own]):
+            draw = _DRAWS * layer + 3 + direction
+            noise = _state_factors(
+                network, state_noise, rates, (*x.shape[:2], network.hidden), training, key, draw, x
             )
-            read = x.flip(0) if way else x
-            y, end = _loop(network.kind, read, tuple(s[way] for s in start), group, noise)
-            ways.append(y.flip(0) if way else y)
+            ordered = x.flip(0) if direction else x
+            y, end = _loop(network.kind, ordered, tuple(s[direction] for s in start), group, noise)
+            outputs.append(y.flip(0) if direction else y)
             ends.append(tuple(s.unsqueeze(0) for s in end))
-        x = ways[0] if len(ways) == 1 else torch.cat(ways, -1)
+        x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
     return x, tuple(torch.cat(parts) for parts in zip(*ends, strict=True))
 
 
-def _fused(
+def _torch_kernel(
     network: Network, x: Tensor, state: States, groups: list[list[Tensor]]
 ) -> tuple[Tensor, States]:
-    """torch's own kernel."""
+    """The kernel of torch."""
     rest = (
         network.bias,
         network.layers,
@@ -181,108 +234,119 @@ def _fused(
     return y, tuple(end)
 
 
-def _noise(
-    network: Network, falling: Falling, rates: Mapping[str, Rate], shape: tuple[int, ...], training: bool, key: Keyed,
-    site: int, like: Tensor,
-) -> Noise:  # fmt: skip
-    """The draws of one layer and direction; in evaluation what stands for them."""
+def _state_factors(
+    network: Network,
+    state_noise: StateNoise,
+    rates: Mapping[str, Rate],
+    shape: tuple[int, ...],
+    training: bool,
+    key: KeyLike,
+    draw: int,
+    like: Tensor,
+) -> StateFactors:
+    """The draws of one layer and direction; in evaluation the numbers that replace them."""
     p = rates.get("states", 0.0)
-    method, each_step, tied, inverted = falling
+    method, per_step, tied_gates, inverted = state_noise
 
-    def moves(p: Rate, which: int) -> Tensor | float | None:
+    def zoneout_factor(p: Rate, index: int) -> Tensor | float | None:
         if not isinstance(p, Tensor) and p == 0:
             return None
         return (
-            bernoulli_mask(shape, p, fold_in(key, which), like, "t b d", "t b d")
+            bernoulli_mask(shape, p, fold_in(key, index), like, "t b d", "t b d")
             if training
             else 1.0 - p
         )
 
     if method == "zoneout":
-        return Noise(moves=moves(p, site), cell_moves=moves(rates.get("cells", 0.0), site + 2))
+        return StateFactors(
+            update=zoneout_factor(p, draw),
+            cell_update=zoneout_factor(rates.get("cells", 0.0), draw + 2),
+        )
     mask: Tensor | float = 1.0 - p
     if training:
         shape, per, of = (
-            (shape, "t b d" if each_step else "b d", "t b d")
-            if tied
+            (shape, "t b d" if per_step else "b d", "t b d")
+            if tied_gates
             else ((network.gates, *shape[1:]), *_GATES)
         )
-        mask = (factor if inverted else bernoulli_mask)(shape, p, fold_in(key, site), like, per, of)
-        mask = mask[0] if tied and not each_step else mask
-    return Noise(**{_PLACES[method]: mask})
+        mask = (keep_factor if inverted else bernoulli_mask)(
+            shape, p, fold_in(key, draw), like, per, of
+        )
+        mask = mask[0] if tied_gates and not per_step else mask
+    return StateFactors(**{_FIELDS[method]: mask})
 
 
-_GATES = ("g b d", "g b d")
-_PLACES = {"variational": "hidden", "recurrent": "candidate", "rnndrop": "cell"}
+_GATES = ("g b d", "g b d")  # per, of: a mask for each gate
+_FIELDS = {"variational": "hidden", "recurrent": "candidate", "rnndrop": "cell"}
 
 
 def _loop(
-    kind: Kind, x: Tensor, state: States, weights: list[Tensor], noise: Noise
+    kind: Kind, x: Tensor, state: States, weights: list[Tensor], noise: StateFactors
 ) -> tuple[Tensor, States]:
     """One layer in one direction, step by step."""
-    inward, weight, *biases = weights
+    weight_ih, weight, *biases = weights
     bias, own = biases or (None, None)
-    if (
-        kind != "gru" and bias is not None and own is not None
-    ):  # a GRU's reset gate stands between the two
+    # in a GRU the reset gate multiplies the second bias, so the two cannot be added
+    if kind != "gru" and bias is not None and own is not None:
         bias, own = bias + own, None
-    if kind == "lstm" and lstm.fits(x, noise):
-        y, h, c = lstm.LSTMLayerFunction.apply(x, *state, inward, weight, bias, noise, _readable)  # type: ignore[no-untyped-call]
+    if kind == "lstm" and lstm.is_supported(x, noise):
+        y, h, c = lstm.LSTMLayerFunction.apply(
+            x, *state, weight_ih, weight, bias, noise, _reference_lstm
+        )  # type: ignore[no-untyped-call]
         return y, (h, c)
-    gates = torch.nn.functional.linear(x, inward, bias)
-    if (
-        kind != "gru" or x.device.type != "cpu"
-    ):  # there autocast leaves the states of torch's GRU as they are
+    gates = torch.nn.functional.linear(x, weight_ih, bias)
+    # on the CPU autocast does not convert the states of torch's GRU
+    if kind != "gru" or x.device.type != "cpu":
         state = tuple(s.to(gates.dtype) for s in state)
     ys, state = _CELLS[kind](gates.unbind(0), state, weight, own, noise)
     return torch.stack(ys), state
 
 
-def _readable(
+def _reference_lstm(
     x: Tensor,
     h: Tensor,
     c: Tensor,
-    inward: Tensor,
+    weight_ih: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    noise: Noise,
+    noise: StateFactors,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """:class:`thinned.functional.lstm.Layer` by autograd."""
+    """:class:`thinned.functional.lstm.LSTMLayerFunction` by autograd."""
     ys, (h, c) = _lstm(
-        torch.nn.functional.linear(x, inward, bias).unbind(0), (h, c), weight, None, noise
+        torch.nn.functional.linear(x, weight_ih, bias).unbind(0), (h, c), weight, None, noise
     )
     return torch.stack(ys), h, c
 
 
 def _lstm(
-    gates: Sequence[Tensor], state: States, weight: Tensor, bias: Tensor | None, noise: Noise
+    gates: Sequence[Tensor], state: States, weight: Tensor, bias: Tensor | None, noise: StateFactors
 ) -> tuple[list[Tensor], States]:
     h, c = state
-    candidate, moves, cell_moves = _steps(noise, len(gates), h)
+    candidate, update, cell_update = _steps(noise, len(gates), h)
     ys = []
     for t, gate in enumerate(gates):
-        i, f, g, o = _meet(gate, h, weight, noise.hidden).chunk(4, 1)
-        fresh = torch.addcmul(_times(i.sigmoid() * g.tanh(), candidate[t]), f.sigmoid(), c)
-        fresh = _times(fresh, noise.cell)
-        h = _moved(h, o.sigmoid() * fresh.tanh(), moves[t])
-        c = _moved(c, fresh, cell_moves[t])
+        i, f, g, o = _add_recurrent(gate, h, weight, noise.hidden).chunk(4, 1)
+        fresh = torch.addcmul(_multiply(i.sigmoid() * g.tanh(), candidate[t]), f.sigmoid(), c)
+        fresh = _multiply(fresh, noise.cell)
+        h = _interpolate(h, o.sigmoid() * fresh.tanh(), update[t])
+        c = _interpolate(c, fresh, cell_update[t])
         ys.append(h)
     return ys, (h, c)
 
 
 def _gru(
-    gates: Sequence[Tensor], state: States, weight: Tensor, bias: Tensor | None, noise: Noise
+    gates: Sequence[Tensor], state: States, weight: Tensor, bias: Tensor | None, noise: StateFactors
 ) -> tuple[list[Tensor], States]:
     (h,) = state
-    candidate, moves, _ = _steps(noise, len(gates), h)
+    candidate, update, _ = _steps(noise, len(gates), h)
     sizes = [2 * h.shape[-1], h.shape[-1]]
     ys = []
     for t, gate in enumerate(gates):
         both, new = torch.split(gate, sizes, 1)
-        both_h, new_h = torch.split(_meet(bias, h, weight, noise.hidden), sizes, 1)
+        both_h, new_h = torch.split(_add_recurrent(bias, h, weight, noise.hidden), sizes, 1)
         r, z = (both + both_h).sigmoid().chunk(2, 1)
-        n = _times(torch.addcmul(new, r, new_h).tanh(), candidate[t])
-        h = _moved(h, torch.addcmul(n, z, h - n), moves[t])
+        n = _multiply(torch.addcmul(new, r, new_h).tanh(), candidate[t])
+        h = _interpolate(h, torch.addcmul(n, z, h - n), update[t])
         ys.append(h)
     return ys, (h,)
 
@@ -293,13 +357,13 @@ def _rnn(
     state: States,
     weight: Tensor,
     bias: Tensor | None,
-    noise: Noise,
+    noise: StateFactors,
 ) -> tuple[list[Tensor], States]:
     (h,) = state
-    _, moves, _ = _steps(noise, len(gates), h)
+    _, update, _ = _steps(noise, len(gates), h)
     ys = []
     for t, gate in enumerate(gates):
-        h = _moved(h, act(_meet(gate, h, weight, noise.hidden)), moves[t])
+        h = _interpolate(h, act(_add_recurrent(gate, h, weight, noise.hidden)), update[t])
         ys.append(h)
     return ys, (h,)
 
@@ -312,9 +376,11 @@ _CELLS: dict[Kind, Callable[..., tuple[list[Tensor], States]]] = {
 }
 
 
-def _meet(base: Tensor | None, h: Tensor, weight: Tensor, mask: Tensor | float | None) -> Tensor:
-    """base + W h, of what the mask leaves of h: [b, gates x h]."""
-    h = _times(h, mask)
+def _add_recurrent(
+    base: Tensor | None, h: Tensor, weight: Tensor, mask: Tensor | float | None
+) -> Tensor:
+    """base + W (mask * h), [b, gates x h]."""
+    h = _multiply(h, mask)
     if h.dim() == 3:
         y = (
             torch.bmm(h, weight.reshape(len(h), -1, h.shape[-1]).transpose(1, 2))
@@ -325,21 +391,21 @@ def _meet(base: Tensor | None, h: Tensor, weight: Tensor, mask: Tensor | float |
     return h @ weight.t() if base is None else torch.addmm(base, h, weight.t())
 
 
-def _steps(noise: Noise, steps: int, like: Tensor) -> list[Sequence[Any]]:
-    """Candidate, moves and cell_moves, step by step."""
-    each: list[Sequence[Any]] = []
-    for field in (noise.candidate, noise.moves, noise.cell_moves):
+def _steps(noise: StateFactors, steps: int, like: Tensor) -> list[Sequence[Any]]:
+    """The factors ``candidate``, ``update`` and ``cell_update``, step by step."""
+    factors: list[Sequence[Any]] = []
+    for field in (noise.candidate, noise.update, noise.cell_update):
         if not isinstance(field, Tensor):
-            each.append([field] * steps)
+            factors.append([field] * steps)
             continue
         field = field.to(like.dtype) if field.dtype == torch.bool else field
-        each.append(field.expand(steps, *field.shape[-2:]).unbind(0))
-    return each
+        factors.append(field.expand(steps, *field.shape[-2:]).unbind(0))
+    return factors
 
 
-def _times(x: Tensor, by: Tensor | float | None) -> Tensor:
+def _multiply(x: Tensor, by: Tensor | float | None) -> Tensor:
     return x if by is None else (x * by).to(x.dtype)
 
 
-def _moved(old: Tensor, new: Tensor, by: Tensor | float | None) -> Tensor:
+def _interpolate(old: Tensor, new: Tensor, by: Tensor | float | None) -> Tensor:
     return new if by is None else torch.lerp(old, new, by)

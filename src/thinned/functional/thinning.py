@@ -1,5 +1,6 @@
-"""Thinning: what one pattern of the whole batch drops is cut out of the products, instead of being
-multiplied as zeros.
+"""Thinning: one pattern for the whole batch; its dropped units are left out of the products.
+
+Elementwise dropout multiplies zeros; here the products are of smaller matrices instead.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .._errors import InputError, whole
-from .core import Keyed, check_rate, is_noop, random_subset, resolve_key
+from .core import KeyLike, check_rate, is_noop, random_subset, resolve_key
 
-_WIDE, _FEW = 512, 64
+_MIN_WIDTH, _MIN_COUNT = 512, 64  # from which on counts are rounded to multiples of 16
 
 
 def kept_count(n: int, p: float) -> int:
-    """How many of ``n`` units stay at rate ``p``: (1 - p) n rounded, at least 1 unless ``p`` is 1.
+    """How many of ``n`` units are kept at rate ``p``: (1 - p) n, rounded; at least 1 unless p = 1.
 
-    Rounded to a whole number; for ``n`` from 512, where at least 64 stay and 64 fall, to a multiple
-    of 16, because products of such sizes are faster by up to a quarter. Whoever scales by n / count
-    keeps the mean exact all the same.
+    Rounded to a whole number, and for ``n`` from 512, where at least 64 units are kept and 64
+    dropped, to a multiple of 16, because products of such sizes are up to a quarter faster. A
+    scale of n / count keeps the mean exactly in any case.
 
     >>> kept_count(100, 0.3), kept_count(2048, 0.3), kept_count(10, 0.99), kept_count(10, 1.0)
     (70, 1440, 1, 0)
@@ -30,25 +31,27 @@ def kept_count(n: int, p: float) -> int:
         return 0
     count = round((1 - p) * n)
     return (
-        16 * round((1 - p) * n / 16) if n >= _WIDE and _FEW <= count <= n - _FEW else max(1, count)
+        16 * round((1 - p) * n / 16)
+        if n >= _MIN_WIDTH and _MIN_COUNT <= count <= n - _MIN_COUNT
+        else max(1, count)
     )
 
 
-def patterns(
-    n: int, p: float, key: Keyed = None, groups: int = 1, device: torch.device | None = None
+def draw_patterns(
+    n: int, p: float, key: KeyLike = None, groups: int = 1, device: torch.device | None = None
 ) -> Tensor:
-    """Which of ``n`` units stay: int64 [groups, kept_count(n, p)], ascending; every subset of that
-    size is as likely.
+    """Draws which of ``n`` units are kept: int64 [groups, kept_count(n, p)], ascending in each row.
 
-    The draw belongs to the batch and not to its examples: the same for the same seed, layer, call
-    and step, in any order of the batch. Raises :class:`thinned.InputError` under a key that holds a
-    step for each example.
+    Every subset of that size is equally likely. The draw is keyed by the batch and not by its
+    examples: it is a function of seed, layer, call and step, whatever the order of the batch.
+    Raises :class:`thinned.InputError` under a key that holds a step for each example.
     """
     check_rate(p)
     tensor_key = resolve_key(key)
     if tensor_key.sample_ids is not None and tensor_key.sample_ids.dim() > 1:
         raise InputError(
-            "thinning draws one pattern for the batch, so it needs one step, but got one for each example"
+            "thinning draws one pattern for the batch, so it needs one step, but got one for each "
+            "example; pass a single step to key.at()"
         )
     return random_subset(
         groups,
@@ -59,29 +62,29 @@ def patterns(
     )
 
 
-def part(
+def submatrix(
     weight: Tensor,
     inputs: Tensor | None = None,
     outputs: Tensor | None = None,
     units: int | None = None,
 ) -> Tensor:
-    """The part of ``weight`` [out, in, ...] that joins the kept ``inputs`` [i] to the kept
-    ``outputs`` [o].
+    """The part of ``weight`` [out, in, ...] between the kept ``inputs`` [i] and ``outputs`` [o].
 
     ``units``: into how many units the inputs are divided, where a unit is several columns, as a
-    channel is after flattening. Its gradient is that of the whole weight, exactly zero outside.
+    channel is after flattening. The gradient has the shape of the whole weight and is exactly zero
+    outside the part.
     """
-    if outputs is not None:  # rows are copied as they lie; columns then of what is left
+    if outputs is not None:  # rows first: they are contiguous, and fewer columns remain to copy
         weight = weight.index_select(0, outputs)
     if inputs is None:
         return weight
     if units is None or units == weight.shape[1]:
         return weight.index_select(1, inputs)
-    apart = weight.reshape(len(weight), units, -1, *weight.shape[2:])
-    return apart.index_select(1, inputs).flatten(1, 2)
+    by_unit = weight.reshape(len(weight), units, -1, *weight.shape[2:])
+    return by_unit.index_select(1, inputs).flatten(1, 2)
 
 
-def in_parts(
+def grouped_product(
     product: Callable[[Tensor, Tensor, Tensor | None], Tensor],
     x: Tensor,
     weight: Tensor,
@@ -90,19 +93,19 @@ def in_parts(
     outputs: Tensor | None = None,
     units: int | None = None,
 ) -> Tensor:
-    """``product(x, weight, bias)`` on the kept part alone, group by group: ``inputs`` [groups, i],
-    ``outputs`` [groups, o].
+    """``product(x, weight, bias)`` on the kept part alone, group by group.
 
-    ``x`` holds the kept inputs alone, and the result the kept outputs. Groups are consecutive rows
-    of ``x``, as equal as they can be; an index with one row holds for all.
+    ``inputs`` [groups, i] and ``outputs`` [groups, o] are indices of kept units. ``x`` holds the
+    kept inputs alone, and the result the kept outputs. Groups are consecutive rows of ``x``, as
+    equal as possible; an index with one row is used by all groups.
     """
     count = max(1 if index is None else len(index) for index in (inputs, outputs))
     results = []
     for group, rows in enumerate(x.tensor_split(count) if count > 1 else (x,)):
-        ins = None if inputs is None else inputs[group % len(inputs)]
-        outs = None if outputs is None else outputs[group % len(outputs)]
-        offset = bias if bias is None or outs is None else bias.index_select(0, outs)
-        results.append(product(rows, part(weight, ins, outs, units), offset))
+        own_inputs = None if inputs is None else inputs[group % len(inputs)]
+        own_outputs = None if outputs is None else outputs[group % len(outputs)]
+        offset = bias if bias is None or own_outputs is None else bias.index_select(0, own_outputs)
+        results.append(product(rows, submatrix(weight, own_inputs, own_outputs, units), offset))
     return results[0] if count == 1 else torch.cat(results)
 
 
@@ -113,27 +116,45 @@ def thinned_linear(
     inputs: Tensor | None = None,
     outputs: Tensor | None = None,
 ) -> Tensor:
-    """A linear layer between thinned ones: the product of what stayed with what stays.
+    """A linear layer between thinned layers: multiplies only kept inputs and kept outputs.
 
-    ``x`` [b, ..., i] holds only the units ``inputs`` of the layer before (:func:`patterns`,
-    [groups, i] or [i]); None: all. The result [b, ..., o] holds only the units ``outputs``.
-    ``weight`` [out, in] and ``bias`` [out] are the whole ones, and their gradients are whole too,
-    zero where something fell. It equals the dense product with zeros in the place of what fell.
-    Scaling is left to the caller: n / count times what stayed keeps the mean exactly.
+    It equals the dense product with zeros for the dropped units. Nothing is scaled: multiply the
+    kept units by n / count to keep the mean exactly.
 
-    Raises :class:`thinned.InputError` where ``x`` does not have as many columns as ``inputs``.
+    Args:
+        x: [b, ..., i], only the kept units of the previous layer.
+        weight: [out, in], the whole weight. Its gradient has this shape too, with zeros for dropped
+            units.
+        bias: [out], the whole bias, or None.
+        inputs: The indices of the kept inputs, [i], or [groups, i] for consecutive parts of the
+            batch; None keeps all.
+        outputs: The indices of the kept outputs, [o] or [groups, o]; None keeps all.
 
-    Graham, Reizenstein, Robinson 2015, "Efficient batchwise dropout training using submatrices".
+    Returns:
+        [b, ..., o], only the kept outputs.
+
+    Raises:
+        InputError: Where the last axis of ``x`` does not have as many elements as ``inputs``.
+
+    Example:
+        >>> weight = torch.arange(12.0).reshape(3, 4)
+        >>> kept = torch.tensor([0, 2])
+        >>> thinned_linear(torch.ones(1, 4), weight, outputs=kept)
+        tensor([[ 6., 38.]])
+
+    Reference:
+        Graham, Reizenstein, Robinson 2015, "Efficient batchwise dropout training using
+        submatrices".
     """
     inputs, outputs = (
         i if i is None or i.dim() == 2 else i.unsqueeze(0) for i in (inputs, outputs)
     )
-    wanted = weight.shape[1] if inputs is None else inputs.shape[1]
-    if x.shape[-1] != wanted:
+    width = weight.shape[1] if inputs is None else inputs.shape[1]
+    if x.shape[-1] != width:
         raise InputError(
-            f"x has to hold the {wanted} kept units in its last axis, but got {list(x.shape)}"
+            f"x has to hold the {width} kept units in its last axis, but got {list(x.shape)}"
         )
-    return in_parts(F.linear, x, weight, bias, inputs, outputs)
+    return grouped_product(F.linear, x, weight, bias, inputs, outputs)
 
 
 def thin_units(
@@ -143,16 +164,40 @@ def thin_units(
     groups: int = 1,
     training: bool = True,
     *,
-    key: Keyed = None,
+    key: KeyLike = None,
 ) -> Tensor:
-    """What thinning computes, on all units: about (1 - p) n of the n units on ``axis`` stay for the
-    whole batch.
+    """Computes thinning by a mask on all units: one set of dropped units for the whole batch.
 
-    y = x n / count where kept and 0 where not while training, so that E[y] = x exactly; x in
-    evaluation. The count is fixed, :func:`thinned.functional.thinning.kept_count`, and every subset
-    of that size as likely. ``groups``: consecutive parts of axis 0 with patterns of their own. The
-    same law as a linked :class:`thinned.nn.Thinned`, and the same draw under the same key, at the
-    price of the dense products. At p = 1 all is zero, with zero gradients.
+    y = x n / count where kept and 0 where dropped while training, so that E[y] = x exactly; ``x``
+    in evaluation. The number of kept units is fixed, about (1 - p) n, and every subset of that size
+    is equally likely. The noise is that of a linked :class:`thinned.nn.Thinned`, and the draw is
+    the same under the same key, but the products remain dense. At p = 1 everything is zero, with
+    zero gradients.
+
+    Args:
+        x: A tensor with its n units on ``axis``.
+        p: The rate of dropping, in [0, 1].
+        axis: The axis of the units.
+        groups: The number of consecutive parts of axis 0 that have patterns of their own.
+        training: Whether to draw; False computes the evaluation.
+        key: The random key; equal keys draw equal noise. None takes 64 bits of torch's generator.
+
+    Returns:
+        A tensor of the shape and dtype of ``x``.
+
+    Raises:
+        InputError: Where ``p`` is not in [0, 1], ``groups`` is below 1, or the key holds a step for
+            each example.
+
+    Example:
+        >>> from thinned import Key
+        >>> thin_units(torch.ones(2, 6), 0.5, key=Key(seed=1))
+        tensor([[2., 2., 0., 2., 0., 0.],
+                [2., 2., 0., 2., 0., 0.]])
+
+    Reference:
+        Graham, Reizenstein, Robinson 2015, "Efficient batchwise dropout training using
+        submatrices".
     """
     check_rate(p)
     groups = whole(groups, "groups", 1)
@@ -164,15 +209,17 @@ def thin_units(
         return x
     if count == 0:
         return x.masked_fill(torch.ones((), dtype=torch.bool, device=x.device), 0.0)
-    kept = patterns(n, p, key, groups, x.device)
-    fell = torch.ones(groups, n, dtype=torch.bool, device=x.device).scatter_(
+    kept = draw_patterns(n, p, key, groups, x.device)
+    dropped = torch.ones(groups, n, dtype=torch.bool, device=x.device).scatter_(
         1, kept, False
     )  # [groups, n]
-    behind = x.dim() - 1 - axis % x.dim()
-    if groups > 1 and behind + 1 < x.dim():
+    trailing = x.dim() - 1 - axis % x.dim()
+    if groups > 1 and trailing + 1 < x.dim():
         sizes = [len(rows) for rows in torch.empty(x.shape[0], 0).tensor_split(groups)]
-        fell = torch.cat([fell[g : g + 1].expand(size, n) for g, size in enumerate(sizes)])
-        fell = fell.reshape(len(fell), *(1,) * (x.dim() - 2 - behind), n, *(1,) * behind)
+        dropped = torch.cat([dropped[g : g + 1].expand(size, n) for g, size in enumerate(sizes)])
+        dropped = dropped.reshape(
+            len(dropped), *(1,) * (x.dim() - 2 - trailing), n, *(1,) * trailing
+        )
     else:
-        fell = fell[0].reshape(n, *(1,) * behind)
-    return x.masked_fill(fell, 0.0) * (n / count)
+        dropped = dropped[0].reshape(n, *(1,) * trailing)
+    return x.masked_fill(dropped, 0.0) * (n / count)

@@ -1,4 +1,4 @@
-"""torch's own functions, with its names, arguments and errors."""
+"""The dropout functions of torch, with its names, arguments, errors and warnings."""
 
 from __future__ import annotations
 
@@ -18,33 +18,76 @@ from .core import Mode, drop, sample
 
 
 def mode_of(training: bool) -> Mode:
+    """The mode of a torch function: "sample" in training, "mean" in evaluation."""
     return "sample" if training else "mean"
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """:func:`thinned.presets.dropout` on every element, as ``torch.nn.functional.dropout``.
+    """Dropout of single elements, as ``torch.nn.functional.dropout``.
 
-    Unlike in torch, a NaN ``p`` is an error.
+    x m / (1 - p) with one Bernoulli draw for each element while training; ``input`` in evaluation.
+    Unlike in torch, a NaN ``p`` is an error. For a draw under a key, call :func:`drop`.
+
+    Args:
+        input: A floating-point or complex tensor of any shape.
+        p: The rate of dropping, in [0, 1].
+        training: Whether to draw; False returns ``input``.
+        inplace: Whether to write the result into ``input``.
+
+    Returns:
+        A tensor of the shape and dtype of ``input``.
+
+    Raises:
+        InputError: Where ``p`` is not in [0, 1], or the dtype is not floating point or complex.
+
+    Example:
+        >>> import torch
+        >>> dropout(torch.ones(2, 3), 1.0)
+        tensor([[0., 0., 0.],
+                [0., 0., 0.]])
+
+    Reference:
+        Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
     """
-    if isinstance(p, Tensor):  # the cache below knows a tensor by its identity alone
+    if isinstance(p, Tensor):  # the cache below compares tensors by identity only
         p = float(p)
     if not training or not input.numel():
-        return drop(input, presets.dropout(p), mode="off")  # evaluation is the identity
-    return sample(input, elementwise(p, tuple(input.shape)), None, None, inplace)
+        return drop(input, presets.dropout(p), mode="off")  # p is still checked
+    return sample(input, prepared_dropout(p, tuple(input.shape)), None, None, inplace)
 
 
 @lru_cache(maxsize=4096)
-def elementwise(p: float, shape: tuple[int, ...]) -> dispatch.PreparedPlan:
+def prepared_dropout(p: float, shape: tuple[int, ...]) -> dispatch.PreparedPlan:
+    """The prepared plan of dropout of single elements."""
     return dispatch.prepare(plan(presets.dropout(p), shape))
 
 
 def dropout1d(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> Tensor:
-    """:func:`thinned.presets.spatial` on [n, c, l] or unbatched [c, l], as
-    ``torch.nn.functional.dropout1d``.
+    """Drops whole channels of [n, c, l], as ``torch.nn.functional.dropout1d``.
 
-    Raises RuntimeError for other ranks.
+    Args:
+        input: [n, c, l], or unbatched [c, l].
+        p: The rate of dropping, in [0, 1].
+        training: Whether to draw; False returns ``input``.
+        inplace: Whether to write the result into ``input``.
+
+    Returns:
+        A tensor of the shape and dtype of ``input``.
+
+    Raises:
+        InputError: Where ``p`` is not in [0, 1].
+        RuntimeError: For inputs of another rank, as in torch.
+
+    Example:
+        >>> import torch
+        >>> dropout1d(torch.ones(1, 2, 3), 1.0)
+        tensor([[[0., 0., 0.],
+                 [0., 0., 0.]]])
+
+    Reference:
+        Tompson et al. 2015; :func:`thinned.presets.spatial_dropout`.
     """
     return _channels(1, input, p, training, inplace)
 
@@ -52,10 +95,29 @@ def dropout1d(
 def dropout2d(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> Tensor:
-    """:func:`thinned.presets.spatial` on [n, c, h, w], as ``torch.nn.functional.dropout2d``.
+    """Drops whole feature maps of [n, c, h, w], as ``torch.nn.functional.dropout2d``.
 
-    As in torch a 3-d input is read as [n, c, l], with a warning; for one image [c, h, w] write
-    ``x.unsqueeze(0)``.
+    Args:
+        input: [n, c, h, w]. As in torch, an input [n, c, l] is accepted with a warning; for one
+            image [c, h, w] write ``x.unsqueeze(0)``.
+        p: The rate of dropping, in [0, 1].
+        training: Whether to draw; False returns ``input``.
+        inplace: Whether to write the result into ``input``.
+
+    Returns:
+        A tensor of the shape and dtype of ``input``.
+
+    Raises:
+        InputError: Where ``p`` is not in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> dropout2d(torch.ones(1, 1, 2, 2), 1.0)
+        tensor([[[[0., 0.],
+                  [0., 0.]]]])
+
+    Reference:
+        Tompson et al. 2015; :func:`thinned.presets.spatial_dropout`.
     """
     return _channels(2, input, p, training, inplace)
 
@@ -63,8 +125,27 @@ def dropout2d(
 def dropout3d(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> Tensor:
-    """:func:`thinned.presets.spatial` on [n, c, d, h, w] or unbatched [c, d, h, w], as
-    ``torch.nn.functional.dropout3d``.
+    """Drops whole feature maps of [n, c, d, h, w], as ``torch.nn.functional.dropout3d``.
+
+    Args:
+        input: [n, c, d, h, w], or unbatched [c, d, h, w].
+        p: The rate of dropping, in [0, 1].
+        training: Whether to draw; False returns ``input``.
+        inplace: Whether to write the result into ``input``.
+
+    Returns:
+        A tensor of the shape and dtype of ``input``.
+
+    Raises:
+        InputError: Where ``p`` is not in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> dropout3d(torch.ones(1, 1, 1, 1, 3), 1.0)
+        tensor([[[[[0., 0., 0.]]]]])
+
+    Reference:
+        Tompson et al. 2015; :func:`thinned.presets.spatial_dropout`.
     """
     return _channels(3, input, p, training, inplace)
 
@@ -72,8 +153,28 @@ def dropout3d(
 def alpha_dropout(
     input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False
 ) -> Tensor:
-    """:func:`thinned.presets.alpha`, as ``torch.nn.functional.alpha_dropout``: ``training`` is
-    False by default, as there.
+    """Alpha dropout for SELU networks, as ``torch.nn.functional.alpha_dropout``.
+
+    Args:
+        input: A floating-point tensor of any shape.
+        p: The rate of dropping, in [0, 1].
+        training: Whether to draw; False by default, as in torch.
+        inplace: Whether to write the result into ``input``.
+
+    Returns:
+        A tensor of the shape and dtype of ``input``.
+
+    Raises:
+        InputError: Where ``p`` is not in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> alpha_dropout(torch.ones(3), 0.5)
+        tensor([1., 1., 1.])
+
+    Reference:
+        Klambauer, Unterthiner, Mayr, Hochreiter 2017, "Self-normalizing neural networks";
+        :func:`thinned.presets.alpha_dropout`.
     """
     return drop(input, presets.alpha_dropout(p), mode=mode_of(training), inplace=inplace)
 
@@ -81,23 +182,44 @@ def alpha_dropout(
 def feature_alpha_dropout(
     input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False
 ) -> Tensor:
-    """:func:`thinned.presets.feature_alpha`, as ``torch.nn.functional.feature_alpha_dropout``."""
+    """Alpha dropout of whole channels, as ``torch.nn.functional.feature_alpha_dropout``.
+
+    Args:
+        input: A floating-point tensor [n, c, ...].
+        p: The rate of dropping, in [0, 1].
+        training: Whether to draw; False by default, as in torch.
+        inplace: Whether to write the result into ``input``.
+
+    Returns:
+        A tensor of the shape and dtype of ``input``.
+
+    Raises:
+        InputError: Where ``p`` is not in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> feature_alpha_dropout(torch.ones(1, 3), 0.5)
+        tensor([[1., 1., 1.]])
+
+    Reference:
+        Klambauer, Unterthiner, Mayr, Hochreiter 2017, "Self-normalizing neural networks";
+        :func:`thinned.presets.feature_alpha_dropout`.
+    """
     return drop(input, presets.feature_alpha_dropout(p), mode=mode_of(training), inplace=inplace)
 
 
 _SHAPES = {1: "[n, c, l] or [c, l]", 2: "[n, c, h, w]", 3: "[n, c, d, h, w] or [c, d, h, w]"}
 
 
-def laid_out(spec: Drop, x: Tensor, dims: int, name: Callable[[], str]) -> Drop:
-    """``spec`` of layout ``b c *`` made ready for ``x``, a map of ``dims`` axes: torch's rules for
-    its rank.
+def spec_for_rank(spec: Drop, x: Tensor, dims: int, name: Callable[[], str]) -> Drop:
+    """``spec`` of layout ``b c *``, adapted to ``x`` with ``dims`` map axes by the rules of torch.
 
-    Unbatched [c, l] and [c, d, h, w] are read as such; [c, h, w] cannot be told from [n, c, l].
+    Unbatched [c, l] and [c, d, h, w] are read as such; [c, h, w] looks the same as [n, c, l].
     """
     if x.dim() == dims + 2:
         return spec
     if spec.of != "b c *" or (spec.per not in ("b c", "b c *") and not isinstance(spec.per, Block)):
-        return spec  # coins of another layout: the rank does not matter
+        return spec  # masks of another layout, where the rank does not matter
     if x.dim() == dims + 1 and dims != 2:
         per = (
             replace(spec.per, per="c *")
@@ -111,7 +233,7 @@ def laid_out(spec: Drop, x: Tensor, dims: int, name: Callable[[], str]) -> Drop:
     reading = (
         "it is read as [n, c, l]"
         if x.dim() == 3
-        else "each of the first two axes has its own coins"
+        else "each pair of the first two axes has its own draw"
     )
     warnings.warn(
         f"{message}; {reading}. Add a batch axis, or use the function for this rank.", stacklevel=3
@@ -120,5 +242,5 @@ def laid_out(spec: Drop, x: Tensor, dims: int, name: Callable[[], str]) -> Drop:
 
 
 def _channels(dims: int, x: Tensor, p: float, training: bool, inplace: bool) -> Tensor:
-    spec = laid_out(presets.spatial_dropout(p), x, dims, lambda: f"dropout{dims}d")
+    spec = spec_for_rank(presets.spatial_dropout(p), x, dims, lambda: f"dropout{dims}d")
     return drop(x, spec, mode=mode_of(training), inplace=inplace)

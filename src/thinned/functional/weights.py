@@ -1,4 +1,4 @@
-"""What happens to weights."""
+"""Dropout of weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .._errors import InputError, probability, unknown
 from ..algebra.key import stream_of
 from ..engines.torch import reference
 from ..engines.torch import tensor_key as _tensor_key
-from .core import Keyed, Rate, bernoulli_mask, dropped, is_noop, resolve_key
+from .core import KeyLike, Rate, bernoulli_mask, inverted_dropout, is_noop, resolve_key
 
 Per = Literal["weight", "unit"]
 
@@ -24,60 +24,97 @@ def mixout(
     training: bool = True,
     *,
     per: Per = "weight",
-    key: Keyed = None,
+    key: KeyLike = None,
 ) -> Tensor:
-    """Mixout: each weight is replaced by its pretrained value with probability ``p``, and the mean
-    is kept.
+    """Mixout: replaces weights by their pretrained values with probability ``p``; the mean is kept.
 
-    (m w + (1 - m) u - p u) / (1 - p) = u + m (w - u) / (1 - p) while training, w in evaluation;
-    ``weight`` w and ``pretrained`` u of one shape, any. E = w, Var = p / (1 - p) (w - u)^2; with u
-    = 0 it is inverted DropConnect shared by the batch. ``per="unit"``: one coin for each input,
-    axis 1 of [out, in, ...], as the authors' code ties them. p = 0.7 to 0.9 for fine-tuning; at 1
-    the result is u. The gradient is m / (1 - p); the authors' backward leaves out the division.
+    (m w + (1 - m) u - p u) / (1 - p) = u + m (w - u) / (1 - p) while training, w in evaluation. The
+    mean is w and the variance p / (1 - p) (w - u)^2; with u = 0 it is inverted DropConnect with one
+    mask for the batch. The gradient is m / (1 - p); the backward pass of the authors leaves out the
+    division.
 
-    Lee, Cho, Kang 2020, "Mixout: effective regularization to finetune large-scale pretrained
-    language models", equation 3.
+    Args:
+        weight: w, any shape.
+        pretrained: u, of the same shape.
+        p: The rate of replacing, in [0, 1]; 0.7 to 0.9 for fine-tuning. At 1 the result is u.
+        training: Whether to draw; False computes the evaluation.
+        per: "weight" draws for each weight, "unit" for each input (axis 1 of [out, in, ...]), as
+            the code of the authors does.
+        key: The random key; equal keys draw equal noise. None takes 64 bits of torch's generator.
+
+    Returns:
+        A tensor of the shape and dtype of ``weight``.
+
+    Raises:
+        InputError: Where the shapes differ, or ``per`` is unknown or needs two axes.
+
+    Example:
+        >>> from thinned import Key
+        >>> mixout(torch.ones(2, 3), torch.zeros(2, 3), 0.5, key=Key(seed=1))
+        tensor([[0., 0., 2.],
+                [0., 2., 0.]])
+
+    Reference:
+        Lee, Cho, Kang 2020, "Mixout: effective regularization to finetune large-scale pretrained
+        language models", equation 3.
     """
-    _known(per, weight)
+    _check_per(per, weight)
     if weight.shape != pretrained.shape:
         raise InputError(
-            f"the pretrained weight has to be of shape {list(weight.shape)}, but got {list(pretrained.shape)}"
+            f"pretrained has to be of the shape of weight, {list(weight.shape)}, but got "
+            f"{list(pretrained.shape)}"
         )
     if is_noop(weight, p, training):
         return weight
     anchor = pretrained.to(reference.wide(weight))
     moved = weight.to(anchor.dtype) - anchor
-    fallen = (
-        dropped(moved, p, key, "*", "*")
+    dropped = (
+        inverted_dropout(moved, p, key, "*", "*")
         if per == "weight"
-        else dropped(moved, p, key, "i", "o i *")
+        else inverted_dropout(moved, p, key, "i", "o i *")
     )
-    return (anchor + fallen).to(weight.dtype)
+    return (anchor + dropped).to(weight.dtype)
 
 
 @overload
-def dare(tuned: Tensor, base: Tensor, p: float = ..., *, key: Keyed = ...) -> Tensor: ...
+def dare(tuned: Tensor, base: Tensor, p: float = ..., *, key: KeyLike = ...) -> Tensor: ...
 @overload
 def dare(
-    tuned: Mapping[str, Tensor], base: Mapping[str, Tensor], p: float = ..., *, key: Keyed = ...
+    tuned: Mapping[str, Tensor], base: Mapping[str, Tensor], p: float = ..., *, key: KeyLike = ...
 ) -> dict[str, Tensor]: ...
 def dare(
     tuned: Tensor | Mapping[str, Tensor],
     base: Tensor | Mapping[str, Tensor],
     p: float = 0.9,
     *,
-    key: Keyed = None,
+    key: KeyLike = None,
 ) -> Tensor | dict[str, Tensor]:
-    """DARE: of what fine-tuning changed, a part ``p`` is dropped once, and the rest is divided by 1
-    - p.
+    """DARE: drops a fraction ``p`` of the changes that fine-tuning made, and rescales the others.
 
-    base + m (tuned - base) / (1 - p), m one coin for each weight: :func:`mixout`, done once to
-    finished weights, so that the deltas of several models can be added with fewer collisions.
-    ``tuned`` and ``base``: tensors of one shape, or two state dicts of the same names; a key's
-    draws belong to the names, and entries that are not floating point are ``tuned``'s. ``p`` in [0,
-    1]: 0.9, or 0.99 for large models; nothing is trained. 1 gives ``base``.
+    base + m (tuned - base) / (1 - p), with one Bernoulli draw for each weight. It is :func:`mixout`
+    applied once to finished weights, so that the deltas of several models can be added with fewer
+    collisions; nothing is trained.
 
-    Yu, Yu, Yu, Huang, Li 2024, "Language models are super Mario".
+    Args:
+        tuned: A fine-tuned weight, or a state dict.
+        base: The pretrained weight of the same shape, or the state dict with the same names.
+        p: The rate of dropping, in [0, 1]: 0.9, or 0.99 for large models. 1 returns ``base``.
+        key: The random key; equal keys draw equal noise. None takes 64 bits of torch's generator.
+
+    Returns:
+        A tensor, or a dict of tensors; their draws are keyed by their names. Entries that are not
+        floating point are taken from ``tuned``.
+
+    Raises:
+        InputError: Where only one of the two is a tensor, the names differ, or two shapes differ.
+
+    Example:
+        >>> from thinned import Key
+        >>> dare(torch.full((6,), 2.0), torch.ones(6), 0.5, key=Key(seed=1))
+        tensor([1., 1., 3., 1., 3., 1.])
+
+    Reference:
+        Yu, Yu, Yu, Huang, Li 2024, "Language models are super Mario".
     """
     if isinstance(tuned, Tensor) and isinstance(base, Tensor):
         return mixout(tuned, base, p, key=key)
@@ -107,23 +144,44 @@ def targeted_dropout(
     training: bool = True,
     *,
     per: Per = "weight",
-    key: Keyed = None,
+    key: KeyLike = None,
 ) -> Tensor:
-    """Targeted dropout: only the smallest weights fall, so that the network learns to do without
-    them.
+    """Targeted dropout: drops only the smallest weights, to prepare a network for pruning.
 
-    ``weight`` [out, ...]. Candidates are the ``fraction`` of each output's weights that are
-    smallest in magnitude; with ``per="unit"`` the ``fraction`` of outputs whose weights have the
-    smallest Euclidean norm. floor(fraction n) of n, but no part of several equal ones. While
-    training each candidate falls with probability ``p``, nothing is scaled; evaluation drops all
-    candidates, which is the pruned network. ``p`` = 0 is the plain weight, in evaluation too; ``p``
-    = 1 prunes in every step. ``fraction`` = 1 is DropConnect without scaling, shared by the batch.
-    The paper uses 0.5 and 0.5, up to 0.75 and 0.9.
+    Candidates are floor(fraction n) of n weights, but never only some of several equal ones. While
+    training each candidate is dropped with probability ``p``, without scaling; evaluation drops all
+    candidates, which is the pruned network. With ``fraction=1`` it is DropConnect without scaling,
+    with one mask for the batch.
 
-    Gomez, Zhang, Kamalakara, Madaan, Swersky, Gal, Hinton 2019, "Learning sparse networks using
-    targeted dropout".
+    Args:
+        weight: [out, in, ...].
+        p: The rate of dropping of candidates, in [0, 1]. At 0 the result is ``weight``, in
+            evaluation too; at 1 every call prunes.
+        fraction: The fraction of candidates, in [0, 1]; 0.5 with a rate of 0.5, up to 0.9 with 0.75
+            in the paper.
+        training: Whether to draw; False computes the evaluation.
+        per: "weight": the weights of each output that are smallest in magnitude; "unit": the
+            outputs with the smallest Euclidean norms of their weights.
+        key: The random key; equal keys draw equal noise. None takes 64 bits of torch's generator.
+
+    Returns:
+        A tensor of the shape and dtype of ``weight``.
+
+    Raises:
+        InputError: Where ``weight`` has fewer than two axes, ``fraction`` is not in [0, 1], or
+            ``per`` is unknown.
+
+    Example:
+        >>> from thinned import Key
+        >>> weight = torch.tensor([[1.0, -2.0, 3.0, -4.0]])
+        >>> targeted_dropout(weight, 0.5, key=Key(seed=2)), targeted_dropout(weight, training=False)
+        (tensor([[ 1.,  0.,  3., -4.]]), tensor([[ 0.,  0.,  3., -4.]]))
+
+    Reference:
+        Gomez, Zhang, Kamalakara, Madaan, Swersky, Gal, Hinton 2019, "Learning sparse networks using
+        targeted dropout".
     """
-    _known(per, weight)
+    _check_per(per, weight)
     fraction = probability(fraction, "the fraction of candidates")
     if weight.dim() < 2:
         raise InputError(
@@ -131,13 +189,13 @@ def targeted_dropout(
         )
     if is_noop(weight, p, True):
         return weight
-    fallen = _smallest(weight.detach().flatten(1), fraction, per).reshape(
+    dropped = _smallest(weight.detach().flatten(1), fraction, per).reshape(
         weight.shape if per == "weight" else (-1, *[1] * (weight.dim() - 1))
     )
     if training:
         layout = ("*", "*") if per == "weight" else ("o", "o *")
-        fallen = fallen & ~bernoulli_mask(tuple(weight.shape), p, key, weight, *layout)
-    return weight.masked_fill(fallen, 0.0)
+        dropped = dropped & ~bernoulli_mask(tuple(weight.shape), p, key, weight, *layout)
+    return weight.masked_fill(dropped, 0.0)
 
 
 def _smallest(rows: Tensor, fraction: float, per: Per) -> Tensor:
@@ -154,7 +212,8 @@ def _smallest(rows: Tensor, fraction: float, per: Per) -> Tensor:
     return size < size.topk(count + 1, dim=-1, largest=False).values.amax(-1, keepdim=True)
 
 
-def _known(per: Per, weight: Tensor) -> None:
+def _check_per(per: Per, weight: Tensor) -> None:
+    """Raise unless ``per`` is known and fits the axes of ``weight``."""
     if per not in ("weight", "unit"):
         raise unknown("per", per, ("weight", "unit"))
     if per == "unit" and weight.dim() < 2:
@@ -163,8 +222,8 @@ def _known(per: Per, weight: Tensor) -> None:
         )
 
 
-def pull(c: float) -> float:
-    """The strength of shakeout, checked."""
+def check_strength(c: float) -> float:
+    """Return the strength ``c`` of shakeout, or raise unless it is at least 0."""
     if not c >= 0:
         raise InputError(f"c has to be at least 0, but got {c}; 0 is dropout")
     return c
@@ -178,20 +237,45 @@ def shakeout(
     c: float = 0.1,
     training: bool = True,
     *,
-    key: Keyed = None,
+    key: KeyLike = None,
 ) -> Tensor:
-    """A linear layer under shakeout: a dropped input turns its weights to -c sign(w) instead of 0.
+    """Shakeout: a linear layer where a dropped input turns its weights to -c sign(w) instead of 0.
 
-    Weights (m / q) w + c (m / q - 1) sign(w), q = 1 - p, one coin for each example and input; E is
-    the plain layer, which evaluation is. ``input`` [b, ..., in], ``weight`` [out, in], ``c`` >= 0:
-    0 is dropout, more pulls weights to 0 as L1 does.
+    The weights are (m / q) w + c (m / q - 1) sign(w), q = 1 - p, with one Bernoulli draw for each
+    example and input. The mean is the ordinary linear layer, which evaluation computes.
 
-    Kang, Li, Tao 2016, "Shakeout: a new regularized deep neural network training scheme", equation
-    3.
+    Args:
+        input: [b, ..., in].
+        weight: [out, in].
+        bias: [out], or None.
+        p: The rate of dropping, in [0, 1].
+        c: The strength, at least 0. At 0 this is dropout; larger values pull weights to 0 as an L1
+            penalty does.
+        training: Whether to draw; False computes the evaluation.
+        key: The random key; equal keys draw equal noise. None takes 64 bits of torch's generator.
+
+    Returns:
+        [b, ..., out].
+
+    Raises:
+        InputError: Where ``c`` is below 0.
+
+    Example:
+        >>> from thinned import Key
+        >>> weight = torch.tensor([[1.0, -1.0, 2.0]])
+        >>> shakeout(torch.ones(2, 3), weight, c=0.5, key=Key(seed=2))
+        tensor([[7.5000],
+                [4.5000]])
+
+    Reference:
+        Kang, Li, Tao 2016, "Shakeout: a new regularized deep neural network training scheme",
+        equation 3.
     """
-    pull(c)
+    check_strength(c)
     if is_noop(input, p, training):
         return torch.nn.functional.linear(input, weight, bias)
     signs = c * weight.sign()
-    kept = torch.nn.functional.linear(dropped(input, p, key, "b *", "b *"), weight + signs, bias)
+    kept = torch.nn.functional.linear(
+        inverted_dropout(input, p, key, "b *", "b *"), weight + signs, bias
+    )
     return kept - torch.nn.functional.linear(input, signs)

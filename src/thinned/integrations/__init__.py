@@ -1,3 +1,1 @@
-"""Callbacks for training frameworks, one file each (lightning, huggingface, skorch, keras), and
-data that says whose masks.
-"""
+"""Callbacks for Lightning, Hugging Face, skorch and Keras, and data sets that return sample ids."""

@@ -1,4 +1,4 @@
-"""Datasets whose items say which they are, so that masks can be the examples' own."""
+"""Data sets that return sample ids, so that each example has masks of its own."""
 
 from __future__ import annotations
 
@@ -10,20 +10,27 @@ from .._errors import InputError
 
 
 class Indexed(Dataset[Any]):
-    """A map-style dataset with each example's place in it, for ``key.at(step, samples=ids)``.
+    """A map-style data set that returns each example with its index, for ``key.at``.
 
-    ``Indexed(data)[i]`` is ``(i, data[i])``, so torch's collate gives batches ``ids, batch`` with
-    ``ids`` a whole-number tensor of one id an example. ``name``: items are dicts, and the id goes
-    into a copy of each under this name, as models of Hugging Face are fed. Ids survive workers, any
-    sampler (``DistributedSampler``, accelerate's), shuffling and ``Subset``.
+    ``Indexed(data)[i]`` is ``(i, data[i])``, so the default collation returns batches ``ids,
+    batch``, where ``ids`` is an integer tensor with one id per example, for
+    ``key.at(step, samples=ids)``. The ids are the same with any number of workers, any sampler
+    (``DistributedSampler``, that of accelerate), shuffling and ``Subset``.
 
-    Raises :class:`thinned.InputError` for data without length and places, and for items that are no
-    dict or hold the name.
+    Args:
+        data: A data set with ``__len__`` and ``__getitem__``.
+        name: Items are dicts, as for models of Hugging Face, and the id is added to a copy of each
+            under this name; None returns pairs.
 
-    >>> Indexed(["a", "b"])[1]
-    (1, 'b')
-    >>> Indexed([{"x": 0.5}], name="sample")[0]
-    {'x': 0.5, 'sample': 0}
+    Raises:
+        InputError: Where ``data`` has no length or no indices, or where an item is not a dict or
+            already has the name.
+
+    Example:
+        >>> Indexed(["a", "b"])[1]
+        (1, 'b')
+        >>> Indexed([{"x": 0.5}], name="sample")[0]
+        {'x': 0.5, 'sample': 0}
     """
 
     def __init__(self, data: Any, name: str | None = None) -> None:
@@ -31,8 +38,8 @@ class Indexed(Dataset[Any]):
             hasattr(data, "__len__") and hasattr(data, "__getitem__")
         ):
             raise InputError(
-                f"data has to be map-style, with a length and items by place, but got {type(data).__name__}; where items only "
-                "come one after another, yield an id of your own with each"
+                "data has to be map-style, with a length and items by index, but got "
+                f"{type(data).__name__}; a stream can yield an id with each item"
             )
         self.data, self.name = data, name
 
@@ -40,33 +47,32 @@ class Indexed(Dataset[Any]):
         return len(self.data)
 
     def __getitem__(self, index: int) -> Any:
-        place = int(index)
-        if not -len(self.data) <= place < len(self.data):
+        position = int(index)
+        if not -len(self.data) <= position < len(self.data):
             raise IndexError(
-                f"index has to be in [-{len(self.data)}, {len(self.data)}), but got {place}"
+                f"index has to be in [-{len(self.data)}, {len(self.data)}), but got {position}"
             )
-        return self._with_id(place % len(self.data), self.data[index])
+        return self._with_id(position % len(self.data), self.data[index])
 
     def __getitems__(self, indices: list[int]) -> list[Any]:
-        """A batch at once, where the data can: torch's loader asks for it."""
-        together = getattr(self.data, "__getitems__", None)
-        if together is None:
+        """The items of a batch at once, which the loader of torch asks for."""
+        get_items = getattr(self.data, "__getitems__", None)
+        if get_items is None:
             return [self[i] for i in indices]
         return [
             self._with_id(int(i) % len(self.data), item)
-            for i, item in zip(indices, together(indices), strict=True)
+            for i, item in zip(indices, get_items(indices), strict=True)
         ]
 
-    def _with_id(self, place: int, item: Any) -> Any:
+    def _with_id(self, sample_id: int, item: Any) -> Any:
         if self.name is None:
-            return place, item
+            return sample_id, item
         if not isinstance(item, dict) or self.name in item:
-            what = (
-                f"one that holds {self.name!r} already"
-                if isinstance(item, dict)
-                else type(item).__name__
-            )
+            kind = type(item).__name__
+            if isinstance(item, dict):
+                kind = f"a dict that holds {self.name!r} already"
             raise InputError(
-                f"with name={self.name!r} items have to be dicts without it, but item {place} is {what}"
+                f"with name={self.name!r} items have to be dicts without this key, but item "
+                f"{sample_id} is {kind}"
             )
-        return {**item, self.name: place}
+        return {**item, self.name: sample_id}

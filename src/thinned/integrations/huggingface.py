@@ -1,6 +1,4 @@
-"""For the Trainer of Hugging Face: watch a training, move keys and schedules, check at the start,
-sample predictions.
-"""
+"""For the Trainer of Hugging Face: watching, keys, schedules, checks, Monte Carlo prediction."""
 
 from __future__ import annotations
 
@@ -11,41 +9,41 @@ from .._errors import InputError, whole
 from .._optional import missing
 from ..checks.watch import Watch, watch
 from ..nn import key, sampling, step
-from .shared import checked, needs_ours, sinks
+from .shared import check_and_warn, combine_logs, require_dropout_modules
 
 try:
     from transformers import TrainerCallback
 except ImportError as e:
     raise ImportError(missing(e, "hf")) from e
 
-_COUNTED = ("num_items_in_batch",)  # by which the Trainer scales a loss over micro-batches
+_NOT_INPUTS = ("num_items_in_batch",)  # the Trainer scales a loss over micro-batches by it
 
 
-class _Inputs:
-    """The inputs of a model's last training pass, which no callback is given."""
+class _InputRecorder:
+    """Records the inputs of the last training pass, which callbacks do not get."""
 
     def __init__(self, model: Any) -> None:
         self.args: tuple[Any, ...] = ()
         self.named: dict[str, Any] | None = None
-        self._handle = model.register_forward_pre_hook(self._keep, with_kwargs=True)
+        self._handle = model.register_forward_pre_hook(self._record, with_kwargs=True)
 
-    def _keep(self, model: Any, args: Any, kwargs: Any) -> None:
+    def _record(self, model: Any, args: Any, kwargs: Any) -> None:
         if model.training:
-            self.args, self.named = args, {k: v for k, v in kwargs.items() if k not in _COUNTED}
+            self.args, self.named = args, {k: v for k, v in kwargs.items() if k not in _NOT_INPUTS}
 
     def close(self) -> None:
         self._handle.remove()
         self.args, self.named = (), None
 
 
-class _Ids:
-    """Takes the examples' ids out of a model's named inputs, which it does not know, and says them
-    while training.
+class _SampleIds:
+    """Removes the sample ids from the named inputs, which the model does not know, and passes them
+    to ``use`` in training.
     """
 
-    def __init__(self, model: Any, name: str, say: Callable[[Any], None]) -> None:
-        self.name, self.say = name, say
-        self.said = False  # in this optimizer step
+    def __init__(self, model: Any, name: str, use: Callable[[Any], None]) -> None:
+        self.name, self.use = name, use
+        self.used = False  # in this optimizer step
         self._handle = model.register_forward_pre_hook(self._take, with_kwargs=True)
 
     def _take(self, model: Any, args: Any, kwargs: Any) -> Any:
@@ -53,12 +51,13 @@ class _Ids:
             kwargs = dict(kwargs)
             ids = kwargs.pop(self.name)
             if model.training:
-                self.say(ids)
-                self.said = True
-        elif model.training and not self.said:
+                self.use(ids)
+                self.used = True
+        elif model.training and not self.used:
             raise InputError(
-                f"samples={self.name!r} has to be among the inputs of each training batch, but got {', '.join(kwargs)}; pass "
-                f"train_dataset=Indexed(data, name={self.name!r}) and TrainingArguments(remove_unused_columns=False)"
+                f"samples={self.name!r} has to be among the inputs of each training batch, but got "
+                f"{', '.join(kwargs)}; pass train_dataset=Indexed(data, name={self.name!r}) and "
+                "TrainingArguments(remove_unused_columns=False)"
             )
         return args, kwargs
 
@@ -67,22 +66,45 @@ class _Ids:
 
 
 class WatchCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """:func:`thinned.watch` in a ``Trainer``. ``watch`` is the :class:`thinned.Watch`.
+    """:func:`thinned.watch` in a ``Trainer``; its ``watch`` is the :class:`thinned.Watch`.
 
-    The loss is the model's own (pass ``labels``), the validation loss the Trainer's ``eval_loss``.
-    ``options``: of :func:`thinned.watch`, such as ``every``, ``budget``, ``show``, ``log``. A
-    callback knows no Trainer, so to log through it, call ``WatchCallback().attach(trainer)``; else
-    give it as ``callbacks=[WatchCallback()]``.
+    By default the loss is that of the model itself (batches need ``labels``); the validation loss
+    is ``eval_loss`` of the Trainer. Pass it as ``callbacks=[WatchCallback()]``; a callback has no
+    access to its Trainer, so to log through it, call ``WatchCallback().attach(trainer)`` instead.
+
+    Args:
+        loss: A function of output and target that returns the loss; see :func:`thinned.watch`, as
+            for the following arguments.
+        forward: In place of ``loss``, a function of the model and the inputs.
+        every: Sample every so many optimizer steps; None samples as often as ``budget`` allows.
+        budget: The share of the training time that watching may take.
+        window: How many samples a verdict is based on.
+        log: Where values are sent in addition.
+        show: Whether to show a live table.
+        ranks: Which ranks sample, "first" or "all".
     """
 
-    def __init__(self, **options: Any) -> None:
-        self.options = options
+    def __init__(
+        self,
+        *,
+        loss: Callable[..., Any] | None = None,
+        forward: Callable[..., Any] | None = None,
+        every: int | None = None,
+        budget: float = 0.03,
+        window: int = 8,
+        log: Any = None,
+        show: bool = False,
+        ranks: str = "first",
+    ) -> None:
+        self.loss, self.forward = loss, forward
+        self.every, self.budget, self.window = every, budget, window
+        self.log, self.show, self.ranks = log, show, ranks
         self.watch: Watch | None = None
         self._trainer: Any = None
-        self._inputs: _Inputs | None = None
+        self._inputs: _InputRecorder | None = None
 
     def attach(self, trainer: Any) -> WatchCallback:
-        """Watch this trainer, and log through it."""
+        """Add the callback to ``trainer``, and log through ``trainer.log``."""
         self._trainer = trainer
         trainer.add_callback(self)
         return self
@@ -97,15 +119,23 @@ class WatchCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         )
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._end()  # of a training that an error ended
-        self._inputs = _Inputs(kwargs["model"])
-        through = [] if self._trainer is None else [self._log]
+        self._end()  # in case an error ended the last training
+        self._inputs = _InputRecorder(kwargs["model"])
+        log_to_trainer = [] if self._trainer is None else [self._log]
         self.watch = watch(
-            kwargs["model"], **{**self.options, "log": sinks(self.options.get("log"), *through)}
+            kwargs["model"],
+            loss=self.loss,
+            forward=self.forward,
+            every=self.every,
+            budget=self.budget,
+            window=self.window,
+            log=combine_logs(self.log, *log_to_trainer),
+            show=self.show,
+            ranks=self.ranks,
         )
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Gradients still stand here."""
+        """Sample here, where the gradients still exist."""
         assert self.watch is not None
         assert self._inputs is not None
         if self._inputs.named is not None:
@@ -128,19 +158,25 @@ class WatchCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
 
 class ThinnedCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """What a training loop does for thinned layers, done by the Trainer.
+    """Does for thinned layers what a training loop does, at the right hooks of the Trainer.
 
-    ``key``: a seed; the masks are then functions of the optimizer step (:func:`thinned.key`), other
-    ones on each rank. ``samples``: the name under which batches hold their examples' ids, as
-    ``Indexed(data, name=...)`` of :mod:`thinned.integrations.data` gives them; then masks are the
-    examples' own, on any number of ranks. The Trainer keeps what the model does not know only with
-    ``remove_unused_columns=False``; the ids are taken out before the model is called.
-    ``schedules``: move rates to ``state.global_step``. ``check``: run ``thinned.check`` on the
-    first batch, and warn of what it finds. To sample in prediction is no callback's, which hear of
-    a prediction when it is done: :func:`mc_predict`.
+    ``findings`` holds what ``check=True`` found. Callbacks are called only after a prediction is
+    done, so sampling in prediction is a function, :func:`mc_predict`.
 
-    Raises :class:`thinned.InputError` for ``samples`` without ``key``, and in training where a
-    batch has no ids.
+    Args:
+        key: A seed: masks are functions of the optimizer step (:func:`thinned.key`), and differ on
+            each rank. None leaves the model unkeyed.
+        schedules: Whether to move rates to ``state.global_step``; a key does so anyway.
+        check: Whether to run :func:`thinned.check` on the first batch and warn of its findings.
+        samples: The name of the sample ids in the batches, as ``Indexed(data, name=...)`` of
+            :mod:`thinned.integrations.data` adds them: masks are then functions of example and
+            step, the same on any number of ranks. The Trainer drops inputs that the model does not
+            know, so pass ``remove_unused_columns=False``; the callback removes the ids before the
+            model is called.
+
+    Raises:
+        InputError: Where ``samples`` is passed without ``key``; in training, where a batch has no
+            ids.
     """
 
     def __init__(
@@ -152,30 +188,30 @@ class ThinnedCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
     ) -> None:
         if samples is not None and key is None:
             raise InputError(
-                f"samples needs a key to give ids to, but got samples={samples!r} alone; pass key=0 too"
+                f"samples needs a key, but got only samples={samples!r}; pass key=0 too"
             )
         self.seed, self.schedules, self.check, self.samples = key, schedules, check, samples
         self.findings: Any = None
         self._key: Any = None
-        self._ids: _Ids | None = None
-        self._inputs: _Inputs | None = None
+        self._ids: _SampleIds | None = None
+        self._inputs: _InputRecorder | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._end()  # of a training that an error ended, as auto_find_batch_size catches it
+        self._end()  # in case an error ended the last training; auto_find_batch_size catches some
         if self.seed is not None:
             self._key = key(
                 kwargs["model"], self.seed + (0 if self.samples else args.process_index)
             )
         if self.samples is not None:
-            self._ids = _Ids(
+            self._ids = _SampleIds(
                 kwargs["model"], self.samples, lambda ids: self._key.at(state.global_step, ids)
             )
         if self.check:
-            self._inputs = _Inputs(kwargs["model"])
+            self._inputs = _InputRecorder(kwargs["model"])
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._ids is not None:
-            self._ids.said = False
+            self._ids.used = False
         if self._key is not None:
             self._key.at(state.global_step)
         elif self.schedules:
@@ -184,7 +220,7 @@ class ThinnedCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._inputs is None or self._inputs.named is None or self.findings is not None:
             return
-        self.findings = checked(kwargs["model"], self._inputs.args, self._inputs.named)
+        self.findings = check_and_warn(kwargs["model"], self._inputs.args, self._inputs.named)
         self._inputs.close()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -201,19 +237,30 @@ class ThinnedCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
             self._inputs.close()
 
 
-def mc_predict(trainer: Any, data: Any, passes: int = 20) -> list[Any]:
-    """What ``trainer.predict(data)`` gives, ``passes`` times, with masks drawn each time: Monte
-    Carlo dropout.
+def mc_predict(trainer: Any, data: Any, samples: int = 20) -> list[Any]:
+    """Monte Carlo dropout: call ``trainer.predict(data)`` several times with independent masks.
 
-    Only our layers draw, so call ``thinned.replace(model)`` first; normalisation stays in
-    evaluation. ``numpy.stack`` the ``predictions`` of what is returned: their mean is the
-    prediction, their spread the model's uncertainty. (Gal and Ghahramani 2016.) ``evaluate``
-    samples in the same way: ``with thinned.sampling(model): trainer.evaluate()``.
+    Only our layers draw, so call ``thinned.replace(model)`` first; normalization remains in
+    evaluation mode. The mean over the results is the prediction, their standard deviation its
+    uncertainty: ``numpy.stack([result.predictions for result in results])``. To sample in
+    ``evaluate``, write ``with thinned.sampling(model): trainer.evaluate()``.
 
-    Raises :class:`thinned.InputError` for less than one pass, and for a model in which nothing of
-    ours draws.
+    Args:
+        trainer: The Trainer.
+        data: The data set, as for ``trainer.predict``.
+        samples: The number of passes, at least 1.
+
+    Returns:
+        The results of ``trainer.predict``, one per pass.
+
+    Raises:
+        InputError: Where ``samples`` is below 1, or where the model has no layer of ours.
+
+    Reference:
+        Gal, Ghahramani 2016, "Dropout as a Bayesian approximation: representing model uncertainty
+        in deep learning".
     """
-    passes = whole(passes, "passes", 1)
-    needs_ours(trainer.model, "mc_predict")
+    samples = whole(samples, "samples", 1)
+    require_dropout_modules(trainer.model, "mc_predict")
     with sampling(trainer.model):
-        return [trainer.predict(data) for _ in range(passes)]
+        return [trainer.predict(data) for _ in range(samples)]

@@ -1,4 +1,4 @@
-"""A callback for Keras 3 on any backend: what dropout does, epoch by epoch."""
+"""A callback for Keras 3, on any backend: what dropout does in each epoch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from .._optional import missing
 from ..checks.finding import Findings
 from ..checks.watch.judging import Verdict, judge
-from ..checks.watch.watched import rows
+from ..checks.watch.report import table_rows
 
 try:
     import keras
@@ -20,14 +20,16 @@ except ImportError as e:
 class WatchCallback(keras.callbacks.Callback):  # type: ignore[misc]
     """Watch the dropout layers of a Keras model while it fits.
 
-    ``x``, ``y``: a batch of training data that is measured at the end of each ``every``-th epoch,
-    with dropout and without; Keras shows a callback no batch. ``window``: how many epochs a verdict
-    looks back, at least 4. The validation loss is ``val_loss``. Variables (those of random
-    generators and of batch normalisation too) and torch's generator are put back, so that the fit
-    is not changed.
+    At the end of an epoch it measures one batch, with dropout and without. The validation loss is
+    ``val_loss``. Variables, also those of random generators and batch normalization, and the
+    generator of torch are restored, so the fit is unchanged. ``history``, ``verdicts`` and
+    ``findings`` are those of :class:`thinned.Watch`; printed, it is a table with verdicts.
 
-    ``history``, ``verdicts`` and ``findings`` are as those of :class:`thinned.Watch`; printed, it
-    is a table and the verdict.
+    Args:
+        x: The inputs of a batch of training data; Keras passes no batch to callbacks.
+        y: The targets of that batch.
+        every: Measure at the end of every so many epochs.
+        window: How many epochs a verdict is based on, at least 4.
     """
 
     def __init__(self, x: Any, y: Any, every: int = 1, window: int = 8) -> None:
@@ -47,30 +49,43 @@ class WatchCallback(keras.callbacks.Callback):  # type: ignore[misc]
             )
 
     def _measure(self) -> dict[str, Any]:
-        layers = list(_dropouts(self.model))
-        seen: dict[str, list[Any]] = {}
+        layers = list(_dropout_layers(self.model))
+        trained: dict[str, list[Any]] = {}
         evaluated: dict[str, list[Any]] = {}
 
         def counting(into: dict[str, list[Any]]) -> Callable[[Any, Any, Any], Any]:
-            return lambda layer, given, result: into.setdefault(_name(layer), []).extend(
-                _fell(given, result)
+            return lambda layer, x, result: into.setdefault(_name(layer), []).extend(
+                _count_dropped(x, result)
             )
 
-        losses = []  # each from the variables as the fit left them: a pass in training moves batch normalisation
-        for training, see in ((True, counting(seen)), (False, counting(evaluated)), (True, None)):
-            with _restored(self.model), _called(layers, see):
+        # Each pass starts from the variables of the fit, because a pass in training moves batch
+        # normalization.
+        losses = []
+        passes = ((True, counting(trained)), (False, counting(evaluated)), (True, None))
+        for training, observe in passes:
+            with _restored(self.model), _observed_calls(layers, observe):
                 losses.append(self._loss(training))
-        train, evaluation, alone = losses
+        train, evaluation, without = losses
         names = {_name(layer): layer for layer in layers}
         rates = {
-            name: _rate(layer, seen.get(name, ()), evaluated.get(name, ()))
+            name: _rate_record(layer, trained.get(name, ()), evaluated.get(name, ()))
             for name, layer in names.items()
         }
-        quiet = [n for n, r in rates.items() if n in seen and r["nominal"] and not r["in_train"]]
+        inactive = [
+            n for n, r in rates.items() if n in trained and r["nominal"] and not r["in_train"]
+        ]
         return {
-            "train": train, "eval": evaluation, "alone": alone, "rates": rates, "quiet": quiet, "training": True,
-            "masks": {}, "dead": {}, "shift": {}, "gradients": {},
-        }  # fmt: skip
+            "train": train,
+            "eval": evaluation,
+            "without": without,
+            "rates": rates,
+            "inactive": inactive,
+            "training": True,
+            "masks": {},
+            "dead": {},
+            "shift": {},
+            "gradients": {},
+        }
 
     def _loss(self, training: bool) -> float:
         out = self.model(self.x, training=training)
@@ -82,21 +97,23 @@ class WatchCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
+        """Verdicts on the fit so far, one sentence each."""
         return judge(self.history, self.window)[0]
 
     @property
     def findings(self) -> Findings:
+        """The known mistakes that showed."""
         return judge(self.history, self.window)[1]
 
     def __str__(self) -> str:
-        table = "\n".join("  ".join(row) for row in rows(self))
+        table = "\n".join("  ".join(row) for row in table_rows(self))
         found = self.findings
         return "\n".join(
             [table, *(f"* {v}" for v in self.verdicts), *([str(found)] if found else [])]
         )
 
 
-def _dropouts(model: Any) -> Iterator[Any]:
+def _dropout_layers(model: Any) -> Iterator[Any]:
     for layer in model._flatten_layers():
         if (
             isinstance(getattr(layer, "rate", None), (int, float))
@@ -106,39 +123,43 @@ def _dropouts(model: Any) -> Iterator[Any]:
 
 
 def _name(layer: Any) -> str:
-    return str(layer.path or layer.name)  # a layer that holds nothing may have no path
+    return str(layer.path or layer.name)  # a layer without variables may have no path
 
 
-def _rate(layer: Any, seen: Any, evaluated: Any) -> dict[str, Any]:
-    fell, of = sum(seen[::2]), sum(seen[1::2])
+def _rate_record(layer: Any, trained: Any, evaluated: Any) -> dict[str, Any]:
+    dropped, elements = sum(trained[::2]), sum(trained[1::2])
     zeroes = "dropout" in type(layer).__name__.lower() and not type(layer).__name__.startswith(
         ("Gaussian", "Alpha")
     )
-    measured = fell / of if of and zeroes else None
-    changed = bool(fell) or (not zeroes and bool(of))
+    measured = dropped / elements if elements and zeroes else None
+    changed = bool(dropped) or (not zeroes and bool(elements))
     return {
-        "kind": "dropout", "nominal": float(layer.rate), "measured": measured, "in_train": changed,
+        "kind": "dropout",
+        "nominal": float(layer.rate),
+        "measured": measured,
+        "in_train": changed,
         "in_eval": bool(sum(evaluated[::2])),
-    }  # fmt: skip
+    }
 
 
-def _fell(given: Any, result: Any) -> tuple[int, int]:
-    a, b = keras.ops.convert_to_numpy(given), keras.ops.convert_to_numpy(result)
+def _count_dropped(x: Any, result: Any) -> tuple[int, int]:
+    """(elements that became 0, elements that were not 0)"""
+    a, b = keras.ops.convert_to_numpy(x), keras.ops.convert_to_numpy(result)
     return (int(((a != 0) & (b == 0)).sum()), int((a != 0).sum())) if a.shape == b.shape else (0, 0)
 
 
 @contextmanager
-def _called(layers: list[Any], see: Callable[[Any, Any, Any], Any] | None) -> Iterator[None]:
-    """Within: ``see`` is shown what goes in and out of each layer; None: the layers return their
-    input.
-    """
+def _observed_calls(
+    layers: list[Any], observe: Callable[[Any, Any, Any], Any] | None
+) -> Iterator[None]:
+    """Pass input and output of each call to ``observe``; with None, layers return their input."""
 
     def wrapped(layer: Any, call: Any) -> Any:
         def run(inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            if see is None:
+            if observe is None:
                 return inputs
             result = call(inputs, *args, **kwargs)
-            see(layer, inputs, result)
+            observe(layer, inputs, result)
             return result
 
         return run
@@ -158,9 +179,8 @@ def _restored(model: Any) -> Iterator[None]:
     before = [(v, keras.ops.copy(v.value)) for v in variables]
     try:
         with ExitStack() as stack:
-            if (
-                keras.backend.backend() == "torch"
-            ):  # there dropout draws from torch's own generator, which is no variable
+            # On this backend dropout draws from the generator of torch, which is not a variable.
+            if keras.backend.backend() == "torch":
                 import torch
 
                 stack.enter_context(torch.random.fork_rng())

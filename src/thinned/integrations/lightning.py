@@ -1,6 +1,4 @@
-"""Callbacks for Lightning 2: watch a training, move keys and schedules, check at the start, sample
-in prediction.
-"""
+"""Callbacks for Lightning 2: watching, keys, schedules, checks, and sampling in prediction."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from typing import Any
 from .._optional import missing
 from ..checks.watch import Watch, watch
 from ..nn import key, sampling, step
-from .shared import checked, needs_ours, sinks
+from .shared import check_and_warn, combine_logs, require_dropout_modules
 
 try:
     from lightning.pytorch.callbacks import Callback
@@ -23,22 +21,29 @@ except ImportError:
 
 
 def inputs_of(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """(positional, named) of a batch: a tuple or list is positional, a dict is named."""
+    """(positional, named) inputs of a batch: those of a dict are named."""
     if isinstance(batch, dict):
         return (), batch
     return (tuple(batch), {}) if isinstance(batch, (tuple, list)) else ((batch,), {})
 
 
 class WatchCallback(Callback):  # type: ignore[misc, unused-ignore]
-    """:func:`thinned.watch` in a ``Trainer``. ``watch`` is the :class:`thinned.Watch`; values go to
-    the trainer's loggers.
+    """:func:`thinned.watch` in a ``Trainer``; its ``watch`` is the :class:`thinned.Watch`.
 
-    ``loss``: ``f(output, target)``; the batch is then ``(*inputs, target)`` of
-    ``LightningModule.forward``. ``unpack``: a function of the batch that gives such a tuple (or a
-    dict of named inputs). ``monitor``: the name under which the validation loss is logged.
-    ``options``: of :func:`thinned.watch`, such as ``forward``, ``every``, ``budget``, ``show``.
+    Values are sent to the loggers of the trainer: ``Trainer(callbacks=[WatchCallback(loss=f)])``.
 
-    ``trainer = Trainer(callbacks=[WatchCallback(loss=F.cross_entropy)])``
+    Args:
+        loss: A function of output and target that returns the loss; the batch is then the inputs
+            of ``LightningModule.forward`` followed by the target.
+        unpack: A function of the batch that returns such a tuple, or a dict of named inputs.
+        monitor: The name under which the module logs its validation loss.
+        forward: In place of ``loss``; see :func:`thinned.watch`, as for the following arguments.
+        every: Sample every so many steps; None samples as often as ``budget`` allows.
+        budget: The share of the training time that watching may take.
+        window: How many samples a verdict is based on.
+        log: Where values are sent in addition.
+        show: Whether to show a live table.
+        ranks: Which ranks sample, "first" or "all".
     """
 
     def __init__(
@@ -46,14 +51,24 @@ class WatchCallback(Callback):  # type: ignore[misc, unused-ignore]
         loss: Callable[..., Any] | None = None,
         unpack: Callable[[Any], Any] | None = None,
         monitor: str = "val_loss",
-        **options: Any,
+        *,
+        forward: Callable[..., Any] | None = None,
+        every: int | None = None,
+        budget: float = 0.03,
+        window: int = 8,
+        log: Any = None,
+        show: bool = False,
+        ranks: str = "first",
     ) -> None:
-        self.loss, self.unpack, self.monitor, self.options = loss, unpack, monitor, options
+        self.loss, self.forward, self.unpack, self.monitor = loss, forward, unpack, monitor
+        self.every, self.budget, self.window = every, budget, window
+        self.show, self.ranks = show, ranks
+        self._receivers = log  # not self.log, which Lightning overwrites in callbacks
         self.watch: Watch | None = None
         self._state: dict[str, Any] | None = None
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        def log(values: dict[str, float]) -> None:
+        def log_to_trainer(values: dict[str, float]) -> None:
             values.pop("watch/step", None)
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step)
@@ -61,7 +76,13 @@ class WatchCallback(Callback):  # type: ignore[misc, unused-ignore]
         self.watch = watch(
             pl_module,
             loss=self.loss,
-            **{**self.options, "log": sinks(self.options.get("log"), log)},
+            forward=self.forward,
+            every=self.every,
+            budget=self.budget,
+            window=self.window,
+            log=combine_logs(self._receivers, log_to_trainer),
+            show=self.show,
+            ranks=self.ranks,
         )
         if self._state is not None:
             self.watch.load_state_dict(self._state)
@@ -91,15 +112,21 @@ class WatchCallback(Callback):  # type: ignore[misc, unused-ignore]
 
 
 class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
-    """What a training loop does for thinned layers, done by the trainer.
+    """Does for thinned layers what a training loop does, at the right hooks of the trainer.
 
-    ``key``: a seed; the masks are then functions of the optimizer step (:func:`thinned.key`), other
-    ones on each rank. ``samples``: a function of the batch that gives its examples' ids; then masks
-    are the examples' own, on any number of ranks. ``schedules``: move rates to
-    ``trainer.global_step``. ``check``: run ``thinned.check`` on the first batch, and warn of what
-    it finds; ``unpack`` gives the model's inputs of a batch (default: all but the last of a tuple).
-    ``sampling``: our layers draw in ``trainer.predict`` too; raises :class:`thinned.InputError`
-    there where the module has none.
+    ``findings`` holds what ``check=True`` found.
+
+    Args:
+        key: A seed: masks are functions of the optimizer step (:func:`thinned.key`), and differ on
+            each rank. None leaves the model unkeyed.
+        samples: A function of the batch that returns its sample ids: masks are then functions of
+            example and step, the same on any number of ranks.
+        schedules: Whether to move rates to ``trainer.global_step``; a key does so anyway.
+        check: Whether to run :func:`thinned.check` on the first batch and warn of its findings.
+        unpack: A function of the batch that returns the inputs of the model for ``check``; by
+            default all but the last element of a tuple.
+        sampling: Whether our layers draw in ``trainer.predict``; :class:`thinned.InputError` is
+            raised there where the module has none.
     """
 
     def __init__(
@@ -115,39 +142,36 @@ class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
         self.unpack, self.sampling = unpack, sampling
         self.findings: Any = None
         self._key: Any = None
-        self._last: int | None = None
+        self._last_step: int | None = None
         self._predicting = ExitStack()
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        self.on_fit_end(trainer, pl_module)  # of a fit that an error ended
+        self.on_fit_end(trainer, pl_module)  # in case an error ended the last fit
         if self.seed is not None:
             self._key = key(pl_module, self.seed + (0 if self.samples else trainer.global_rank))
-        self._last = None
+        self._last_step = None
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        now = trainer.global_step
-        if self._key is not None and (self.samples is not None or now != self._last):
+        global_step = trainer.global_step
+        if self._key is not None and (self.samples is not None or global_step != self._last_step):
             self._key.at(
-                now, None if self.samples is None else self.samples(batch)
-            )  # micro-batches count as more calls
+                global_step, None if self.samples is None else self.samples(batch)
+            )  # without ids, micro-batches of a step count as further calls
         elif self._key is None and self.schedules:
-            step(pl_module, now)
-        self._last = now
+            step(pl_module, global_step)
+        self._last_step = global_step
         if self.check and self.findings is None:
-            self._checked(pl_module, batch)
+            self._check(pl_module, batch)
 
-    def _checked(self, model: Any, batch: Any) -> None:
-        given = (
-            self.unpack(batch)
-            if self.unpack
-            else batch[:-1]
-            if isinstance(batch, (tuple, list))
-            else batch
-        )
-        args, named = inputs_of(given)
-        self.findings = checked(model, args, named)
+    def _check(self, model: Any, batch: Any) -> None:
+        if self.unpack:
+            inputs = self.unpack(batch)
+        else:
+            inputs = batch[:-1] if isinstance(batch, (tuple, list)) else batch
+        args, named = inputs_of(inputs)
+        self.findings = check_and_warn(model, args, named)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         if self._key is not None:
@@ -156,7 +180,7 @@ class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
         if self.sampling:
-            needs_ours(pl_module, "sampling=True")
+            require_dropout_modules(pl_module, "sampling=True")
             self._predicting.enter_context(sampling(pl_module))
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:

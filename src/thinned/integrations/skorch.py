@@ -1,4 +1,4 @@
-"""Callbacks for skorch: watch a training, move keys and schedules, check at the start."""
+"""Callbacks for skorch: watching, keys, schedules, and checks at the start."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from .._optional import missing
 from ..checks.watch import Watch, watch
 from ..nn import key, step
-from .shared import checked
+from .shared import check_and_warn
 
 try:
     from skorch.callbacks import Callback
@@ -19,19 +19,24 @@ except ImportError as e:
 
 
 def inputs_of(net: Any, x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """(positional, named): how ``net.infer`` calls the module."""
+    """(positional, named) inputs, as ``net.infer`` calls the module."""
     x = to_tensor(x, device=net.device)
     return ((), dict(x)) if isinstance(x, Mapping) else ((x,), {})
 
 
 class WatchCallback(Callback):  # type: ignore[misc, unused-ignore]
-    """:func:`thinned.watch` in ``net.fit``. ``watch_`` is the :class:`thinned.Watch` of the last
-    fit.
+    """:func:`thinned.watch` in ``net.fit``; its ``watch_`` is the :class:`thinned.Watch` of the
+    last fit.
 
-    The loss is the net's own (``net.get_loss``), the validation loss its ``valid_loss``. ``every``,
-    ``budget``, ``window``, ``log``, ``show``: as of :func:`thinned.watch`.
+    The loss is that of ``net.get_loss``, the validation loss is ``valid_loss``:
+    ``NeuralNetClassifier(Module, callbacks=[WatchCallback()])``.
 
-    ``NeuralNetClassifier(Module, callbacks=[WatchCallback()])``
+    Args:
+        every: Sample every so many steps; None samples as often as ``budget`` allows.
+        budget: The share of the training time that watching may take.
+        window: How many samples a verdict is based on.
+        log: Where values are sent; see :func:`thinned.watch`.
+        show: Whether to show a live table.
     """
 
     def __init__(
@@ -45,23 +50,24 @@ class WatchCallback(Callback):  # type: ignore[misc, unused-ignore]
         self.every, self.budget, self.window, self.log, self.show = every, budget, window, log, show
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        def forward(model: Any, given: Any, target: Any) -> Any:
-            args, named = inputs_of(net, given)
-            return net.get_loss(model(*args, **named), target, X=given, training=model.training)
+        def forward(model: Any, x: Any, target: Any) -> Any:
+            args, named = inputs_of(net, x)
+            return net.get_loss(model(*args, **named), target, X=x, training=model.training)
 
-        options = {
-            "every": self.every,
-            "budget": self.budget,
-            "window": self.window,
-            "log": self.log,
-            "show": self.show,
-        }
-        self.watch_: Watch = watch(net.module_, forward=forward, **options)
+        self.watch_: Watch = watch(
+            net.module_,
+            forward=forward,
+            every=self.every,
+            budget=self.budget,
+            window=self.window,
+            log=self.log,
+            show=self.show,
+        )
 
     def on_batch_end(
         self, net: Any, batch: Any = None, training: Any = None, loss: Any = None, **kwargs: Any
     ) -> None:
-        """Gradients still stand here."""
+        """Sample here, where the gradients still exist."""
         if training:
             self.watch_.step(*unpack_data(batch), loss=loss)
 
@@ -76,12 +82,15 @@ class WatchCallback(Callback):  # type: ignore[misc, unused-ignore]
 
 
 class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
-    """What a training loop does for thinned layers, done by ``net.fit``.
+    """Does for thinned layers what a training loop does, at the right hooks of ``net.fit``.
 
-    ``key``: a seed; the masks are then functions of how many batches were trained on before
-    (:func:`thinned.key`), and go on from there in ``partial_fit``. ``schedules``: move rates by
-    that count. ``check``: run ``thinned.check`` on the first batch, and warn of what it finds;
-    ``findings_`` holds it.
+    ``findings_`` holds what ``check=True`` found.
+
+    Args:
+        key: A seed: masks are functions of the number of training batches so far
+            (:func:`thinned.key`), which ``partial_fit`` continues. None leaves the module unkeyed.
+        schedules: Whether to move rates by that number; a key does so anyway.
+        check: Whether to run :func:`thinned.check` on the first batch and warn of its findings.
     """
 
     def __init__(self, key: int | None = None, schedules: bool = True, check: bool = False) -> None:
@@ -94,7 +103,7 @@ class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
         return self
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        self.on_train_end(net)  # of a fit that an error ended
+        self.on_train_end(net)  # in case an error ended the last fit
         self.key_ = None if self.key is None else key(net.module_, self.key)
 
     def on_batch_begin(
@@ -108,12 +117,12 @@ class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
             step(net.module_, self.step_)
         self.step_ += 1
         if self.check and self.findings_ is None:
-            self._checked(net, batch)
+            self._check(net, batch)
 
-    def _checked(self, net: Any, batch: Any) -> None:
+    def _check(self, net: Any, batch: Any) -> None:
         args, named = inputs_of(net, unpack_data(batch)[0])
-        net.module_.train()  # as the net does for this batch in a moment
-        self.findings_ = checked(net.module_, args, named)
+        net.module_.train()  # as the net does for this batch next
+        self.findings_ = check_and_warn(net.module_, args, named)
 
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         if self.key_ is not None:

@@ -1,12 +1,11 @@
-"""The Keras 3 face: dropout layers, and tools for models, on TensorFlow, JAX and torch from one
-code.
+"""The Keras 3 API: dropout layers, and tools for models, on TensorFlow, JAX and torch.
 
 ``layers``: the layers. ``find``: where a model draws. ``check``: the known mistakes. ``apply``: a
-copy with dropout put in. ``predict``: Monte Carlo dropout with batch normalisation left alone.
-``ScheduleCallback``: rates that move while training.
+copy of a model with dropout added. ``predict`` and ``sampling``: Monte Carlo dropout, with batch
+normalization in inference. ``ScheduleCallback``: rates that change while training.
 
-Masks have the law of the torch face, not its bits. Needs ``pip install 'thinned[keras]'`` and a
-backend, chosen by ``KERAS_BACKEND`` as always in Keras.
+Noise has the same distribution as in the torch API, but other random bits. Needs ``pip install
+'thinned[keras]'`` and a backend, chosen by ``KERAS_BACKEND`` as always in Keras.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ except ImportError as error:
     if error.name == "keras":
         raise ImportError(missing(error, "keras"), name="keras") from None
     raise ImportError(
-        f"Keras needs {error.name or error}, which is not installed; set KERAS_BACKEND to a backend that is: tensorflow, jax "
-        "or torch",
+        f"Keras needs {error.name or error}, which is not installed; set KERAS_BACKEND to "
+        "a backend that is: tensorflow, jax or torch",
         name=error.name,
     ) from None
 
 from . import layers
 from .health import check
-from .prediction import Prediction, predict
+from .prediction import Prediction, predict, sampling
 from .schedules import ScheduleCallback
 from .sites import Site, Sites, find
 from .surgery import apply
@@ -41,6 +40,7 @@ __all__ = [
     "find",
     "layers",
     "predict",
+    "sampling",
 ]
 
 del _keras

@@ -1,4 +1,6 @@
-"""Layers whose call is another for a while: switched on alone, or watched."""
+"""Replace the ``call`` of layers for a while, to switch single layers to training or to observe
+them.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +10,18 @@ from typing import Any
 
 import keras
 
-Around = Callable[[Callable[..., Any]], Callable[..., Any]]
+CallWrapper = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 @contextmanager
-def wrapped(
-    layers: Iterable[keras.Layer], around: Callable[[keras.Layer], Around]
+def replaced_calls(
+    layers: Iterable[keras.Layer], wrapper_of: Callable[[keras.Layer], CallWrapper]
 ) -> Iterator[None]:
-    """Each layer's ``call`` is ``around(layer)`` of it within the block."""
+    """Within the block the ``call`` of each layer is ``wrapper_of(layer)(layer.call)``."""
     changed: list[keras.Layer] = []
     try:
         for layer in layers:
-            object.__setattr__(layer, "call", around(layer)(layer.call))
+            object.__setattr__(layer, "call", wrapper_of(layer)(layer.call))
             changed.append(layer)
         yield
     finally:
@@ -27,10 +29,10 @@ def wrapped(
             object.__delattr__(layer, "call")
 
 
-def training(layer: keras.Layer) -> Around:
-    """The call with ``training=True``, whatever it is told."""
+def force_training(layer: keras.Layer) -> CallWrapper:
+    """Run the call with ``training=True``, whatever the caller passes."""
 
-    def around(call: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapper(call: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *args, **kwargs: call(*args, **{**kwargs, "training": True})
 
-    return around
+    return wrapper

@@ -1,4 +1,4 @@
-"""Monte Carlo dropout: many thinned networks, with batch normalisation left in inference."""
+"""Monte Carlo dropout: many passes with dropout on and batch normalization in inference."""
 
 from __future__ import annotations
 
@@ -20,20 +20,29 @@ Array = NDArray[np.float64]
 Outputs = Literal["auto", "probabilities", "logits", "binary", "values"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What many thinned networks say, float64.
+    """What :func:`predict` returns: statistics over the passes, as float64 arrays.
 
-    ``mean`` and ``std`` (with the divisor n - 1) have the shape of the model's output; of logits,
-    those of the probabilities. ``entropy``: of the mean probabilities, in nats, [b, ...].
-    ``mutual_information``: ``entropy`` less the mean of each network's own, what the networks
-    disagree about. Both are None for values. ``samples``: all outputs, [samples, b, ...].
+    Args:
+        mean: The mean over the passes, in the shape of the output of the model; for logits, of the
+            probabilities.
+        std: The standard deviation over the passes, with the divisor n - 1, in the same shape.
+        entropy: The entropy of the mean probabilities, in nats, [b, ...]; None for values.
+        mutual_information: ``entropy`` minus the mean entropy of the single passes, in nats: how
+            much the passes disagree. None for values.
+        samples: The outputs of all passes, [samples, b, ...]; None without ``keep``.
+
+    Example:
+        >>> import numpy as np
+        >>> Prediction(mean=np.ones(3), std=np.zeros(3)).std.tolist()
+        [0.0, 0.0, 0.0]
     """
 
     mean: Array
     std: Array
-    entropy: Array | None
-    mutual_information: Array | None
+    entropy: Array | None = None
+    mutual_information: Array | None = None
     samples: Array | None = None
 
 
@@ -46,23 +55,46 @@ def predict(
     batch_size: int = 32,
     keep: bool = False,
 ) -> Prediction:
-    """Monte Carlo dropout, Gal and Ghahramani 2016: ``samples`` passes in which dropout draws and
-    nothing else trains.
+    """Monte Carlo dropout: run ``samples`` passes in which only dropout is in training mode.
 
-    Only the layers that :func:`find` shows as dropout, recurrent or attention run with
-    ``training=True``; batch normalisation uses its running statistics and does not move, and noise
-    layers such as GaussianNoise stay off. ``x``: what ``model.predict`` takes. ``outputs``: what
-    the model's are along their last axis: "probabilities", "logits", "binary" (one probability, as
-    of a sigmoid), or "values"; "auto" reads probabilities where two or more sum to 1 everywhere,
-    else values. ``keep`` keeps all outputs.
+    The layers that :func:`find` reports as dropout, recurrent, attention, weights or branch run
+    with ``training=True``; batch normalization uses its running statistics and does not update
+    them, and noise layers such as GaussianNoise are off. The model is compiled for this once, and
+    its own compiled prediction is restored.
 
-    The model is compiled for this once and its own compiled prediction is put back. Raises
-    :class:`thinned.InputError` where nothing draws, and for models with several outputs.
+    Args:
+        model: A model with one output.
+        x: What ``model.predict`` takes.
+        samples: The number of passes, at least 2.
+        outputs: What the outputs are along their last axis: "probabilities", "logits", "binary"
+            (one probability, as of a sigmoid) or "values". "auto" takes probabilities where two or
+            more numbers sum to 1 everywhere, and values otherwise.
+        batch_size: The number of examples in each call of the model, at least 1.
+        keep: Whether to return the outputs of all passes.
+
+    Returns:
+        The mean and the spread of the outputs, and for probabilities their entropies.
+
+    Raises:
+        InputError: Where nothing draws, for models with several outputs, and where an argument
+            breaks a rule.
+
+    Example:
+        >>> import numpy as np
+        >>> from thinned.keras import layers
+        >>> model = keras.Sequential([keras.Input((4,)), layers.Dropout(0.5)])
+        >>> predict(model, np.ones((8, 4)), samples=10).mean.shape
+        (8, 4)
+
+    Reference:
+        Gal and Ghahramani 2016, "Dropout as a Bayesian approximation: representing model
+        uncertainty in deep learning".
     """
     check_model(model)
     if not isinstance(model, keras.Model):
         raise InputError(
-            f"predict needs a keras.Model, but got the layer {type(model).__name__}; put it into a Sequential"
+            f"predict needs a keras.Model, but got the layer {type(model).__name__}; put it into a "
+            "Sequential"
         )
     count = arguments.whole_of(samples, "samples", 2)
     arguments.whole_of(batch_size, "batch_size", 1)
@@ -70,13 +102,13 @@ def predict(
     totals: _Totals | None = None
     with sampling(model):
         for _ in range(count):
-            given = _outputs(model, x, batch_size)
-            if not isinstance(given, np.ndarray):
+            result = _outputs(model, x, batch_size)
+            if not isinstance(result, np.ndarray):
                 raise InputError(
-                    f"predict needs a model of one output, but got {type(given).__name__}"
+                    f"predict needs a model of one output, but got {type(result).__name__}"
                 )
-            y = np.asarray(given, dtype=np.float64)
-            totals = totals or _Totals(_kind(y) if outputs == "auto" else outputs, keep)
+            y = np.asarray(result, dtype=np.float64)
+            totals = totals or _Totals(_detected_kind(y) if outputs == "auto" else outputs, keep)
             totals.add(y)
     assert totals is not None
     return totals.result()
@@ -84,28 +116,49 @@ def predict(
 
 @contextmanager
 def sampling(model: keras.Model) -> Iterator[None]:
-    """Dropout draws in ``model.predict``, and nothing else trains."""
-    drawing = [layer for _, layer in traversal.drawing(model)]
+    """Within the block dropout draws in ``model.predict``, and nothing else is in training mode.
+
+    Args:
+        model: A Keras model.
+
+    Yields:
+        None.
+
+    Raises:
+        InputError: Where the model draws nothing.
+
+    Example:
+        >>> import numpy as np
+        >>> from thinned.keras import layers
+        >>> model = keras.Sequential([keras.Input((50,)), layers.Dropout(0.5)])
+        >>> with sampling(model):
+        ...     y = model.predict(np.ones((1, 50)), verbose=0)
+        >>> sorted(set(y.ravel().tolist()))
+        [0.0, 2.0]
+    """
+    drawing = [layer for _, layer in traversal.drawing_layers(model)]
     if not any(
         s.rate is None or s.rate > 0
         for layer in drawing
         for s in traversal.sources(layer) or traversal.sources(layer.cell)
     ):
         raise InputError(
-            "this model draws nothing, so all samples would be equal; thinned.keras.apply puts dropout in"
+            "this model draws nothing, so all samples would be equal; add dropout with "
+            "thinned.keras.apply"
         )
     before = model.predict_function
     try:
-        with calls.wrapped(drawing, calls.training):
-            model.predict_function = None
+        with calls.replaced_calls(drawing, calls.force_training):
+            model.predict_function = None  # so that Keras compiles the changed calls
             yield
     finally:
         model.predict_function = before
 
 
 def _outputs(model: keras.Model, x: Any, batch_size: int) -> Any:
-    """What ``model.predict`` gives; arrays go batch by batch, without the loop's overhead of a
-    tenth of a second a call.
+    """The result of ``model.predict``.
+
+    Arrays are passed batch by batch, which avoids the overhead of Keras's loop, about 0.1 s a call.
     """
     leaves = keras.tree.flatten(x)
     arrays = bool(leaves) and all(
@@ -121,13 +174,13 @@ def _outputs(model: keras.Model, x: Any, batch_size: int) -> Any:
     return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else parts[0]
 
 
-def _kind(y: Array) -> Outputs:
-    sums = (
+def _detected_kind(y: Array) -> Outputs:
+    sums_to_one = (
         y.ndim > 1
         and y.shape[-1] > 1
         and bool((y >= 0).all() and np.allclose(y.sum(-1), 1.0, atol=1e-2))
     )
-    return "probabilities" if sums else "values"
+    return "probabilities" if sums_to_one else "values"
 
 
 class _Totals:
@@ -135,7 +188,7 @@ class _Totals:
 
     def __init__(self, kind: Outputs, keep: bool) -> None:
         self.kind, self.n = kind, 0
-        self.kept: list[Array] | None = [] if keep else None
+        self.outputs: list[Array] | None = [] if keep else None
         self.mean: Any = 0.0
         self.squares: Any = 0.0
         self.entropies: Any = 0.0
@@ -150,8 +203,8 @@ class _Totals:
         self.squares = self.squares + step * (y - self.mean)
         if self.kind != "values":
             self.entropies = self.entropies + self._entropy(y)
-        if self.kept is not None:
-            self.kept.append(y)
+        if self.outputs is not None:
+            self.outputs.append(y)
 
     def _entropy(self, p: Array) -> Array:
         if self.kind == "binary":
@@ -162,10 +215,14 @@ class _Totals:
 
     def result(self) -> Prediction:
         std = np.sqrt(self.squares / (self.n - 1))
-        kept = None if self.kept is None else np.stack(self.kept)
+        samples = None if self.outputs is None else np.stack(self.outputs)
         if self.kind == "values":
-            return Prediction(self.mean, std, None, None, kept)
+            return Prediction(mean=self.mean, std=std, samples=samples)
         entropy = self._entropy(self.mean)
         return Prediction(
-            self.mean, std, entropy, np.maximum(entropy - self.entropies / self.n, 0.0), kept
+            mean=self.mean,
+            std=std,
+            entropy=entropy,
+            mutual_information=np.maximum(entropy - self.entropies / self.n, 0.0),
+            samples=samples,
         )

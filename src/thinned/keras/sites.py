@@ -10,14 +10,23 @@ from .._errors import InputError
 from . import traversal
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Site:
-    """A place where a model draws.
+    """A place where a model draws random numbers, as :func:`find` returns it.
 
-    ``name``: of the layer, with those around it, joined by "/"; ``layer``: its class. ``kind``:
-    "dropout", "recurrent", "attention", "weights", "branch" (of a residual network) or "noise".
-    ``argument``: what says how much, such as "rate" or "recurrent_dropout", and ``rate`` its value
-    (None where the layer has none that can be read). ``ours``: is it a layer of this library?
+    Args:
+        name: The name of the layer, after those of the models and layers around it, joined by "/".
+        layer: The name of the class of the layer.
+        kind: "dropout", "recurrent", "attention", "weights", "branch" (of a residual network) or
+            "noise".
+        argument: The argument that holds the rate, such as "rate" or "recurrent_dropout".
+        rate: Its value; None where the layer has none that can be read.
+        ours: Whether the layer is one of this library.
+
+    Example:
+        >>> from thinned.keras import layers
+        >>> find(layers.Dropout(0.5, name="drop"))[0].rate
+        0.5
     """
 
     name: str
@@ -29,7 +38,15 @@ class Site:
 
 
 class Sites(tuple[Site, ...]):
-    """All sites of a model, in the order of its layers. Printed, it is a table."""
+    """All the sites of a model, as :func:`find` returns them; it prints as a table.
+
+    Args:
+        iterable: The sites, in the order of the layers.
+
+    Example:
+        >>> print(find(keras.layers.Dense(2)))
+        no randomness found
+    """
 
     __slots__ = ()
 
@@ -51,26 +68,42 @@ class Sites(tuple[Site, ...]):
 
 
 def find(model: keras.Layer) -> Sites:
-    """Every layer of ``model`` that draws: Keras's, ours and by their names those of other
-    libraries, at any depth.
+    """Find every layer of a model that draws random numbers.
 
-    Read from the layers, without a run: recurrent layers with ``dropout`` or ``recurrent_dropout``,
-    attention with ``dropout``, noise layers. Random operations written into a ``call`` of one's own
-    are not seen. Raises :class:`thinned.InputError` for what is no Keras layer.
+    It finds the layers of Keras, of this library and, by their names, of other libraries, at any
+    depth: dropout and noise layers, recurrent layers with ``dropout`` or ``recurrent_dropout``,
+    attention with ``dropout``. The layers are read and not run, so random operations in a ``call``
+    of your own are not found.
+
+    Args:
+        model: A Keras model or layer.
+
+    Returns:
+        The sites, in the order of the layers; printed, they are a table.
+
+    Raises:
+        InputError: Where ``model`` is no Keras layer.
+
+    Example:
+        >>> from thinned.keras import layers
+        >>> model = keras.Sequential([keras.layers.Dense(4), layers.Dropout(0.5, name="drop")])
+        >>> print(find(model))
+        name  layer    kind     argument  rate
+        drop  Dropout  dropout  rate      0.5
     """
     check_model(model)
     own = [(model.name, model)] if traversal.sources(model) else []
     return Sites(
         Site(
-            name,
-            type(layer).__name__,
-            s.kind,
-            s.argument,
-            s.rate,
-            isinstance(layer, traversal.OURS),
+            name=name,
+            layer=type(layer).__name__,
+            kind=source.kind,
+            argument=source.argument,
+            rate=source.rate,
+            ours=isinstance(layer, traversal.OURS),
         )
         for name, layer in [*own, *traversal.layers(model)]
-        for s in traversal.sources(layer)
+        for source in traversal.sources(layer)
     )
 
 

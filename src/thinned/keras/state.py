@@ -1,4 +1,4 @@
-"""State that is no weight: a rate that compiled steps read anew, and seeds."""
+"""State of a layer that is not a weight: its rate, which compiled steps read, and its seeds."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import hashlib
 import keras
 
 
-class Rate(keras.random.SeedGenerator):
-    """One float32 number, read anew by every compiled step.
+class RateState(keras.random.SeedGenerator):
+    """One float32 number that every compiled step reads again.
 
-    Keras tracks the state of a seed generator among a layer's variables but not among its weights,
-    so files, ``get_weights`` and the order of weights stay those of Keras's own dropout.
+    It is a SeedGenerator because Keras tracks the state of a seed generator among the variables of
+    a layer, but not among its weights. So files, ``get_weights`` and the order of weights are those
+    of Keras's own dropout.
     """
 
     def __init__(self, value: float) -> None:
@@ -21,11 +22,13 @@ class Rate(keras.random.SeedGenerator):
         )
 
 
-def seeds(seed: int | None) -> keras.random.SeedGenerator:
-    """A seed generator whose draws are its own: on Keras's torch backend those of the seeds 1 and 2
-    are one step apart.
+def make_seed_generator(seed: int | None) -> keras.random.SeedGenerator:
+    """A seed generator with draws that are independent of those of neighboring seeds.
+
+    On Keras's torch backend the generators of the seeds 1 and 2 are one step apart, so the seed is
+    hashed first.
     """
     if seed is None:
         return keras.random.SeedGenerator()
-    word = hashlib.blake2b(str(seed).encode(), digest_size=4).digest()
-    return keras.random.SeedGenerator(int.from_bytes(word, "little") >> 1)
+    digest = hashlib.blake2b(str(seed).encode(), digest_size=4).digest()
+    return keras.random.SeedGenerator(int.from_bytes(digest, "little") >> 1)

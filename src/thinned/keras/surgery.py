@@ -1,4 +1,4 @@
-"""A copy of a model with dropout put in."""
+"""A copy of a model with dropout added or replaced."""
 
 from __future__ import annotations
 
@@ -11,46 +11,63 @@ import keras
 from .._errors import InputError, nearest
 from ..algebra.drop import Drop
 from . import arguments, traversal
-from .layers.elementwise import Dropout, SpecDropout
-from .layers.residual import ShakeShake, Swapout
-from .layers.variational import VariationalDropout
+from .layers.branches import ShakeShake, Swapout
+from .layers.elementwise import Dropout
+from .layers.learned import VariationalDropout
+from .layers.spec_layer import SpecDropout
 from .sites import check_model
 
 Where: TypeAlias = type[keras.Layer] | str | Callable[[str, keras.Layer], bool] | None
-Make: TypeAlias = Callable[[], keras.Layer]
+MakeLayer: TypeAlias = Callable[[], keras.Layer]
 
 
-def apply(model: keras.Model, where: Where = None, rate: float | Drop | Make = 0.5) -> keras.Model:
-    """A copy of ``model`` with dropout after the layers that ``where`` means, or in their place
-    where they are dropout layers.
+def apply(
+    model: keras.Model, where: Where = None, spec: float | Drop | MakeLayer = 0.5
+) -> keras.Model:
+    """Copy a model, with dropout after the selected layers.
 
-    ``model``: Sequential or functional, at any depth. ``where``: a class of layers; a name, the end
-    of one after "/", or else a regular expression that matches somewhere in a name; a function of
-    name and layer; None for every Dense and convolution but those that make the output. ``rate``: a
-    rate of :class:`thinned.keras.layers.Dropout`, a point, or a function that makes a layer.
+    A selected layer that only drops is replaced. The copy has the weights of ``model``, which does
+    not change, and is not compiled. Layers keep their names; what is added is named
+    "<layer>_dropout". A layer that is used twice gets one dropout layer, used twice.
 
-    Weights are copied, ``model`` stays as it is, the copy is not compiled. Layers keep their names;
-    what is put in is named "<layer>_dropout". A layer used twice has one dropout behind it. Raises
-    :class:`thinned.InputError` for subclassed models, whose calls cannot be rewritten, and where
-    nothing is meant.
+    Args:
+        model: A Sequential or functional model; models inside it are copied in the same way.
+        where: The layers: a class; a name, or the end of one after "/", or otherwise a regular
+            expression that matches somewhere in a name; a function of name and layer; None for
+            every Dense and convolution except those that compute the output.
+        spec: What to add: a rate of :class:`thinned.keras.layers.Dropout`, a :class:`thinned.Drop`,
+            or a function without arguments that returns a new layer.
+
+    Returns:
+        The copy.
+
+    Raises:
+        InputError: For subclassed models, since a ``call`` of their own cannot be rewritten, and
+            where no layer is selected.
+
+    Example:
+        >>> dense = keras.layers.Dense
+        >>> model = keras.Sequential([keras.Input((4,)), dense(8, name="a"), dense(2, name="b")])
+        >>> [layer.name for layer in apply(model, spec=0.1).layers]
+        ['a', 'a_dropout', 'b']
     """
     check_model(model)
-    _known(model, "the model")
-    make = _maker(rate)
-    meant = _targets(model, where)
-    copy = _copied(model, meant, make)
+    _check_rewritable(model, "the model")
+    make_layer = _layer_maker(spec)
+    selected = _selected(model, where)
+    copy = _copied(model, selected, make_layer)
     if model.built:
-        _weights(model, copy)
+        _copy_weights(model, copy)
     return copy
 
 
-def _maker(rate: Any) -> Make:
-    if isinstance(rate, Drop):
-        return lambda: SpecDropout(rate)
-    if callable(rate):
-        return rate
-    arguments.rate_of(rate)
-    return lambda: Dropout(rate)
+def _layer_maker(spec: Any) -> MakeLayer:
+    if isinstance(spec, Drop):
+        return lambda: SpecDropout(spec)
+    if callable(spec):
+        return spec
+    arguments.rate_of(spec, "spec")
+    return lambda: Dropout(spec)
 
 
 def _sequential(model: Any) -> bool:
@@ -65,51 +82,53 @@ def _functional(model: Any) -> bool:
     )
 
 
-def _known(model: Any, what: str) -> None:
+def _check_rewritable(model: Any, what: str) -> None:
     if not (_sequential(model) or _functional(model)):
         raise InputError(
-            f"{what} ({type(model).__name__}) is neither Sequential nor functional; put dropout into its own code"
+            f"{what} ({type(model).__name__}) is neither Sequential nor functional; add dropout in "
+            "its own code"
         )
 
 
-def _parts(model: keras.Model, prefix: str = "") -> list[tuple[str, keras.Layer]]:
-    """The layers that stand in graphs, with their names: nested models are opened, other layers are
-    not.
-    """
+def _graph_layers(model: keras.Model, prefix: str = "") -> list[tuple[str, keras.Layer]]:
+    """(name, layer) of the layers in graphs: of nested models too, but not inside other layers."""
     found = []
     for layer in model.layers:
         if _sequential(layer) or _functional(layer):
-            found += _parts(layer, f"{prefix}{layer.name}/")
+            found += _graph_layers(layer, f"{prefix}{layer.name}/")
         elif not isinstance(layer, keras.layers.InputLayer):
             found.append((f"{prefix}{layer.name}", layer))
     return found
 
 
-def _targets(model: keras.Model, where: Where) -> set[int]:
-    known = _parts(model)
+def _selected(model: keras.Model, where: Where) -> set[int]:
+    """The ids of the layers that ``where`` selects."""
+    known = _graph_layers(model)
     if where is None:
-        last = _last(model)
-        found = [layer for _, layer in known if _computes(layer) and id(layer) not in last]
+        outputs = _output_layers(model)
+        found = [layer for _, layer in known if _has_kernel(layer) and id(layer) not in outputs]
         if not found:
-            raise InputError("no Dense or convolution layer stands before the output; say where")
+            raise InputError(
+                "no Dense or convolution layer comes before the output; select layers by where="
+            )
         return {id(layer) for layer in found}
     named = [
         layer
         for name, layer in known
         if isinstance(where, str) and (name == where or name.endswith(f"/{where}"))
     ]
-    found = named or [layer for name, layer in known if means(where, name, layer)]
+    found = named or [layer for name, layer in known if matches(where, name, layer)]
     if not found:
         names = [name for name, _ in known]
         hint = (
             nearest(where, names) if isinstance(where, str) else f"there are {', '.join(names[:8])}"
         )
-        raise InputError(f"{where!r} names no layer of this model; {hint}")
+        raise InputError(f"where={where!r} selects no layer of this model; {hint}")
     return {id(layer) for layer in found}
 
 
-def means(where: Where, name: str, layer: keras.Layer) -> bool:
-    """Does ``where`` mean this layer?"""
+def matches(where: Where, name: str, layer: keras.Layer) -> bool:
+    """Whether ``where`` selects this layer."""
     if isinstance(where, type):
         return isinstance(layer, where)
     if isinstance(where, str):
@@ -117,85 +136,84 @@ def means(where: Where, name: str, layer: keras.Layer) -> bool:
             return re.search(where, name) is not None
         except re.error as error:
             raise InputError(
-                f"{where!r} is neither a name nor a regular expression: {error}"
+                f"where={where!r} is neither a name nor a regular expression: {error}"
             ) from None
     assert where is not None
     return bool(where(name, layer))
 
 
-def _computes(layer: keras.Layer) -> bool:
+def _has_kernel(layer: keras.Layer) -> bool:
     return hasattr(layer, "kernel") and not hasattr(layer, "recurrent_dropout")
 
 
 def _only_drops(layer: keras.Layer) -> bool:
-    """Does it nothing else, so that another dropout may stand in its place?"""
-    more = layer.weights and not isinstance(layer, VariationalDropout)
+    """Whether it does nothing but drop, so that another dropout layer can replace it."""
+    computes = layer.weights and not isinstance(layer, VariationalDropout)
     return (
         bool(traversal.sources(layer))
-        and not more
+        and not computes
         and not isinstance(layer, (keras.layers.Wrapper, ShakeShake, Swapout))
     )
 
 
-def _last(model: keras.Model) -> set[int]:
-    """The layers that compute the outputs: those that make them, with activations and reshapes
-    behind left aside.
-    """
+def _output_layers(model: keras.Model) -> set[int]:
+    """The ids of the layers that compute the outputs, without later activations and reshapes."""
     if _sequential(model):
-        return _last_of(list(model.layers)[::-1])
+        return _output_layers_of(list(model.layers)[::-1])
     ends: set[int] = set()
     waiting = list(keras.tree.flatten(model.outputs))
     while waiting:
         history = waiting.pop()._keras_history
         layer = history.operation
         if _sequential(layer) or _functional(layer):
-            ends |= _last(layer)
-        elif _passes(layer):
+            ends |= _output_layers(layer)
+        elif _passes_through(layer):
             waiting += layer._inbound_nodes[history.node_index].input_tensors
         else:
             ends.add(id(layer))
     return ends
 
 
-def _last_of(backwards: list[keras.Layer]) -> set[int]:
+def _output_layers_of(backwards: list[keras.Layer]) -> set[int]:
     for layer in backwards:
         if _sequential(layer) or _functional(layer):
-            return _last(layer)
-        if not _passes(layer):
+            return _output_layers(layer)
+        if not _passes_through(layer):
             return {id(layer)}
     return set()
 
 
-def _passes(layer: Any) -> bool:
-    """Has it no weights, but an input?"""
+def _passes_through(layer: Any) -> bool:
+    """Whether it has an input and no weights."""
     return not isinstance(layer, keras.layers.InputLayer) and not getattr(layer, "weights", ())
 
 
-def _copied(model: keras.Model, meant: set[int], make: Make) -> keras.Model:
-    behind: dict[str, keras.Layer] = {}
+def _copied(model: keras.Model, selected: set[int], make_layer: MakeLayer) -> keras.Model:
+    # the name of a layer -> the dropout layer after it
+    added: dict[str, keras.Layer] = {}
 
     def named(layer: keras.Layer) -> keras.Layer:
-        new = make()
+        new = make_layer()
         if not isinstance(new, keras.Layer):
-            raise InputError(f"rate has to make a Keras layer, but made {type(new).__name__}")
+            raise InputError(f"spec has to return a Keras layer, but returned {type(new).__name__}")
         new.name = f"{layer.name}_dropout"
         return new
 
     def clone(layer: keras.Layer) -> keras.Layer:
         if _sequential(layer) or _functional(layer):
-            return _copied(layer, meant, make)
-        if id(layer) in meant and _only_drops(layer):
+            return _copied(layer, selected, make_layer)
+        if id(layer) in selected and _only_drops(layer):
             new = named(layer)
             new.name = layer.name
             return new
         new = type(layer).from_config(layer.get_config())
-        if id(layer) in meant:
-            behind[layer.name] = named(layer)
+        if id(layer) in selected:
+            added[layer.name] = named(layer)
         return new
 
     def call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         y = layer(*args, **kwargs)
-        return behind[layer.name](y) if layer.name in behind else y
+        return added[layer.name](y) if layer.name in added else y
 
     if _functional(model):
         return keras.models.clone_model(
@@ -207,13 +225,13 @@ def _copied(model: keras.Model, meant: set[int], make: Make) -> keras.Model:
     for layer in model.layers:
         new = clone(layer)
         copy.add(new)
-        if new.name in behind:
-            copy.add(behind[new.name])
+        if new.name in added:
+            copy.add(added[new.name])
     return copy
 
 
 def _inputs(model: keras.Model) -> Any:
-    """Inputs as the model's, under their layers' names."""
+    """New inputs of the same shapes, types and names."""
     return keras.tree.map_structure(
         lambda t: keras.Input(
             batch_shape=t.shape, dtype=t.dtype, name=t._keras_history.operation.name
@@ -222,12 +240,12 @@ def _inputs(model: keras.Model) -> Any:
     )
 
 
-def _weights(model: keras.Model, copy: keras.Model) -> None:
+def _copy_weights(model: keras.Model, copy: keras.Model) -> None:
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer):
             continue
         twin = copy.get_layer(layer.name)
         if _sequential(layer) or _functional(layer):
-            _weights(layer, twin)
+            _copy_weights(layer, twin)
         elif type(twin) is type(layer) and layer.weights:
             twin.set_weights(layer.get_weights())

@@ -1,5 +1,6 @@
-"""Hosts: modules that hold a point and a place. Mathematics lives in :mod:`thinned.functional` and
-the engines.
+"""Dropout layers for torch, and what moves them: random keys, modes and schedules.
+
+The mathematics is in :mod:`thinned.functional` and the engines.
 """
 
 from .activations import FastDropout, Jumpout, Standout
@@ -12,14 +13,10 @@ from .dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, Fea
 from .elementwise import BatchwiseDropout, GaussianDropout, UniformDropout
 from .embeddings import EmbeddingDropout, WordDropout
 from .graphs import DropEdge, DropMessage, DropNode
+from .information import InformationDropout
 from .keys import ModelKey, key, key_of, step
-from .learned import (
-    ConcreteDropout,
-    InformationDropout,
-    SparseVariationalDropout,
-    VariationalDropout,
-    divergence,
-)
+from .learned import divergence
+from .learned_rates import ConcreteDropout, VariationalDropout
 from .lora import LoraDropout
 from .loss import fraternal, multi_sample, r_drop
 from .maps import (
@@ -42,6 +39,7 @@ from .recurrent import (
     Zoneout,
 )
 from .sequences import LockedDropout
+from .sparse_variational import SparseVariationalDropout
 from .spatial import DropBlock, DropBlock1d, DropBlock2d, DropBlock3d, SpatialDropout
 from .spec_layer import SpecDropout
 from .thinned import Thinned

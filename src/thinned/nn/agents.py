@@ -15,15 +15,33 @@ from .dropout import Dropout
 def droq(
     inputs: int, outputs: int = 1, hidden: Sequence[int] = (256, 256), p: float | Schedule = 0.01
 ) -> nn.Sequential:
-    """DroQ's Q network: Linear, Dropout, LayerNorm, ReLU for each of ``hidden``, then Linear.
+    """Build the Q network of DroQ: Linear, Dropout, LayerNorm and ReLU per layer, then Linear.
 
-    Dropout before layer normalisation, with a small rate (0.01; 0.0001 for Hopper), lets few such
-    networks do the work of REDQ's ensemble of ten. Two of them make the minimum of the targets;
-    dropout stays on in the target networks too, whatever their mode: ``with
-    thinned.sampling(target): ...``.
+    Dropout before layer normalization, at a small rate, lets few such networks replace the ensemble
+    of ten of REDQ. Two of them form the minimum of the targets. Dropout remains active in the
+    target networks too, whatever their mode: ``with thinned.sampling(target): ...``.
 
-    Hiraoka, Imagawa, Hashimoto, Onishi, Tsuruoka 2022, "Dropout Q-functions for doubly efficient
-    reinforcement learning".
+    Args:
+        inputs: The number of input features, at least 1.
+        outputs: The number of outputs, at least 1.
+        hidden: The widths of the hidden layers, at least one.
+        p: The probability of dropping, in [0, 1], or a schedule of it; 0.01 in the paper, and
+            0.0001 for Hopper.
+
+    Returns:
+        A ``torch.nn.Sequential`` that maps [b, inputs] to [b, outputs].
+
+    Raises:
+        InputError: Where a size is not a whole number of at least 1, or ``hidden`` is empty.
+
+    Example:
+        >>> import thinned.nn as tnn
+        >>> [type(layer).__name__ for layer in tnn.droq(8, hidden=(16,), p=0.01)]
+        ['Linear', 'Dropout', 'LayerNorm', 'ReLU', 'Linear']
+
+    Reference:
+        Hiraoka, Imagawa, Hashimoto, Onishi, Tsuruoka 2022, "Dropout Q-functions for doubly
+        efficient reinforcement learning".
     """
     sizes = [whole(inputs, "inputs", 1), *(whole(n, "hidden", 1) for n in hidden)]
     if len(sizes) < 2:

@@ -24,7 +24,8 @@ class DropPath(SpecLayer):
         InputError: Where an argument breaks a rule.
 
     Example:
-        >>> DropPath(0.2)
+        >>> import thinned.nn as tnn
+        >>> tnn.DropPath(0.2)
         DropPath(p=0.2, inplace=False)
 
     Reference:
@@ -55,7 +56,8 @@ class StochasticDepth(SpecLayer):
         InputError: Where an argument breaks a rule.
 
     Example:
-        >>> StochasticDepth(0.5, per="batch")
+        >>> import thinned.nn as tnn
+        >>> tnn.StochasticDepth(0.5, per="batch")
         StochasticDepth(p=0.5, inplace=False, per='batch')
 
     Reference:

@@ -15,7 +15,7 @@ class Dropout(SpecLayer):
 
     Inverted scaling (the default, and torch's): y = m x / (1 - p) while training, y = x in
     evaluation. Classic scaling: y = m x while training, y = (1 - p) x in evaluation. Arguments,
-    errors and edge behaviour are those of ``torch.nn.Dropout``.
+    errors and edge cases are those of ``torch.nn.Dropout``.
 
     Args:
         p: The probability of dropping, in [0, 1], or a schedule of it, moved by
@@ -31,7 +31,8 @@ class Dropout(SpecLayer):
         InputError: Where an argument breaks a rule; it is a ValueError, as in torch.
 
     Example:
-        >>> Dropout(0.5)
+        >>> import thinned.nn as tnn
+        >>> tnn.Dropout(0.5)
         Dropout(p=0.5, inplace=False)
 
     Reference:
@@ -69,7 +70,8 @@ class Dropout1d(SpecLayer):
         RuntimeError: For inputs of another rank, as in torch.
 
     Example:
-        >>> Dropout1d(0.2)
+        >>> import thinned.nn as tnn
+        >>> tnn.Dropout1d(0.2)
         Dropout1d(p=0.2, inplace=False)
 
     Reference:
@@ -93,7 +95,8 @@ class Dropout2d(SpecLayer):
         InputError: Where an argument breaks a rule.
 
     Example:
-        >>> Dropout2d(0.2)
+        >>> import thinned.nn as tnn
+        >>> tnn.Dropout2d(0.2)
         Dropout2d(p=0.2, inplace=False)
 
     Reference:
@@ -118,7 +121,8 @@ class Dropout3d(SpecLayer):
         RuntimeError: For inputs of another rank, as in torch.
 
     Example:
-        >>> Dropout3d(0.2)
+        >>> import thinned.nn as tnn
+        >>> tnn.Dropout3d(0.2)
         Dropout3d(p=0.2, inplace=False)
 
     Reference:
@@ -143,7 +147,8 @@ class AlphaDropout(SpecLayer):
         InputError: Where an argument breaks a rule.
 
     Example:
-        >>> AlphaDropout(0.05)
+        >>> import thinned.nn as tnn
+        >>> tnn.AlphaDropout(0.05)
         AlphaDropout(p=0.05, inplace=False)
 
     Reference:
@@ -166,7 +171,8 @@ class FeatureAlphaDropout(SpecLayer):
         InputError: Where an argument breaks a rule.
 
     Example:
-        >>> FeatureAlphaDropout(0.05)
+        >>> import thinned.nn as tnn
+        >>> tnn.FeatureAlphaDropout(0.05)
         FeatureAlphaDropout(p=0.05, inplace=False)
 
     Reference:

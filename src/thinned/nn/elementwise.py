@@ -23,7 +23,8 @@ class GaussianDropout(SpecLayer):
         InputError: Where an argument breaks a rule; rate 1 has no finite variance.
 
     Example:
-        >>> GaussianDropout(0.5)
+        >>> import thinned.nn as tnn
+        >>> tnn.GaussianDropout(0.5)
         GaussianDropout(p=0.5, inplace=False)
 
     Reference:
@@ -55,7 +56,8 @@ class UniformDropout(SpecLayer):
         InputError: Where an argument breaks a rule.
 
     Example:
-        >>> UniformDropout(0.1)
+        >>> import thinned.nn as tnn
+        >>> tnn.UniformDropout(0.1)
         UniformDropout(beta=0.1, inplace=False)
 
     Reference:
@@ -90,7 +92,8 @@ class BatchwiseDropout(SpecLayer):
         InputError: Where an argument breaks a rule.
 
     Example:
-        >>> BatchwiseDropout(0.3)
+        >>> import thinned.nn as tnn
+        >>> tnn.BatchwiseDropout(0.3)
         BatchwiseDropout(p=0.3, inplace=False)
 
     Reference:

@@ -1,4 +1,4 @@
-"""Keys: masks that are a function of seed, layer, step and example, not of a stream that all share."""
+"""Random keys of models: masks become a function of seed, layer, step and sample id."""
 
 from __future__ import annotations
 
@@ -13,45 +13,71 @@ from ..algebra.key import stream_of
 from ..engines.torch import ops
 from ..engines.torch.tensor_key import TensorKey, int64_vector, to_int64
 from .module import DropoutModule, dropout_modules
-from .recompute import Calls
+from .recompute import CallCounter
 
 
 class ModelKey:
-    """The key of a model. Make it with :func:`key`, move it with :meth:`at`.
+    """The random key of a model: create it with :func:`key`, move it with :meth:`at`.
 
-    ``capturable``: keep seed, step and ids at fixed addresses, as a captured CUDA graph needs. Then
-    a backward pass has to run before the next :meth:`at`.
+    While it exists, the mask of a layer depends on the seed, the name of the layer, the step, the
+    number of the call within the step and the sample id of each example, and on nothing else.
+
+    Args:
+        model: The model.
+        seed: The seed, an integer.
+        layers_by_name: The dropout modules of the model with their qualified names.
+        capturable: Whether to keep seed, step and sample ids at fixed addresses, as a captured CUDA
+            graph needs. Then a backward pass has to run before the next :meth:`at`.
+
+    Example:
+        >>> import torch
+        >>> import thinned
+        >>> import thinned.nn as tnn
+        >>> model = torch.nn.Sequential(tnn.Dropout(0.5))
+        >>> key = thinned.key(model, seed=7)
+        >>> key.at(step=3, samples=[10, 11])
+        >>> first = model(torch.ones(2, 4))
+        >>> key.at(step=3, samples=[11, 10])
+        >>> bool((model(torch.ones(2, 4)).flip(0) == first).all())
+        True
     """
 
     def __init__(
         self,
         model: nn.Module,
         seed: int,
-        members: dict[str, DropoutModule],
+        layers_by_name: dict[str, DropoutModule],
         capturable: bool = False,
     ) -> None:
         self.seed = seed
         self.step: int | Tensor | None = None
         self.capturable = capturable
         self._model = model
-        self._members = members
-        self._edges = _edges(model)
-        self._now: TensorKey | None = None
+        self._layers_by_name = layers_by_name
+        self._children = _children(model)
+        self._current: TensorKey | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The qualified names that the masks belong to."""
-        return tuple(self._members)
+        """The qualified names of the keyed layers; the masks are a function of them."""
+        return tuple(self._layers_by_name)
 
     def at(self, step: int | Tensor, samples: Any = None) -> None:
-        """Say which optimizer step comes now, and which examples the batch holds.
+        """Set the optimizer step and the examples of the batch that comes next.
 
-        ``step``: in [0, 2^32), or one step for each example. ``samples``: one id in [0, 2^63) for
-        each example (tensor, array or list); None stands for 0, 1, 2 ... Calls are counted from 0
-        again, so call it before each micro-batch.
+        It also moves the schedules of the layers, and starts to count calls from 0 again: call it
+        before each micro-batch.
 
-        Raises :class:`thinned.InputError` for a bad step or bad ids, or where the layers are not
-        those that were keyed.
+        Args:
+            step: The number of the optimizer step, in [0, 2^32); or one step for each example, as a
+                tensor [b].
+            samples: The sample id of each example, in [0, 2^63): a tensor, array or list of length
+                b. None stands for 0, 1, 2 and so on.
+
+        Raises:
+            InputError: Where ``step`` or ``samples`` is out of range, their lengths differ, a layer
+                has a schedule but each example has a step of its own, or the layers of the model
+                are no longer those that were keyed.
         """
         if (
             not isinstance(step, int)
@@ -60,21 +86,24 @@ class ModelKey:
         ):
             step = operator.index(step)
         device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
-        with ops.plainly():  # what is kept here is used beyond the modes that surround this call
-            now = self._tensor_key(step, samples, device)
+        # The tensors are used after the modes that surround this call have ended, such as
+        # inference mode or a dispatch mode.
+        with ops.ordinary_tensors():
+            new = self._tensor_key(step, samples, device)
         self._check_layers()
         if not isinstance(step, int) and any(
-            getattr(h, "schedule", None) is not None for h in self._members.values()
+            getattr(layer, "schedule", None) is not None for layer in self._layers_by_name.values()
         ):
             raise InputError(
-                "a schedule needs one step for the whole batch, but got one for each example; set rates by hand"
+                "a schedule needs one step for the whole batch, but got one for each example; "
+                "set the rates by hand"
             )
         self.step = step
-        self._now = self._kept(now)
-        for host in self._members.values():
-            host.calls.reset()
+        self._current = self._at_fixed_addresses(new)
+        for layer in self._layers_by_name.values():
+            layer.calls.reset()
             if isinstance(step, int):
-                host.step(step)
+                layer.step(step)
 
     def _tensor_key(self, step: int | Tensor, samples: Any, device: torch.device) -> TensorKey:
         sample_ids = None if samples is None else _integers("samples", samples, 63, device)
@@ -85,15 +114,17 @@ class ModelKey:
         steps = _integers("step", step, 32, device)
         if sample_ids is not None and len(sample_ids) != len(steps):
             raise InputError(
-                f"step and samples have to be of one length, but got {len(steps)} and {len(sample_ids)}"
+                "step and samples have to be of one length, but got "
+                f"{len(steps)} and {len(sample_ids)}"
             )
         sample_ids = torch.stack(
             (torch.arange(len(steps), device=device) if sample_ids is None else sample_ids, steps)
         )
         return TensorKey(torch.tensor([to_int64(self.seed)], device=device), sample_ids)
 
-    def _kept(self, new: TensorKey) -> TensorKey:
-        old = self._now
+    def _at_fixed_addresses(self, new: TensorKey) -> TensorKey:
+        """``new``; with ``capturable`` written into the present tensors where the shapes agree."""
+        old = self._current
         if (
             not self.capturable
             or old is None
@@ -110,116 +141,179 @@ class ModelKey:
             old.sample_ids.copy_(new.sample_ids)  # type: ignore[arg-type]
         return old
 
-    def now(self) -> TensorKey:
-        """Seed, step and examples of this step. Raises :class:`thinned.InputError` before the first
-        :meth:`at`.
+    def tensor_key(self) -> TensorKey:
+        """Return the seed, the step and the sample ids of the present step as tensors.
+
+        Returns:
+            The key as a named tuple of tensors, without a stream and a call.
+
+        Raises:
+            InputError: Before the first :meth:`at`.
         """
-        if self._now is None:
+        if self._current is None:
             raise InputError(
                 "this model has a key, but no step yet; call key.at(step) before the forward pass"
             )
-        return self._now
+        return self._current
 
     def remove(self) -> None:
-        """Give the masks back to torch's generator."""
-        for host in self._members.values():
-            host.owner = None
-        self._members = {}
+        """Remove the key from the model; its layers draw from torch's generator again."""
+        for layer in self._layers_by_name.values():
+            layer.model_key = None
+        self._layers_by_name = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Seed and step, for a checkpoint."""
+        """Return the seed and the step, for a checkpoint."""
         return {"seed": self.seed, "step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint: the seed, and the step without ids."""
+        """Take the seed and the step of a checkpoint; call :meth:`at` to set sample ids.
+
+        Args:
+            state: What :meth:`state_dict` returned.
+        """
         self.seed = int(state["seed"])
         if state["step"] is not None:
             self.at(state["step"])
 
     def _check_layers(self) -> None:
-        if not self._members:
+        if not self._layers_by_name:
             raise InputError(
-                "this key was removed from its model; give it a new one with thinned.key(model, seed)"
+                "this key was removed from its model; create a new one with "
+                "thinned.key(model, seed)"
             )
         if all(
             len(children) == len(was) and all(children.get(n) is c for n, c in was)
-            for children, was in self._edges
+            for children, was in self._children
         ):
             return
-        now = dict(dropout_modules(self._model))
-        if {n: id(h) for n, h in now.items()} != {n: id(h) for n, h in self._members.items()}:
-            gone, come = (
-                sorted(self._members.keys() - now.keys()),
-                sorted(now.keys() - self._members.keys()),
-            )
+        present = dict(dropout_modules(self._model))
+        keyed = self._layers_by_name
+        if {n: id(m) for n, m in present.items()} != {n: id(m) for n, m in keyed.items()}:
+            gone = sorted(keyed.keys() - present.keys())
+            new = sorted(present.keys() - keyed.keys())
             raise InputError(
-                f"the model's dropout layers changed after it was given its key (gone: {', '.join(gone) or 'none'}; new: "
-                f"{', '.join(come) or 'none, but others stand under these names'}); call key.remove() and "
-                "thinned.key(model, seed) again, and the layers that kept their names keep their masks"
+                "the dropout layers of the model changed after it was given its key (gone: "
+                f"{', '.join(gone) or 'none'}; new: "
+                f"{', '.join(new) or 'none, but other layers have these names now'}); call "
+                "key.remove() and thinned.key(model, seed) again: layers that kept their names "
+                "keep their masks"
             )
-        self._edges = _edges(self._model)
+        self._children = _children(self._model)
 
 
-def _edges(model: nn.Module) -> list[tuple[dict[str, Any], list[tuple[str, Any]]]]:
-    """Every parent's children as they stand, to see quickly whether a model was changed."""
+def _children(model: nn.Module) -> list[tuple[dict[str, Any], list[tuple[str, Any]]]]:
+    """The children of every module as they are now, to see quickly whether a model was changed."""
     return [(m._modules, list(m._modules.items())) for m in model.modules() if m._modules]
 
 
 def _integers(name: str, values: Any, bits: int, device: torch.device) -> Tensor:
-    given = int64_vector(name, values)
-    if given.numel() and given.device.type == "cpu":  # on another device a look would wait for it
-        low, high = int(given.min()), int(given.max())
+    integers = int64_vector(name, values)
+    # Reading values from another device would wait for it.
+    if integers.numel() and integers.device.type == "cpu":
+        low, high = int(integers.min()), int(integers.max())
         if low < 0 or high >> bits:
             raise InputError(
-                f"{name} has to hold ids of at least 0 and below 2^{bits}, but got {low if low < 0 else high}"
+                f"{name} has to hold ids of at least 0 and below 2^{bits}, but got "
+                f"{low if low < 0 else high}"
             )
-    return given.to(device, copy=True)  # a copy: the caller may reuse the memory
+    return integers.to(device, copy=True)  # a copy: the caller may reuse the memory
 
 
 def key(model: nn.Module, seed: int = 0, *, capturable: bool = False) -> ModelKey:
-    """Give every host in ``model`` a stream of its own under ``seed``, and return the key that
-    moves them.
+    """Give every dropout module in ``model`` a random stream of its own under ``seed``.
 
-    From then on the masks depend on (seed, layer's name, call, step, example) alone: not on the
-    batch's order or size, the number of ranks, recomputation or compilation, nor on torch's
-    generator. Layers are known by their names in ``model`` (without the prefixes of DDP, FSDP,
-    ``torch.compile`` and checkpoint wrappers), so key the model itself.
+    From then on the masks depend on (seed, name of the layer, call, step, sample id) alone: not on
+    the order or size of the batch, the number of ranks, recomputation or compilation, nor on the
+    generator of torch. Layers are identified by their names in ``model``, without the prefixes of
+    DDP, FSDP, ``torch.compile`` and checkpoint wrappers.
 
-    Raises :class:`thinned.InputError` where the model has no host of ours, or has a key already.
+    Args:
+        model: The model, or a wrapper of it such as DistributedDataParallel.
+        seed: Any integer.
+        capturable: Whether to keep seed, step and sample ids at fixed addresses, as a captured CUDA
+            graph needs. Then a backward pass has to run before the next :meth:`ModelKey.at`.
+
+    Returns:
+        The key, which sets step and sample ids by :meth:`ModelKey.at`.
+
+    Raises:
+        InputError: Where the model has no dropout module of this package, or has a key already.
+
+    Example:
+        >>> import torch
+        >>> import thinned.nn as tnn
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), tnn.Dropout(0.5))
+        >>> tnn.key(model, seed=7).layers
+        ('1',)
     """
     named = dict(dropout_modules(model))
     if not named:
         raise InputError(
             "this model has no thinned dropout to give a key to; build it with thinned.nn.Dropout"
         )
-    for name, host in named.items():
-        if host.owner is not None:
+    for name, layer in named.items():
+        if layer.model_key is not None:
             raise InputError(
-                f"layer {name!r} has a key already (seed {host.owner.seed}); use thinned.key_of(model), or call its "
-                "remove() first"
+                f"layer {name!r} has a key already (seed {layer.model_key.seed}); use "
+                "thinned.key_of(model), or call its remove() first"
             )
-    made = ModelKey(model, int(seed), named, capturable)
-    for name, host in named.items():
-        host.owner, host.stream, host.calls = made, to_int64(stream_of(name)), Calls()
-    return made
+    model_key = ModelKey(model, int(seed), named, capturable)
+    for name, layer in named.items():
+        layer.model_key = model_key
+        layer.stream, layer.calls = to_int64(stream_of(name)), CallCounter()
+    return model_key
 
 
 def step(model: nn.Module, step: int) -> None:
-    """Move the schedules in a model to ``step``. A keyed model needs it not: its key's ``at`` does
-    so.
+    """Move the schedules of the rates in ``model`` to ``step``.
+
+    It is not needed for keyed models: :meth:`ModelKey.at` already advances schedules.
+
+    Args:
+        model: The model.
+        step: The number of the optimizer step, at least 0.
+
+    Raises:
+        InputError: Where ``step`` is not a whole number of at least 0.
+
+    Example:
+        >>> import torch
+        >>> import thinned.nn as tnn
+        >>> from thinned.algebra import Linear
+        >>> model = torch.nn.Sequential(tnn.Dropout(Linear(0.0, 0.4, steps=100)))
+        >>> tnn.step(model, 50)
+        >>> model[0].p
+        0.2
     """
     if isinstance(step, bool) or not isinstance(step, int) or step < 0:
         raise InputError(f"step has to be a whole number of at least 0, but got {step!r}")
-    for _, host in dropout_modules(model):
-        host.step(step)
+    for _, layer in dropout_modules(model):
+        layer.step(step)
 
 
 def key_of(model: nn.Module) -> ModelKey:
-    """The key that a model was given, also of a copied or unpickled one.
+    """Return the key of a model, also of a copied or unpickled one.
 
-    Raises :class:`thinned.InputError` where it has none.
+    Args:
+        model: A model that was given a key by :func:`key`.
+
+    Returns:
+        The key.
+
+    Raises:
+        InputError: Where the model has no key.
+
+    Example:
+        >>> import copy
+        >>> import torch
+        >>> import thinned.nn as tnn
+        >>> model = torch.nn.Sequential(tnn.Dropout(0.5))
+        >>> original = tnn.key(model, seed=7)
+        >>> tnn.key_of(model) is original, tnn.key_of(copy.deepcopy(model)).seed
+        (True, 7)
     """
-    for _, host in dropout_modules(model):
-        if host.owner is not None:
-            return host.owner
+    for _, layer in dropout_modules(model):
+        if layer.model_key is not None:
+            return layer.model_key
     raise InputError("this model has no key; give it one with thinned.key(model, seed)")

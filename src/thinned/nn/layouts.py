@@ -1,6 +1,4 @@
-"""Layouts that the user names: examples on another axis, axes flattened into one, parts of an axis
-on other ranks.
-"""
+"""Layouts named by the user: examples on another axis, flattened axes, and sharded axes."""
 
 from __future__ import annotations
 
@@ -33,16 +31,17 @@ def _named(layout: str) -> tuple[list[list[str]], str]:
     )
     if wrong or any(EXAMPLE not in g for g in groups if len(g) > 1):
         raise InputError(
-            f"a layout may flatten the examples b with one other axis, such as '(b t) d', but got {layout!r}"
+            "a layout may flatten the examples b with one other axis, such as '(b t) d', but got "
+            f"{layout!r}"
         )
     return groups, flat
 
 
-def placed(spec: Drop, layout: str, dims: int | None) -> Drop:
-    """The point on an input of ``layout``, whose axis b holds the examples.
+def apply_layout(spec: Drop, layout: str, dims: int | None) -> Drop:
+    """Return the spec for an input of ``layout``, which has the examples on its axis b.
 
-    A point with a coin for each element keeps one for each element; one with a coin for each
-    example and channel needs the channel's axis by its name, c.
+    A spec with a draw for each element keeps one for each element. A spec with a draw for each
+    example and channel needs the axis of the channels by its name, c.
     """
     _, flat = _named(layout)
     names = flat.split()
@@ -50,7 +49,8 @@ def placed(spec: Drop, layout: str, dims: int | None) -> Drop:
         raise InputError(f"a layout names the axis of the examples, b, but got {layout!r}")
     if dims is not None or isinstance(spec.per, Block):
         raise InputError(
-            "layout= is for points whose coins fall on elements or channels; these maps have their own layout"
+            "layout= is for specs with draws for elements or channels; layers on feature maps read "
+            "their axes in torch's order"
         )
     if spec.per == spec.of:
         return replace(spec, of=flat, per=flat)
@@ -58,15 +58,14 @@ def placed(spec: Drop, layout: str, dims: int | None) -> Drop:
     missing = [n for n in own if n not in names]
     if missing:
         raise InputError(
-            f"this point has a coin for each {spec.per!r}, but the layout {layout!r} has no axis {missing[0]!r}"
+            f"this spec has a draw for each {spec.per!r}, but the layout {layout!r} has no axis "
+            f"{missing[0]!r}"
         )
     return replace(spec, of=flat)
 
 
-def unflattened(x: Tensor, layout: str, sample_ids: Tensor | None) -> Tensor:
-    """``x`` with the flattened axis of ``layout`` in two. Without ids each row is an example by
-    itself.
-    """
+def unflatten_examples(x: Tensor, layout: str, sample_ids: Tensor | None) -> Tensor:
+    """Split the flattened axis of ``layout`` in two; without ids each row is an example."""
     groups, _ = _named(layout)
     if x.dim() != len(groups) and "*" not in layout:
         raise InputError(
@@ -76,21 +75,22 @@ def unflattened(x: Tensor, layout: str, sample_ids: Tensor | None) -> Tensor:
     rows, count = x.shape[at], x.shape[at] if sample_ids is None else sample_ids.shape[-1]
     if count == 0 or rows % count:
         raise InputError(
-            f"the axis {' '.join(groups[at])!r} of layout {layout!r} holds {rows} rows, which is not a multiple of the "
-            f"{count} samples; pass one id an example to key.at(step, samples=ids)"
+            f"the axis {' '.join(groups[at])!r} of layout {layout!r} holds {rows} rows, which is "
+            f"not a multiple of the {count} samples; pass one id for each example to "
+            "key.at(step, samples=ids)"
         )
     other = rows // count
     return x.unflatten(at, (count, other) if groups[at][0] == EXAMPLE else (other, count))
 
 
 def check_shard(shard: tuple[str, int, int], spec: Drop) -> tuple[str, int, int]:
-    """(axis, index, count), checked."""
+    """Return (axis, index, count) after checking it."""
     axis, index, count = shard
     names = spec.of.split()
     if isinstance(spec.per, Block) or axis not in names or axis in (EXAMPLE, "*"):
         raise InputError(
-            f"shard names an axis of the layout that is neither b nor '*', such as shard=('d', rank, ranks) with "
-            f"layout='b t d', but got axis {axis!r} of {spec.of!r}"
+            "shard names an axis of the layout that is neither b nor '*', such as "
+            f"shard=('d', rank, ranks) with layout='b t d', but got axis {axis!r} of {spec.of!r}"
         )
     if not 0 <= index < count:
         raise InputError(f"shard is (axis, index, count) with 0 <= index < count, but got {shard}")
@@ -100,8 +100,10 @@ def check_shard(shard: tuple[str, int, int], spec: Drop) -> tuple[str, int, int]
 def shard_of(
     spec: Drop, shape: tuple[int, ...], axis: str, index: int, count: int
 ) -> dispatch.PreparedPlan:
-    """The plan of one part: the cells of the whole tensor, from where this part begins."""
+    """Prepare the plan of one part: the mask entries of the whole tensor, from its start on."""
     at = expand(spec.of, len(shape)).index(axis)
     whole = plan(spec, (*shape[:at], shape[at] * count, *shape[at + 1 :]))
     part = dispatch.prepare(plan(spec, shape))
-    return part._replace(rows=0, cells=whole.strides, offset=index * shape[at] * whole.strides[at])
+    return part._replace(
+        rows=0, strides=whole.strides, offset=index * shape[at] * whole.strides[at]
+    )

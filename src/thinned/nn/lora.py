@@ -11,20 +11,39 @@ from torch.nn import functional as F
 from .._errors import InputError, real, whole
 from ..algebra.schedule import Schedule
 from .dropout import Dropout
-from .module import disable_fused_kernels
+from .module import CheckedArguments, disable_fused_kernels
 
 
-class LoraDropout(nn.Module):
-    """LoRA with dropout: W x + b + alpha / rank B A drop(x), where only A and B are trained.
+class LoraDropout(CheckedArguments, nn.Module):
+    """LoRA with dropout: W x + b + alpha / rank B A drop(x), with A and B as its only parameters.
 
-    ``linear``: a ``torch.nn.Linear``, whose ``weight`` and ``bias`` are taken over under these
-    names and frozen. ``rank`` r: ``down`` A [r, in] starts as torch's Linear does, ``up`` B [out,
-    r] at 0, so the output is that of ``linear`` until B moves, whatever is drawn. ``p``: the rate
-    on the input of the low-rank path alone, a coin for each element of x [b, ..., in]; 0.05 to 0.1
-    is usual. Evaluation drops nothing. :meth:`merge` gives the plain Linear of it.
+    Input: [b, ..., in]. Output: [b, ..., out]. Dropout acts on the input of the low-rank path
+    alone, with one Bernoulli draw for each element; evaluation drops nothing. ``weight`` and
+    ``bias`` of the linear layer keep their names and are frozen. ``down`` is A [rank, in],
+    initialized as torch's Linear; ``up`` is B [out, rank], initialized with 0, so the output is
+    that of ``linear`` until B is trained. :meth:`merge` returns the equivalent Linear.
 
-    Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang, Chen 2022, "LoRA: low-rank adaptation of large
-    language models", section 4.1.
+    Args:
+        linear: A ``torch.nn.Linear``; its weight and bias are shared, and frozen.
+        rank: The rank of the low-rank path, from 1 to the smaller size of the weight.
+        alpha: The scale of the low-rank path, divided by ``rank``.
+        p: The probability of dropping, in [0, 1], or a schedule of it; 0.05 to 0.1 is usual.
+
+    Raises:
+        InputError: Where ``linear`` is another module, or a number is out of range.
+
+    Example:
+        >>> from torch import nn
+        >>> import thinned.nn as tnn
+        >>> tnn.LoraDropout(nn.Linear(16, 32), rank=4, p=0.1)
+        LoraDropout(
+          in_features=16, out_features=32, bias=True, rank=4, alpha=16.0
+          (dropout): Dropout(p=0.1, inplace=False)
+        )
+
+    Reference:
+        Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang, Chen 2022, "LoRA: low-rank adaptation of large
+        language models", section 4.1.
     """
 
     def __init__(
@@ -49,7 +68,7 @@ class LoraDropout(nn.Module):
 
     @property
     def p(self) -> float:
-        """The rate, in [0, 1]."""
+        """The probability of dropping, in [0, 1]."""
         return self.dropout.p
 
     @p.setter
@@ -62,8 +81,10 @@ class LoraDropout(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> nn.Linear:
-        """A plain Linear with W + alpha / rank B A: what evaluation computes, in one product. It
-        shares no memory.
+        """Build the Linear with the weight W + alpha / rank B A: what evaluation computes.
+
+        Returns:
+            A new ``torch.nn.Linear`` that shares no memory with this layer.
         """
         out, inputs = self.weight.shape
         merged = nn.Linear(
@@ -76,4 +97,8 @@ class LoraDropout(nn.Module):
 
     def extra_repr(self) -> str:
         out, inputs = self.weight.shape
-        return f"in_features={inputs}, out_features={out}, bias={self.bias is not None}, rank={self.rank}, alpha={self.alpha}"
+        bias = self.bias is not None
+        return (
+            f"in_features={inputs}, out_features={out}, bias={bias}, rank={self.rank}, "
+            f"alpha={self.alpha}"
+        )

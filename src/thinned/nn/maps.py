@@ -1,4 +1,4 @@
-"""Layers of :mod:`thinned.functional.maps`."""
+"""Dropout layers on feature maps that are no affine noise: disout, cutout, pooling and channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,33 @@ from .method import FunctionLayer
 
 
 class Disout(FunctionLayer):
-    """Tang et al. 2020: :func:`thinned.functional.disout`."""
+    """Disout: distorts blocks of feature maps by Gaussian noise instead of zeroing them.
+
+    Input: [b, c, *map] with one to three map axes. Output: the same shape; the input itself in
+    evaluation. While training y = (m x + (1 - m) alpha scale std(x) n) numel(m) / sum(m), with the
+    mask m of :class:`DropBlock`, n ~ N(0, 1) for each element, and std(x) of the whole tensor. The
+    backward pass treats the size of the noise as a constant.
+
+    Args:
+        p: The probability of dropping, in [0, 1], or a schedule of it.
+        block_size: The edge of a block, in elements, for all map axes or one for each; at most the
+            size of the map.
+        alpha: The strength of the distortion, at least 0; 0 is DropBlock.
+        scale: The size of the noise: a number, or a tensor that broadcasts to the input, such as
+            [1, c, 1, 1] computed from the weights of the next layer, as in the code of the authors.
+
+    Raises:
+        InputError: Where an argument breaks a rule.
+
+    Example:
+        >>> import thinned.nn as tnn
+        >>> tnn.Disout(0.1, 5)
+        Disout(p=0.1, block_size=5, alpha=1.0, scale=0.01)
+
+    Reference:
+        Tang, Wang, Xu and others 2020, "Beyond dropout: feature map distortion to regularize deep
+        neural networks"; :func:`thinned.functional.disout`.
+    """
 
     def __init__(
         self,
@@ -27,8 +53,29 @@ class Disout(FunctionLayer):
 
 
 class Cutout(FunctionLayer):
-    """DeVries and Taylor 2017: :func:`thinned.functional.cutout`. It has no rate: ``size`` is its
-    strength.
+    """Cutout: zeroes random squares of each example, in all its channels alike; nothing is scaled.
+
+    Input: [b, c, *map], usually normalized images, so that 0 is their mean. Output: the same shape;
+    the input itself in evaluation. It has no rate: ``size`` is its strength. The center of a square
+    is uniform over the map, and squares are cut off at the border.
+
+    Args:
+        size: The edge of a square, in elements, at least 1; in the paper 16 for CIFAR-10, 8 for
+            CIFAR-100 and 20 for SVHN.
+        holes: The number of squares, at least 1.
+
+    Raises:
+        InputError: Where an argument is not a whole number of at least 1; in the forward pass where
+            a square would hide the whole map.
+
+    Example:
+        >>> import thinned.nn as tnn
+        >>> tnn.Cutout(8)
+        Cutout(size=8, holes=1)
+
+    Reference:
+        DeVries and Taylor 2017, "Improved regularization of convolutional neural networks with
+        cutout"; :func:`thinned.functional.cutout`.
     """
 
     def __init__(self, size: int = 16, holes: int = 1) -> None:
@@ -38,8 +85,30 @@ class Cutout(FunctionLayer):
 
 
 class MaxPoolDropout1d(FunctionLayer):
-    """Wu and Gu 2015 on [b, c, l]: :func:`thinned.functional.max_pool_dropout` in the place of
-    ``torch.nn.MaxPool1d``.
+    """Max-pooling dropout in place of ``torch.nn.MaxPool1d``: drops elements before pooling.
+
+    Input: [b, c, l], at least 0, as after a ReLU. Output: [b, c, l'] as torch's pooling without
+    padding. While training it is the maximum of what is kept in each window, not scaled. Evaluation
+    is the mean of that: probabilistic weighted pooling.
+
+    Args:
+        kernel_size: The length of a window.
+        stride: The step between windows; None is ``kernel_size``.
+        p: The probability of dropping an element, in [0, 1], or a schedule of it; 0 is max pooling.
+
+    Raises:
+        InputError: Where an argument breaks a rule; in the forward pass where the input has another
+            rank or negative elements.
+
+    Example:
+        >>> import torch
+        >>> import thinned.nn as tnn
+        >>> tnn.MaxPoolDropout1d(2)(torch.ones(3, 4, 8)).shape
+        torch.Size([3, 4, 4])
+
+    Reference:
+        Wu and Gu 2015, "Max-pooling dropout for regularization of convolutional neural networks";
+        :func:`thinned.functional.max_pool_dropout`.
     """
 
     def __init__(
@@ -53,8 +122,30 @@ class MaxPoolDropout1d(FunctionLayer):
 
 
 class MaxPoolDropout2d(FunctionLayer):
-    """Wu and Gu 2015 on [b, c, h, w]: :func:`thinned.functional.max_pool_dropout` in the place of
-    ``torch.nn.MaxPool2d``.
+    """Max-pooling dropout in place of ``torch.nn.MaxPool2d``: drops elements before pooling.
+
+    Input: [b, c, h, w], at least 0, as after a ReLU. Output: [b, c, h', w'] as torch's pooling
+    without padding. While training it is the maximum of what is kept in each window, not scaled.
+    Evaluation is the mean of that: probabilistic weighted pooling.
+
+    Args:
+        kernel_size: The edge of a window, or (height, width).
+        stride: The step between windows, or (vertical, horizontal); None is ``kernel_size``.
+        p: The probability of dropping an element, in [0, 1], or a schedule of it; 0 is max pooling.
+
+    Raises:
+        InputError: Where an argument breaks a rule; in the forward pass where the input has another
+            rank or negative elements.
+
+    Example:
+        >>> import torch
+        >>> import thinned.nn as tnn
+        >>> tnn.MaxPoolDropout2d(2)(torch.ones(3, 4, 8, 8)).shape
+        torch.Size([3, 4, 4, 4])
+
+    Reference:
+        Wu and Gu 2015, "Max-pooling dropout for regularization of convolutional neural networks";
+        :func:`thinned.functional.max_pool_dropout`.
     """
 
     def __init__(
@@ -68,8 +159,30 @@ class MaxPoolDropout2d(FunctionLayer):
 
 
 class MaxPoolDropout3d(FunctionLayer):
-    """Wu and Gu 2015 on [b, c, d, h, w]: :func:`thinned.functional.max_pool_dropout` in the place
-    of ``torch.nn.MaxPool3d``.
+    """Max-pooling dropout in place of ``torch.nn.MaxPool3d``: drops elements before pooling.
+
+    Input: [b, c, d, h, w], at least 0, as after a ReLU. Output: [b, c, d', h', w'] as torch's
+    pooling without padding. While training it is the maximum of what is kept in each window, not
+    scaled. Evaluation is the mean of that: probabilistic weighted pooling.
+
+    Args:
+        kernel_size: The edge of a window, or (depth, height, width).
+        stride: The step between windows, or one for each axis; None is ``kernel_size``.
+        p: The probability of dropping an element, in [0, 1], or a schedule of it; 0 is max pooling.
+
+    Raises:
+        InputError: Where an argument breaks a rule; in the forward pass where the input has another
+            rank or negative elements.
+
+    Example:
+        >>> import torch
+        >>> import thinned.nn as tnn
+        >>> tnn.MaxPoolDropout3d(2)(torch.ones(3, 4, 8, 8, 8)).shape
+        torch.Size([3, 4, 4, 4, 4])
+
+    Reference:
+        Wu and Gu 2015, "Max-pooling dropout for regularization of convolutional neural networks";
+        :func:`thinned.functional.max_pool_dropout`.
     """
 
     def __init__(
@@ -83,7 +196,29 @@ class MaxPoolDropout3d(FunctionLayer):
 
 
 class WeightedChannelDropout(FunctionLayer):
-    """Hou and Wang 2019: :func:`thinned.functional.weighted_channel_dropout`."""
+    """Weighted channel dropout: drops a fixed number of channels, weak ones with a higher chance.
+
+    Input: [b, c, *map], after a ReLU. Output: the same shape; the input itself in evaluation. The
+    score of a channel is its mean over the map. Of C channels C - round(p C) are kept, at least
+    one, by weighted choice without replacement, and multiplied so that the sum of scores is kept.
+    The backward pass treats the scale as a constant.
+
+    Args:
+        p: The part of the channels to drop, in [0, 1], or a schedule of it.
+        extra: The probability of dropping a kept channel as well, in [0, 1), without scaling.
+
+    Raises:
+        InputError: Where an argument is out of range.
+
+    Example:
+        >>> import thinned.nn as tnn
+        >>> tnn.WeightedChannelDropout(0.5)
+        WeightedChannelDropout(p=0.5, extra=0.0)
+
+    Reference:
+        Hou and Wang 2019, "Weighted channel dropout for regularization of deep convolutional neural
+        network"; :func:`thinned.functional.weighted_channel_dropout`.
+    """
 
     def __init__(self, p: float | Schedule = 0.5, extra: float = 0.0) -> None:
         extra = probability(extra, "the extra rate", below_one=True)
@@ -91,8 +226,10 @@ class WeightedChannelDropout(FunctionLayer):
 
 
 def _windows(dims: int, kernel_size: int | tuple[int, ...]) -> tuple[int, ...]:
-    """A number for each axis, so that a map of another rank is refused."""
+    """One number for each axis, so that a map of another rank raises an error."""
     windows = (kernel_size,) * dims if isinstance(kernel_size, int) else tuple(kernel_size)
     if len(windows) != dims:
-        raise InputError(f"kernel_size has to be a number or {dims} of them, but got {kernel_size}")
+        raise InputError(
+            f"kernel_size has to be one number or {dims} of them, but got {kernel_size}"
+        )
     return windows

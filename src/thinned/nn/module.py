@@ -1,135 +1,282 @@
-"""What all hosts share: which mode they are in, and whom their masks belong to."""
+"""The bases of all dropout modules: mode, random key and rate; and how to find them in a model."""
 
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from .._errors import probability
+from .._errors import ArgumentError, nearest, probability
 from ..algebra.schedule import SCHEDULES, Schedule
 from ..engines.torch.tensor_key import TensorKey, random_key
 from ..functional import Mode
 from ..functional.core import Rate
-from .recompute import Calls, again, note
+from .recompute import CallCounter, recomputed_key, remember_key
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from .keys import ModelKey
 
-# Wrappers that hold a model under a name of their own; a layer's name is what it is without them.
+# Wrappers hold a model under an attribute of their own. The name of a layer leaves them out, so
+# that its masks do not depend on how the model is wrapped.
 _WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
 _PARALLEL = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
+# what other libraries call the rate of dropping
+_RATE_NAMES = ("rate", "dropout", "drop_prob", "drop_rate", "dropout_p", "prob", "probability")
 
 
-class DropoutModule:
-    """A module that draws masks. Beside it stands ``torch.nn.Module``, whose ``training`` it reads."""
+def check_argument_names(name: str, function: Any, arguments: dict[str, Any]) -> None:
+    """Raise :class:`ArgumentError` where ``function`` does not take one of ``arguments``."""
+    parameters = inspect.signature(function).parameters
+    kinds = [parameter.kind for parameter in parameters.values()]
+    if inspect.Parameter.VAR_KEYWORD in kinds:
+        return
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    known = [n for n, parameter in parameters.items() if parameter.kind in by_name and n != "self"]
+    for argument in arguments:
+        if argument not in known:
+            is_rate = argument in _RATE_NAMES and "p" in known
+            hint = "did you mean 'p'?" if is_rate else nearest(argument, known)
+            raise ArgumentError(f"{name} has no argument {argument!r}; {hint}")
+
+
+class CheckedArguments:
+    """Raises an error with a suggestion where a class is called with an unknown keyword."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Check the keywords, then create the object; copying and unpickling pass none."""
+        if kwargs:
+            check_argument_names(cls.__name__, cls.__init__, kwargs)
+        return super().__new__(cls)
+
+
+class DropoutModule(CheckedArguments):
+    """Base of every module that draws random numbers: it provides the mode and the random key.
+
+    Use it together with ``torch.nn.Module``, named first: ``class MyDropout(DropoutModule,
+    nn.Module)``. In ``forward`` ask :meth:`mode` what to do, and pass :meth:`call_key` to the draws
+    of :mod:`thinned.functional`. Then :func:`thinned.key`, :func:`thinned.sampling`,
+    :func:`thinned.off`, :func:`thinned.frozen`, :func:`thinned.recording`, activation checkpointing
+    and ``torch.compile`` work with the module, and :func:`thinned.find` lists it. A module with one
+    rate of dropping derives from :class:`RatedModule`.
+
+    Attributes:
+        training: The flag of ``torch.nn.Module`` that ``train()`` and ``eval()`` set.
+        mode_override: The mode set by a context manager such as :func:`thinned.sampling`, or None.
+        model_key: The :class:`ModelKey` of the model that the module is part of, or None.
+        stream: The random stream of the module under its model key: a hash of its name.
+        calls: The counter of the calls of the module within a step, under its model key.
+        frozen_key: The key of every call while :func:`thinned.frozen` is active, or None.
+        tape: What records or replays keys while :func:`thinned.recording` or
+            :func:`thinned.replaying` is active, or None.
+
+    Example:
+        Noise of a fixed size on every element:
+
+        >>> import torch
+        >>> from torch import nn
+        >>> import thinned.nn as tnn
+        >>> from thinned.functional import normal
+        >>> class AdditiveNoise(tnn.DropoutModule, nn.Module):
+        ...     def forward(self, x):
+        ...         if self.mode() != "sample":
+        ...             return x
+        ...         return x + normal(tuple(x.shape), self.call_key(), x)
+        >>> model = nn.Sequential(AdditiveNoise())
+        >>> key = tnn.key(model, seed=1)
+        >>> key.at(step=0)
+        >>> first = model(torch.zeros(2, 3))
+        >>> key.at(step=0)
+        >>> bool((model(torch.zeros(2, 3)) == first).all())
+        True
+    """
 
     training: bool
-    mode_override: Mode | None = None  # set by the context managers in modes.py
-    owner: ModelKey | None = None  # the key that this host obeys; None while unkeyed
-    stream: int = 0  # of a keyed host
-    calls: Calls  # of a keyed host
-    frozen: TensorKey | None = None  # set by modes.frozen: what every call draws
-    tape: Any = None  # set by modes.recording and modes.replaying
+    mode_override: Mode | None = None
+    model_key: ModelKey | None = None
+    stream: int = 0
+    calls: CallCounter
+    frozen_key: TensorKey | None = None
+    tape: Any = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """A copy, which no context manager of the original holds."""
-        twin = self.__class__.__new__(self.__class__)
-        memo[id(self)] = twin
-        left = {"mode_override", "frozen", "tape"}
+        """Copy the module, without what context managers have set on the original."""
+        duplicate = self.__class__.__new__(self.__class__)
+        memo[id(self)] = duplicate
+        left = {"mode_override", "frozen_key", "tape"}
         state: Any = self.__reduce_ex__(4)[2]
-        twin.__dict__.update({k: copy.deepcopy(v, memo) for k, v in state.items() if k not in left})
-        return twin
+        duplicate.__dict__.update(
+            {k: copy.deepcopy(v, memo) for k, v in state.items() if k not in left}
+        )
+        return duplicate
 
     def mode(self) -> Mode:
-        """``"sample"`` in training, ``"mean"`` in evaluation, unless a context manager says
-        otherwise.
+        """Return what this call has to do.
+
+        Returns:
+            "sample" in training: draw. "mean" in evaluation: return the result of evaluation,
+            without drawing. "off": return the result without any noise, not even scaled. A context
+            manager such as :func:`thinned.sampling` decides instead of ``training`` while active.
         """
         return self.mode_override or ("sample" if self.training else "mean")
 
     def call_key(self) -> TensorKey:
-        """Whose noise this call draws; fresh bits of torch's generator in a model without a key."""
-        if self.frozen is None and self.tape is None:
-            return self.new_key()
+        """Return the random key of this call; ask once in each call that draws.
+
+        It is the only source of randomness of a layer: pass it as ``key=`` to the draws of
+        :mod:`thinned.functional`, and derive the keys of other independent draws of the same call
+        from it by ``fold_in``.
+
+        Returns:
+            The key of this layer, step and call in a keyed model (:func:`thinned.key`). In a model
+            without a key, 64 bits of torch's generator. The frozen or replayed key under
+            :func:`thinned.frozen` and :func:`thinned.replaying`.
+
+        Raises:
+            InputError: In a keyed model before the first ``key.at``.
+        """
+        if self.frozen_key is None and self.tape is None:
+            return self.next_key()
         if torch.compiler.is_compiling():
-            return self.frozen or self.tape.turn(self)
-        return again(self) or (note(self, self.frozen) if self.frozen else self.tape.turn(self))
+            return self.frozen_key or self.tape.turn(self)
+        recomputed = recomputed_key(self)
+        if recomputed is not None:
+            return recomputed
+        return remember_key(self, self.frozen_key) if self.frozen_key else self.tape.turn(self)
 
     def step(self, step: int) -> None:
-        """Move to the rate of ``step``; hosts with a schedule do."""
+        """Move schedules to ``step``. The base has none; :class:`RatedModule` moves its rate.
 
-    def new_key(self) -> TensorKey:
-        """:meth:`call_key` with nothing frozen or replayed."""
-        if self.owner is not None:
-            return self.calls.next(self.owner.now(), self.stream, self)
+        Args:
+            step: The number of the optimizer step, from 0. :meth:`ModelKey.at` and
+                :func:`thinned.step` pass it.
+        """
+
+    def next_key(self) -> TensorKey:
+        """Return the key of the next call, ignoring :func:`thinned.frozen` and tapes.
+
+        Layers call :meth:`call_key`; this is for tools that record keys.
+
+        Returns:
+            The key, as tensors.
+        """
+        if self.model_key is not None:
+            return self.calls.next(self.model_key.tensor_key(), self.stream, self)
         if torch.compiler.is_compiling():
             return random_key()
-        return (
-            again(self) or random_key()
-        )  # a segment keeps only what was frozen or replayed; else torch restores its generator
+        # A checkpointed segment remembers only keys that were frozen or replayed. Otherwise torch
+        # restores its own generator before it recomputes the segment.
+        return recomputed_key(self) or random_key()
 
 
 def disable_fused_kernels(module: nn.Module) -> Any:
-    """Keep torch's fused kernels, which read weights past a layer, from running a model that
-    ``module`` stands in.
+    """Keep the fused kernels of torch from bypassing ``module``, and return the hook's handle.
 
-    torch refuses its fused transformer layer where any module inside has a hook. Returns the hook's
-    handle.
+    The fused transformer layer reads the weights past the layers that hold them. torch does not use
+    it where any module inside has a hook, so this registers a hook that does nothing.
     """
-    return module.register_forward_pre_hook(_nothing)
+    return module.register_forward_pre_hook(_do_nothing)
 
 
-def _nothing(module: nn.Module, args: Any) -> None:
+def _do_nothing(module: nn.Module, args: Any) -> None:
     return None
 
 
 class RatedModule(DropoutModule):
-    """A host with a rate, which a schedule may move. Abstract."""
+    """Base of the dropout modules with one rate of dropping, which a schedule may move.
+
+    Use it like :class:`DropoutModule`: ``class MyDropout(RatedModule, nn.Module)``. Call
+    :meth:`set_initial_rate` at the end of ``__init__``, and draw at the rate :meth:`current_rate`.
+
+    Attributes:
+        schedule: The schedule of the rate, or None.
+        p: The rate, in [0, 1]; it may be set at any time. See also :class:`DropoutModule`.
+
+    Example:
+        >>> from torch import nn
+        >>> import thinned.nn as tnn
+        >>> from thinned.algebra import Linear
+        >>> from thinned.functional import bernoulli_mask
+        >>> class PositionDropout(tnn.RatedModule, nn.Module):
+        ...     def __init__(self, p=0.1):
+        ...         super().__init__()
+        ...         self.set_initial_rate(p)
+        ...     def forward(self, x):
+        ...         if self.mode() != "sample" or self.p == 0:
+        ...             return x
+        ...         shape, key = tuple(x.shape), self.call_key()
+        ...         return x * bernoulli_mask(shape, self.current_rate(), key, x)
+        >>> layer = PositionDropout(Linear(0.0, 0.4, steps=100))
+        >>> layer.step(50)
+        >>> layer.p
+        0.2
+    """
 
     schedule: Schedule | None = None
 
-    def start(self, p: float | Schedule) -> None:
-        """Take the first rate."""
+    def set_initial_rate(self, p: float | Schedule) -> None:
+        """Set the rate at construction, from the argument of the user.
+
+        Args:
+            p: The rate, in [0, 1], or a schedule of it. With a schedule the rate is that of step 0
+                until :meth:`step` moves it.
+
+        Raises:
+            InputError: Where the rate is outside [0, 1].
+        """
         self.schedule = p if isinstance(p, SCHEDULES) else None
         self.p = p(0) if isinstance(p, SCHEDULES) else p
 
     def step(self, step: int) -> None:
-        """Take the rate that the schedule has at ``step``; nothing without one."""
+        """Take the rate that the schedule has at ``step``; without a schedule nothing changes.
+
+        Args:
+            step: The number of the optimizer step, from 0.
+        """
         if self.schedule is not None and (rate := self.schedule(step)) != self.p:
             self.p = rate
 
     @property
     def p(self) -> float:
-        """The rate, in [0, 1]."""
+        """The rate, in [0, 1]. It may be set at any time."""
         return self._rate
 
     @p.setter
     def p(self, rate: float) -> None:
         self._rate = probability(rate)
-        self._number = torch.tensor(self._rate, dtype=torch.float64, device="cpu")
+        self._rate_tensor = torch.tensor(self._rate, dtype=torch.float64, device="cpu")
 
-    def now(self) -> Rate:
-        """The rate; as a tensor in a graph that must not hold it."""
-        return (
-            self._number
-            if self.schedule is not None and torch.compiler.is_compiling()
-            else self._rate
-        )
+    def current_rate(self) -> Rate:
+        """Return the rate to draw at, in the form that suits this call.
+
+        A compiled graph captures numbers as constants, so with a schedule it would have to be
+        compiled again at every step.
+
+        Returns:
+            ``p`` as a float; or, within a graph and with a schedule, a float64 tensor without axes,
+            which the graph reads at every call.
+        """
+        if self.schedule is not None and torch.compiler.is_compiling():
+            return self._rate_tensor
+        return self._rate
 
 
 def dropout_modules(model: nn.Module) -> Iterator[tuple[str, DropoutModule]]:
-    """The hosts in a model with their qualified names, wrappers left out; a shared one once, under
-    its first name.
+    """Yield the dropout modules of a model with their qualified names, without those of wrappers.
+
+    A shared module comes once, under its first name.
     """
-    seen: set[int] = set()
+    visited: set[int] = set()
 
     def walk(module: nn.Module, path: tuple[str, ...]) -> Iterator[tuple[str, DropoutModule]]:
-        if id(module) in seen:
+        if id(module) in visited:
             return
-        seen.add(id(module))
+        visited.add(id(module))
         if isinstance(module, DropoutModule):
             yield ".".join(path), module
         parallel = type(module).__name__ in _PARALLEL

@@ -1,8 +1,9 @@
-"""The number of a call within a step, also when activation checkpointing runs the call again.
+"""The keys of recomputed calls: activation checkpointing has to draw the same masks again.
 
 A forward pass inside a backward pass is a recomputation: it has to draw what the first pass drew,
-whatever came between. torch's checkpointing says so only in the frames that are running:
-:func:`_marks` reads them, and what was drawn is kept on the object that stands for the segment.
+whatever ran in between. torch does not announce which segment is being recomputed; only the frames
+that are running show it. :func:`_running_segments` reads them, and the keys that were drawn are
+kept on the object that represents the segment.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ _FILE = checkpoint.__file__
 _ATTRIBUTE = "_thinned_calls"
 
 
-def _marks() -> tuple[list[Any], Any]:
-    """(the segments whose first pass is running, the segment that is being recomputed or None),
-    innermost first.
+def _running_segments() -> tuple[list[Any], Any]:
+    """(the segments that run for the first time, the segment that is being recomputed or None).
+
+    The innermost segment comes first.
     """
     first: list[Any] = []
     frame = sys._getframe(2)
@@ -32,11 +34,13 @@ def _marks() -> tuple[list[Any], Any]:
         code = frame.f_code
         if code.co_filename == _FILE:
             names = frame.f_locals
+            # The non-reentrant checkpoint is a generator: its frame holds the segment.
             if code.co_name == "checkpoint" and "gen" in names:
                 body = names["gen"].gi_frame
                 segment = body.f_locals.get("new_frame") if body is not None else None
                 if segment is not None:
                     first.append(segment)
+            # The reentrant checkpoint is an autograd function: its context is the segment.
             elif code.co_name == "forward" and "ctx" in names:
                 first.append(names["ctx"])
             elif code.co_name == "unpack_hook" and "frame" in names:
@@ -47,14 +51,14 @@ def _marks() -> tuple[list[Any], Any]:
     return first, None
 
 
-# Within a graph a checkpointed segment may change nothing, so the calls in there are counted while
-# the graph is traced.
+# A checkpointed segment of a graph must not change Python state. The calls in there are therefore
+# counted on the graph while it is traced, by a token of each layer.
 _TOKENS = itertools.count()
 
 
 @torch._dynamo.assume_constant_result
 def _in_segment() -> bool:
-    """Is the code that is being traced inside a checkpointed segment?"""
+    """Whether the code that is being traced is inside a checkpointed segment."""
     from torch._dynamo.symbolic_convert import InstructionTranslator
 
     return InstructionTranslator.current_tx().output.current_tracer.parent is not None
@@ -62,8 +66,9 @@ def _in_segment() -> bool:
 
 @torch._dynamo.assume_constant_result
 def _traced_calls(token: int, more: bool) -> int:
-    """How many calls of a host this graph has in checkpointed segments so far; with ``more``, this
-    is another.
+    """Return how many calls of a layer this graph has had in checkpointed segments so far.
+
+    With ``more`` this call is counted as another one.
     """
     from torch._dynamo.symbolic_convert import InstructionTranslator
 
@@ -73,8 +78,8 @@ def _traced_calls(token: int, more: bool) -> int:
     return counts[token] - more
 
 
-class Calls:
-    """Counts the calls of one host within a step."""
+class CallCounter:
+    """Counts the calls of one dropout module within a step."""
 
     def __init__(self) -> None:
         self.token = next(_TOKENS)
@@ -82,71 +87,76 @@ class Calls:
         self.last: TensorKey | None = None
 
     def reset(self) -> None:
+        """Start a new step at call 0."""
         self.count = 0
         self.last = None
 
-    def next(self, now: TensorKey, stream: int, host: object) -> TensorKey:
-        """Whose noise the coming call draws."""
+    def next(self, step_key: TensorKey, stream: int, module: object) -> TensorKey:
+        """Return the key of the coming call of ``module`` at the step of ``step_key``."""
         if torch.compiler.is_dynamo_compiling():
             inside = _in_segment()
             tensor_key = TensorKey(
-                now.seed_step,
-                now.sample_ids,
+                step_key.seed_step,
+                step_key.sample_ids,
                 stream,
                 self.count + _traced_calls(self.token, inside),
             )
             if not inside:
                 self.count += 1
             return tensor_key
-        held = again(host)
-        if held is not None:
-            return held
-        if torch._C._current_graph_task_id() == -1:
-            tensor_key = self.last = TensorKey(now.seed_step, now.sample_ids, stream, self.count)
+        recomputed = recomputed_key(module)
+        if recomputed is not None:
+            return recomputed
+        if torch._C._current_graph_task_id() == -1:  # no backward pass is running
+            tensor_key = self.last = TensorKey(
+                step_key.seed_step, step_key.sample_ids, stream, self.count
+            )
             self.count += 1
-            return note(host, tensor_key)
-        if self.count != 1 or self.last is None:  # recomputed by somebody else's checkpointing
+            return remember_key(module, tensor_key)
+        if self.count != 1 or self.last is None:  # another library recomputes this call
             raise InputError(
-                "this layer runs inside a backward pass, and it cannot be told which of its calls is being recomputed; "
-                "use torch.utils.checkpoint, or call the layer once a step"
+                "this layer runs inside a backward pass, and it cannot be known which of its calls "
+                "is being recomputed; use torch.utils.checkpoint, or call the layer once a step"
             )
         return self.last
 
 
-def again(host: object) -> TensorKey | None:
-    """What the call drew that is being recomputed; None where nothing is, or where the segment kept
-    nothing of ``host``.
+def recomputed_key(module: object) -> TensorKey | None:
+    """Return the key of the call that is being recomputed.
+
+    None where nothing is being recomputed, or where the segment kept no key of ``module``.
     """
     if torch._C._current_graph_task_id() == -1:
         return None
-    first, segment = _marks()
-    drawn = [] if segment is None else segment.__dict__.get(_ATTRIBUTE, {}).get(id(host), [])
+    first, segment = _running_segments()
+    drawn = [] if segment is None else segment.__dict__.get(_ATTRIBUTE, {}).get(id(module), [])
     if not drawn:
         return None
-    place = (id(host), torch._C._current_graph_task_id())
+    place = (id(module), torch._C._current_graph_task_id())
     done: dict[tuple[int, int], int] = segment.__dict__.setdefault(_ATTRIBUTE + "_done", {})
     index = done.get(place, 0)
     if index >= len(drawn):
         raise InputError(
-            "a checkpointed segment is recomputed with more calls of a dropout layer than its first pass made; "
-            "make the segment deterministic, so that its recomputation does what its first pass did"
+            "a checkpointed segment is recomputed with more calls of a dropout layer than its "
+            "first pass made; make the segment deterministic, so that its recomputation repeats "
+            "its first pass"
         )
     done[place] = index + 1
-    return _write(host, drawn[index], first)
+    return _write(module, drawn[index], first)
 
 
-def note(host: object, tensor_key: TensorKey) -> TensorKey:
-    """Keep what a call drew on the segments whose first pass is running."""
+def remember_key(module: object, tensor_key: TensorKey) -> TensorKey:
+    """Keep the key of a call on the segments that run for the first time, and return it."""
+    # Segments hook saved tensors (non-reentrant) or run without gradients (reentrant). Elsewhere
+    # the frames need not be read, which costs time.
     hooked = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
-    return (
-        _write(host, tensor_key, _marks()[0])
-        if hooked or not torch.is_grad_enabled()
-        else tensor_key
-    )
+    if not hooked and torch.is_grad_enabled():
+        return tensor_key
+    return _write(module, tensor_key, _running_segments()[0])
 
 
-def _write(host: object, tensor_key: TensorKey, segments: list[Any]) -> TensorKey:
+def _write(module: object, tensor_key: TensorKey, segments: list[Any]) -> TensorKey:
     for segment in segments:
         drawn: dict[int, list[TensorKey]] = segment.__dict__.setdefault(_ATTRIBUTE, {})
-        drawn.setdefault(id(host), []).append(tensor_key)
+        drawn.setdefault(id(module), []).append(tensor_key)
     return tensor_key

@@ -23,7 +23,8 @@ class LockedDropout(SpecLayer):
         InputError: Where an argument breaks a rule.
 
     Example:
-        >>> LockedDropout(0.4, layout="t b d")
+        >>> import thinned.nn as tnn
+        >>> tnn.LockedDropout(0.4, layout="t b d")
         LockedDropout(p=0.4, inplace=False, layout='t b d')
 
     Reference:

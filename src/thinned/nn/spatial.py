@@ -27,7 +27,8 @@ class SpatialDropout(SpecLayer):
         InputError: Where an argument breaks a rule.
 
     Example:
-        >>> SpatialDropout(0.2)
+        >>> import thinned.nn as tnn
+        >>> tnn.SpatialDropout(0.2)
         SpatialDropout(p=0.2, inplace=False)
 
     Reference:
@@ -60,7 +61,8 @@ class DropBlock(SpecLayer):
         InputError: Where an argument breaks a rule.
 
     Example:
-        >>> DropBlock(0.1, 5)
+        >>> import thinned.nn as tnn
+        >>> tnn.DropBlock(0.1, 5)
         DropBlock(p=0.1, inplace=False, block_size=5)
 
     Reference:
@@ -90,7 +92,8 @@ class DropBlock1d(SpecLayer):
         RuntimeError: For inputs of another rank.
 
     Example:
-        >>> DropBlock1d(0.1, 5)
+        >>> import thinned.nn as tnn
+        >>> tnn.DropBlock1d(0.1, 5)
         DropBlock1d(p=0.1, inplace=False, block_size=5)
 
     Reference:
@@ -116,7 +119,8 @@ class DropBlock2d(SpecLayer):
         RuntimeError: For inputs of another rank.
 
     Example:
-        >>> DropBlock2d(0.1, (3, 5))
+        >>> import thinned.nn as tnn
+        >>> tnn.DropBlock2d(0.1, (3, 5))
         DropBlock2d(p=0.1, inplace=False, block_size=(3, 5))
 
     Reference:
@@ -145,7 +149,8 @@ class DropBlock3d(SpecLayer):
         RuntimeError: For inputs of another rank.
 
     Example:
-        >>> DropBlock3d(0.1, 3)
+        >>> import thinned.nn as tnn
+        >>> tnn.DropBlock3d(0.1, 3)
         DropBlock3d(p=0.1, inplace=False, block_size=3)
 
     Reference:

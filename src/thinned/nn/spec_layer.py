@@ -1,4 +1,4 @@
-"""The layers whose noise is a :class:`thinned.Drop`: their common base, and the layer of any spec."""
+"""The base of the layers that apply a :class:`thinned.Drop`, and the layer of any spec."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Shard = tuple[str, int, int]
 
 
 class SpecLayer(RatedModule, _DropoutNd):
-    """Base of the dropout layers on activations whose noise is a :class:`thinned.Drop`. Abstract.
+    """Base of the layers that apply a :class:`thinned.Drop` to activations. Abstract.
 
     It is a ``torch.nn.modules.dropout._DropoutNd``, so tools that look for dropout find it.
 
@@ -71,7 +71,7 @@ class SpecLayer(RatedModule, _DropoutNd):
         self.schedule = rate if isinstance(rate, SCHEDULES) else None
         spec = make(rate(0) if isinstance(rate, SCHEDULES) else rate, **settings)
         if layout is not None:
-            spec = layouts.placed(spec, layout, dims)
+            spec = layouts.apply_layout(spec, layout, dims)
         self.base_spec = spec
         self.dims = dims
         self.layout = layout
@@ -127,8 +127,8 @@ class SpecLayer(RatedModule, _DropoutNd):
             return input
         x = input
         if self.layout is not None and "(" in self.layout:
-            ids = None if self.owner is None else self.owner.now().sample_ids
-            x = layouts.unflattened(input, self.layout, ids)
+            ids = None if self.model_key is None else self.model_key.tensor_key().sample_ids
+            x = layouts.unflatten_examples(input, self.layout, ids)
         shape = tuple(x.shape)
         prepared = self._prepared.get(shape)
         if prepared is None:
@@ -137,7 +137,7 @@ class SpecLayer(RatedModule, _DropoutNd):
                 self._prepared = {shape: prepared}
         key = self.call_key()
         checked = key.sample_ids is None and x.dtype.is_floating_point
-        if checked and not prepared.plan.identity:
+        if checked and not prepared.plan.is_identity:
             y = dispatch.sample(x, prepared, key, self.inplace, self.impl)
         else:
             y = core.sample(x, prepared, key, None, self.inplace, self.impl)
@@ -146,7 +146,7 @@ class SpecLayer(RatedModule, _DropoutNd):
     def _laid_out(self, spec: Drop, x: Tensor) -> Drop:
         if self.dims is None:
             return spec
-        return torch_functions.laid_out(spec, x, self.dims, lambda: type(self).__name__)
+        return torch_functions.spec_for_rank(spec, x, self.dims, lambda: type(self).__name__)
 
     def _prepare(self, x: Tensor) -> PreparedPlan:
         spec = self._laid_out(self.spec, x)
@@ -168,15 +168,15 @@ class SpecLayer(RatedModule, _DropoutNd):
             settings["scale"] = scale
         if self.layout:
             settings["layout"] = self.layout
-        shown = "".join(f", {name}={value!r}" for name, value in settings.items())
-        return super().extra_repr() + shown
+        settings_text = "".join(f", {name}={value!r}" for name, value in settings.items())
+        return super().extra_repr() + settings_text
 
 
 class SpecDropout(SpecLayer):
     """The layer of any :class:`thinned.Drop`: the way from a spec of your own to a module.
 
     While training it draws y = a x + b as the spec says; in evaluation it does what the spec's
-    scale says. The methods of the catalogue have layers of their own names.
+    scale says. The methods of the catalog have layers of their own names.
 
     Args:
         spec: What to drop, with its rate.
@@ -191,9 +191,10 @@ class SpecDropout(SpecLayer):
         InputError: Where ``spec`` is no Drop, or does not go with ``layout`` or ``shard``.
 
     Example:
+        >>> import thinned.nn as tnn
         >>> from thinned import Drop
         >>> from thinned.algebra import Bernoulli
-        >>> SpecDropout(Drop(Bernoulli(0.3), per="b d", of="b t d"))
+        >>> tnn.SpecDropout(Drop(Bernoulli(0.3), per="b d", of="b t d"))
         SpecDropout(p=0.3, inplace=False, per='b d', of='b t d')
 
     Reference:

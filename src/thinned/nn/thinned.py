@@ -1,6 +1,4 @@
-"""The host of thinning: a pattern of the whole batch, and the products on both of its sides that
-shrink to it.
-"""
+"""Thinning: one pattern for the whole batch, and linear layers that shrink to it."""
 
 from __future__ import annotations
 
@@ -18,46 +16,64 @@ from .module import RatedModule
 
 
 class Thinned(RatedModule, _DropoutNd):
-    """Batchwise dropout of a fixed count: of n units about (1 - p) n stay, the same for the whole
-    batch.
+    """Thinning: batchwise dropout of a fixed number of units, which linear layers need not compute.
 
-    While training y = x n / count where kept and 0 where not, so that E[y] = x exactly; evaluation
-    is x. ``p`` in [0, 1] or a schedule. ``groups``: the batch in so many parts, each with a pattern
-    of its own; the products are cut for each. ``dims``: 0: units stand on the last axis; 1, 2, 3:
-    channels stand before so many map axes.
+    Input: [b, ..., n] with the units on the last axis, or [b, n, *map] with ``dims`` map axes.
+    Output: the same shape; the input itself in evaluation. Of n units about (1 - p) n are kept, the
+    same for the whole batch. While training y = x n / count where kept and 0 where dropped, so that
+    E[y] = x exactly. The count is (1 - p) n rounded, for wide layers to a multiple of 16
+    (:func:`thinned.functional.thinning.kept_count`), so 0.01 of 12 units drops none.
 
     By itself it computes :func:`thinned.functional.thin_units`. Linked by :func:`thinned.thin` it
-    makes the linear layers around it leave out what fell: same numbers, less work. It is another
-    regularizer than dropout: examples of a batch do not average over masks, so rates are lower,
-    about 0.3 where dropout takes 0.5. The count is (1 - p) n rounded, for wide layers to a multiple
-    of 16 (:func:`thinned.functional.thinning.kept_count`); 0.01 of 12 units is none.
+    makes the linear layers around it leave out the dropped units: same numbers, less work. It is
+    another regularizer than dropout: the examples of a batch do not average over masks, so rates
+    are lower, about 0.3 where dropout takes 0.5.
 
-    >>> Thinned(0.3, groups=2)
-    Thinned(p=0.3, groups=2)
+    Args:
+        p: The part of the units to drop, in [0, 1], or a schedule of it.
+        groups: The number of parts of the batch that have a pattern of their own; the products are
+            cut for each part.
+        dims: 0 where the units are on the last axis; 1, 2 or 3 where channels are followed by this
+            number of map axes.
 
-    Graham, Reizenstein, Robinson 2015, "Efficient batchwise dropout training using submatrices".
-    Their code rounds down and scales in evaluation.
+    Raises:
+        InputError: Where an argument breaks a rule.
+
+    Example:
+        >>> import thinned.nn as tnn
+        >>> tnn.Thinned(0.3, groups=2)
+        Thinned(p=0.3, groups=2)
+
+    Reference:
+        Graham, Reizenstein, Robinson 2015, "Efficient batchwise dropout training using
+        submatrices". Their code rounds down and scales in evaluation.
     """
 
     def __init__(self, p: float | Schedule = 0.5, groups: int = 1, dims: int = 0) -> None:
         self.groups = whole(groups, "groups", 1)
         self.dims = whole(dims, "dims", 0, 3)
         super().__init__(0.0)
-        self.start(p)
-        self.linked = False  # does a layer behind take the kept units alone?
-        self._pending: tuple[Tensor, int] | None = (
-            None  # kept and width, on the way from the layer before to that behind
-        )
-        self._passed = False
+        self.set_initial_rate(p)
+        self.linked = False  # whether the layer after this one takes the kept units alone
+        # (kept units, width), on the way from the layer before to the layer after
+        self._pending: tuple[Tensor, int] | None = None
+        self._passed = False  # whether this layer ran since the kept units were drawn
 
-    def draw(self, width: int, input: Tensor, batched: bool = True) -> Tensor | None:
-        """For the layer before, which is given ``input``: which of its ``width`` outputs stay,
-        [groups, count]; None: all.
+    def draw_kept_units(self, width: int, input: Tensor, batched: bool = True) -> Tensor | None:
+        """Draw the kept units for the layer before this one, which calls it on its own input.
+
+        Args:
+            width: The number of outputs of that layer.
+            input: Its input; its device and batch are used.
+            batched: Whether the input has a batch axis, so that groups apply.
+
+        Returns:
+            The indices of the kept units, int64 [groups, count]; None where all are kept.
         """
         self._pending, self._passed = None, False
         if self.mode() != "sample" or not 0 < thinning.kept_count(width, self._rate) < width:
             return None
-        kept = thinning.patterns(
+        kept = thinning.draw_patterns(
             width, self._rate, self.call_key(), self.groups if batched else 1, input.device
         )
         self._pending = kept, width
@@ -69,9 +85,8 @@ class Thinned(RatedModule, _DropoutNd):
         if self._pending is not None and width == self._pending[0].shape[1]:
             self._passed = True
             return input * (self._pending[1] / width)
-        if (
-            self.linked and (kept := self.draw(width, input, batched)) is not None
-        ):  # there is no layer before
+        # where no layer before has drawn, the input is cut here
+        if self.linked and (kept := self.draw_kept_units(width, input, batched)) is not None:
             self._passed = True
             parts = input.tensor_split(len(kept)) if len(kept) > 1 else (input,)
             chosen = [rows.index_select(axis, kept[group]) for group, rows in enumerate(parts)]
@@ -85,26 +100,35 @@ class Thinned(RatedModule, _DropoutNd):
         key = self.call_key() if self._rate < 1 else None
         return thinning.thin_units(input, self._rate, axis, self.groups if batched else 1, key=key)
 
-    def take(self) -> Tensor | None:
-        """For the layer behind: which of its inputs it is given; None where it is given all."""
+    def take_kept_units(self) -> Tensor | None:
+        """Return the kept units to the layer after this one, and forget them.
+
+        Returns:
+            The indices of the inputs that it is given, int64 [groups, count]; None for all.
+
+        Raises:
+            InputError: Where the units were drawn but this layer did not run.
+        """
         pending, passed = self._pending, self._passed
         self._pending, self._passed = None, False
         if pending is not None and not passed:
             raise InputError(
-                "a thinned layer gave its kept units, but the Thinned layer behind it did not run; undo thinned.thin(model), "
-                "and call it again after the last change of the model"
+                "a thinned layer computed its kept units alone, but the Thinned layer after it did "
+                "not run; undo thinned.thin(model), and call it again after the last change of the "
+                "model"
             )
         return None if pending is None else pending[0]
 
-    def fell(self) -> tuple[int, int] | None:
-        """Of the pass that is running: how many units fell, of how many; None where none was cut
-        out.
+    def dropped_units(self) -> tuple[int, int] | None:
+        """Count the dropped units of the pass that is running.
+
+        Returns:
+            (number of dropped units, number of units); None where no unit is cut out.
         """
-        return (
-            None
-            if self._pending is None
-            else (self._pending[1] - self._pending[0].shape[1], self._pending[1])
-        )
+        if self._pending is None:
+            return None
+        kept, width = self._pending
+        return width - kept.shape[1], width
 
     def extra_repr(self) -> str:
         dims = f", dims={self.dims}" if self.dims else ""
@@ -112,11 +136,10 @@ class Thinned(RatedModule, _DropoutNd):
 
 
 class Shrinking:
-    """The forward pass of a linear layer or convolution between :class:`Thinned` layers; put there
-    by :func:`thinned.thin`.
+    """The forward pass of a linear layer or convolution between :class:`Thinned` layers.
 
-    ``before`` thins its inputs and ``behind`` its outputs. ``units``: into how many units its
-    inputs are divided.
+    :func:`thinned.thin` installs it. ``before`` drops inputs of the layer and ``behind`` drops
+    outputs. ``units`` is the number of units that the inputs are divided into.
     """
 
     def __init__(
@@ -130,17 +153,17 @@ class Shrinking:
 
     def __call__(self, input: Tensor) -> Tensor:
         module: Any = self.module
-        inputs = None if self.before is None else self.before.take()
+        inputs = None if self.before is None else self.before.take_kept_units()
         linear = isinstance(module, nn.Linear)
         batched = input.dim() > (1 if linear else len(module.kernel_size) + 1)
         outputs = (
             None
             if self.behind is None
-            else self.behind.draw(module.weight.shape[0], input, batched)
+            else self.behind.draw_kept_units(module.weight.shape[0], input, batched)
         )
         if inputs is None and outputs is None:
             return type(module).forward(module, input)
         product = F.linear if linear else module._conv_forward
-        return thinning.in_parts(
+        return thinning.grouped_product(
             product, input, module.weight, module.bias, inputs, outputs, self.units
         )

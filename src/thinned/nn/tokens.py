@@ -23,7 +23,8 @@ class TokenDropout(SpecLayer):
         InputError: Where an argument breaks a rule.
 
     Example:
-        >>> TokenDropout(0.1)
+        >>> import thinned.nn as tnn
+        >>> tnn.TokenDropout(0.1)
         TokenDropout(p=0.1, inplace=False)
 
     Reference:
@@ -43,22 +44,65 @@ class TokenDropout(SpecLayer):
 
 
 class PatchDropout(FunctionLayer):
-    """Liu et al. 2023: :func:`thinned.functional.patch_dropout`. A schedule compiles anew: the rate
-    decides the length.
+    """PatchDropout: a vision transformer sees fewer patches while training, in a shorter sequence.
+
+    Input: tokens [b, T, ...], with positions already added. Output: [b, kept, ...] in the order of
+    the input, with kept = prefix + int((1 - p) (T - prefix)); every subset is equally likely, and
+    each example has its own. Nothing is scaled. In evaluation the output is the input. The rate
+    sets the shape of the result, so a compiled graph is compiled again when a schedule moves it.
+
+    Args:
+        p: The part of the patches to drop, in [0, 1], or a schedule of it. A rate that leaves no
+            patch raises an error in the forward pass.
+        prefix: The number of first tokens that are always kept, such as the class token.
+        indices: Whether to return also the positions of the kept tokens, int64 [b, kept].
+
+    Raises:
+        InputError: Where ``p`` is out of range, or ``prefix`` is not a whole number of at least 0.
+
+    Example:
+        >>> import torch
+        >>> import thinned.nn as tnn
+        >>> tnn.PatchDropout(0.5)(torch.ones(2, 9, 4)).shape
+        torch.Size([2, 5, 4])
+
+    Reference:
+        Liu, Matsoukas, Strand, Azizpour, Smith 2023, "PatchDropout: economizing vision transformers
+        using patch dropout"; :func:`thinned.functional.patch_dropout`.
     """
 
     def __init__(self, p: float | Schedule = 0.5, prefix: int = 1, indices: bool = False) -> None:
         super().__init__(
             functional.patch_dropout,
             p=p,
-            shapes=True,
+            rate_sets_shape=True,
             prefix=whole(prefix, "prefix", 0),
             indices=indices,
         )
 
 
 class HiddenCut(FunctionLayer):
-    """Chen et al. 2021: :func:`thinned.functional.hidden_cut`."""
+    """HiddenCut: zeroes one span of neighboring tokens of each example; nothing is scaled.
+
+    Input: hidden states [b, T, ...]. Output: the same shape; the input itself in evaluation. The
+    span is round(p T) tokens long, and its start is uniform over the places where it fits.
+
+    Args:
+        p: The part of the tokens in the span, in [0, 1], or a schedule of it; 0.1 in the paper.
+
+    Raises:
+        InputError: Where ``p`` is out of range.
+
+    Example:
+        >>> import torch
+        >>> import thinned.nn as tnn
+        >>> int((tnn.HiddenCut(0.3)(torch.ones(1, 10, 4)) == 0).sum())
+        12
+
+    Reference:
+        Chen, Shen, Chen, Yang 2021, "HiddenCut: simple data augmentation for natural language
+        understanding with better generalizability"; :func:`thinned.functional.hidden_cut`.
+    """
 
     def __init__(self, p: float | Schedule = 0.1) -> None:
         super().__init__(functional.hidden_cut, p=p)

@@ -1,4 +1,4 @@
-"""What hosts on weights share: they stand in the place of a module, and call it with other weights."""
+"""The base of the layers on weights: it replaces a module, and calls it with changed weights."""
 
 from __future__ import annotations
 
@@ -17,13 +17,20 @@ Names = str | Iterable[str] | None
 
 
 class ModuleWrapper(RatedModule, nn.Module):
-    """A host in the place of ``module``, which is called with changed weights. Abstract.
+    """Base of the layers that replace ``module`` and call it with changed weights. Abstract.
 
-    The module's parameters, buffers and children stand on the host under their own names, so
-    checkpoints of either load into the other. The module itself stays out of the tree; the two
-    share their dictionaries, so what moves one moves both. ``names``: which parameters change, by
-    shell patterns on their qualified names. None: the weight matrices, no biases; of recurrent
-    modules those on the state (``weight_hh*``).
+    The parameters, buffers and children of the module are those of the layer too, under the same
+    names, so checkpoints of either load into the other. The module itself is no child. The two
+    share their dictionaries, so moving one to a device moves both.
+
+    Args:
+        module: A module without dropout modules of this package.
+        names: Which parameters change, by shell patterns on their qualified names. None: the weight
+            matrices, without biases; of recurrent modules those on the state (``weight_hh*``).
+
+    Raises:
+        InputError: Where ``module`` is a dropout module or no module, a parameter has no shape yet,
+            or a pattern matches nothing.
     """
 
     inner: nn.Module
@@ -32,22 +39,24 @@ class ModuleWrapper(RatedModule, nn.Module):
         super().__init__()
         if not isinstance(module, nn.Module) or isinstance(module, DropoutModule):
             raise InputError(
-                f"{type(self).__name__} needs a module without a host of its own, but got {type(module).__name__}"
+                f"{type(self).__name__} needs a module that is no dropout module itself, but got "
+                f"{type(module).__name__}"
             )
-        self.names = _chosen(module, names)
-        self.__dict__["inner"] = module  # no child: its parameters would stand in the tree twice
+        self.names = _matching_names(module, names)
+        # not registered as a child: its parameters would be in the tree twice
+        self.__dict__["inner"] = module
         for shared in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
             self.__dict__[shared] = getattr(module, shared)
         self.training = module.training
         disable_fused_kernels(self)
 
     def train(self, mode: bool = True) -> Any:
-        """As of any module; the one inside follows."""
+        """Set the training mode of the layer and of the module inside."""
         self.inner.training = mode
         return super().train(mode)
 
     def __getattr__(self, name: str) -> Any:
-        """What code that knows the module asks it for: its sizes, its settings."""
+        """Look up attributes of the module inside, such as its sizes, for code that reads them."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -55,26 +64,29 @@ class ModuleWrapper(RatedModule, nn.Module):
                 raise
             return getattr(self.__dict__["inner"], name)
 
-    def weights(self) -> list[Tensor]:
-        """The parameters that change, in the order of ``names``."""
+    def selected_weights(self) -> list[Tensor]:
+        """Return the parameters that change, in the order of ``names``."""
         return [self.get_parameter(name) for name in self.names]
 
-    def run(self, weights: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What the module gives with ``weights`` for its own; nothing is written into it."""
-        given = dict(zip(self.names, weights, strict=True))
-        result = torch.func.functional_call(self.inner, given, args, kwargs)
+    def run_with_weights(
+        self, weights: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call the module with ``weights`` in place of its own; nothing is written into it."""
+        replaced = dict(zip(self.names, weights, strict=True))
+        result = torch.func.functional_call(self.inner, replaced, args, kwargs)
         if isinstance(self.inner, nn.RNNBase):
-            self.inner._update_flat_weights()  # it would hold the weights of this call, and their graph
+            # otherwise it would keep the weights of this call, and their autograd graph
+            self.inner._update_flat_weights()
         return result
 
     def extra_repr(self) -> str:
         inside = self.inner.extra_repr()
-        what = "" if isinstance(self.inner, nn.Linear) else f"{type(self.inner).__name__}: "
-        return f"{what}{inside}, p={self.p}" if inside else f"{what}p={self.p}"
+        kind = "" if isinstance(self.inner, nn.Linear) else f"{type(self.inner).__name__}: "
+        return f"{kind}{inside}, p={self.p}" if inside else f"{kind}p={self.p}"
 
 
-def _chosen(module: nn.Module, names: Names) -> tuple[str, ...]:
-    """The names of the parameters that ``names`` means."""
+def _matching_names(module: nn.Module, names: Names) -> tuple[str, ...]:
+    """The names of the parameters that ``names`` selects."""
     known = dict(module.named_parameters())
     lazy = [name for name, parameter in known.items() if is_lazy(parameter)]
     if lazy:
@@ -88,7 +100,8 @@ def _chosen(module: nn.Module, names: Names) -> tuple[str, ...]:
         found = [n for n in found if not recurrent or last[n].startswith("weight_hh")]
         if not found:
             raise InputError(
-                f"{type(module).__name__} has no weight matrix; say what changes, such as names='weight'"
+                f"{type(module).__name__} has no weight matrix; name what changes, such as "
+                "names='weight'"
             )
         return tuple(found)
     patterns = (names,) if isinstance(names, str) else tuple(names)

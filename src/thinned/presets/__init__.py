@@ -1,10 +1,8 @@
-"""Which point each paper is, and ``CATALOG``, the table of all methods."""
+"""The specs of published methods, and ``CATALOG``, the table of all methods."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from .._errors import InputError, unknown
+from .._errors import InputError, check_keywords, unknown
 from ..algebra.drop import Drop
 from .advice import ADVICE, Advice
 from .catalog import CATALOG, Preset
@@ -53,26 +51,37 @@ def _row(name: str) -> Preset:
     return CATALOG[name]
 
 
-def make(name: str, *args: Any, **kwargs: Any) -> Drop:
-    """The point that ``name`` is, with the preset's own arguments.
+def make(name: str, **settings: float | int | str | tuple[int, ...]) -> Drop:
+    """Return the spec of a method by its name in ``CATALOG``.
 
-    >>> make("drop_block", p=0.1, block_size=5).per.size
-    5
+    Args:
+        name: The name of the method, such as ``"drop_block"``.
+        **settings: The arguments of the preset function of that name.
 
-    Raises :class:`thinned.InputError` on an unknown name, with the nearest ones, and for a method
-    that is no point.
+    Returns:
+        The spec.
+
+    Raises:
+        InputError: For an unknown name or argument, with the nearest known ones, and for a method
+            that a Drop cannot express.
+
+    Example:
+        >>> make("drop_block", p=0.1, block_size=5).per.size
+        5
     """
     row = _row(name)
-    if isinstance(row.fn, str):
+    if row.make is None:
         raise InputError(
-            f"{name!r} is no point that goes anywhere, but thinned.{row.fn}: write {row.example}"
+            f"{name!r} cannot be expressed as a Drop; use thinned.{row.constructor}, for example "
+            f"{row.example}"
         )
-    return row.fn(*args, **kwargs)
+    check_keywords(row.make, settings, repr(name))
+    return row.make(**settings)
 
 
-def strength(name: str) -> str:
-    """The name of a method's rate: "p", or what stands for it.
+def rate_name(name: str) -> str:
+    """Return the name of the argument that holds the rate of a method, such as "p" or "beta".
 
-    Raises :class:`thinned.InputError` on an unknown name.
+    Raises :class:`thinned.InputError` for an unknown name.
     """
-    return _row(name).strength
+    return _row(name).rate_name

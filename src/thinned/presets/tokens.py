@@ -1,4 +1,4 @@
-"""Points whose coins fall on whole tokens."""
+"""Specs that drop whole tokens."""
 
 from __future__ import annotations
 
@@ -8,18 +8,29 @@ from ..algebra.scale import Inverted
 
 
 def token_dropout(p: float = 0.1) -> Drop:
-    """Token dropout: the whole vector of a token is zeroed with probability ``p``.
+    """Token dropout: zeroes the whole vector of a token with probability ``p``.
 
-    One coin for each example and token, on layout ``b t d``; what stays is divided by 1 - p, and
-    the sequence keeps its length (:func:`thinned.functional.patch_dropout` shortens it). For time
-    first write ``nn.TokenDropout(p=0.1, layout="t b d")``. Word dropout replaces ids by
-    "unknown" instead (:func:`thinned.functional.word_dropout`); embedding dropout drops a type of
-    token everywhere.
+    There is one draw for each example and token, on the layout ``b t d``. Kept vectors are divided
+    by 1 - p, and the sequence keeps its length (:func:`thinned.functional.patch_dropout` shortens
+    it). For time first write ``nn.TokenDropout(p=0.1, layout="t b d")``. Two related methods: word
+    dropout replaces ids by "unknown" (:func:`thinned.functional.word_dropout`), and embedding
+    dropout drops a type of token everywhere.
 
-    >>> token_dropout(0.1).per
-    'b t'
+    Args:
+        p: The probability of dropping, in [0, 1].
 
-    Sennrich, Haddow, Birch 2016, "Edinburgh neural machine translation systems for WMT 16", whose
-    full words fall.
+    Returns:
+        The spec.
+
+    Raises:
+        InputError: Where ``p`` is not in [0, 1].
+
+    Example:
+        >>> token_dropout(0.1).per
+        'b t'
+
+    Reference:
+        Sennrich, Haddow, Birch 2016, "Edinburgh neural machine translation systems for WMT 16",
+        which drops full words.
     """
     return Drop(Bernoulli(p), per="b t", of="b t d", scale=Inverted(), name="token_dropout")

@@ -14,7 +14,8 @@ except ModuleNotFoundError as error:
     raise ImportError(missing(error, "sklearn")) from None
 if tuple(int(part) for part in _sklearn.__version__.split(".")[:2]) < (1, 6):
     raise ImportError(
-        f"scikit-learn {_sklearn.__version__} is too old, 1.6 is the first that serves: pip install -U 'thinned[sklearn]'"
+        f"scikit-learn {_sklearn.__version__} is too old, 1.6 is the first that serves: pip "
+        f"install -U 'thinned[sklearn]'"
     )
 
 from .classifier import DropoutClassifier

@@ -29,7 +29,7 @@ from .specs import Points, specs
 from .training import threads, train
 
 _ROWS = 1 << 21  # numbers in one piece of a prediction
-MONTE_CARLO = 100  # networks where a spread is asked for and mc_samples is 0
+MONTE_CARLO = 100  # networks where a spread is asked for and samples is 0
 
 
 class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
@@ -68,7 +68,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         "beta_2": [Interval(Real, 0, 1, closed="left")],
         "epsilon": [Interval(Real, 0, None, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
-        "mc_samples": [Interval(Integral, 0, None, closed="left")],
+        "samples": [Interval(Integral, 0, None, closed="left")],
         "divergence": [Interval(Real, 0, None, closed="left"), *SCHEDULES],
     }
 
@@ -99,7 +99,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
-        mc_samples: int = 0,
+        samples: int = 0,
         divergence: Any = 1.0,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -126,7 +126,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         self.beta_2 = beta_2
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
-        self.mc_samples = mc_samples
+        self.samples = samples
         self.divergence = divergence
 
     def __sklearn_tags__(self) -> Any:
@@ -176,7 +176,8 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         self._collect(job, incremental)
         if not job.stopped and not incremental:
             warnings.warn(
-                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't converged"
+                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
+                f"optimization hasn't converged"
                 " yet.",
                 ConvergenceWarning,
                 stacklevel=3,
@@ -185,9 +186,15 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
 
     def _validate(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
         return validate_data(
-            self, X, y, accept_sparse="csr", multi_output=True, dtype=(np.float64, np.float32), reset=reset,
+            self,
+            X,
+            y,
+            accept_sparse="csr",
+            multi_output=True,
+            dtype=(np.float64, np.float32),
+            reset=reset,
             y_numeric=self._head() == "identity",
-        )  # fmt: skip
+        )
 
     def _job(
         self,
@@ -210,7 +217,8 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         coefs, intercepts = self._start(units, random) if fresh else (self.coefs_, self.intercepts_)
         if (*tuple(len(w) for w in coefs), coefs[-1].shape[1]) != units:
             raise ValueError(
-                f"the fitted network has layers of {[len(w) for w in coefs]} units, but hidden_layer_sizes and the data now "
+                f"the fitted network has layers of {[len(w) for w in coefs]} units, but "
+                f"hidden_layer_sizes and the data now "
                 f"make {list(units[:-1])}; fit with warm_start=False"
             )
         index = np.arange(rows.n) if index is None else index
@@ -231,12 +239,27 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         if by_modules:
             modular.check(units, self.activation, each)
         plan = FitPlan(
-            units, self.activation, self._head(), self.solver, size, 1 if incremental else self.max_iter,
-            bool(self.shuffle), bool(self.early_stopping), float(self.tol), float(self.n_iter_no_change),
-            float(self.momentum) if self.solver == "sgd" else 0.0, bool(self.nesterovs_momentum), float(self.beta_1),
-            float(self.beta_2), float(self.epsilon), n, 0 if held is None else len(held), weight is not None,
-            by_modules, self.divergence,
-        )  # fmt: skip
+            units,
+            self.activation,
+            self._head(),
+            self.solver,
+            size,
+            1 if incremental else self.max_iter,
+            bool(self.shuffle),
+            bool(self.early_stopping),
+            float(self.tol),
+            float(self.n_iter_no_change),
+            float(self.momentum) if self.solver == "sgd" else 0.0,
+            bool(self.nesterovs_momentum),
+            float(self.beta_1),
+            float(self.beta_2),
+            float(self.epsilon),
+            n,
+            0 if held is None else len(held),
+            weight is not None,
+            by_modules,
+            self.divergence,
+        )
         setting = Setting(
             each, float(self.learning_rate_init), float(self.alpha), float(self.l1),
             None if self.max_norm is None else float(self.max_norm), self._seed,
@@ -288,7 +311,8 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         )
         if len(held) < 2:
             raise ValueError(
-                "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
+                "The validation set is too small. Increase 'validation_fraction' or the size of "
+                "your dataset."
             )
         return training, held
 
@@ -308,7 +332,8 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
             for w in (*self.coefs_, *self.intercepts_, *self.dropout_state_.values())
         ):
             raise ValueError(
-                "Solver produced non-finite parameter weights. The input data may contain large values and need to be"
+                "Solver produced non-finite parameter weights. The input data may contain large "
+                "values and need to be"
                 " preprocessed."
             )
         self.n_iter_ = job.epochs
@@ -336,11 +361,11 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         )
 
     def _outputs(self, X: Any) -> Any:
-        """The outputs for checked rows [n, outputs]: without noise, or the mean of ``mc_samples``
+        """The outputs for checked rows [n, outputs]: without noise, or the mean of ``samples``
         thinned networks.
         """
-        if self.mc_samples:
-            return self._moments(X, self.mc_samples)[0]
+        if self.samples:
+            return self._moments(X, self.samples)[0]
         return self._pass(X, None)[0]
 
     def _moments(self, X: Any, samples: int) -> tuple[Any, Any]:
@@ -362,7 +387,9 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
             yield from self._pass(X, torch.arange(start, min(start + size, samples)))
 
     def _pass(self, X: Any, samples: Tensor | None) -> Any:
-        """Outputs of some thinned networks, or of the one without noise: [networks, rows, outputs]."""
+        """Return the outputs [networks, rows, outputs] of thinned networks, or of the one without
+        noise.
+        """
         many = 1 if samples is None else len(samples)
         with threads(many * X.shape[0] * sum(w.size for w in self.coefs_)):
             return np.concatenate(
@@ -372,17 +399,23 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
     def _widest(self) -> int:
         return max(max(w.shape) for w in self.coefs_)
 
-    def predict_samples(self, X: Any, n_samples: int | None = None) -> Any:
-        """Outputs of thinned networks, one for each of ``n_samples`` draws of the masks (Gal and
-        Ghahramani 2016).
+    def predict_samples(self, X: Any, samples: int | None = None) -> Any:
+        """Return the outputs of thinned networks, one for each draw of the masks.
 
-        Returns an array of shape (n_samples, n_rows, n_outputs): class probabilities (one column
-        where classes are two), or values. ``n_samples``: default ``mc_samples``, or 100 where that
-        is 0. A mask belongs to the fitted network, the row's place in ``X`` and the draw's number,
-        so the same call gives the same numbers.
+        A mask is a function of the fitted network, of the position of the row in ``X`` and of the
+        number of the draw, so the same call gives the same numbers (Gal and Ghahramani 2016).
+
+        Args:
+            X: Rows [rows, features].
+            samples: The number of networks; None takes the parameter ``samples``, or 100 where
+                that is 0.
+
+        Returns:
+            An array [samples, rows, outputs]: class probabilities (one column where there are two
+            classes), or values.
         """
         X = self._rows(X)
-        return np.stack(list(self._samples(X, n_samples or self.mc_samples or MONTE_CARLO)))
+        return np.stack(list(self._samples(X, samples or self.samples or MONTE_CARLO)))
 
     def _pieces(self, X: Any, samples: Tensor | None) -> Any:
         """The last sums of rows [networks, b, outputs], piece by piece; ``samples``: which thinned

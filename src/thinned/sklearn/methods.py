@@ -1,6 +1,4 @@
-"""Methods that are modules of :mod:`thinned.nn`, on a batch of rows: where each acts in a
-perceptron, and how it is built.
-"""
+"""Methods that are modules of :mod:`thinned.nn`: where each acts in a perceptron, and its maker."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ from ..nn.thinned import Shrinking
 
 @dataclass(frozen=True)
 class Method:
-    """A method by its name in the catalogue, with its settings."""
+    """A method by its name in the catalog, with its settings."""
 
     name: str
     settings: Mapping[str, Any]
@@ -31,10 +29,10 @@ class Method:
 
 @dataclass(frozen=True)
 class LayerContext:
-    """What a method is put on. ``layer``: between ``inputs`` and ``outputs`` units; ``activation``:
-    what follows the layer.
+    """The part of a perceptron that a method is built for.
 
-    The activation is None behind the last layer, where there is no layer, and where another method
+    ``layer`` is between ``inputs`` and ``outputs`` units, and ``activation`` follows it. The
+    activation is None behind the last layer, where there is no layer, and where another method
     calls it.
     """
 
@@ -48,15 +46,16 @@ class LayerContext:
 def _jumpout(
     place: LayerContext,
     sigma: Any = 0.05,
-    least: float = 0.0,
-    most: float = 0.6,
+    min_rate: float = 0.0,
+    max_rate: float = 0.6,
     power: float = 0.75,
 ) -> Any:
     if not isinstance(place.activation, torch_nn.ReLU):
         raise InputError(
-            "'jumpout' goes behind a ReLU, where it counts what is above 0; use it with activation='relu'"
+            "'jumpout' follows a ReLU, whose positive outputs it counts; use it with "
+            "activation='relu'"
         )
-    return nn.Jumpout(sigma, least, most, power)
+    return nn.Jumpout(sigma, min_rate, max_rate, power)
 
 
 def _thinned(place: LayerContext, p: Any = 0.5, groups: int = 1) -> Any:
@@ -84,11 +83,11 @@ def _drop_connect(
     rate = p(0) if isinstance(p, SCHEDULES) else p
     spec = rate if isinstance(rate, Drop) else presets.drop_connect(rate, scale, per)
     inside = place.activation if inference == "moments" else None
-    host = nn.DropConnect(
+    connected = nn.DropConnect(
         place.layer, spec, activation=inside, sampling=sampling, inference=inference
     )
-    host.schedule = p if isinstance(p, SCHEDULES) else None
-    return host
+    connected.schedule = p if isinstance(p, SCHEDULES) else None
+    return connected
 
 
 def _shakeout(place: LayerContext, p: Any = 0.5, c: float = 0.1) -> Any:
@@ -111,7 +110,8 @@ def _fast(place: LayerContext, p: Any = 0.5) -> Any:
     kind = place.activation
     if not isinstance(kind, (torch_nn.ReLU, torch_nn.Identity, type(None))):
         raise InputError(
-            "'fast_dropout' knows the moments of activation='relu' and 'identity'; else it goes behind the last hidden layer alone"
+            "'fast_dropout' has moments for activation='relu' and 'identity' only; with others it may "
+            "follow the last hidden layer alone"
         )
     return nn.FastDropout(place.layer, p, "relu" if isinstance(kind, torch_nn.ReLU) else None)
 
@@ -119,7 +119,8 @@ def _fast(place: LayerContext, p: Any = 0.5) -> Any:
 def _targeted_unit(place: LayerContext, p: Any = 0.5, fraction: float = 0.5) -> Any:
     if not isinstance(place.layer, torch_nn.Linear):
         raise InputError(
-            "'targeted_unit_dropout' drops a hidden layer's own units, but another method has the weights into them; leave one out"
+            "'targeted_unit_dropout' drops a hidden layer's own units, but another method has "
+            "the weights into them; leave one out"
         )
     return nn.TargetedDropout(place.layer, p, fraction, per="unit")
 
@@ -132,7 +133,8 @@ def _standout(place: LayerContext, alpha: float = 1.0, beta: float = 0.0) -> Any
 def _information(place: LayerContext, max_alpha: float = 0.7) -> Any:
     if not isinstance(place.activation, torch_nn.ReLU):
         raise InputError(
-            "'information_dropout' has a price for what a ReLU gives; use it with activation='relu'"
+            "'information_dropout' has a KL term for the outputs of a ReLU; use it with "
+            "activation='relu'"
         )
     noise: Any = torch_nn.utils.skip_init(torch_nn.Linear, place.inputs, place.outputs)
     bound = 1.0 / math.sqrt(place.inputs)  # as torch.nn.Linear begins, from a generator of our own
@@ -159,7 +161,7 @@ WEIGHTS: dict[str, Callable[..., Any]] = {
     "targeted_dropout": _targeted,
     "sparse_variational_dropout": _sparse_variational,
 }
-# on the layer that gives these units, which an input has not
+# on the layer that makes these units; the input has none
 OWN: dict[str, Callable[..., Any]] = {
     "standout": _standout,
     "targeted_unit_dropout": _targeted_unit,
@@ -169,13 +171,14 @@ METHODS = {**UNITS, **WEIGHTS, **OWN}
 
 
 def modules(places: Sequence[Drop | Method | None]) -> bool:
-    """Is any of them a method, so that the network is one of modules?"""
+    """Whether any of them is a method, so that the network is built of modules."""
     return any(isinstance(place, Method) for place in places)
 
 
 def method(name: str, settings: Mapping[str, Any]) -> Method:
-    """A method by name; :class:`thinned.InputError` for a setting that it has not. The values are
-    checked where it is built.
+    """Return a method by name; its values are checked when it is built.
+
+    Raises :class:`thinned.InputError` for a setting that the method does not have.
     """
     known = list(inspect.signature(METHODS[name]).parameters)[1:]
     for setting in settings:
@@ -194,9 +197,7 @@ ACTIVATIONS: dict[str, Callable[[], torch_nn.Module]] = {
 
 
 def linears(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> list[torch_nn.Linear]:
-    """Layers whose parameters are ``weights`` [out, in] and ``biases`` [out] themselves, in their
-    memory.
-    """
+    """Return layers that hold ``weights`` [out, in] and ``biases`` [out] without copying them."""
     layers = []
     for w, b in zip(weights, biases, strict=True):
         layer: Any = torch_nn.Linear(w.shape[1], w.shape[0], device="meta")
@@ -211,15 +212,15 @@ def network(
     specs: Sequence[Drop | Method | None],
     seed: int,
 ) -> torch_nn.Sequential:
-    """The perceptron as a module: ``layer0``, ``act0``, ``layer1`` and so on; what falls at place i
-    is ``drop<i>``.
+    """Build the perceptron as a module: ``layer0``, ``act0``, ``layer1`` and so on, with the noise
+    of place i as ``drop<i>``.
 
-    Raises :class:`thinned.InputError` where methods cannot stand beside each other.
+    Raises :class:`thinned.InputError` where methods cannot be combined.
     """
     random = torch.Generator().manual_seed(seed)
     out = torch_nn.Sequential()
     act: torch_nn.Module | None = None
-    spread = False  # are the units given as a mean and a variance?
+    spread = False  # whether the units are given as a mean and a variance
     for i, layer in enumerate(layers):
         here = None if _owns(specs[i]) else specs[i]
         after = specs[i + 1] if i + 1 < len(layers) else None
@@ -228,7 +229,8 @@ def network(
         fast = isinstance(here, Method) and here.name == "fast_dropout"
         if (spread and here is not None and not fast) or ((spread or fast) and owner is not None):
             raise InputError(
-                "'fast_dropout' gives means and variances, so behind it comes 'fast_dropout' or nothing, but got "
+                "'fast_dropout' gives means and variances, so behind it comes 'fast_dropout' or "
+                "nothing, but got "
                 f"{_shown(owner or here)!r} at place {i + bool(owner)} (0 is the input)"
             )
         name, module = f"layer{i}", layer
@@ -258,24 +260,25 @@ def network(
 
 
 def _link(net: torch_nn.Sequential) -> None:
-    """Cut what thinning drops out of the products of the plain layers around it: the same numbers,
-    less work.
+    """Leave the units that thinning drops out of the products of the linear layers around it.
+
+    The results are the same, with less work.
     """
     modules: list[Any] = list(net)
     made: dict[Any, Shrinking] = {}
-    for k, host in enumerate(modules):
-        if not isinstance(host, nn.Thinned) or type(modules[k + 1]) is not torch_nn.Linear:
+    for k, thinned_layer in enumerate(modules):
+        if not isinstance(thinned_layer, nn.Thinned) or type(modules[k + 1]) is not torch_nn.Linear:
             continue
-        host.linked = True
-        made.setdefault(modules[k + 1], Shrinking(modules[k + 1])).before = host
+        thinned_layer.linked = True
+        made.setdefault(modules[k + 1], Shrinking(modules[k + 1])).before = thinned_layer
         if k and type(modules[k - 2]) is torch_nn.Linear:  # its activation stands between
-            made.setdefault(modules[k - 2], Shrinking(modules[k - 2])).behind = host
+            made.setdefault(modules[k - 2], Shrinking(modules[k - 2])).behind = thinned_layer
     for layer, forward in made.items():
         layer.forward = forward
 
 
 def _owns(value: Drop | Method | None) -> bool:
-    """Is it part of the layer before?"""
+    """Whether it is part of the layer before."""
     return isinstance(value, Method) and value.name in OWN
 
 
@@ -284,7 +287,7 @@ def _on_units(value: Drop | Method, place: LayerContext) -> torch_nn.Module:
         return nn.SpecDropout(value)
     if value.name in UNITS:
         return UNITS[value.name](place, **value.settings)
-    rate = presets.strength(value.name)  # a spec whose rate is a schedule
+    rate = presets.rate_name(value.name)  # the rate of this spec is a schedule
     schedule = value.settings[rate]
     spec = presets.make(value.name, **{**value.settings, rate: schedule(0)})
     return nn.SpecDropout(spec, schedule=schedule)

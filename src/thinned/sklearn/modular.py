@@ -1,8 +1,6 @@
-"""One perceptron as modules of :mod:`thinned.nn`, by autograd: for methods that are no points. It
-is the slower of the two.
+"""One perceptron as modules of :mod:`thinned.nn`, trained by autograd.
 
-Weights lie in the memory of a :class:`Population`, so that penalties, optimizers and copies are the
-same code.
+It serves the methods that no spec expresses, and is slower than the population.
 """
 
 from __future__ import annotations
@@ -22,7 +20,8 @@ from .._errors import InputError
 from ..algebra.key import Key, stream_of
 from ..algebra.schedule import SCHEDULES
 from ..functional import core
-from ..nn.learned import InformationDropout, Learned
+from ..nn.information import InformationDropout
+from ..nn.learned import Learned
 from ..nn.module import dropout_modules
 from .methods import linears, network
 from .network import Population, losses
@@ -30,11 +29,11 @@ from .records import FitJob
 from .specs import Points
 from .updates import Updates
 
-State = dict[str, np.ndarray]  # what methods hold beside weights and biases, by name
+State = dict[str, np.ndarray]  # what methods hold besides weights and biases, by name
 
 
 class Modular:
-    """One job's network: what :class:`Stacked` is for points."""
+    """The network of one job, for methods. Specs use :class:`thinned.sklearn.stacked.Stacked`."""
 
     entries = None  # it takes dense rows
 
@@ -54,7 +53,9 @@ class Modular:
         self.updates = Updates(
             self.plan, population, [job.setting], (self.flat, self.gradient), memory
         )
-        self.costly = [host for _, host in dropout_modules(self.net) if isinstance(host, Learned)]
+        self.costly = [
+            layer for _, layer in dropout_modules(self.net) if isinstance(layer, Learned)
+        ]
         self.key = nn.key(self.net, job.setting.seed)
         track = job.track
         self.examples = float(
@@ -150,13 +151,13 @@ def _split(population: Population) -> tuple[list[Tensor], list[Tensor]]:
 def _further(
     net: torch_nn.Module, layers: Sequence[torch_nn.Linear]
 ) -> dict[str, torch_nn.Parameter]:
-    """What is learned beside the weights and biases of ``layers``, by name."""
+    """Return what is learned besides the weights and biases of ``layers``, by name."""
     own = {id(p) for layer in layers for p in layer.parameters()}
     return {name: p for name, p in net.named_parameters() if id(p) not in own}
 
 
 def held(net: torch_nn.Module, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What a network holds beside weights and biases: what is learned, and anchors."""
+    """Return what a network holds besides weights and biases: learned parameters and anchors."""
     return {**learned, **dict(net.named_buffers())}
 
 
@@ -188,9 +189,9 @@ def check(units: Sequence[int], activation: str, specs: Points) -> None:
 class Fitted:
     """A fitted network for prediction, in the dtype of the rows.
 
-    ``step``: the last of training, whose rates it keeps. ``cells``: the most numbers that a row
-    becomes while noise is drawn. Raises :class:`thinned.InputError` where ``state`` is of another
-    ``dropout`` than ``specs``.
+    ``step``: the last of training; its rates are kept. ``cells``: the most numbers that a row
+    becomes while noise is drawn. Raises :class:`thinned.InputError` where ``state``
+    was saved with another ``dropout`` than ``specs``.
     """
 
     def __init__(
@@ -205,20 +206,22 @@ class Fitted:
         self.net = network(layers, activation, specs, seed).to(parts[0][0].dtype)
         if not load(self.net, _further(self.net, layers), state, True):
             raise InputError(
-                "dropout is another than when this was fitted, and holds values that were not learned; fit again"
+                "dropout is another than when this was fitted, and holds values that were not "
+                "learned; fit again"
             )
         nn.step(self.net, step)
-        for _, host in dropout_modules(self.net):
-            if getattr(host, "schedule", None) is not None:
-                host.schedule = None  # type: ignore[attr-defined]  # the draws to come are no steps of training
+        for _, layer in dropout_modules(self.net):
+            if getattr(layer, "schedule", None) is not None:
+                # the draws to come are no steps of training
+                layer.schedule = None  # type: ignore[attr-defined]
         self.net.requires_grad_(False).eval()
         self.head, self.seed = head, seed
         drawn = [
-            host
-            for _, host in dropout_modules(self.net)
-            if isinstance(host, nn.DropConnect) and host.each
+            layer
+            for _, layer in dropout_modules(self.net)
+            if isinstance(layer, nn.DropConnect) and layer.per_example
         ]
-        each = [host.weight.numel() for host in drawn if host.sampling == "exact"]
+        each = [layer.weight.numel() for layer in drawn if layer.sampling == "exact"]
         self.cells = max([max(w.shape) for w in parts[0]] + each)
         self.mc = torch_nn.ModuleDict({"mc": self.net})  # for streams of its own
         self.key = nn.key(self.mc, seed)

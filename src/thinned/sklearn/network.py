@@ -21,11 +21,9 @@ from ..algebra.plan import averages
 
 @dataclass(frozen=True)
 class Kept:
-    """A place of one network where all rows of a batch have the same coins: only the units that
-    stay are computed.
-    """
+    """A place of one network where all rows of a batch share a mask: only kept units are computed."""
 
-    index: Tensor  # of the units that stay
+    index: Tensor  # of the kept units
     gain: Tensor  # of each of them
 
 
@@ -89,8 +87,8 @@ class Population:
     What a unit weighs lies together, so that leaving units out of the first and largest layer
     leaves out whole stretches; with ``inward``, what an input weighs lies together in the first
     layer, as sparse inputs want it. Rows and sums are [m, b, units], or [1, b, units] where all
-    networks have the same; of a network alone they are [b, units], for plain products are faster
-    than batched ones.
+    networks have the same; of a single network they are [b, units], because single products are
+    faster than batched ones.
     """
 
     def __init__(self, units: Sequence[int], m: int, activation: str, inward: bool = False) -> None:
@@ -149,7 +147,7 @@ class Population:
                 and self.activation == "relu"
                 and not signed
             ):
-                h = active.mul_(after[0])  # 0 where it fell, and so is its slope
+                h = active.mul_(after[0])  # 0 where it is dropped, and so is its slope
             else:
                 h = active * after.gain if isinstance(after, Kept) else _mapped(active, after)
         self.saved.append((h, w, z))

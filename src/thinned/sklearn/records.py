@@ -1,5 +1,5 @@
-"""What is trained, as plain records: the plan that a population shares, each network's numbers, its
-rows, what became of it.
+"""The records of training: the plan that a population shares, the settings and rows of each
+network, and its results.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .specs import Points
 
 @dataclass(frozen=True)
 class FitPlan:
-    """What networks have to share to be trained in one pass."""
+    """The settings that networks have to share to be trained in one pass."""
 
     units: tuple[int, ...]
     activation: str
@@ -45,7 +45,7 @@ class FitPlan:
 
 @dataclass(frozen=True)
 class Setting:
-    """What networks in one pass may differ in."""
+    """The settings in which networks of one pass may differ."""
 
     specs: Points
     lr: float
@@ -59,7 +59,7 @@ _FULL = 1 / 3  # of the numbers that are not 0: above, dense products are faster
 
 
 class Entries(NamedTuple):
-    """What is not 0 in rows: row i has the ``columns`` (int32) and ``values`` (float32) from
+    """The nonzero values of rows: row i has the ``columns`` (int32) and ``values`` (float32) from
     ``starts[i]`` (int64) on.
     """
 
@@ -82,14 +82,14 @@ class FeatureRows:
             )
 
     def take(self, index: Tensor) -> Tensor:
-        """The rows of ``index``: [b, features]."""
+        """Return the rows of ``index``: [b, features]."""
         if self.sparse:
             return torch.from_numpy(self.x[index.numpy()].toarray())
         return torch.index_select(self.x, 0, index)
 
     @cached_property
     def entries(self) -> Entries | None:
-        """What is not 0; None for dense examples where that is most."""
+        """The nonzero values; None for dense examples that are mostly nonzero."""
         if not self.sparse:
             some = self.x[:: max(1, self.n // 1000)]
             if some.count_nonzero().item() > _FULL * some.numel():
@@ -112,8 +112,9 @@ def _float32(x: Any) -> Any:
 
 @dataclass
 class Track:
-    """Rows, their targets, and the order in which they come. ``index``, ``held``: which rows train
-    and which validate.
+    """Rows, their targets, and their order.
+
+    ``index`` are the rows to train on, ``held`` the rows to validate on.
 
     ``y``: float32 [all rows, outputs]. ``weight``: float32 [all rows]. ``scorer``: the score of
     outputs on ``held``.
@@ -136,8 +137,8 @@ Learned: TypeAlias = tuple[
 
 @dataclass
 class Memory:
-    """What an optimizer keeps between calls: of weights and biases, and of what methods learn
-    beside them.
+    """The state of an optimizer between calls: of weights and biases, and of the other parameters
+    that methods learn.
     """
 
     moments: list[list[np.ndarray]]
@@ -147,7 +148,7 @@ class Memory:
 
 @dataclass
 class FitJob:
-    """One network: what to do, and what became of it."""
+    """One network: its training settings and its results."""
 
     plan: FitPlan
     setting: Setting
@@ -156,8 +157,8 @@ class FitJob:
     intercepts: list[np.ndarray]
     state: dict[str, np.ndarray] = field(
         default_factory=dict
-    )  # what methods hold beside these, by name
-    anchored: bool = False  # is what weights are pulled to in there for this fit too?
+    )  # what methods hold besides these, by name
+    anchored: bool = False  # whether the anchors of the weights in there hold for this fit too
     memory: Memory | None = None
     step: int = 0  # of the masks: how many batches it has ever seen
     loss_curve: list[float] = field(default_factory=list)

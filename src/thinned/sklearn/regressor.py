@@ -13,25 +13,75 @@ from .base import MONTE_CARLO, DropoutEstimator
 
 
 class DropoutRegressor(RegressorMixin, DropoutEstimator):
-    """A multilayer perceptron with dropout, as ``sklearn.neural_network.MLPRegressor`` but for what
-    that lacks.
+    """A multilayer perceptron with dropout: ``sklearn.neural_network.MLPRegressor`` and more.
 
-    Parameters and rules are those of :class:`DropoutClassifier`, without ``class_weight``; the loss
-    is the squared error. As in scikit-learn the target is not scaled: put
-    ``TransformedTargetRegressor`` around it where its unit is not near 1. ``y`` may have several
-    columns.
+    Rules and methods are those of :class:`DropoutClassifier`; the loss is the squared error. As in
+    scikit-learn the target is not scaled: where its unit is not near 1, wrap the estimator in
+    ``TransformedTargetRegressor``. ``y`` may have several columns.
 
-    >>> import numpy as np
-    >>> X = np.random.default_rng(0).normal(size=(200, 3))
-    >>> net = DropoutRegressor(64, dropout=0.1, learning_rate_init=0.01, max_iter=100, tol=0.01, random_state=0)
-    >>> mean, std = net.fit(X, X[:, 0]).predict(X[:2], return_std=True)
-    >>> mean.shape, bool((std > 0).all())
-    ((2,), True)
+    Args:
+        hidden_layer_sizes: The number of units of each hidden layer, or one number for one layer.
+        dropout: What is dropped behind each hidden layer: a rate in [0, 1], a schedule of it
+            (:mod:`thinned.algebra`), the name of a method of the catalog, a dict of a name and
+            settings such as ``{"method": "shakeout", "c": 0.2}``, or a :class:`thinned.Drop`. A
+            list has one of these for each hidden layer; None drops nothing.
+        input_dropout: The same for the inputs.
+        activation: "relu", "tanh", "logistic", "identity" or "selu".
+        solver: "adam" or "sgd"; learning rates are constant.
+        alpha: The strength of the L2 penalty, at least 0, as in scikit-learn.
+        l1: The strength of the L1 penalty, at least 0: the loss gains l1 * sum|W|, divided by the
+            rows of the batch as the term of ``alpha`` is.
+        max_norm: The largest length of the vector of incoming weights of a hidden unit, above 0;
+            None sets no limit.
+        batch_size: Rows in a batch; "auto" is min(200, rows).
+        learning_rate_init: The learning rate, above 0.
+        max_iter: The largest number of epochs.
+        shuffle: Whether the rows of each epoch are shuffled.
+        random_state: The seed of weights, batches and masks, as elsewhere in scikit-learn.
+        tol: The improvement of the loss (or validation score) that counts as progress.
+        verbose: Whether the loss of each epoch is printed.
+        warm_start: Whether ``fit`` continues from the fitted weights.
+        momentum: Of "sgd", in [0, 1].
+        nesterovs_momentum: Whether "sgd" uses Nesterov's momentum.
+        early_stopping: Whether some rows are held out to stop by their score.
+        validation_fraction: The share of rows to hold out, in [0, 1).
+        beta_1: The decay of Adam's first moment, in [0, 1).
+        beta_2: The decay of Adam's second moment, in [0, 1).
+        epsilon: The constant that keeps Adam's division stable, above 0.
+        n_iter_no_change: The number of epochs without progress that ends training.
+        samples: The number of thinned networks that predictions are the mean of; 0 predicts by one
+            network without noise.
+        divergence: The weight, or its schedule, of the KL term that learned methods add to the
+            loss.
+
+    Raises:
+        InputError: In ``fit``, where ``dropout`` names no method for rows, or a setting is wrong.
+
+    Example:
+        >>> import numpy as np
+        >>> X = np.random.default_rng(0).normal(size=(200, 3))
+        >>> net = DropoutRegressor(
+        ...     64, dropout=0.1, learning_rate_init=0.01, max_iter=100, tol=0.01, random_state=0
+        ... )
+        >>> mean, std = net.fit(X, X[:, 0]).predict(X[:2], return_std=True)
+        >>> mean.shape, bool((std > 0).all())
+        ((2,), True)
+
+    Reference:
+        Srivastava et al. 2014; Gal and Ghahramani 2016, "Dropout as a Bayesian approximation", for
+        ``return_std``.
     """
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DropoutRegressor:
-        """Train on rows ``X`` (array, data frame or sparse matrix) and numbers ``y``, one or
-        several a row.
+        """Train the network.
+
+        Args:
+            X: Rows: an array, a data frame or a sparse matrix [rows, features].
+            y: Numbers [rows] or [rows, outputs].
+            sample_weight: One weight for each row, at least 0.
+
+        Returns:
+            The estimator.
         """
         return self._fit(X, y, sample_weight, incremental=False)
 
@@ -40,16 +90,22 @@ class DropoutRegressor(RegressorMixin, DropoutEstimator):
         return self._fit(X, y, sample_weight, incremental=True)
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
-        """Values (n_rows,) or (n_rows, n_outputs); with ``return_std`` also their standard
-        deviation over thinned networks.
+        """Return the predicted values.
 
-        The deviation is the network's own doubt (Gal and Ghahramani 2016), without the noise of the
-        target. Both are over ``mc_samples`` networks, or 100 where that is 0.
+        Args:
+            X: Rows [rows, features].
+            return_std: Whether to return a standard deviation too.
+
+        Returns:
+            Values [rows] or [rows, outputs]; with ``return_std`` a pair of them and of their
+            standard deviation over thinned networks (``samples`` of them, or 100 where that is 0).
+            The deviation is the uncertainty of the model alone (Gal and Ghahramani 2016), without
+            the noise of the target.
         """
         X = self._rows(X)
         if not return_std:
             return self._flat(self._outputs(X))
-        mean, std = self._moments(X, self.mc_samples or MONTE_CARLO)
+        mean, std = self._moments(X, self.samples or MONTE_CARLO)
         return self._flat(mean), self._flat(std)
 
     def _flat(self, outputs: Any) -> Any:

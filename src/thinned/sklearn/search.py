@@ -1,4 +1,4 @@
-"""``DropoutSearchCV``: a grid search whose networks are trained together."""
+"""``DropoutSearchCV``: a grid search that trains its networks together."""
 
 from __future__ import annotations
 
@@ -24,33 +24,50 @@ from .training import train
 
 
 class DropoutSearchCV(BaseSearchCV):
-    """A cross-validated grid search over :class:`DropoutClassifier` or :class:`DropoutRegressor`,
-    trained in few passes.
+    """A cross-validated grid search that trains all its networks in few passes.
+
+    The estimator is a :class:`DropoutClassifier` or :class:`DropoutRegressor`.
 
     The networks of all candidates and folds that share a shape, a solver and batches of one size
     are trained in one batched pass, each as if it were alone. They may differ in ``dropout``,
     ``input_dropout``, ``alpha``, ``l1``, ``max_norm``, ``learning_rate_init``, ``class_weight`` and
     ``random_state``; candidates that differ in another parameter are trained in passes of their
-    own, and so is each network whose dropout is a schedule or a method that is no point. Results
-    are those of ``GridSearchCV`` with the same estimator up to rounding, except where
-    ``random_state`` is None: then one seed is drawn for the whole search, so that candidates are
-    compared on the same weights, batches and masks.
+    own, and so is each network with a schedule or a method that no spec expresses. Results are
+    those of ``GridSearchCV`` with the same estimator up to rounding, except where ``random_state``
+    is None: then one seed is drawn for the whole search, so that candidates are compared on the
+    same weights, batches and masks.
 
-    Parameters and attributes (``cv_results_``, ``best_params_``, ``best_score_``,
-    ``best_estimator_`` and so on) are those of ``GridSearchCV``; there is no ``n_jobs``. ``fit``
-    takes ``sample_weight`` and ``groups`` as it does. ``mean_fit_time`` is a network's share of its
-    pass. ``n_passes_``: how many passes there were.
+    Parameters and attributes are those of ``GridSearchCV``, without ``n_jobs``. ``mean_fit_time``
+    is the share of a network in its pass.
 
-    Raises TypeError for another estimator: a pipeline's steps would have to be fitted fold by fold,
-    which ``GridSearchCV`` does.
+    Args:
+        estimator: A ``DropoutClassifier`` or ``DropoutRegressor``.
+        param_grid: The values to try for each parameter: a dict of lists, or a list of such dicts.
+        scoring: As in ``GridSearchCV``.
+        refit: Whether the best candidate is trained on all rows at the end.
+        cv: The number of folds, or a splitter.
+        verbose: Whether the number of fits is printed.
+        error_score: The score of a fit that failed, or "raise".
+        return_train_score: Whether training scores are computed too.
 
-    >>> from sklearn.datasets import load_iris
-    >>> from thinned.sklearn import DropoutClassifier
-    >>> X, y = load_iris(return_X_y=True)
-    >>> net = DropoutClassifier(32, learning_rate_init=0.01, tol=0.05, random_state=0)
-    >>> search = DropoutSearchCV(net, {"dropout": [0.0, 0.5], "alpha": [1e-4, 1e-2]}, cv=3).fit(X, y)
-    >>> len(search.cv_results_["params"]), bool(search.best_score_ > 0.8)
-    (4, True)
+    Attributes:
+        cv_results_, best_params_, best_score_, best_estimator_: and the others of
+            ``GridSearchCV``.
+        n_passes_: The number of batched passes.
+
+    Raises:
+        TypeError: In ``fit``, for another estimator: the steps of a pipeline would have to be
+            fitted fold by fold, as ``GridSearchCV`` does.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> from thinned.sklearn import DropoutClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> net = DropoutClassifier(32, learning_rate_init=0.01, tol=0.05, random_state=0)
+        >>> grid = {"dropout": [0.0, 0.5], "alpha": [1e-4, 1e-2]}
+        >>> search = DropoutSearchCV(net, grid, cv=3).fit(X, y)
+        >>> len(search.cv_results_["params"]), search.n_passes_
+        (4, 1)
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -71,9 +88,14 @@ class DropoutSearchCV(BaseSearchCV):
         return_train_score: bool = False,
     ) -> None:
         super().__init__(
-            estimator, scoring=scoring, refit=refit, cv=cv, verbose=verbose, error_score=error_score,
+            estimator,
+            scoring=scoring,
+            refit=refit,
+            cv=cv,
+            verbose=verbose,
+            error_score=error_score,
             return_train_score=return_train_score,
-        )  # fmt: skip
+        )
         self.param_grid = param_grid
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> DropoutSearchCV:
@@ -171,7 +193,8 @@ class DropoutSearchCV(BaseSearchCV):
         longest = sum(job is not None and not job.stopped for job in jobs)
         if longest:
             warnings.warn(
-                f"Stochastic Optimizer: Maximum iterations reached by {longest} of {len(jobs)} networks, which haven't "
+                f"Stochastic Optimizer: Maximum iterations reached by {longest} of {len(jobs)} "
+                f"networks, which haven't "
                 "converged yet.",
                 ConvergenceWarning,
                 stacklevel=3,

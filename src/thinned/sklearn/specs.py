@@ -1,4 +1,4 @@
-"""From an estimator's ``dropout`` to points, and their draws for many networks."""
+"""From the ``dropout`` of an estimator to specs, and their draws for many networks."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ from .methods import METHODS, OWN, Method, method
 
 Points: TypeAlias = tuple[
     Drop | Method | None, ...
-]  # of the input, then of each hidden layer; None: nothing falls
+]  # of the input, then of each hidden layer; None drops nothing
 _LAYOUTS = {
     ("b *", "b *"),
     ("*", "b *"),
     ("b", "b *"),
     ("b c", "b c *"),
-}  # of rows [b, units]; a unit is a channel of one cell
+}  # of rows [b, units]; a unit is a channel of one element
 _WEIGHTS = {"b o i", "o i", "o i *", "*"}  # layouts of a layer's weights
 
 
 def specs(dropout: Any, input_dropout: Any, hidden: int) -> Points:
-    """What falls, of an estimator with ``hidden`` hidden layers; :class:`thinned.InputError` where
-    it makes no sense.
+    """Return the specs of the input and of each of the ``hidden`` hidden layers.
+
+    Raises :class:`thinned.InputError` where a method does not apply.
     """
     if isinstance(dropout, (list, tuple, np.ndarray)):
         if len(dropout) != hidden:
             raise InputError(
-                f"dropout has to be one value, or one for each of the {hidden} hidden layers, but got {len(dropout)} values"
+                f"dropout has to be one value, or one for each of the {hidden} hidden layers, "
+                f"but got {len(dropout)} values"
             )
         each = list(dropout)
     else:
@@ -59,7 +61,7 @@ def _point(value: Any, argument: str) -> Drop | Method | None:
             return method("drop_connect", {"p": value}) if value.rate else None
         if (value.per, value.of) not in _LAYOUTS:
             raise _misplaced(
-                argument, value.name or repr(value), f"has coins per {value.per!r} of {value.of!r}"
+                argument, value.name or repr(value), f"draws per {value.per!r} of {value.of!r}"
             )
         return value if value.rate else None
     name, settings = _named(value, argument)
@@ -67,27 +69,27 @@ def _point(value: Any, argument: str) -> Drop | Method | None:
         made = method(name, settings)
         if argument == "input_dropout" and name in OWN:
             raise InputError(
-                f"{name!r} needs the layer that gives the units, which an input has not; give it as dropout"
+                f"{name!r} needs the layer that gives the units, which an input has not; give it "
+                f"as dropout"
             )
         return made
     if name == "monte_carlo":
         raise InputError(
-            "'monte_carlo' is a way to predict, by many thinned networks; set mc_samples or call predict_samples"
+            "'monte_carlo' is a way to predict, by many thinned networks; set samples or call "
+            "predict_samples"
         )
     row = presets.CATALOG.get(name)
-    if row is not None and row.host == "schedule":
+    if row is not None and row.place == "schedule":
         raise InputError(
-            f"{name!r} is a schedule of a rate; give it with its settings in a rate's place, as in {row.example}"
+            f"{name!r} is a schedule of a rate; give it with its settings in a rate's place, as "
+            f"in {row.example}"
         )
-    if row is not None and isinstance(row.fn, str):
-        raise _misplaced(argument, name, f"is a method for another place ({row.host})")
+    if row is not None and row.make is None:
+        raise _misplaced(argument, name, f"is a method for another place ({row.place})")
     moving = {key: rate for key, rate in settings.items() if isinstance(rate, SCHEDULES)}
-    try:
-        spec = presets.make(name, **{**settings, **{key: rate(0) for key, rate in moving.items()}})
-    except TypeError as error:
-        raise InputError(f"{name!r} cannot take {settings}: {error}") from None
+    spec = presets.make(name, **{**settings, **{key: rate(0) for key, rate in moving.items()}})
     checked = _point(spec, argument)  # None where the rate is 0, if only at first
-    if moving and list(moving) != [presets.strength(name)]:
+    if moving and list(moving) != [presets.rate_name(name)]:
         raise InputError(
             f"a schedule stands in the place of the rate, but got it for {', '.join(moving)}"
         )
@@ -95,30 +97,32 @@ def _point(value: Any, argument: str) -> Drop | Method | None:
 
 
 def _named(value: Any, argument: str) -> tuple[str, dict[str, Any]]:
-    """A method's name, and its settings."""
+    """Return the name and the settings of a method."""
     if isinstance(value, str):
         return value, {}
     if isinstance(value, dict) and isinstance(value.get("method"), str):
         return value["method"], {key: setting for key, setting in value.items() if key != "method"}
     raise InputError(
-        f"{argument} has to be a rate, its schedule, the name of a method, a dict such as {{'method': 'shakeout', 'c': 0.2}}, "
-        f"or a point, but got {value!r}"
+        f"{argument} has to be a rate, its schedule, the name of a method, a dict such as "
+        f"{{'method': 'shakeout', 'c': 0.2}}, "
+        f"or a thinned.Drop, but got {value!r}"
     )
 
 
 def _misplaced(argument: str, name: str, why: str) -> InputError:
     return InputError(
-        f"{argument} has to be for the units of a batch of rows or for the weights between them, but {name!r} {why}; those for "
+        f"{argument} has to be for the units of a batch of rows or for the weights between them, "
+        f"but {name!r} {why}; those for "
         f"rows are {', '.join(map(repr, for_rows()))}"
     )
 
 
 def for_rows() -> list[str]:
-    """The catalogue's points and methods that go into a perceptron."""
+    """Return the names of the methods that apply to a perceptron."""
     return [
         name
         for name, row in presets.CATALOG.items()
-        if name in METHODS or (not isinstance(row.fn, str) and _fits(name))
+        if name in METHODS or (row.make is not None and _fits(name))
     ]
 
 
@@ -133,17 +137,17 @@ def factors(
     rows: int,
     width: int,
     before: Sequence[int] = (),
-    room: Tensor | None = None,
+    memory: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None] | None:
-    """The maps a x + b at one place of m networks: a and b, each [m, rows, width]; b is None where
-    it is 0 everywhere.
+    """Return the maps a x + b at one place of m networks: a and b, each [m, rows, width]; b is None
+    where it is 0 everywhere.
 
-    Networks with one point and one key share a draw; ``before`` says for each which network has the
-    same key first. ``room``: memory for a, [m, rows or more, width].
+    Networks with the same spec and key share a draw; ``before`` gives for each the first network
+    with the same key. ``memory``: memory for a, [m, rows or more, width].
     """
     if not any(each):
         return None
-    a = torch.ones(len(each), rows, width) if room is None else room[:, :rows].fill_(1.0)
+    a = torch.ones(len(each), rows, width) if memory is None else memory[:, :rows].fill_(1.0)
     b = torch.zeros_like(a) if any(shifts(spec) for spec in each) else None
     first: dict[tuple[Drop, int], int] = {}
     for m, spec in enumerate(each):
@@ -163,7 +167,7 @@ def factors(
 
 
 def _draw(x: Tensor, spec: Drop, key: Key) -> None:
-    """``spec`` at equal rows [b, units], in place; rows of different steps are of different
+    """Apply ``spec`` in place to equal rows [b, units]; rows of different steps are of different
     batches.
     """
     if spec.per != "*":
@@ -174,8 +178,9 @@ def _draw(x: Tensor, spec: Drop, key: Key) -> None:
 
 
 def _batches(x: Tensor, spec: Drop, key: Key, steps: Tensor) -> Tensor:
-    """``spec`` at equal rows [batches, units], one for each batch, in place: a coin that all rows
-    share is sample 0's.
+    """Apply ``spec`` in place to equal rows [batches, units], one for each batch.
+
+    A draw that all rows share is that of sample 0.
     """
     return drop(
         x,
@@ -186,24 +191,24 @@ def _batches(x: Tensor, spec: Drop, key: Key, steps: Tensor) -> Tensor:
 
 
 def by_batch(spec: Drop | None) -> bool:
-    """Do all rows of a batch share its coins, and does what falls become 0?"""
+    """Whether all rows of a batch share its mask and dropped units become 0."""
     return spec is not None and spec.per == "*" and not shifts(spec)
 
 
 def factors_by_batch(spec: Drop, key: Key, steps: Tensor, width: int) -> Tensor:
-    """What a point of :func:`by_batch` multiplies units by: [steps, width], as :func:`factors` has
-    it at each row.
+    """Return the factors [steps, width] of a spec of :func:`by_batch`, as :func:`factors` has them
+    for each row.
     """
     return _batches(torch.ones(len(steps), width), spec, key, steps)
 
 
 def signed(each: Sequence[Drop | None]) -> bool:
-    """May a factor be below 0?"""
+    """Whether a factor may be below 0."""
     return any(spec is not None and plan(spec, (1, 1)).law != "bernoulli" for spec in each)
 
 
 def shifts(spec: Drop | None) -> bool:
-    """Does a point add something, to units or where they fall?"""
+    """Whether a spec adds something, to all units or to dropped ones."""
     if spec is None:
         return False
     planned = plan(spec, (1, 1))
@@ -211,5 +216,5 @@ def shifts(spec: Drop | None) -> bool:
 
 
 def stream(place: int, monte_carlo: bool = False) -> int:
-    """The stream of a place's masks: 0 is the input, i the hidden layer i."""
+    """Return the stream of the masks of a place: 0 is the input, i is hidden layer i."""
     return stream_of(f"{'mc.' if monte_carlo else ''}drop{place}")

@@ -1,6 +1,4 @@
-"""Many perceptrons whose noise is points, trained together: the population, its draws and its
-optimizer.
-"""
+"""Many perceptrons with specs, trained together: the population, its draws and its optimizer."""
 
 from __future__ import annotations
 
@@ -120,7 +118,7 @@ class Stacked:
         return self.population.evaluate(x, self.specs)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Points hold nothing beside weights."""
+        """Return nothing: specs hold no parameters."""
         return {}
 
 
@@ -142,7 +140,7 @@ def _batches(drawn: tuple[Tensor, Tensor | None] | None, rows: int, size: int) -
 
 
 def _kept(row: Tensor) -> Kept:
-    """The noise of a batch whose rows share it."""
+    """Return the noise of a batch with one mask for all rows."""
     index = row.nonzero()[:, 0]
     return Kept(index, row[index])
 

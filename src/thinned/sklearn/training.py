@@ -204,7 +204,8 @@ class _Pass:
                 if self.verbose:
                     what = "Validation score" if plan.early_stopping else "Training loss"
                     print(
-                        f"{what} did not improve by {plan.tol:g} in {plan.patience:g} epochs. Stopping."
+                        f"{what} did not improve by {plan.tol:g} in {plan.patience:g} epochs. "
+                        f"Stopping."
                     )
 
     @torch.no_grad()

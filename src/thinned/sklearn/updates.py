@@ -25,8 +25,8 @@ class Updates:
     """One step for every network. ``moments``: the optimizer's memory, buffers like the weights';
     ``steps``: how many.
 
-    ``further``: a value and its gradient, of what one network learns beside its weights, where no
-    penalty falls. ``memory``: of the steps before.
+    ``further``: values and gradients of the other parameters that one network learns; they have no
+    penalty. ``memory``: of the steps before.
     """
 
     def __init__(
@@ -102,8 +102,8 @@ class Updates:
         """Use the gradients; returns alpha / 2 * sum W^2 + l1 * sum |W| of every network before,
         [m].
 
-        ``total``: what the batch's rows weigh, by which penalties are divided; a number, or [m, 1,
-        1].
+        ``total``: the total weight of the rows of the batch, which divides penalties; a number, or
+        [m, 1, 1].
         """
         plan, population = self.plan, self.population
         pairs = list(zip(population.gradients, population.weights, strict=False))
@@ -153,9 +153,28 @@ class Updates:
             # scikit-learn adds epsilon before it corrects the bias, as the paper's shorter form
             # does; torch after
             epsilon = plan.epsilon / math.sqrt(1.0 - plan.beta_2 ** (self.steps + 1))
-            torch._fused_adam_(params, grads, moments[0], moments[1], [], steps, amsgrad=False, beta1=plan.beta_1,
-                               beta2=plan.beta_2, eps=epsilon, **shared)  # fmt: skip
+            torch._fused_adam_(
+                params,
+                grads,
+                moments[0],
+                moments[1],
+                [],
+                steps,
+                amsgrad=False,
+                beta1=plan.beta_1,
+                beta2=plan.beta_2,
+                eps=epsilon,
+                **shared,
+            )
         else:
             # a buffer of zeros is what the first gradient would be taken for, without dampening
-            torch._fused_sgd_(params, grads, moments[0] if moments else [], momentum=plan.momentum, dampening=0.0,
-                              nesterov=plan.nesterov and plan.momentum > 0, is_first_step=False, **shared)  # fmt: skip
+            torch._fused_sgd_(
+                params,
+                grads,
+                moments[0] if moments else [],
+                momentum=plan.momentum,
+                dampening=0.0,
+                nesterov=plan.nesterov and plan.momentum > 0,
+                is_first_step=False,
+                **shared,
+            )

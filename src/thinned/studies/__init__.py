@@ -1,12 +1,13 @@
-"""Studies: does dropout help on your data, which kind, how much, where, and is it better than the
-other regularizers.
+"""Studies: a comparison of dropout with other regularizers on your own data.
 
-Names are resolved when first used: the processes that train need neither pandas nor matplotlib.
+Does dropout help, which kind, how much, at which layers, and is it better than the other
+regularizers? Names are imported when they are first used: the worker processes that train need
+neither pandas nor matplotlib.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .api import study
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Result", "study"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "study":
         from .api import study
 

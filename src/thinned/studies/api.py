@@ -1,30 +1,33 @@
-"""``thinned.study``: one call from data to verdict."""
+"""``thinned.study``: one call from the data to the verdict."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from .._errors import InputError, real, unknown, whole
-from .data import Dataset, Kind, from_arrays, from_frame, load
+from .data import Array, Dataset, Kind, from_arrays, from_frame, load
 from .design import LEVELS
 from .outputs import Result, finish
-from .run import Watcher, run
+from .run import StudyProgress, run
+
+Data = str | Path | tuple[ArrayLike, ArrayLike] | pd.DataFrame | None
 
 
 def study(
-    data: str | Path | tuple[Any, Any] | pd.DataFrame | None = None,
+    data: Data = None,
     *,
-    target: str | None = None,
+    target: Hashable | None = None,
     task: Kind | None = None,
     model: str = "mlp",
     level: Literal["quick", "default", "full"] = "default",
-    arms: Sequence[str] = (),
+    methods: Sequence[str] = (),
     folds: int | None = None,
     epochs: int | None = None,
     lr: float | None = None,
@@ -34,30 +37,67 @@ def study(
     jobs: int | None = None,
     out: str | Path = "thinned-study",
     resume: bool = False,
-    watcher: Watcher | None = None,
+    progress: StudyProgress | None = None,
     command: str = "",
 ) -> Result:
-    """Compare dropout with the other regularizers on ``data``, by nested cross-validation; write a
-    report.
+    """Compare dropout with other regularizers on your data, and write a report.
 
-    ``data``: None (scikit-learn's handwritten digits), a path (CSV, Parquet, NPZ, folder of IDX
-    files), ``"openml:NAME"``, a pair of arrays (x, y), or a DataFrame with ``target``. ``model``:
-    mlp, wide, deep, cnn (images) or ``"module:function"``. ``arms``: some of
-    :data:`thinned.studies.design.ARMS`, all by default. ``lr``: of all arms; by default validation
-    chooses it. ``rows``: use at most so many. ``budget``: minutes. ``jobs``: processes at once.
-    ``out``: the folder for ``report.html``, ``results.parquet``, ``policy.json`` and the records.
+    Every method is trained at several strengths in nested cross-validation: inner validation rows
+    choose the strength, and the rows of the outer test fold score the choice. docs/study.md
+    describes the design and the statistics.
 
-    Raises :class:`thinned.InputError` for bad input, before any training.
+    Args:
+        data: None (the handwritten digits of scikit-learn), a path (a CSV, Parquet or NPZ file, or
+            a folder of IDX files), "openml:NAME", a pair of arrays (x, y), or a DataFrame.
+        target: The column to predict, for tables.
+        task: "classification" or "regression". None: decided from the target.
+        model: "mlp", "wide", "deep", "cnn" (for images), or "module:function" for a function that
+            returns an ``nn.Module``; see :class:`thinned.train.Custom`.
+        level: "quick" for a first look; "default"; or "full" for more folds, strengths and epochs
+            and two more methods.
+        methods: The names of the methods to compare, from
+            ``thinned.studies.methods.STUDY_METHODS``; "none" is always
+            included. Empty: those of ``level``.
+        folds: The number of outer folds, at least 2. None: as ``level`` says.
+        epochs: The number of epochs of each network. None: enough for the number of updates of
+            ``level``, from 20 to 200.
+        lr: The learning rate of all methods. None: chosen by validation.
+        seed: The seed of folds, weights, batches and masks, from 0 to 2^31 - 1.
+        rows: The largest number of rows to use, drawn by the seed. None: all.
+        budget: The number of minutes after which no new part of the study is started. None: no
+            limit.
+        jobs: The number of processes. None: the number of processors, at most eight.
+        out: The folder for ``report.html``, ``results.parquet``, ``policy.json`` and the records.
+        resume: Whether to continue the study in that folder.
+        progress: Called with the progress of the study, for a display. None: no display.
+        command: The command line that the report names. Empty: none.
+
+    Returns:
+        The result: verdict, table and paths. The result of a study that its budget ended early
+        covers the folds that are complete.
+
+    Raises:
+        InputError: Where the data, the model or an argument breaks a rule, before any training; or
+            where the budget ended before one fold was complete.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> result = study(
+        ...     level="quick", methods=["dropout"], folds=2, epochs=1, rows=120, jobs=1, out=folder
+        ... )
+        >>> [method.name for method in result.analysis.methods]
+        ['none', 'dropout']
     """
     if not isinstance(level, str) or level not in LEVELS:
         raise unknown("level", level, LEVELS)
     if task not in (None, "classification", "regression"):
         raise InputError(f"task has to be 'classification', 'regression' or None, but got {task!r}")
-    if isinstance(arms, str) or not isinstance(arms, Sequence):
+    if isinstance(methods, str) or not isinstance(methods, Sequence):
         raise InputError(
-            f"arms has to be a list of names, such as ['dropout', 'l2'], but got {arms!r}"
+            f"methods has to be a list of names, such as ['dropout', 'l2'], but got {methods!r}"
         )
-    settings = replace(LEVELS[level], model=model, arms=tuple(arms), seed=seed, lr=lr)
+    settings = replace(LEVELS[level], model=model, methods=tuple(methods), seed=seed, lr=lr)
     if folds is not None:
         settings = replace(settings, folds=folds)
     if epochs is not None:
@@ -75,47 +115,51 @@ def study(
         resume=resume,
         budget=budget,
         jobs=jobs,
-        watcher=watcher,
+        progress=progress,
         command=command,
     )
     return finish(outcome.store.folder)
 
 
-def folder_of(out: Any) -> Path:
-    """Where a study lies. Raises :class:`thinned.InputError` for what is no path."""
+def folder_of(out: object) -> Path:
+    """The folder of a study. Raises :class:`thinned.InputError` where ``out`` is not a path."""
     if not isinstance(out, (str, Path)) or not str(out):
         raise InputError(f"out has to be the path of a folder, but got {out!r}")
     return Path(out)
 
 
-def _dataset(data: Any, target: Any, task: Kind | None, rows: int | None, seed: int) -> Dataset:
+def _dataset(
+    data: object, target: object, task: Kind | None, rows: int | None, seed: int
+) -> Dataset:
     if isinstance(data, pd.DataFrame):
-        return from_frame(data, None if target is None else str(target), task, rows, seed)
+        return from_frame(
+            data, None if target is None else str(target), task, limit=rows, seed=seed
+        )
     if target is not None and not isinstance(target, str):
         raise InputError(f"target has to be the name of a column, but got {target!r}")
     if data is None or isinstance(data, (str, Path)):
         if not (data is None or str(data)):
             raise InputError(
-                "data is an empty text; give a path, or leave it out for handwritten digits"
+                "data is an empty string; pass a path, or leave it out for handwritten digits"
             )
-        return load(None if data is None else str(data), target, task, rows, seed)
+        return load(None if data is None else str(data), target, task, limit=rows, seed=seed)
     if isinstance(data, tuple) and len(data) == 2:
         if target is not None:
             raise InputError(
-                f"target is for tables, but this is a pair of arrays; leave out target={target!r}"
+                f"target is for tables, but data is a pair of arrays; leave out target={target!r}"
             )
-        return from_arrays(_array(data[0], "x"), _array(data[1], "y"), task, rows, seed)
+        x, y = _array(data[0], "x"), _array(data[1], "y")
+        return from_arrays(x, y, task, limit=rows, seed=seed)
     raise InputError(
-        f"data has to be a path, a pair (x, y) of arrays, a DataFrame or None, but got {type(data).__name__}"
+        "data has to be a path, a pair (x, y) of arrays, a DataFrame or None, but got "
+        f"{type(data).__name__}"
     )
 
 
-def _array(values: Any, name: str) -> Any:
+def _array(values: object, name: str) -> Array:
     try:
         return np.asarray(values)
-    except (
-        ValueError,
-        TypeError,
-        RuntimeError,
-    ) as error:  # ragged lists; tensors that need gradients
-        raise InputError(f"{name} cannot be made an array: {str(error).splitlines()[0]}") from None
+    # ragged lists; tensors that require gradients
+    except (ValueError, TypeError, RuntimeError) as error:
+        first, *_ = str(error).splitlines() or [""]
+        raise InputError(f"{name} cannot be converted to an array: {first}") from None

@@ -1,4 +1,4 @@
-"""What each arm costs: time and memory of a training step of one network by itself."""
+"""The cost of each method: time and memory of a training step of one network."""
 
 from __future__ import annotations
 
@@ -12,96 +12,96 @@ from torch import Tensor
 
 from ..train import Rows, Split
 from ..train.augment import augment
-from ..train.data import order
-from ..train.fit import losses
-from ..train.trainee import Solo
+from ..train.data import epoch_order
+from ..train.fit import mean_losses
+from ..train.network_group import SingleNetwork
 from ..train.updates import Updates
-from .design import PILOT_LR, Settings, context, usable
-from .methods import ARMS
+from .design import PILOT_LR, Settings, context, usable_methods
+from .methods import STUDY_METHODS
 from .records import Record
 
-STEPS, WARM = 30, 6
+STEPS, WARMUP = 30, 6
 
 
 class Probe:
-    """One arm's network, at its middle strength."""
+    """The network of one method at its middle strength, for measurements."""
 
-    def __init__(self, arm: str, settings: Settings, split: Split) -> None:
-        recipe = (
-            ARMS[arm]
-            .candidates(replace(context(settings, split, 0, settings.lr or PILOT_LR[0]), count=1))[
-                0
-            ]
-            .recipe
-        )
-        self.arm, self.split, self.recipe = arm, split, recipe
-        self.solo = Solo(recipe, split)
-        self.updates = Updates(self.solo, STEPS)
+    def __init__(self, method: str, settings: Settings, split: Split) -> None:
+        c = replace(context(settings, split, 0, settings.lr or PILOT_LR[0]), count=1)
+        recipe = STUDY_METHODS[method].candidates(c)[0].recipe
+        self.method, self.split, self.recipe = method, split, recipe
+        self.network = SingleNetwork(recipe, split)
+        self.updates = Updates(self.network, STEPS)
         self.smoothing = torch.tensor([recipe.label_smoothing])
         self.times: list[float] = []
 
     def loss(self, rows: Rows, step: int) -> Tensor:
+        """The training loss of a batch."""
         x = (
             augment(rows.x, [self.recipe.augment], self.split.image, 0, step, rows.ids)
             if self.recipe.augment
             else rows.x
         )
-        return losses(
-            self.solo.forward(x, rows.ids, step), rows.y, self.split.task, self.smoothing
+        return mean_losses(
+            self.network.forward(x, rows.ids, step), rows.y, self.split.task, self.smoothing
         ).sum()
 
     def step(self, rows: Rows, number: int) -> None:
+        """Train on a batch and record the time."""
         began = time.perf_counter()
         self.updates.clear()
         self.loss(rows, number).backward()
         self.updates.step(number)
         self.times.append(1e3 * (time.perf_counter() - began))
 
-    def kept(self, rows: Rows) -> int:
-        """Bytes that autograd keeps for backward, parameters not counted."""
-        own = {p.tensor.untyped_storage().data_ptr() for p in self.solo.parts}
-        held: dict[int, Tensor] = {}  # by address, alive, so that no address is used twice
+    def activation_bytes(self, rows: Rows) -> int:
+        """Bytes that autograd keeps for the backward pass, without the parameters."""
+        own = {p.tensor.untyped_storage().data_ptr() for p in self.network.parameters}
+        # by address; the tensors are kept alive so that no address is used twice
+        saved: dict[int, Tensor] = {}
 
         def pack(t: Tensor) -> Tensor:
             if t.untyped_storage().data_ptr() not in own:
-                held[t.untyped_storage().data_ptr()] = t
+                saved[t.untyped_storage().data_ptr()] = t
             return t
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
             self.loss(rows, 0)
-        return sum(t.untyped_storage().nbytes() for t in held.values())
+        return sum(t.untyped_storage().nbytes() for t in saved.values())
 
-    def state(self) -> int:
-        """Bytes of weights and of the optimizer's memory."""
-        weights = sum(p.tensor.nbytes for p in self.solo.parts)
+    def state_bytes(self) -> int:
+        """Bytes of the weights and of the state of the optimizer."""
+        weights = sum(p.tensor.nbytes for p in self.network.parameters)
         states = self.updates.optimizer.state.values()
         return weights + sum(v.nbytes for s in states for v in s.values() if isinstance(v, Tensor))
 
 
 def measure(settings: Settings, split: Split, records: Sequence[Record]) -> list[Record]:
-    """For each arm: median milliseconds of a step, bytes kept for backward, bytes of state, and
-    epochs to the best.
+    """The costs of each method.
 
-    One network, one process, no population. Arms take turns, so that a slow moment of the machine
-    meets all of them. ``epochs``: the mean epoch of the lowest validation loss in ``records``.
+    The median milliseconds of a training step, the bytes that autograd keeps, the bytes of weights
+    and optimizer state, and the mean epoch of the lowest validation loss in ``records``.
+
+    Each network is trained alone in this process. The methods take turns step by step, so that a
+    slow period of the machine affects all of them alike.
     """
-    arms, _ = usable(settings, split)
-    rows = split.train.take(order(len(split.train), 0, 0)[: settings.batch_size])
-    probes = [Probe(arm, settings, split) for arm in arms]
+    methods, _ = usable_methods(settings, split)
+    rows = split.train.take(epoch_order(len(split.train), 0, 0)[: settings.batch_size])
+    probes = [Probe(method, settings, split) for method in methods]
     for step in range(STEPS):
         for probe in probes:
             probe.step(rows, step)
-    best: dict[str, list[int]] = {arm: [] for arm in arms}
+    best: dict[str, list[int]] = {method: [] for method in methods}
     for r in records:
-        if r["experiment"] == "arms" and r["arm"] in best:
-            best[r["arm"]].append(r["best"] + 1)
+        if r["experiment"] == "methods" and r["method"] in best:
+            best[r["method"]].append(r["best_epoch"] + 1)
     return [
         {
-            "arm": p.arm,
-            "milliseconds": median(p.times[WARM:]),
-            "kept": p.kept(rows),
-            "state": p.state(),
-            "epochs": sum(best[p.arm]) / len(best[p.arm]) if best[p.arm] else None,
+            "method": p.method,
+            "milliseconds": median(p.times[WARMUP:]),
+            "activation_bytes": p.activation_bytes(rows),
+            "state_bytes": p.state_bytes(),
+            "best_epoch": sum(best[p.method]) / len(best[p.method]) if best[p.method] else None,
         }
         for p in probes
     ]

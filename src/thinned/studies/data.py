@@ -1,4 +1,4 @@
-"""Data as users have it: tables, arrays, folders of IDX files, OpenML, and an embedded default."""
+"""Reading data: tables, arrays, folders of IDX files, OpenML, and handwritten digits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import struct
 import warnings
 import zipfile
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,28 +23,36 @@ from .._errors import InputError, nearest
 
 Array = NDArray[Any]
 Kind = Literal["classification", "regression"]
-MISSING = "(missing)"  # the level of a category that was not given
-LEVELS = 50  # categories of a column that get a column of their own
-LARGEST = 1e30  # of a target's deviation: what is trained are floats of 32 bits
-CLASSES = 30  # integers with at most so many values are classes
+MISSING = "(missing)"  # the category of missing values
+LEVELS = 50  # at most so many categories of a column become columns of their own
+LARGEST = 1e30  # the largest magnitude; training uses 32-bit floats
+CLASSES = 30  # integers with at most so many distinct values are classes
 
 
 @dataclass
 class Dataset:
-    """Rows and a target, before any preprocessing.
+    """Rows and their targets, before any preprocessing.
 
-    ``x``: a DataFrame (mixed columns) or a float array [n, features]. ``y``: class numbers or float
-    targets. ``image``: (channels, height, width) where a row is a picture. ``extra``: a test set
-    that came with the data. ``notes``: what was decided or left out, in sentences for the report.
+    Args:
+        name: The name of the data, for the report.
+        x: A DataFrame with columns of any kind, or a float array [n, features].
+        y: The targets [n]: int64 class numbers, or float64 values.
+        kind: "classification" or "regression".
+        classes: The names of the classes, by number.
+        image: (channels, height, width) where each row is an image. None for tables.
+        extra: A separate test set (x, y) that came with the data. None: none.
+        notes: What was decided or left out, in sentences for the report.
+        target: The name of the target.
     """
 
     name: str
-    x: Any
+    x: pd.DataFrame | Array
     y: Array
     kind: Kind
+    _: KW_ONLY
     classes: list[str] = field(default_factory=list)
     image: tuple[int, int, int] | None = None
-    extra: tuple[Any, Array] | None = None
+    extra: tuple[Array, Array] | None = None
     notes: list[str] = field(default_factory=list)
     target: str = "y"
 
@@ -52,7 +60,7 @@ class Dataset:
         return len(self.y)
 
     def digest(self) -> str:
-        """A hash of the rows, to tell whether a study that is resumed still sees the same data."""
+        """A hash of the rows, by which a resumed study checks that its data are the same."""
         raw = (
             self.x
             if isinstance(self.x, np.ndarray)
@@ -67,30 +75,41 @@ def load(
     source: str | None,
     target: str | None = None,
     kind: Kind | None = None,
+    *,
     limit: int | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Read ``source``: None (scikit-learn's digits), a CSV, Parquet or NPZ file, an IDX folder, or
-    ``openml:NAME``.
+    """Read a dataset.
 
-    ``target``: the column to predict. ``kind``: forces the task. ``limit``: use at most so many
-    rows, drawn by ``seed`` (classes in proportion). Raises :class:`thinned.InputError` for whatever
-    is wrong, before any training.
+    Args:
+        source: None (the handwritten digits of scikit-learn), the path of a CSV, Parquet or NPZ
+            file or of a folder of IDX files, or "openml:NAME".
+        target: The column to predict, for tables.
+        kind: "classification" or "regression". None: decided from the target.
+        limit: The largest number of rows to use, drawn by ``seed``, of each class in proportion.
+            None: all.
+        seed: The seed of that draw.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        InputError: Where the data cannot be read or cannot be used.
     """
     if source is None:
-        _fixed("the handwritten digits", target, kind)
+        _check_fixed_target("the handwritten digits", target, kind)
         data = _digits()
     elif source.startswith("openml:"):
         data = _openml(source.removeprefix("openml:"), target, kind)
     else:
         path = Path(source)
         if not _exists(path):
-            raise InputError(f"data {source!r} does not exist{_beside(path)}")
+            raise InputError(f"data {source!r} does not exist{_nearest_name(path)}")
         if path.is_dir():
-            _fixed("a folder of IDX files", target, kind)
+            _check_fixed_target("IDX files", target, kind)
             data = _idx(path)
         elif path.suffix.lower() == ".npz":
-            _no_target("an NPZ file", target)
+            _no_target("those of an NPZ file", target)
             data = _npz(path, kind)
         elif path.suffix.lower() in (
             ".csv",
@@ -102,7 +121,8 @@ def load(
             data = _table(_read_table(path), target, kind, path.stem.removesuffix(".csv"))
         else:
             raise InputError(
-                f"data {source!r} has an unknown ending; use .csv, .parquet, .npz, a folder of IDX files, or openml:NAME"
+                f"data {source!r} has an unknown ending; use .csv, .parquet, .npz, a folder of IDX "
+                "files, or openml:NAME"
             )
     return _limited(data, limit, seed)
 
@@ -111,35 +131,41 @@ def from_frame(
     frame: pd.DataFrame,
     target: str | None,
     kind: Kind | None,
+    *,
     limit: int | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """A DataFrame as a dataset; see :func:`load`."""
+    """A DataFrame as a dataset; the arguments are those of :func:`load`."""
     return _limited(_table(frame.copy(), target, kind, "the table"), limit, seed)
 
 
 def from_arrays(
-    x: Array, y: Array, kind: Kind | None, limit: int | None = None, seed: int = 0
+    x: Array, y: Array, kind: Kind | None, *, limit: int | None = None, seed: int = 0
 ) -> Dataset:
-    """Arrays as a dataset: x [n, features], [n, h, w] or [n, c, h, w], y [n]; see :func:`load`."""
+    """Arrays as a dataset: ``x`` [n, features], [n, h, w] or [n, c, h, w], and ``y`` [n].
+
+    The other arguments are those of :func:`load`.
+    """
     notes: list[str] = []
     pixels, image = _pixels(x, "x")
     target, kind, classes = _labels(y, kind, len(pixels), notes)
-    return _limited(
-        Dataset("the arrays", pixels, target, kind, classes, image, notes=notes), limit, seed
-    )
+    data = Dataset("the arrays", pixels, target, kind, classes=classes, image=image, notes=notes)
+    return _limited(data, limit, seed)
 
 
 def _no_target(what: str, target: str | None) -> None:
     if target is not None:
-        raise InputError(f"--target is for tables, but this is {what}; leave out --target {target}")
+        raise InputError(
+            f"--target is for tables, but the data are {what}; leave out --target {target}"
+        )
 
 
-def _fixed(what: str, target: str | None, kind: Kind | None) -> None:
+def _check_fixed_target(what: str, target: str | None, kind: Kind | None) -> None:
     _no_target(what, target)
     if kind == "regression":
         raise InputError(
-            f"--task regression needs other data: {what} holds classes; for numbers use a table or an NPZ file"
+            f"--task regression needs a numeric target, but {what} have classes; use a table or an "
+            "NPZ file"
         )
 
 
@@ -154,7 +180,7 @@ def _limited(data: Dataset, limit: int | None, seed: int) -> Dataset:
     return data if limit is None or limit >= len(data) else _sample(data, limit, seed)
 
 
-def _beside(path: Path) -> str:
+def _nearest_name(path: Path) -> str:
     try:
         names = [p.name for p in path.parent.iterdir()]
     except OSError:
@@ -171,13 +197,9 @@ def _digits() -> Dataset:
         bunch.data.astype(np.float32),
         bunch.target.astype(np.int64),
         "classification",
-        [str(c) for c in range(10)],
-        (1, 8, 8),
+        classes=[str(c) for c in range(10)],
+        image=(1, 8, 8),
     )
-
-
-# --- Tables
-# --------------------------------------------------------------------------------------------------------
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -187,58 +209,62 @@ def _read_table(path: Path) -> pd.DataFrame:
         if path.suffix.lower() in (".parquet", ".pq"):
             return pd.read_parquet(path)
         guessed = path.suffix.lower() in (".tsv", ".txt")
-        how: Any = {"sep": None if guessed else ",", "engine": "python" if guessed else "c"}
-        # pandas renames a name that comes twice, so names are read as if they were a row
+        options: Any = {"sep": None if guessed else ",", "engine": "python" if guessed else "c"}
+        # read_csv renames duplicate column names; read as a row of data, they remain visible
         names = (
-            pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, **how)
+            pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, **options)
             .iloc[0]
             .tolist()
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            frame = pd.read_csv(path, index_col=False, **how)
+            frame = pd.read_csv(path, index_col=False, **options)
     except pd.errors.ParserWarning:
         raise InputError(
-            f"{path} cannot be read as a table: its rows are longer than its header; name every column"
+            f"{path} cannot be read as a table: its rows are longer than its header; name every "
+            "column"
         ) from None
     except (ValueError, OSError, EOFError, OverflowError, csv.Error, zlib.error) as error:
         raise InputError(
             f"{path} cannot be read as a table: {str(error).splitlines()[0]}"
         ) from None
-    _distinct([name for name in names if name])
+    _check_distinct([name for name in names if name])
     return frame
 
 
-def _distinct(names: list[str]) -> None:
-    twice = next((n for n in names if names.count(n) > 1), None)
-    if twice is not None:
-        raise InputError(f"column names have to be distinct, but {twice!r} occurs more than once")
+def _check_distinct(names: list[str]) -> None:
+    duplicate = next((n for n in names if names.count(n) > 1), None)
+    if duplicate is not None:
+        raise InputError(
+            f"column names have to be distinct, but {duplicate!r} occurs more than once; rename one"
+        )
 
 
 def _table(frame: pd.DataFrame, target: str | None, kind: Kind | None, name: str) -> Dataset:
     frame.columns = [str(c) for c in frame.columns]
     known = list(frame.columns)
     if target is None:
-        some = ", ".join(known[:12]) + (" ..." if len(known) > 12 else "")
+        listed = ", ".join(known[:12]) + (" ..." if len(known) > 12 else "")
         raise InputError(
-            f"a table needs the column to predict: --target NAME; its columns are {some}"
+            f"a table needs the column to predict: --target NAME; its columns are {listed}"
         )
     if target not in known:
         raise InputError(f"target {target!r} is not a column; {nearest(target, known)}")
-    _distinct(known)
+    _check_distinct(known)
     for column in known:
         try:
             frame[column].nunique()
         except TypeError:
-            held = type(frame[column].dropna().iloc[0]).__name__
+            value_type = type(frame[column].dropna().iloc[0]).__name__
             raise InputError(
-                f"column {column!r} holds values of type {held}; turn them into numbers or texts, or remove it"
+                f"column {column!r} holds values of type {value_type}; convert them to numbers or "
+                "strings, or remove the column"
             ) from None
     notes = []
-    unlabelled = int(frame[target].isna().sum())
-    if unlabelled:
-        notes.append(f"{unlabelled:,} rows without a value of {target} were left out.")
+    unlabeled = int(frame[target].isna().sum())
+    if unlabeled:
+        notes.append(f"{unlabeled:,} rows without a value of {target} were left out.")
         frame = frame[frame[target].notna()]
     if frame.empty:
         raise InputError(f"the table has no rows with a value of {target!r}")
@@ -248,7 +274,7 @@ def _table(frame: pd.DataFrame, target: str | None, kind: Kind | None, name: str
         _features(frame.drop(columns=target), notes),
         y,
         kind,
-        classes,
+        classes=classes,
         notes=notes,
         target=target,
     )
@@ -259,25 +285,25 @@ def _target(
 ) -> tuple[Array, Kind, list[str]]:
     if column.nunique() < 2:
         raise InputError(
-            f"target {name!r} is constant ({_shown(column.iloc[0])}); there is nothing to predict"
+            f"target {name!r} is constant ({_repr_of(column.iloc[0])}); there is nothing to predict"
         )
     numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     if kind is None:
-        whole = numeric and bool((column == column.round()).all())
+        is_integer = numeric and bool((column == column.round()).all())
         kind = (
             "regression"
-            if numeric and not (whole and column.nunique() <= CLASSES)
+            if numeric and not (is_integer and column.nunique() <= CLASSES)
             else "classification"
         )
         what = f"{column.nunique()} distinct values" if kind == "classification" else "numbers"
-        notes.append(f"{name} holds {what}, so this is {kind}; --task says otherwise.")
+        notes.append(f"{name} holds {what}, so this is {kind}; --task overrides that.")
     if kind == "regression":
         if not numeric:
             text = next(
                 (v for v in column if pd.isna(pd.to_numeric(v, errors="coerce"))), column.iloc[0]
             )
             raise InputError(
-                f"regression needs a target of numbers, but {name!r} holds {_shown(text)}"
+                f"regression needs a target of numbers, but {name!r} holds {_repr_of(text)}"
             )
         y = column.to_numpy(np.float64)
         if not np.isfinite(y).all():
@@ -286,19 +312,21 @@ def _target(
             spread = float(y.std())
         if not 1 / LARGEST < spread < LARGEST:  # false for NaN too
             raise InputError(
-                f"target {name!r} has a standard deviation of {spread:g}, too far from 1 to be computed with; rescale it"
+                f"target {name!r} has a standard deviation of {spread:g}, too far from 1 for "
+                "32-bit floats; rescale it"
             )
         return y, kind, []
     if column.nunique() > max(CLASSES, len(column) // 5):
         raise InputError(
-            f"target {name!r} has {column.nunique()} classes in {len(column)} rows; for numbers use --task regression"
+            f"target {name!r} has {column.nunique()} classes in {len(column)} rows; for numbers "
+            "use --task regression"
         )
     codes, levels = pd.factorize(column, sort=True)
     return codes.astype(np.int64), kind, [str(v) for v in levels]
 
 
-def _shown(value: object) -> str:
-    """A value as Python writes it, without NumPy's type around it."""
+def _repr_of(value: object) -> str:
+    """The repr of a value, without the name of a NumPy type."""
     return repr(value.item() if isinstance(value, np.generic) else value)
 
 
@@ -308,7 +336,7 @@ def _features(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     empty = [c for c in frame if frame[c].isna().all()]
     if empty:
         raise InputError(f"column {empty[0]!r} has no values at all; remove it")
-    keep: dict[str, Any] = {}
+    columns: dict[str, pd.Series[Any]] = {}
     missing, categorical = 0, []
     for name in map(str, frame):
         column = frame[name]
@@ -317,33 +345,36 @@ def _features(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
             infinite = int(np.isinf(number).sum())
             if infinite:
                 notes.append(f"{infinite:,} infinite values in {name} count as missing.")
-            keep[name] = number.replace([np.inf, -np.inf], np.nan)
-            if keep[name].abs().max() > LARGEST:
+            columns[name] = number.replace([np.inf, -np.inf], np.nan)
+            if columns[name].abs().max() > LARGEST:
                 raise InputError(
-                    f"column {name!r} holds {keep[name].abs().max():g}, too large to be computed with; rescale it"
+                    f"column {name!r} holds {columns[name].abs().max():g}, too large for 32-bit "
+                    "floats; rescale it"
                 )
-            missing += int(keep[name].isna().sum())
+            missing += int(columns[name].isna().sum())
         elif column.nunique() > max(LEVELS, len(column) // 2):
             notes.append(
-                f"Column {name} was left out: {column.nunique():,} distinct texts look like names or free text."
+                f"Column {name} was left out: its {column.nunique():,} distinct strings look like "
+                "names or free text."
             )
         else:
             categorical.append(name)
             missing += int(column.isna().sum())
-            keep[name] = column.astype(object).where(column.notna(), MISSING).map(str)
-    if not keep:
+            columns[name] = column.astype(object).where(column.notna(), MISSING).map(str)
+    if not columns:
         raise InputError(
-            "no column is left to learn from: all are texts with mostly distinct values; turn them into numbers or categories"
+            "no column is left to learn from: all hold strings with mostly distinct values; "
+            "convert them to numbers or categories"
         )
     if missing:
         notes.append(
-            f"{missing:,} missing values: a number takes its column's median on training rows (with a column that says so), "
-            "a category becomes a level of its own."
+            f"{missing:,} missing values: numbers are replaced by the median of the training rows, "
+            "with a column that marks them; in categories, missing is a category of its own."
         )
     if categorical:
-        some = ", ".join(categorical[:8]) + (" ..." if len(categorical) > 8 else "")
-        notes.append(f"Categories ({some}) became 0/1 columns, at most {LEVELS} each.")
-    return pd.DataFrame(keep)
+        listed = ", ".join(categorical[:8]) + (" ..." if len(categorical) > 8 else "")
+        notes.append(f"Categories ({listed}) became 0/1 columns, at most {LEVELS} each.")
+    return pd.DataFrame(columns)
 
 
 def _openml(name: str, target: str | None, kind: Kind | None) -> Dataset:
@@ -351,24 +382,21 @@ def _openml(name: str, target: str | None, kind: Kind | None) -> Dataset:
 
     if not name:
         raise InputError("openml: needs a name or a number, such as openml:credit-g")
-    which: dict[str, Any] = (
+    query: dict[str, Any] = (
         {"data_id": int(name)} if name.isdigit() else {"name": name, "version": "active"}
     )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns of each attempt
-            bunch = fetch_openml(**which, as_frame=True, parser="auto")
-    except Exception as error:  # noqa: BLE001  a network library raises many kinds
+            warnings.simplefilter("ignore")  # a warning for each attempt
+            bunch = fetch_openml(**query, as_frame=True, parser="auto")
+    except Exception as error:  # noqa: BLE001  network errors are of many types
         raise InputError(
-            f"openml:{name} could not be fetched ({type(error).__name__}: {error})"
+            f"openml:{name} could not be fetched ({type(error).__name__}: {error}); check the name "
+            "and the connection"
         ) from None
     frame = bunch.frame
     wanted = target or (bunch.target_names[0] if bunch.target_names else None)
     return _table(frame, wanted, kind, name)
-
-
-# --- Arrays and images
-# ---------------------------------------------------------------------------------------------
 
 
 def _npz(path: Path, kind: Kind | None) -> Dataset:
@@ -379,7 +407,8 @@ def _npz(path: Path, kind: Kind | None) -> Dataset:
     except ValueError as error:
         if "pickle" in str(error).lower():
             raise InputError(
-                f"{path} holds pickled objects, which could run code when read; save plain arrays: np.savez(path, x=x, y=y)"
+                f"{path} holds pickled objects, which could run code when read; save numeric "
+                "arrays: np.savez(path, x=x, y=y)"
             ) from None
         raise InputError(f"{path} cannot be read as NPZ: {error}") from None
     except (
@@ -393,56 +422,62 @@ def _npz(path: Path, kind: Kind | None) -> Dataset:
         raise InputError(f"{path} cannot be read as NPZ: {error}") from None
     if arrays is None:
         raise InputError(
-            f"{path} cannot be read as NPZ: it holds one array, without names; save both: np.savez(path, x=x, y=y)"
+            f"{path} cannot be read as NPZ: it holds one array, without names; save both: "
+            "np.savez(path, x=x, y=y)"
         )
     for name in ("x", "y"):
         if name not in arrays:
             raise InputError(
-                f"{path} needs arrays named 'x' and 'y', but has {', '.join(sorted(arrays)) or 'none'}"
+                f"{path} needs arrays named 'x' and 'y', but has "
+                f"{', '.join(sorted(arrays)) or 'none'}"
             )
     notes: list[str] = []
     x, image = _pixels(arrays["x"], "x")
     y, kind, classes = _labels(arrays["y"], kind, len(x), notes)
-    data = Dataset(path.stem, x, y, kind, classes, image, None, notes)
+    data = Dataset(path.stem, x, y, kind, classes=classes, image=image, notes=notes)
     if "x_test" in arrays and "y_test" in arrays:
         data.extra = _extra(data, arrays["x_test"], arrays["y_test"], ("x_test", "y_test"))
     elif "x_test" in arrays or "y_test" in arrays:
         notes.append(
-            "The test set was left out: x_test and y_test belong together, and one of them is not there."
+            "The test set was left out: it needs x_test and y_test, and one of them is missing."
         )
     return data
 
 
 def _extra(data: Dataset, x: Array, y: Array, names: tuple[str, str]) -> tuple[Array, Array]:
-    """The test set that came with ``data``. Raises :class:`thinned.InputError` where it is not of
-    its kind.
+    """The separate test set of ``data``.
+
+    Raises :class:`thinned.InputError` where its shape or classes are not those of ``data``.
     """
     pixels, image = _pixels(x, names[0])
     if image != data.image or pixels.shape[1] != data.x.shape[1]:
-        had = data.image or data.x.shape[1:]
+        expected = data.image or data.x.shape[1:]
         raise InputError(
-            f"each row of {names[0]} has to be as in training, {had}, but is {image or pixels.shape[1:]}"
+            f"each row of {names[0]} has to have the shape of the training rows, {expected}, but "
+            f"has {image or pixels.shape[1:]}"
         )
-    y = _one_each(y, len(pixels), names[1])
+    y = _as_column(y, len(pixels), names[1])
     if data.kind == "regression":
         if y.dtype.kind not in "fiub" or not np.isfinite(y).all():
             raise InputError(
-                f"{names[1]} has to hold finite numbers, as the training target; remove other rows"
+                f"{names[1]} has to hold finite numbers, like the training target; remove the "
+                "other rows"
             )
         return pixels, y.astype(np.float64)
-    index = {_plain(c): i for i, c in enumerate(data.classes)}
-    plain = _plain if len(index) == len(data.classes) else str  # "1" and "01" are two classes
-    index = {plain(c): i for i, c in enumerate(data.classes)}
-    new = next((v for v in y.tolist() if plain(v) not in index), None)
+    index = {_class_name(c): i for i, c in enumerate(data.classes)}
+    # where "1" and "01" are two classes, classes are compared as strings
+    name_of = _class_name if len(index) == len(data.classes) else str
+    index = {name_of(c): i for i, c in enumerate(data.classes)}
+    new = next((v for v in y.tolist() if name_of(v) not in index), None)
     if new is not None:
         raise InputError(
             f"{names[1]} holds the class {new!r}, which no training row has; remove those rows"
         )
-    return pixels, np.array([index[plain(v)] for v in y.tolist()], np.int64)
+    return pixels, np.array([index[name_of(v)] for v in y.tolist()], np.int64)
 
 
-def _plain(value: object) -> str:
-    """A class by its value: 1, 1.0 and "1" are one."""
+def _class_name(value: object) -> str:
+    """The name of a class by its value: 1, 1.0 and "1" are the same class."""
     text = str(value)
     try:
         number = float(text)
@@ -456,7 +491,8 @@ def _pixels(x: Array, name: str) -> tuple[Array, tuple[int, int, int] | None]:
         raise InputError(f"{name} has to hold numbers, but its dtype is {x.dtype}")
     if x.ndim not in (2, 3, 4) or not x.size:
         raise InputError(
-            f"{name} has to be [n, features], [n, h, w] or [n, c, h, w] with rows in it, but its shape is {x.shape}"
+            f"{name} has to be [n, features], [n, h, w] or [n, c, h, w] with rows in it, but its "
+            f"shape is {x.shape}"
         )
     image: tuple[int, int, int] | None = None
     if x.ndim == 3:
@@ -467,26 +503,28 @@ def _pixels(x: Array, name: str) -> tuple[Array, tuple[int, int, int] | None]:
         image = (int(x.shape[1]), int(x.shape[2]), int(x.shape[3]))
     with np.errstate(over="ignore"):
         x = x.reshape(len(x), -1).astype(np.float32)
-    if np.abs(x).max() > LARGEST:  # also what became infinite
+    if np.abs(x).max() > LARGEST:  # some may have become infinite in float32
         raise InputError(
-            f"{name} holds infinite values, or values above {LARGEST:g} that are too large; rescale it"
+            f"{name} holds infinite values or values above {LARGEST:g}, which are too large; "
+            "rescale it"
         )
     if not np.isfinite(x).all():
         raise InputError(
-            f"{name} holds NaN or infinite values; impute them, or give a CSV, whose missing values are handled"
+            f"{name} holds NaN or infinite values; impute them, or use a CSV file, where missing "
+            "values are imputed"
         )
     return x, image
 
 
 def _labels(y: Array, kind: Kind | None, n: int, notes: list[str]) -> tuple[Array, Kind, list[str]]:
-    column = pd.Series(_one_each(y, n, "y"))
+    column = pd.Series(_as_column(y, n, "y"))
     missing = int(column.isna().sum())
     if missing:
         raise InputError(f"y holds {missing:,} missing values; remove those rows")
     return _target(column, kind, "y", notes)
 
 
-def _one_each(y: Array, n: int, name: str) -> Array:
+def _as_column(y: Array, n: int, name: str) -> Array:
     """``y`` [n] or [n, 1] as [n]."""
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
@@ -495,7 +533,7 @@ def _one_each(y: Array, n: int, name: str) -> Array:
             f"{name} has to hold one value for each of the {n} rows, but its shape is {y.shape}"
         )
     if y.dtype.kind not in "fiubOSU":
-        raise InputError(f"{name} has to hold numbers or texts, but its dtype is {y.dtype}")
+        raise InputError(f"{name} has to hold numbers or strings, but its dtype is {y.dtype}")
     return y
 
 
@@ -514,33 +552,37 @@ def _idx(folder: Path) -> Dataset:
     if not images or not labels:
         have = ", ".join(sorted(p.name for p in folder.iterdir())[:6]) or "nothing"
         raise InputError(
-            f"folder {folder} needs train-images-idx3-ubyte and train-labels-idx1-ubyte (or .gz), but has {have}"
+            f"folder {folder} needs train-images-idx3-ubyte and train-labels-idx1-ubyte (or .gz), "
+            f"but has {have}"
         )
-    x, y = _pair(images, labels)
+    x, y = _read_pair(images, labels)
     test = (
         find("t10k", "images") or find("test", "images"),
         find("t10k", "labels") or find("test", "labels"),
     )
     pixels, image = _pixels(x, images.name)
     codes, kind, classes = _target(pd.Series(y), "classification", "label", [])
-    data = Dataset(folder.resolve().name, pixels, codes, kind, classes, image, target="label")
+    name = folder.resolve().name
+    data = Dataset(name, pixels, codes, kind, classes=classes, image=image, target="label")
     if test[0] and test[1]:
-        data.extra = _extra(data, *_pair(test[0], test[1]), (test[0].name, test[1].name))
+        data.extra = _extra(data, *_read_pair(test[0], test[1]), (test[0].name, test[1].name))
     return data
 
 
-def _pair(images: Path, labels: Path) -> tuple[Array, Array]:
+def _read_pair(images: Path, labels: Path) -> tuple[Array, Array]:
     x, y = read_idx(images), read_idx(labels)
     if x.ndim != 3 or y.ndim != 1 or len(x) != len(y):
         raise InputError(
-            f"{images.name} and {labels.name} have to be [n, h, w] and [n], but are {x.shape} and {y.shape}"
+            f"{images.name} and {labels.name} have to be [n, h, w] and [n], but are {x.shape} and "
+            f"{y.shape}"
         )
     return x, y
 
 
 def read_idx(path: Path) -> Array:
-    """One IDX file of unsigned bytes, gzipped or not. Raises :class:`thinned.InputError` where it
-    is damaged.
+    """Read an IDX file of unsigned bytes, gzipped or not.
+
+    Raises :class:`thinned.InputError` where it is damaged.
     """
     try:
         raw = path.read_bytes()
@@ -556,7 +598,8 @@ def read_idx(path: Path) -> Array:
     shape = struct.unpack(f">{raw[3]}I", raw[4:start]) if len(raw) >= start else ()
     if not shape or len(raw) - start != math.prod(shape):
         raise InputError(
-            f"{path} is damaged: its header says {' x '.join(map(str, shape))} bytes, but {len(raw) - start:,} follow"
+            f"{path} is damaged: its header says {' x '.join(map(str, shape))} bytes, but "
+            f"{len(raw) - start:,} follow"
         )
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
 
@@ -569,27 +612,17 @@ def _sample(data: Dataset, limit: int, seed: int) -> Dataset:
         and len(data.classes) <= min(limit, len(data) - limit)  # both parts get every class
         else None
     )
-    some, _ = train_test_split(
+    sampled, _ = train_test_split(
         np.arange(len(data)), train_size=limit, random_state=seed, stratify=stratify
     )
-    some = np.sort(some)
+    sampled = np.sort(sampled)
     notes = [
         *data.notes,
         f"{limit:,} of {len(data):,} rows were used (--rows), drawn at random by the seed.",
     ]
     x = (
-        data.x.iloc[some].reset_index(drop=True)
+        data.x.iloc[sampled].reset_index(drop=True)
         if isinstance(data.x, pd.DataFrame)
-        else data.x[some]
+        else data.x[sampled]
     )
-    return Dataset(
-        data.name,
-        x,
-        data.y[some],
-        data.kind,
-        data.classes,
-        data.image,
-        data.extra,
-        notes,
-        data.target,
-    )
+    return replace(data, x=x, y=data.y[sampled], notes=notes)

@@ -1,5 +1,7 @@
-"""What a study trains: settings, the jobs of arms, curves and maps, cut into chunks that can be
-resumed.
+"""What a study trains: its settings, and the networks of all methods, curves and maps.
+
+They are divided into chunks, which are trained and recorded one at a time, so that an interrupted
+study can be resumed.
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ from .._errors import InputError, real, unknown, whole
 from ..algebra.drop import Drop
 from ..presets import dropout
 from ..train import Cnn, Custom, Mlp, Optimizer, Recipe, Split
-from ..train.fit import batches, grouped
-from ..train.stack import structure
-from .methods import ARMS, DEFAULT_ARMS, Context
+from ..train.fit import batch_ranges, group_recipes
+from ..train.population import shared_structure
+from .methods import DEFAULT_METHODS, STUDY_METHODS, Context
 
 MODELS: dict[str, Mlp | Cnn] = {
     "mlp": Mlp((128, 128)),
@@ -23,21 +25,33 @@ MODELS: dict[str, Mlp | Cnn] = {
     "deep": Mlp((64, 64, 64, 64, 64)),
     "cnn": Cnn(),
 }
-EXPERIMENTS = ("arms", "rate", "layers", "batch", "optimizer", "size")
+EXPERIMENTS = ("methods", "rate", "layers", "batch", "optimizer", "size")
 RATES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-PILOT_LR, PILOT_LR_FEW = (1e-3, 2e-3, 4e-3, 8e-3), (1e-3, 4e-3)
+PILOT_LR = (1e-3, 2e-3, 4e-3, 8e-3)
+PILOT_LR_FEW = (1e-3, 4e-3)  # for networks that are trained one by one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A study's size.
+    """The settings that determine what a study trains.
 
-    ``candidates``: how many strengths each arm may try. ``updates``: optimizer steps a network
-    gets, where ``epochs`` is not given. ``lr``: of all arms; by default pilots choose it.
+    Args:
+        model: A built-in network by name, or "module:function".
+        methods: The names of the methods to compare. Empty: those of the level.
+        folds: The number of outer folds.
+        repeats: How often the division into folds is repeated.
+        candidates: The number of candidates (strengths) of each method.
+        map_folds: The number of folds that the maps are trained on.
+        updates: The number of optimizer steps of a network, where ``epochs`` is None.
+        epochs: The number of epochs of each network. None: enough for ``updates``.
+        batch_size: The number of rows of a minibatch.
+        lr: The learning rate of all methods. None: pilots choose it.
+        seed: The seed of folds, weights, batches and masks.
+        experiments: The experiments to run, from ``EXPERIMENTS``.
     """
 
     model: str = "mlp"
-    arms: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
     folds: int = 5
     repeats: int = 1
     candidates: int = 4
@@ -50,32 +64,32 @@ class Settings:
     experiments: tuple[str, ...] = EXPERIMENTS
 
     def __post_init__(self) -> None:
-        for name in self.arms:
-            if not isinstance(name, str) or name not in ARMS:
-                raise unknown("arm", name, ARMS)
+        for name in self.methods:
+            if not isinstance(name, str) or name not in STUDY_METHODS:
+                raise unknown("method", name, STUDY_METHODS)
         if not isinstance(self.model, str):
             raise InputError(f"model has to be a name or 'module:function', but got {self.model!r}")
         if self.lr is not None and not real(self.lr, "--lr") > 0:
             raise InputError(f"--lr has to be above 0, but got {self.lr}")
-        # as Python's own types, because NumPy's cannot be written as JSON
-        plain = {
+        # Python's own types, because those of NumPy cannot be written as JSON
+        converted = {
             "folds": whole(self.folds, "--folds", 2),
             "epochs": None if self.epochs is None else whole(self.epochs, "--epochs", 1),
             "lr": None if self.lr is None else float(self.lr),
-            "seed": whole(
-                self.seed, "--seed", 0, 2**31 - 1
-            ),  # with a fold's number it still fits scikit-learn's 32 bits
+            # with the number of a fold added, it still fits the 32 bits of scikit-learn
+            "seed": whole(self.seed, "--seed", 0, 2**31 - 1),
         }
-        for field_name, value in plain.items():
+        for field_name, value in converted.items():
             object.__setattr__(self, field_name, value)
 
     def to_json(self) -> dict[str, Any]:
+        """A JSON-serializable dict, for the header of the records."""
         return asdict(self)
 
 
 LEVELS = {
     "quick": Settings(
-        folds=3, candidates=2, map_folds=1, updates=400, experiments=("arms", "rate")
+        folds=3, candidates=2, map_folds=1, updates=400, experiments=("methods", "rate")
     ),
     "default": Settings(),
     "full": Settings(repeats=2, candidates=6, map_folds=5, updates=1500),
@@ -83,13 +97,13 @@ LEVELS = {
 
 
 def network(model: str) -> Mlp | Cnn | Custom:
-    """A built-in by name, or the user's ``module:function``."""
+    """A built-in network by name, or the user's "module:function"."""
     if model in MODELS:
         return MODELS[model]
     if ":" in model:
         return Custom(model)
     raise InputError(
-        f"{unknown('model', model, MODELS)}, or write module:function for a model of your own"
+        f"{unknown('model', model, MODELS)}, or pass module:function for a model of your own"
     )
 
 
@@ -98,12 +112,13 @@ def epochs_for(settings: Settings, train_rows: int) -> int:
     if settings.epochs is not None:
         return settings.epochs
     return min(
-        max(math.ceil(settings.updates / len(batches(train_rows, settings.batch_size))), 20), 200
+        max(math.ceil(settings.updates / len(batch_ranges(train_rows, settings.batch_size))), 20),
+        200,
     )
 
 
 def context(settings: Settings, split: Split, fold: int, lr: float) -> Context:
-    """The unregularized recipe of a fold."""
+    """The context of a fold: its recipe without a regularizer, with a seed of its own."""
     seed = settings.seed * 1000 + fold
     base = Recipe(
         network(settings.model),
@@ -116,26 +131,27 @@ def context(settings: Settings, split: Split, fold: int, lr: float) -> Context:
     return Context(base, split.image, settings.candidates)
 
 
-def usable(settings: Settings, split: Split) -> tuple[list[str], dict[str, str]]:
-    """The arms that run, and those that cannot, each with its reason."""
+def usable_methods(settings: Settings, split: Split) -> tuple[list[str], dict[str, str]]:
+    """The methods that can run, and those that cannot, each with its reason."""
     custom = isinstance(network(settings.model), Custom)
-    chosen = list(settings.arms or (ARMS if settings.candidates > 4 else DEFAULT_ARMS))
+    by_level = STUDY_METHODS if settings.candidates > 4 else DEFAULT_METHODS
+    chosen = list(settings.methods or by_level)
     if "none" not in chosen:
         chosen.insert(0, "none")
     skipped = {}
     for name in chosen:
-        if custom and ARMS[name].builtin_only:
+        if custom and STUDY_METHODS[name].builtin_only:
             skipped[name] = (
-                "it changes the network's layers, which is done for built-in models only"
+                "it changes the layers of the network, which works only for built-in models"
             )
-        elif name == "label-smoothing" and split.task.kind == "regression":
+        elif name == "label_smoothing" and split.task.kind == "regression":
             skipped[name] = "it is for classification"
     return [name for name in chosen if name not in skipped], skipped
 
 
 @dataclass(frozen=True)
 class NetworkJob:
-    """A recipe, and every place in the study that wants its result."""
+    """A network to train, with the tags of every experiment that uses its result."""
 
     recipe: Recipe
     tags: tuple[dict[str, Any], ...]
@@ -143,28 +159,33 @@ class NetworkJob:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Jobs that are trained together: the unit of progress and of resuming. ``size``: a smaller
-    training set.
+    """Networks that are trained together: the unit of progress and of resuming.
+
+    Args:
+        name: The name of the file for the records.
+        fold: The fold of the data.
+        jobs: The networks.
+        size: The number of training rows, for a smaller training set. None: all.
+        title: What the progress display shows.
     """
 
     name: str
     fold: int
     jobs: tuple[NetworkJob, ...]
     size: int | None
-    what: str
+    title: str
 
     def cost(self, split: Split) -> float:
-        """Network-steps, for the progress bar."""
+        """The number of network-steps, for the progress display."""
         first = self.jobs[0].recipe
-        return len(self.jobs) * first.epochs * len(batches(len(split.train), first.batch_size))
+        return len(self.jobs) * first.epochs * len(batch_ranges(len(split.train), first.batch_size))
 
 
 def pilots(settings: Settings, splits: Sequence[Split]) -> list[Chunk]:
-    """What chooses the learning rate, on validation rows: no regularizer, L2, and dropout weak and
-    strong.
+    """The chunks that choose the learning rate on validation rows.
 
-    All arms then train at that rate, so that none has the better one. Nothing where the user gave
-    it.
+    They train without a regularizer, with L2, and with weak and strong dropout. All methods then
+    train at the chosen rate, so that no method is favored. Empty where the settings give a rate.
     """
     out: list[Chunk] = []
     for fold, split in enumerate(splits if settings.lr is None else ()):
@@ -175,14 +196,14 @@ def pilots(settings: Settings, splits: Sequence[Split]) -> list[Chunk]:
             c.base.at(drops=c.hidden(0.5)),
             c.base.at(l2=1e-4),
         ]
-        single = structure(c.base) is None
+        one_by_one = shared_structure(c.base) is None
         tagged = [
             (
                 kind.at(optimizer=replace(kind.optimizer, lr=lr)),
                 {"experiment": "pilot", "lr": lr, "kind": i},
             )
-            for lr in (PILOT_LR_FEW if single else PILOT_LR)
-            for i, kind in enumerate(kinds[:2] if single else kinds)
+            for lr in (PILOT_LR_FEW if one_by_one else PILOT_LR)
+            for i, kind in enumerate(kinds[:2] if one_by_one else kinds)
         ]
         out += [
             Chunk("", fold, tuple(jobs), None, f"learning rate, fold {fold + 1}")
@@ -191,12 +212,11 @@ def pilots(settings: Settings, splits: Sequence[Split]) -> list[Chunk]:
     return [replace(c, name=f"{i:04d}") for i, c in enumerate(out)]
 
 
-def chosen_lr(settings: Settings, records: Sequence[dict[str, Any]]) -> float:
-    """The study's learning rate: the lowest mean logarithm of the pilots' validation losses, over
-    folds and kinds.
+def choose_lr(settings: Settings, records: Sequence[dict[str, Any]]) -> float:
+    """The learning rate with the lowest mean log validation loss of the pilots.
 
-    One fold's validation rows are too few to choose it by; over all folds it has seen every row,
-    equally for all arms.
+    The mean is over all folds, because the validation rows of one fold are too few to choose by.
+    The choice therefore uses every row, equally for all methods.
     """
     if settings.lr is not None:
         return settings.lr
@@ -211,30 +231,31 @@ def chosen_lr(settings: Settings, records: Sequence[dict[str, Any]]) -> float:
 
 
 def chunks(settings: Settings, splits: Sequence[Split], lr: float) -> list[Chunk]:
-    """Everything that the study trains after its pilots; all folds of the arms first."""
-    arms, _ = usable(settings, splits[0])
+    """Everything that the study trains after its pilots; the methods of all folds come first."""
+    methods, _ = usable_methods(settings, splits[0])
     start = len(pilots(settings, splits))
     first: list[Chunk] = []
     later: list[Chunk] = []
     for fold, split in enumerate(splits):
         c = context(settings, split, fold, lr)
         tagged = [
-            (x.recipe, {"experiment": "arms", "arm": arm, "label": x.label})
-            for arm in arms
-            for x in ARMS[arm].candidates(c)
+            (x.recipe, {"experiment": "methods", "method": method, "label": x.label})
+            for method in methods
+            for x in STUDY_METHODS[method].candidates(c)
         ]
-        single = structure(c.base) is None  # networks that are trained one by one: fewer of them
+        # networks that do not share a population take longer, so fewer of them are trained
+        one_by_one = shared_structure(c.base) is None
         for name in settings.experiments:
             if name in _EXPERIMENTS and (fold < settings.map_folds or name == "rate"):
-                tagged += _EXPERIMENTS[name](c, single)
+                tagged += _EXPERIMENTS[name](c, one_by_one)
         for job_group in _merged(tagged):
-            home = (
+            target = (
                 first
-                if any(t["experiment"] == "arms" for job in job_group for t in job.tags)
+                if any(t["experiment"] == "methods" for job in job_group for t in job.tags)
                 else later
             )
-            home.append(Chunk("", fold, tuple(job_group), None, _what(job_group, fold)))
-        if "size" in settings.experiments and fold < settings.map_folds and not single:
+            target.append(Chunk("", fold, tuple(job_group), None, _chunk_title(job_group, fold)))
+        if "size" in settings.experiments and fold < settings.map_folds and not one_by_one:
             for n, recipes in _sizes(c, len(split.train)):
                 for job_group in _merged(recipes):
                     later.append(
@@ -246,51 +267,51 @@ def chunks(settings: Settings, splits: Sequence[Split], lr: float) -> list[Chunk
 
 
 def _merged(tagged: Sequence[tuple[Recipe, dict[str, Any]]]) -> list[list[NetworkJob]]:
-    """Equal recipes once, with all their tags; then groups that are trained together."""
+    """Jobs with each distinct recipe once, grouped as they are trained together."""
     tags: dict[Recipe, list[dict[str, Any]]] = {}
     for recipe, tag in tagged:
         tags.setdefault(recipe, []).append(tag)
     jobs = [NetworkJob(recipe, tuple(t)) for recipe, t in tags.items()]
-    return [[jobs[i] for i in group] for group in grouped([j.recipe for j in jobs])]
+    return [[jobs[i] for i in group] for group in group_recipes([j.recipe for j in jobs])]
 
 
-def _what(jobs: Sequence[NetworkJob], fold: int) -> str:
-    arms = list(
-        dict.fromkeys(t["arm"] for job in jobs for t in job.tags if t["experiment"] == "arms")
+def _chunk_title(jobs: Sequence[NetworkJob], fold: int) -> str:
+    methods = list(
+        dict.fromkeys(t["method"] for job in jobs for t in job.tags if t["experiment"] == "methods")
     )
     maps = list(
         dict.fromkeys(
-            t["experiment"] for job in jobs for t in job.tags if t["experiment"] != "arms"
+            t["experiment"] for job in jobs for t in job.tags if t["experiment"] != "methods"
         )
     )
-    what = (
-        f"{len(arms)} arms"
-        if len(arms) > 3
-        else ", ".join(arms) or ", ".join(f"{m} map" for m in maps)
+    title = (
+        f"{len(methods)} methods"
+        if len(methods) > 3
+        else ", ".join(methods) or ", ".join(f"{m} map" for m in maps)
     )
-    return f"{what}, fold {fold + 1}"
+    return f"{title}, fold {fold + 1}"
 
 
-def _rate_curve(c: Context, single: bool) -> list[tuple[Recipe, dict[str, Any]]]:
-    rates = RATES[::2] if single else RATES
+def _rate_curve(c: Context, one_by_one: bool) -> list[tuple[Recipe, dict[str, Any]]]:
+    rates = RATES[::2] if one_by_one else RATES
     return [
         (c.base.at(drops=c.hidden(p) if p else ()), {"experiment": "rate", "rate": p})
         for p in rates
     ]
 
 
-def _layer_map(c: Context, single: bool) -> list[tuple[Recipe, dict[str, Any]]]:
-    """Rates of the first and the last hidden layer; for one hidden layer, of the input and it."""
-    if single:
+def _layer_map(c: Context, one_by_one: bool) -> list[tuple[Recipe, dict[str, Any]]]:
+    """Rates of the first and last hidden layer, or of the input and a single hidden layer."""
+    if one_by_one:
         return []
     rates, out = (0.0, 0.2, 0.4, 0.6, 0.8), []
     for a in rates:
         for b in rates:
             drops: tuple[Drop | None, ...] = (dropout(a), dropout(b))
-            places = ("input", "hidden layer")
+            positions = ("input", "hidden layer")
             if c.layers > 1:
                 drops = (None, dropout(a), *[None] * (c.layers - 2), dropout(b))
-                places = ("first hidden layer", "last hidden layer")
+                positions = ("first hidden layer", "last hidden layer")
             if not a and not b:
                 drops = ()
             if c.layers == 2 and a == b and a:
@@ -298,15 +319,15 @@ def _layer_map(c: Context, single: bool) -> list[tuple[Recipe, dict[str, Any]]]:
             out.append(
                 (
                     c.base.at(drops=drops),
-                    {"experiment": "layers", "first": a, "last": b, "places": places},
+                    {"experiment": "layers", "first": a, "last": b, "positions": positions},
                 )
             )
     return out
 
 
-def _batch_map(c: Context, single: bool) -> list[tuple[Recipe, dict[str, Any]]]:
-    """Adam's rate goes with the root of the batch size."""
-    if single:
+def _batch_map(c: Context, one_by_one: bool) -> list[tuple[Recipe, dict[str, Any]]]:
+    """Batch sizes, with the learning rate proportional to the root of the batch size."""
+    if one_by_one:
         return []
     out = []
     for size in (
@@ -338,9 +359,9 @@ _OPTIMIZERS: dict[str, tuple[str, dict[str, Any], tuple[float, ...]]] = {
 }
 
 
-def _optimizer_map(c: Context, single: bool) -> list[tuple[Recipe, dict[str, Any]]]:
-    """Every optimizer with two learning rates of its own, the better one by validation."""
-    if single:
+def _optimizer_map(c: Context, one_by_one: bool) -> list[tuple[Recipe, dict[str, Any]]]:
+    """Every optimizer with two learning rates of its own; validation later chooses one of them."""
+    if one_by_one:
         return []
     out = []
     for title, (name, options, rates) in _OPTIMIZERS.items():

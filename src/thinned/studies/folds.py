@@ -1,8 +1,9 @@
-"""Outer folds and inner validation rows, each with columns prepared as its own training rows say."""
+"""Outer folds and inner validation rows, preprocessed by what their training rows determine."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,43 +15,40 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from .._errors import InputError
-from ..train import Split, Task, rows
+from ..train import Rows, Split, Task, rows
 from .data import LEVELS, Array, Dataset
 
-VAL = 0.2  # of a fold's training rows, to validate on
+VAL = 0.2  # the fraction of the training rows of a fold that validates
 
 
 def check_folds(data: Dataset, folds: int) -> None:
-    """Raise unless every fold can have rows of every class, and enough of them."""
+    """Raise :class:`thinned.InputError` unless every fold can have enough rows of every class."""
     if len(data) < 10 * folds:
         raise InputError(
-            f"{folds} folds need at least {10 * folds} rows, but there are {len(data)}; use fewer folds or more rows"
+            f"{folds} folds need at least {10 * folds} rows, but there are {len(data)}; use fewer "
+            "folds or more rows"
         )
     if data.kind == "classification":
         counts = np.bincount(data.y, minlength=len(data.classes))
-        least, need = (
-            int(counts.argmin()),
-            max(folds, 4 if folds == 2 else 3),
-        )  # two in training and validation, one in test
+        # at least two rows of a class for training and validation, and one for the test
+        least, need = int(counts.argmin()), max(folds, 4 if folds == 2 else 3)
         if counts[least] < need:
             raise InputError(
-                f"class {data.classes[least]!r} has {counts[least]} rows, fewer than {need} for {folds} folds; "
-                "remove or merge it, or use other --folds"
+                f"class {data.classes[least]!r} has {counts[least]} rows, fewer than {need} for "
+                f"{folds} folds; remove or merge it, or use other --folds"
             )
         val = math.ceil(VAL * (len(data) - math.ceil(len(data) / folds)))
         if val < len(data.classes):
             raise InputError(
-                f"{len(data.classes)} classes need as many validation rows, but {folds} folds of {len(data)} rows have {val}; "
-                "merge classes, or use more rows"
+                f"{len(data.classes)} classes need as many validation rows, but {folds} folds of "
+                f"{len(data)} rows have {val}; merge classes, or use more rows"
             )
 
 
 def splits(data: Dataset, folds: int, repeats: int, seed: int) -> list[Split]:
-    """Outer folds, ``repeats`` times over; in each a fifth of the training rows is the inner
-    validation set.
+    """The outer folds, ``repeats`` times, each with a fifth of its training rows for validation.
 
-    Whatever is learnt from columns (medians, means, categories) is learnt on the fold's training
-    rows alone.
+    All preprocessing (medians, means, categories) is fitted on the training rows of the fold.
     """
     check_folds(data, folds)
     out = []
@@ -67,14 +65,14 @@ def splits(data: Dataset, folds: int, repeats: int, seed: int) -> list[Split]:
 
 
 def _split(data: Dataset, train: Array, val: Array, test: Array) -> Split:
-    fit, centre, spread = _preprocessor(data, train), 0.0, 1.0
+    fit, center, spread = _preprocessor(data, train), 0.0, 1.0
     if data.kind == "regression":
-        centre, spread = float(data.y[train].mean()), float(data.y[train].std()) or 1.0
+        center, spread = float(data.y[train].mean()), float(data.y[train].std()) or 1.0
 
-    def part(x: Any, y: Array, ids: Array) -> Any:
-        return rows(fit(x), (y - centre) / spread if data.kind == "regression" else y, ids)
+    def part(x: Any, y: Array, ids: Array) -> Rows:
+        return rows(fit(x), (y - center) / spread if data.kind == "regression" else y, ids)
 
-    def take(index: Array) -> Any:
+    def take(index: Array) -> Rows:
         x = data.x.iloc[index] if isinstance(data.x, pd.DataFrame) else data.x[index]
         return part(x, data.y[index], index)
 
@@ -82,16 +80,14 @@ def _split(data: Dataset, train: Array, val: Array, test: Array) -> Split:
         None if data.extra is None else part(*data.extra, len(data) + np.arange(len(data.extra[1])))
     )
     outputs = len(data.classes) if data.kind == "classification" else 1
-    return Split(
-        Task(data.kind, outputs, spread), take(train), take(val), take(test), extra, data.image
-    )
+    task = Task(data.kind, outputs, spread)
+    return Split(task, take(train), take(val), test=take(test), extra=extra, image=data.image)
 
 
-def _preprocessor(data: Dataset, train: Array) -> Any:
-    """A function from raw rows to a float array, learnt on the training rows."""
-    if (
-        data.image is not None
-    ):  # one mean and deviation for all pixels, so that pictures can be moved
+def _preprocessor(data: Dataset, train: Array) -> Callable[[Any], Array]:
+    """A function from raw rows to a float array, fitted on the training rows."""
+    # one mean and deviation for all pixels, so that images can be shifted and rotated
+    if data.image is not None:
         pixels = data.x[train]
         mean, std = float(pixels.mean()), float(pixels.std()) or 1.0
         return lambda x: (x - mean) / std
@@ -102,7 +98,7 @@ def _preprocessor(data: Dataset, train: Array) -> Any:
 
 
 def table_pipeline(frame: pd.DataFrame) -> ColumnTransformer:
-    """scikit-learn's pipeline for mixed columns: impute and scale numbers, one-hot categories."""
+    """A scikit-learn transformer: imputes and scales numbers, one-hot encodes categories."""
     numeric = [c for c in frame if pd.api.types.is_numeric_dtype(frame[c])]
     categorical = [c for c in frame if c not in numeric]
     numbers = make_pipeline(

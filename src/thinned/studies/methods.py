@@ -1,4 +1,8 @@
-"""The arms of a study: every way to regularize, with the strengths that validation chooses among."""
+"""The methods that a study compares, each with the strengths that validation chooses among.
+
+A *method* is one way to regularize, such as dropout or L2. A *candidate* is a method at one
+strength, such as dropout at p = 0.3. All methods of a study have equally many candidates.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,12 @@ from ..train import Augment, Custom, Recipe
 
 @dataclass(frozen=True)
 class Candidate:
-    """One setting that an arm may take. ``label``: its strength in words, such as ``"p = 0.3"``."""
+    """A method at one strength.
+
+    Args:
+        label: The strength as text, such as "p = 0.3".
+        recipe: The recipe of its networks.
+    """
 
     label: str
     recipe: Recipe
@@ -21,7 +30,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Context:
-    """What arms build on: the unregularized recipe and the data's kind."""
+    """What the candidates of a fold are built from.
+
+    Args:
+        base: The recipe without a regularizer.
+        image: (channels, height, width) of images; None for tables.
+        count: The number of candidates of each method.
+    """
 
     base: Recipe
     image: tuple[int, int, int] | None
@@ -29,16 +44,26 @@ class Context:
 
     @property
     def layers(self) -> int:
+        """The number of hidden layers; 2 for a user's network, where the last spec is repeated."""
         return 2 if isinstance(self.base.network, Custom) else len(self.base.network.hidden)
 
     def hidden(self, p: float, make: Callable[[float], Drop] = dropout) -> tuple[Drop | None, ...]:
-        """One rate after every hidden layer."""
+        """The specs for one rate after every hidden layer and none on the input."""
         return (None, *(make(p),) * self.layers)
 
 
 @dataclass(frozen=True)
-class Arm:
-    """A way to regularize. ``family``: none, dropout, rival or pair. ``fits``: for which networks."""
+class StudyMethod:
+    """One way to regularize.
+
+    Args:
+        title: The name in reports.
+        family: "none", "dropout", "other" (regularizers other than dropout) or "combination" (of
+            dropout and another regularizer).
+        candidates: A function from the context of a fold to ``context.count`` candidates.
+        builtin_only: Whether it changes the layers of the network, which is possible for built-in
+            networks only.
+    """
 
     title: str
     family: str
@@ -47,7 +72,7 @@ class Arm:
 
 
 def pick(values: Sequence[Any], count: int) -> list[Any]:
-    """``count`` of ``values``, evenly spread, the first and the last among them."""
+    """``count`` of ``values``, evenly spread from the first to the last."""
     if count >= len(values):
         return list(values)
     if count == 1:
@@ -60,17 +85,14 @@ INPUT = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
 L1 = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 L2 = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 NORM = (0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
-LR = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)  # times the study's
-PATIENCE = (0.06, 0.1, 0.15, 0.2, 0.3, 0.4)  # shares of all epochs
-AUGMENT = (
-    0.25,
-    0.5,
-    0.75,
-    1.0,
-    1.5,
-    2.0,
-)  # times (6 % of the side, 6 degrees), or times 0.15 of noise
-BN_DROP, DROP_BN = ("linear", "norm", "act", "drop"), ("linear", "act", "drop", "norm")
+LR = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)  # times the learning rate of the study
+PATIENCE = (0.06, 0.1, 0.15, 0.2, 0.3, 0.4)  # fractions of all epochs
+# times 6 % of the side of the image and 6 degrees; for tables, times noise of 0.15
+AUGMENT = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+NORM_THEN_DROP, DROP_THEN_NORM = (
+    ("linear", "norm", "act", "drop"),
+    ("linear", "act", "drop", "norm"),
+)
 
 
 def _number(value: float) -> str:
@@ -80,10 +102,12 @@ def _number(value: float) -> str:
 def _over(
     values: Sequence[Any], make: Callable[[Context, Any], tuple[str, Recipe]]
 ) -> Callable[[Context], list[Candidate]]:
+    """Candidates for strengths from ``values``; ``make`` returns a label and a recipe."""
     return lambda c: [Candidate(*make(c, v)) for v in pick(values, c.count)]
 
 
 def _rate(make: Callable[[float], Drop] = dropout) -> Callable[[Context], list[Candidate]]:
+    """Candidates for one rate after every hidden layer."""
     return _over(HIDDEN, lambda c, p: (f"p = {p:g}", c.base.at(drops=c.hidden(p, make))))
 
 
@@ -98,7 +122,7 @@ def _ordered(c: Context, order: tuple[str, ...], recipe: Recipe) -> Recipe:
 
 
 def _profiles(c: Context, profile: tuple[float, float, float]) -> tuple[str, Recipe]:
-    """(input, first hidden, last hidden); layers between are on the line."""
+    """Rates (input, first hidden, last hidden); those of the layers between are interpolated."""
     at_input, first, last = profile
     steps = max(c.layers - 1, 1)
     rates = [round(first + (last - first) * i / steps, 3) for i in range(c.layers)]
@@ -116,11 +140,18 @@ def _augmented(c: Context, strength: float, recipe: Recipe) -> tuple[str, Recipe
     )
 
 
+def _dropout_augmented(c: Context, strengths: tuple[float, float]) -> tuple[str, Recipe]:
+    """Strengths (dropout rate, augmentation)."""
+    p, augmentation = strengths
+    label, recipe = _augmented(c, augmentation, c.base.at(drops=c.hidden(p)))
+    return f"p = {p:g}, {label}", recipe
+
+
 def _patience(c: Context, share: float) -> int:
     return max(2, round(share * c.base.epochs))
 
 
-# Pairs have two strengths: six points that cross weak and strong of both.
+# Combinations have two strengths: six settings that cross weak and strong values of both.
 _WITH_NORM = ((0.2, 3.0), (0.3, 2.0), (0.4, 1.5), (0.5, 2.0), (0.5, 3.0), (0.3, 1.0))
 _WITH_L2 = ((0.1, 1e-4), (0.2, 3e-4), (0.3, 3e-5), (0.3, 1e-4), (0.4, 1e-4), (0.5, 3e-5))
 _WITH_AUGMENT = ((0.1, 0.5), (0.2, 1.0), (0.2, 1.5), (0.3, 0.5), (0.3, 1.0), (0.5, 0.5))
@@ -133,28 +164,36 @@ _PROFILES = (
     (0.2, 0.2, 0.2),
 )
 
-ARMS: dict[str, Arm] = {
-    "none": Arm("no regularizer", "none", _over(LR, _lr)),
-    "dropout": Arm("dropout", "dropout", _rate()),
-    "classic": Arm("dropout, classic scaling", "dropout", _rate(lambda p: dropout(p, "classic"))),
-    "gaussian": Arm("Gaussian dropout", "dropout", _rate(gaussian_dropout)),
-    "input": Arm(
+STUDY_METHODS: dict[str, StudyMethod] = {
+    "none": StudyMethod("no regularizer", "none", _over(LR, _lr)),
+    "dropout": StudyMethod("dropout", "dropout", _rate()),
+    "classic_dropout": StudyMethod(
+        "dropout, classic scaling", "dropout", _rate(lambda p: dropout(p, "classic"))
+    ),
+    "gaussian_dropout": StudyMethod("Gaussian dropout", "dropout", _rate(gaussian_dropout)),
+    "input_dropout": StudyMethod(
         "dropout on the input",
         "dropout",
         _over(INPUT, lambda c, p: (f"p = {p:g}", c.base.at(drops=(dropout(p),)))),
     ),
-    "layers": Arm("dropout, a rate for each layer", "dropout", _over(_PROFILES, _profiles)),
-    "dropconnect": Arm(
+    "layerwise_dropout": StudyMethod(
+        "dropout, a rate for each layer", "dropout", _over(_PROFILES, _profiles)
+    ),
+    "drop_connect": StudyMethod(
         "DropConnect",
         "dropout",
-        _over(HIDDEN, lambda c, p: (f"p = {p:g}", c.base.at(connect=p))),
+        _over(HIDDEN, lambda c, p: (f"p = {p:g}", c.base.at(drop_connect=p))),
         builtin_only=True,
     ),
-    "l1": Arm("L1", "rival", _over(L1, lambda c, v: (f"λ = {_number(v)}", c.base.at(l1=v)))),
-    "l2": Arm("L2", "rival", _over(L2, lambda c, v: (f"λ = {_number(v)}", c.base.at(l2=v)))),
-    "elastic": Arm(
+    "l1": StudyMethod(
+        "L1", "other", _over(L1, lambda c, v: (f"λ = {_number(v)}", c.base.at(l1=v)))
+    ),
+    "l2": StudyMethod(
+        "L2", "other", _over(L2, lambda c, v: (f"λ = {_number(v)}", c.base.at(l2=v)))
+    ),
+    "elastic_net": StudyMethod(
         "elastic net",
-        "rival",
+        "other",
         _over(
             tuple(zip(L1, L2, strict=True)),
             lambda c, v: (
@@ -163,12 +202,12 @@ ARMS: dict[str, Arm] = {
             ),
         ),
     ),
-    "max-norm": Arm(
-        "max-norm", "rival", _over(NORM, lambda c, v: (f"c = {v:g}", c.base.at(max_norm=v)))
+    "max_norm": StudyMethod(
+        "max-norm", "other", _over(NORM, lambda c, v: (f"c = {v:g}", c.base.at(max_norm=v)))
     ),
-    "weight-decay": Arm(
+    "weight_decay": StudyMethod(
         "decoupled weight decay",
-        "rival",
+        "other",
         _over(
             (0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
             lambda c, v: (
@@ -177,46 +216,48 @@ ARMS: dict[str, Arm] = {
             ),
         ),
     ),
-    "label-smoothing": Arm(
+    "label_smoothing": StudyMethod(
         "label smoothing",
-        "rival",
+        "other",
         _over(
             (0.02, 0.05, 0.08, 0.1, 0.15, 0.2),
             lambda c, v: (f"ε = {v:g}", c.base.at(label_smoothing=v)),
         ),
     ),
-    "bn": Arm(
-        "batch normalisation",
-        "rival",
-        lambda c: [replace(x, recipe=_ordered(c, BN_DROP, x.recipe)) for x in _over(LR, _lr)(c)],
+    "batch_norm": StudyMethod(
+        "batch normalization",
+        "other",
+        lambda c: [
+            replace(x, recipe=_ordered(c, NORM_THEN_DROP, x.recipe)) for x in _over(LR, _lr)(c)
+        ],
         builtin_only=True,
     ),
-    "early-stopping": Arm(
+    "early_stopping": StudyMethod(
         "early stopping",
-        "rival",
+        "other",
         _over(
             PATIENCE,
             lambda c, v: (f"patience {_patience(c, v)}", c.base.at(patience=_patience(c, v))),
         ),
     ),
-    "augment": Arm(
-        "data augmentation", "rival", _over(AUGMENT, lambda c, v: _augmented(c, v, c.base))
+    "augmentation": StudyMethod(
+        "data augmentation", "other", _over(AUGMENT, lambda c, v: _augmented(c, v, c.base))
     ),
-    "bn-dropout": Arm(
-        "batch normalisation, then dropout",
-        "pair",
-        lambda c: [replace(x, recipe=_ordered(c, BN_DROP, x.recipe)) for x in _rate()(c)],
+    "batch_norm_dropout": StudyMethod(
+        "batch normalization, then dropout",
+        "combination",
+        lambda c: [replace(x, recipe=_ordered(c, NORM_THEN_DROP, x.recipe)) for x in _rate()(c)],
         builtin_only=True,
     ),
-    "dropout-bn": Arm(
-        "dropout, then batch normalisation",
-        "pair",
-        lambda c: [replace(x, recipe=_ordered(c, DROP_BN, x.recipe)) for x in _rate()(c)],
+    "dropout_batch_norm": StudyMethod(
+        "dropout, then batch normalization",
+        "combination",
+        lambda c: [replace(x, recipe=_ordered(c, DROP_THEN_NORM, x.recipe)) for x in _rate()(c)],
         builtin_only=True,
     ),
-    "dropout+max-norm": Arm(
+    "dropout_max_norm": StudyMethod(
         "dropout + max-norm",
-        "pair",
+        "combination",
         _over(
             _WITH_NORM,
             lambda c, v: (
@@ -225,9 +266,9 @@ ARMS: dict[str, Arm] = {
             ),
         ),
     ),
-    "dropout+l2": Arm(
+    "dropout_l2": StudyMethod(
         "dropout + L2",
-        "pair",
+        "combination",
         _over(
             _WITH_L2,
             lambda c, v: (
@@ -236,9 +277,9 @@ ARMS: dict[str, Arm] = {
             ),
         ),
     ),
-    "dropout+early-stopping": Arm(
+    "dropout_early_stopping": StudyMethod(
         "dropout + early stopping",
-        "pair",
+        "combination",
         _over(
             HIDDEN,
             lambda c, p: (
@@ -247,16 +288,14 @@ ARMS: dict[str, Arm] = {
             ),
         ),
     ),
-    "dropout+augment": Arm(
+    "dropout_augmentation": StudyMethod(
         "dropout + augmentation",
-        "pair",
+        "combination",
         _over(
             _WITH_AUGMENT,
-            lambda c, v: (lambda made: (f"p = {v[0]:g}, {made[0]}", made[1]))(
-                _augmented(c, v[1], c.base.at(drops=c.hidden(v[0])))
-            ),
+            _dropout_augmented,
         ),
     ),
 }
-EXTRA_ARMS = ("weight-decay", "label-smoothing")  # in a full study, or by name
-DEFAULT_ARMS = tuple(name for name in ARMS if name not in EXTRA_ARMS)
+EXTRA_METHODS = ("weight_decay", "label_smoothing")  # only in a full study, or by name
+DEFAULT_METHODS = tuple(name for name in STUDY_METHODS if name not in EXTRA_METHODS)

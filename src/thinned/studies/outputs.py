@@ -1,4 +1,4 @@
-"""What a study ends in: the table, the policy and the report, all from the records in its folder."""
+"""The results of a study: table, policy and report, made from the records in its folder."""
 
 from __future__ import annotations
 
@@ -11,18 +11,36 @@ import pandas as pd
 
 from .._errors import InputError
 from . import report
-from .analysis import Analysis, analyse, policy
-from .methods import ARMS
-from .records import Record, Store, dump, write
+from .analysis import Analysis, analyze, policy
+from .methods import STUDY_METHODS
+from .records import Record, StudyFolder, dump, write
 from .verdict import Verdict, verdict
 
-TITLES = {name: (arm.title, arm.family) for name, arm in ARMS.items()}
+TITLES = {name: (method.title, method.family) for name, method in STUDY_METHODS.items()}
 
 
 @dataclass
 class Result:
-    """A study that can be looked at. ``table``: one row a network. ``policy``: the recommended
-    setting.
+    """The result of a study.
+
+    ``str(result)`` is the verdict as text.
+
+    Args:
+        folder: The folder of the study.
+        analysis: The comparisons of methods and families.
+        verdict: The verdict in sentences.
+        policy: The recommended setting, as written to ``policy.json``; see :func:`thinned.apply`.
+        files: The paths of the report, the table and the policy.
+
+    Example:
+        >>> import tempfile
+        >>> from thinned import study
+        >>> folder = tempfile.mkdtemp()
+        >>> result = study(
+        ...     level="quick", methods=["l2"], folds=2, epochs=1, rows=120, jobs=1, out=folder
+        ... )
+        >>> result.report.name
+        'report.html'
     """
 
     folder: Path
@@ -33,10 +51,12 @@ class Result:
 
     @property
     def report(self) -> Path:
+        """The path of the report."""
         return self.folder / "report.html"
 
     @property
     def table(self) -> pd.DataFrame:
+        """The scores of all networks: one row for each network and each of its uses."""
         return table(self.analysis.records, self.analysis.header)
 
     def __str__(self) -> str:
@@ -49,55 +69,55 @@ class Result:
 
 
 def load(folder: Path) -> Analysis:
-    """Read a study's records. Raises :class:`thinned.InputError` where there is none, or no fold is
-    complete yet.
+    """Read and analyze the records of a study.
+
+    Raises :class:`thinned.InputError` where there are none, or no fold is complete yet.
     """
-    store = Store(folder)
-    header = store.about()
+    store = StudyFolder(folder)
+    header = store.read_header()
     costs = store.get("costs") if store.has("costs") else []
     ensemble = store.get("ensemble") if store.has("ensemble") else None
-    analysis = analyse(header, store.records(), costs, ensemble, TITLES)
-    if not analysis.arms:
+    analysis = analyze(header, store.records(), costs, ensemble, TITLES)
+    if not analysis.methods:
         raise InputError(
-            f"{folder} has no complete fold yet, so there is nothing to compare; go on with --resume"
+            f"{folder} has no complete fold yet, so there is nothing to compare; continue with "
+            "--resume"
         )
     return analysis
 
 
 def finish(folder: Path) -> Result:
-    """Write ``results.parquet`` (or .csv), ``policy.json`` and ``report.html`` into a study's
-    folder.
-    """
+    """Write ``results.parquet`` (or .csv), ``policy.json`` and ``report.html`` of a study."""
     analysis = load(folder)
     results = write_table(folder, analysis.records, analysis.header)
-    chosen = policy(analysis)
-    dump(folder / "policy.json", chosen)
+    recommended = policy(analysis)
+    dump(folder / "policy.json", recommended)
     names = [results.name, "policy.json", "study.json"]
     write(folder / "report.html", report.render(analysis, names))
     return Result(
         folder,
         analysis,
         verdict(analysis),
-        chosen,
+        recommended,
         [folder / n for n in ("report.html", *names[:2])],
     )
 
 
 def table(records: list[Record], header: Record) -> pd.DataFrame:
-    """One row a network and place in the study, without curves."""
+    """One row for each network and each of its uses in the study, without curves."""
     out = []
     for r in records:
         row = {
             "experiment": r["experiment"],
-            "arm": r.get("arm", ""),
+            "method": r.get("method", ""),
             "label": r.get("label", ""),
             **{k: r.get(k) for k in ("rate", "batch", "optimizer", "lr", "size", "first", "last")},
             "fold": r["fold"],
             "epochs": r["epochs"],
-            "best_epoch": r["best"],
-            "stopped": r["stopped"],
+            "best_epoch": r["best_epoch"],
+            "stopped_early": r["stopped_early"],
             "diverged": r["diverged"] is not None,
-            "dead_units": r["dead"],
+            "dead_units": r["dead_units"],
             "gap": r["gap"],
         }
         for part, (loss, metric) in r["scores"].items():

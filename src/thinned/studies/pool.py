@@ -1,4 +1,4 @@
-"""Tasks carried out by several processes at once, each with one thread."""
+"""Tasks run by several worker processes at once, each with one thread."""
 
 from __future__ import annotations
 
@@ -12,50 +12,47 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from .._errors import InputError
 from ..train import Split
-from .work import ChunkTask, do
+from .work import ChunkTask, run_task
 
-Listen = Callable[[str, ChunkTask, Any], None]
+TaskListener = Callable[[str, ChunkTask, Any], None]
 
 
-def available() -> int:
-    """The processors that this process may use, at most eight: a worker takes about 400 MB."""
+def available_processors() -> int:
+    """The number of processors that this process may use, at most eight.
+
+    A worker takes about 400 MB of memory.
+    """
     try:
         cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
+    except AttributeError:  # this system has no sched_getaffinity
         cores = os.cpu_count() or 1
     return min(cores, 8)
 
 
-def perform(
+def run_tasks(
     tasks: Sequence[ChunkTask],
     splits: Sequence[Split],
     jobs: int,
-    more: Callable[[], bool],
-    listen: Listen,
+    may_start: Callable[[], bool],
+    listen: TaskListener,
 ) -> None:
-    """Do ``tasks`` in order, ``jobs`` at once; no new one begins once ``more()`` is False.
+    """Run ``tasks`` in order, ``jobs`` at once; none is started once ``may_start()`` is False.
 
-    ``listen`` hears, in this thread, ``("begin", task, None)``, ``("advance", task, cost)``,
-    ``("done", task, result)``. Raises what a task raised, and RuntimeError where a worker died; the
-    workers end with this call, however it ends.
+    ``listen`` is called in this thread with ``("begin", task, None)``, ``("advance", task, cost)``
+    and ``("done", task, result)``. Raises what a task raised, and RuntimeError where a worker
+    died. The workers end with this call, however it ends.
     """
     if jobs <= 1 or len(tasks) <= 1:
         for task in tasks:
-            if more():
+            if may_start():
                 listen("begin", task, None)
-                listen(
-                    "done",
-                    task,
-                    do(
-                        task,
-                        splits[task.fold],
-                        lambda cost, task=task: listen("advance", task, cost),  # type: ignore[misc]
-                    ),
-                )
+                advance = partial(listen, "advance", task)
+                listen("done", task, run_task(task, splits[task.fold], advance))
         return
     waiting, events = deque(tasks), queue.SimpleQueue[Any]()
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -65,12 +62,14 @@ def perform(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
-            start_new_session=True,  # an interrupt at the terminal is for the study, which then ends them
+            start_new_session=True,  # Ctrl-C reaches only the study, which then ends the workers
         )
         for _ in range(min(jobs, len(tasks)))
     ]
     threads = [
-        threading.Thread(target=_drive, args=(w, waiting, splits, events, more), daemon=True)
+        threading.Thread(
+            target=_feed_worker, args=(w, waiting, splits, events, may_start), daemon=True
+        )
         for w in workers
     ]
     try:
@@ -99,58 +98,58 @@ def perform(
                 thread.join()
             for pipe in (worker.stdin, worker.stdout):
                 if pipe is not None:
-                    with suppress(
-                        BrokenPipeError
-                    ):  # what was still to be written has nobody to read it
+                    with suppress(BrokenPipeError):  # unwritten data for a worker that has ended
                         pipe.close()
 
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """Within: what is yielded holds the interrupts so far. Python loses the exception of one that
-    comes within a finalizer.
+    """Collect the interrupts during the block in the list that is yielded.
+
+    Python loses the KeyboardInterrupt of a signal that arrives while a finalizer runs; the list
+    still has it.
     """
-    seen: list[int] = []
+    interrupts: list[int] = []
     before = signal.getsignal(signal.SIGINT)
     if (
         before is not signal.default_int_handler
         or threading.current_thread() is not threading.main_thread()
     ):
-        yield seen
+        yield interrupts
         return
 
     def handle(number: int, frame: Any) -> None:
-        seen.append(number)
+        interrupts.append(number)
         signal.default_int_handler(number, frame)
 
     signal.signal(signal.SIGINT, handle)
     try:
-        yield seen
+        yield interrupts
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def _drive(
+def _feed_worker(
     worker: subprocess.Popen[bytes],
     waiting: deque[ChunkTask],
     splits: Sequence[Split],
     events: queue.SimpleQueue[Any],
-    more: Callable[[], bool],
+    may_start: Callable[[], bool],
 ) -> None:
-    """Feed one worker until no task is left; everything it says becomes an event."""
+    """Give tasks to one worker until none is left, and turn its answers into events."""
     assert worker.stdin is not None
     assert worker.stdout is not None
-    told: set[int] = set()
+    sent_folds: set[int] = set()
     try:
-        while more():
+        while may_start():
             try:
                 task = waiting.popleft()
             except IndexError:
                 break
             events.put(("begin", task, None))
-            if task.fold not in told:
+            if task.fold not in sent_folds:
                 pickle.dump(("split", task.fold, splits[task.fold]), worker.stdin)
-                told.add(task.fold)
+                sent_folds.add(task.fold)
             pickle.dump(("task", task), worker.stdin)
             worker.stdin.flush()
             kind = "advance"
@@ -166,7 +165,7 @@ def _drive(
             (
                 "failed",
                 None,
-                f"a worker process died ({why}). What is finished is kept; try --jobs 1 --resume",
+                f"a worker process died ({why}). Finished parts are saved; try --jobs 1 --resume",
             )
         )
     finally:

@@ -1,4 +1,4 @@
-"""What a study says in the terminal."""
+"""The progress and the results of a study in the terminal."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ from rich.text import Text
 
 from .outputs import Result
 from .records import Record
-from .verdict import Words, loss_text
+from .verdict import MetricFormatter, loss_text
 
-STYLES = {"none": "dim", "dropout": "blue", "rival": "yellow", "pair": "green"}
-EVERY = 20.0  # seconds between lines where there is no terminal
+STYLES = {"none": "dim", "dropout": "blue", "other": "yellow", "combination": "green"}
+LINE_INTERVAL = 20.0  # seconds between lines where the output is not a terminal
 
 
-class Terminal:
-    """A progress bar with what runs, the time left, and the best so far; plain lines where output
-    is not a terminal.
+class TerminalProgress:
+    """A progress bar with the current part, the time left and the best candidate so far.
+
+    Where the output is not a terminal, it prints a line from time to time.
     """
 
     def __init__(self, console: Console) -> None:
@@ -53,9 +54,9 @@ class Terminal:
         self.networks = self.total = 0
         self.done = self.cost = 0.0
         self.lowest: tuple[float, str] = (math.inf, "")
-        self.said = self.began = time.monotonic()
+        self.last_line = self.began = time.monotonic()
 
-    def __enter__(self) -> Terminal:
+    def __enter__(self) -> TerminalProgress:
         self.progress.start()
         return self
 
@@ -75,7 +76,7 @@ class Terminal:
         if not self.console.is_terminal:
             self.console.print(
                 f"{networks:,} networks to train"
-                + (f", {done / total:.0%} done before" if done else "")
+                + (f", {done / total:.0%} already done" if done else "")
             )
 
     def begin(self, what: str) -> None:
@@ -85,20 +86,21 @@ class Terminal:
         self.done += cost
         self.progress.update(self.bar, advance=cost)
         now = time.monotonic()
-        if not self.console.is_terminal and now - self.said > EVERY:
-            self.said = now
+        if not self.console.is_terminal and now - self.last_line > LINE_INTERVAL:
+            self.last_line = now
             share = self.done / self.cost
             left = (now - self.began) * (1 - share) / share
             self.console.print(
-                f"{share:4.0%}, {self.networks:,} of {self.total:,} networks, about {left:.0f} s left{self._lowest()}"
+                f"{share:4.0%}, {self.networks:,} of {self.total:,} networks, "
+                f"about {left:.0f} s left{self._lowest()}"
             )
 
     def result(self, records: Sequence[Record]) -> None:
         self.networks += len({str(r["recipe"]) for r in records})
         for r in records:
             loss, _ = r["scores"]["val"]
-            if r["experiment"] == "arms" and loss < self.lowest[0]:
-                self.lowest = (loss, f"{r['arm']}, {r['label']}: validation loss {loss:.3f}")
+            if r["experiment"] == "methods" and loss < self.lowest[0]:
+                self.lowest = (loss, f"{r['method']}, {r['label']}: validation loss {loss:.3f}")
         self.progress.update(self.bar, networks=f"{self.networks:,} of {self.total:,}")
         if self.lowest[1]:
             self.progress.update(
@@ -110,33 +112,32 @@ class Terminal:
 
 
 def summary(result: Result, console: Console) -> None:
-    """The final table, the verdict, and where everything lies."""
+    """Print the final table, the verdict and the paths of the files."""
     a = result.analysis
-    words = Words(a.data["kind"], a.none.metric.mean)
+    formatter = MetricFormatter(a.data["kind"], a.baseline.metric.mean)
     wide = console.width >= 110
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("arm", overflow="fold", max_width=34)
+    table.add_column("method", overflow="fold", max_width=34)
     if wide:
         table.add_column("strength, by validation", no_wrap=True, overflow="ellipsis")
     for column in (
-        f"test {words.metric}",
+        f"test {formatter.metric}",
         "difference (95 %)",
-        words.loss if words.percent else "loss",
+        formatter.loss if formatter.percent else "loss",
     ):
         table.add_column(column, justify="right", no_wrap=True, min_width=8)
-    for arm in sorted(a.arms, key=lambda x: x.rank):
-        change = (
-            ""
-            if arm.name == "none"
-            else f"{words.change(arm.metric_change.mean)} ({words.range(arm.metric_change)})"
-        )
-        shown = arm.metric_p < 0.05 or arm.loss_p < 0.05
-        cells = [Text(arm.title, style=STYLES[arm.family] + (" bold" if shown else ""))]
-        cells += [Text(arm.label)] if wide else []
+    for method in sorted(a.methods, key=lambda x: x.rank):
+        change = ""
+        if method.name != "none":
+            difference = method.metric_change
+            change = f"{formatter.change(difference.mean)} ({formatter.range(difference)})"
+        significant = method.metric_p < 0.05 or method.loss_p < 0.05
+        cells = [Text(method.title, style=STYLES[method.family] + (" bold" if significant else ""))]
+        cells += [Text(method.label)] if wide else []
         numbers = (
-            words.value(arm.metric.mean),
-            change.replace(" points", ""),
-            loss_text(arm.loss.mean),
+            formatter.value(method.metric.mean),
+            change.replace(formatter.unit, ""),
+            loss_text(method.loss.mean),
         )
         table.add_row(*cells, *numbers)
     console.print()
@@ -145,10 +146,11 @@ def summary(result: Result, console: Console) -> None:
     console.print(Text(result.verdict.headline, style="bold"))
     for subject, text in result.verdict.sentences:
         console.print(Text.assemble((f"{subject}. ", "dim"), text))
-    if a.left:
+    if a.parts_left:
         console.print(
             Text(
-                f"Not finished. {a.left} of {a.header['planned']} parts have not run; the same command with --resume goes on."
+                f"Not finished: {a.parts_left} of {a.header['planned']} parts have not run; the "
+                "same command with --resume continues."
             )
         )
     console.print()

@@ -1,5 +1,6 @@
-"""What a study leaves on disk: plain records, each written beside and renamed, so that nothing is
-ever half there.
+"""The files of a study: JSON records, each written to a temporary file and renamed into place.
+
+An interruption therefore leaves a file either complete or absent.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing import Any
 from .._errors import InputError
 
 Record = dict[str, Any]
-FORMAT = 1
+FORMAT = 2  # of the records; a folder with another one is not read
 
 
 def write(path: Path, text: str | bytes) -> None:
-    """Write a file beside its place and rename it into it."""
+    """Write a temporary file in the same folder and rename it to ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -50,7 +51,7 @@ def _finite(data: Any) -> Any:
 
 
 def numbers(data: Any) -> Any:
-    """What :func:`dump` wrote of numbers alone, with NaN for each null."""
+    """Nested numbers as :func:`dump` wrote them, with NaN for each null."""
     if data is None:
         return math.nan
     if isinstance(data, dict):
@@ -61,8 +62,10 @@ def numbers(data: Any) -> Any:
 def read(
     path: Path, remedy: str = "remove it", good: Callable[[Any], bool] = lambda _: True
 ) -> Any:
-    """Read JSON. Raises :class:`thinned.InputError` where the file is missing, damaged, or its
-    content not ``good``.
+    """Read JSON.
+
+    Raises :class:`thinned.InputError` where the file is missing or damaged, or ``good`` is False
+    for its content.
     """
     try:
         data = json.loads(path.read_text("utf-8"))
@@ -74,7 +77,7 @@ def read(
         raise InputError(f"{path} is damaged ({error}); {remedy}") from None
     if not good(data):
         raise InputError(
-            f"{path} does not hold what this version of thinned writes there; {remedy}"
+            f"{path} does not have the content that this version of thinned writes; {remedy}"
         )
     return data
 
@@ -87,18 +90,13 @@ NETWORK = (
     "history",
     "gradients",
     "epochs",
-    "best",
-    "stopped",
+    "best_epoch",
+    "stopped_early",
     "diverged",
 )
-NUMBERS = (
-    "history",
-    "gradients",
-    "dead",
-    "gap",
-    "scores",
-)  # where null is a number that was not finite
-COST = ("arm", "milliseconds", "kept", "state", "epochs")
+# the keys under which null stands for a number that was not finite
+NUMBERS = ("history", "gradients", "dead_units", "gap", "scores")
+COST = ("method", "milliseconds", "activation_bytes", "state_bytes", "best_epoch")
 
 
 def _rows(data: Any, keys: tuple[str, ...]) -> bool:
@@ -109,84 +107,101 @@ def _has(data: Any, keys: tuple[str, ...]) -> bool:
     return isinstance(data, dict) and all(k in data for k in keys)
 
 
-class Store:
-    """The folder of a study: ``study.json`` (settings and surroundings), ``runs/`` (a file a
-    chunk), and the results.
+class StudyFolder:
+    """The folder of a study.
+
+    It has ``study.json`` (settings, data and versions: the header), ``runs/`` (one file of records
+    for each chunk) and the results.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.runs = folder, folder / "runs"
 
     def prepare(self) -> None:
-        """Make the folder. Raises :class:`thinned.InputError` where it cannot be written or has no
-        room.
+        """Create the folder.
+
+        Raises :class:`thinned.InputError` where it cannot be written or the disk is full.
         """
         try:
             self.runs.mkdir(parents=True, exist_ok=True)
-            write(self.folder / ".room", b"\0" * (1 << 20))
-            (self.folder / ".room").unlink()
+            write(self.folder / ".write-test", b"\0" * (1 << 20))
+            (self.folder / ".write-test").unlink()
         except OSError as error:
             raise InputError(
-                f"the output folder {self.folder} cannot be written: {error.strerror}; choose another with --out"
+                f"the output folder {self.folder} cannot be written: {error.strerror}; choose "
+                "another with --out"
             ) from None
 
     @property
     def header(self) -> Path:
+        """The path of the header."""
         return self.folder / "study.json"
 
     def begin(self, header: Record, resume: bool) -> Record:
-        """Start a study, or go on with the one that is here; returns the header that holds.
+        """Start a study or continue the one in the folder; returns the header in force.
 
-        Raises :class:`thinned.InputError` where a study is here and ``resume`` is not asked, or its
-        data or settings differ.
+        Raises :class:`thinned.InputError` where there is a study and ``resume`` is False, or its
+        settings, data or versions differ.
         """
         if not self.header.exists():
             if any(self.runs.glob("*.json")):
                 raise InputError(
-                    f"{self.folder} holds records without study.json, so what they are of is not known; "
-                    "choose another folder with --out"
+                    f"{self.folder} holds records without study.json, so their settings are not "
+                    "known; choose another folder with --out"
                 )
             if resume:
                 raise InputError(
-                    f"nothing to resume: {self.header} does not exist; leave --resume out"
+                    f"nothing to resume: {self.header} does not exist; leave out --resume"
                 )
             dump(self.header, header)
             return header
+        before = self.read_header()
         if not resume:
             raise InputError(
-                f"{self.folder} holds a study already; go on with it by --resume, or choose another folder with --out"
+                f"{self.folder} already holds a study; continue it with --resume, or choose "
+                "another folder with --out"
             )
-        before = self.about()
         for part in ("settings", "data", "versions"):
-            then, now = before[part], json.loads(json.dumps(_finite(header[part])))
-            if then != now:
+            old, new = before[part], json.loads(json.dumps(_finite(header[part])))
+            if old != new:
                 differs = next(
-                    (k for k in now if not isinstance(then, dict) or then.get(k) != now[k]), "?"
+                    (k for k in new if not isinstance(old, dict) or old.get(k) != new[k]), "?"
                 )
-                had = then.get(differs) if isinstance(then, dict) else None
+                old_value = old.get(differs) if isinstance(old, dict) else None
                 raise InputError(
-                    f"{self.folder} was begun with other {part}: {differs} was {had!r} and is {now.get(differs)!r} now; "
-                    "give the same again, or choose another folder with --out"
+                    f"{self.folder} was started with other {part}: {differs} was {old_value!r} and "
+                    f"is now {new.get(differs)!r}; use the same again, or choose another folder "
+                    "with --out"
                 )
         return before
 
-    def about(self) -> Record:
-        """The header. Raises :class:`thinned.InputError` where it is not one of this version."""
-        return read(
-            self.header,
-            "choose another folder with --out",
-            lambda data: _has(data, HEADER) and data.get("format") == FORMAT,
-        )
+    def read_header(self) -> Record:
+        """The header.
+
+        Raises :class:`thinned.InputError` where it is missing, damaged or of another format.
+        """
+        remedy = "choose another folder with --out"
+        header = read(self.header, remedy, lambda data: _has(data, ("format",)))
+        if header["format"] != FORMAT:
+            raise InputError(
+                f"{self.header} was written in format {header['format']}, but this version of "
+                f"thinned reads format {FORMAT}; run the study again in another folder with --out, "
+                "or read it with the version of thinned that wrote it"
+            )
+        return read(self.header, remedy, lambda data: _has(data, HEADER))
 
     def has(self, name: str) -> bool:
+        """Whether there are records of a chunk, or of "costs" or "ensemble"."""
         return (self.runs / f"{name}.json").exists()
 
     def put(self, name: str, data: Any) -> None:
+        """Write the records of a chunk, or of "costs" or "ensemble"."""
         dump(self.runs / f"{name}.json", data)
 
     def get(self, name: str) -> Any:
-        """The networks of a chunk, or ``"costs"``, or ``"ensemble"``; numbers that were not finite
-        are NaN.
+        """Read the records of a chunk, or of "costs" or "ensemble".
+
+        Numbers that were not finite are NaN.
         """
         remedy = "remove it and run the study again with --resume"
         path = self.runs / f"{name}.json"
@@ -200,6 +215,6 @@ class Store:
         return [row | {k: numbers(row[k]) for k in NUMBERS} for row in rows]
 
     def records(self) -> list[Record]:
-        """Every network's record, in the order of the chunks."""
+        """The records of all networks, in the order of the chunks."""
         names = sorted(p.stem for p in self.runs.glob("*.json") if p.stem.isdigit())
         return [{"chunk": name, **record} for name in names for record in self.get(name)]

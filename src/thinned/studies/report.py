@@ -1,4 +1,4 @@
-"""The report: one HTML file from plain records, with nothing to fetch."""
+"""The report: one self-contained HTML file, made from the records."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import jinja2
 from markupsafe import Markup
 
 from . import figures
-from .analysis import Analysis, Choice, sound
+from .analysis import Analysis, Choice, is_sound
 from .records import Record
-from .verdict import Words, loss_range, loss_text, rate_curve, verdict
+from .verdict import MetricFormatter, loss_range, loss_text, rate_curve, verdict
 
 
 def render(a: Analysis, outputs: Sequence[str]) -> str:
-    """The page. ``outputs``: the names of the files beside it."""
-    words = Words(a.data["kind"], a.none.metric.mean)
+    """The report as HTML. ``outputs``: the names of the other files in its folder."""
+    formatter = MetricFormatter(a.data["kind"], a.baseline.metric.mean)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -28,29 +28,28 @@ def render(a: Analysis, outputs: Sequence[str]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "metric": words.value,
-        "change": words.change,
+        "metric": formatter.value,
+        "change": formatter.change,
         "loss": loss_text,
         "count": lambda n: f"{n:,}",
         "svg": Markup,
         "p": _p,
         "size": _bytes,
     }
-    said = verdict(a)
     return environment.get_template("report.html.jinja").render(
         a=a,
         data=a.data,
-        words=words,
-        verdict=said,
+        formatter=formatter,
+        verdict=verdict(a),
         tiles=_tiles(a),
-        arms=_arms(a),
+        methods=_method_rows(a),
         networks=len({_identity(r) for r in a.records}),
-        rate=figures.rate(a, words),
-        learning=figures.learning(a, words) if a.arms else None,
-        size=figures.size(a, words),
-        monte_carlo=figures.monte_carlo(a, words),
-        subnetworks=figures.subnetworks(a, words),
-        gradients=figures.gradients(a) if a.arms else None,
+        rate=figures.rate(a, formatter),
+        learning=figures.learning(a, formatter) if a.methods else None,
+        size=figures.size(a, formatter),
+        monte_carlo=figures.monte_carlo(a, formatter),
+        subnetworks=figures.subnetworks(a, formatter),
+        gradients=figures.gradients(a) if a.methods else None,
         maps=[m for m in (_layer_map(a), _batch_map(a), _optimizer_map(a)) if m],
         rates=rate_curve(a),
         animation=_animation(a),
@@ -65,7 +64,7 @@ def render(a: Analysis, outputs: Sequence[str]) -> str:
 
 
 def _identity(r: Record) -> str:
-    """One network may stand at several places in a study."""
+    """The identity of a network, which may have several uses, and so records, in a study."""
     return f"{r['chunk']} {r['recipe']}"
 
 
@@ -86,7 +85,7 @@ def _bytes(n: float) -> str:
 
 
 def _network(a: Analysis) -> str:
-    """The study's network in words."""
+    """The network of the study, as text."""
     kind, parts = next(iter(a.header["base"]["network"].items()))
     model = a.header["settings"]["model"]
     if kind == "custom":
@@ -98,45 +97,46 @@ def _network(a: Analysis) -> str:
 
 
 def _learning_rate(a: Analysis) -> str:
-    """How it was chosen, in words."""
+    """The learning rate and how it was chosen, as text."""
     if a.header["settings"]["lr"] is not None:
-        return f"{a.header['settings']['lr']:g} in all arms, as asked"
-    tried = ", ".join(f"{lr:g}" for lr in sorted({r["lr"] for r in a.of("pilot")}))
+        return f"{a.header['settings']['lr']:g} for all methods, as set by --lr"
+    tried = ", ".join(f"{lr:g}" for lr in sorted({r["lr"] for r in a.of_experiment("pilot")}))
     return (
-        f"{a.lr:g} in all arms. Of {tried} it has the lowest mean logarithm of the validation losses of pilots in all folds "
-        "(no regularizer, L2, dropout at 0.2 and 0.5). This one number has seen every row, equally for all arms"
+        f"{a.lr:g} for all methods. Of {tried} it has the lowest mean log validation loss of "
+        "pilot networks in all folds (no regularizer, L2, dropout at 0.2 and 0.5). The choice of "
+        "this one number used every row, equally for all methods"
     )
 
 
 def _tiles(a: Analysis) -> list[dict[str, Any]]:
-    if not a.arms:
+    if not a.methods:
         return []
-    titles = {arm.name: arm.title for arm in a.arms}
+    titles = {method.name: method.title for method in a.methods}
     out = [
         {
             "family": "none",
             "title": "no regularizer",
-            "choice": a.none,
-            "often": "its learning rate by validation",
+            "choice": a.baseline,
+            "often": "learning rate chosen by validation",
         }
     ]
     for family, name in (
         ("dropout", "dropout alone"),
-        ("rival", "another regularizer"),
-        ("pair", "dropout and another"),
+        ("other", "another regularizer"),
+        ("combination", "dropout and another"),
     ):
         if family in a.families:
             choice = a.families[family]
-            often = titles[choice.arms[0][0]]
+            often = titles[choice.methods[0][0]]
             out.append(
                 {"family": family, "title": name, "choice": choice, "often": f"most often {often}"}
             )
     return out
 
 
-def _arms(a: Analysis) -> dict[str, Any]:
-    """Rows of the comparison, with each interval's place on a common strip in percent."""
-    others = sorted((x for x in a.arms if x.name != "none"), key=lambda x: x.rank)
+def _method_rows(a: Analysis) -> dict[str, Any]:
+    """The rows of the comparison, with the position of each interval on a strip, in percent."""
+    others = sorted((x for x in a.methods if x.name != "none"), key=lambda x: x.rank)
     reach = (
         max((abs(v) for x in others for v in _ends(x) if math.isfinite(v)), default=0.0) * 1.05
         or 1.0
@@ -149,11 +149,11 @@ def _arms(a: Analysis) -> dict[str, Any]:
     for x in others:
         low, high = _ends(x)
         if math.isnan(low):
-            rows.append({"arm": x, "mean": None, "known": False})
+            rows.append({"method": x, "mean": None, "known": False})
             continue
         rows.append(
             {
-                "arm": x,
+                "method": x,
                 "low": at(low),
                 "width": round(at(high) - at(low), 2),
                 "mean": at(x.metric_change.mean),
@@ -176,7 +176,7 @@ def _heat(
     columns: Sequence[str],
     rows: Sequence[tuple[str, Sequence[float]]],
 ) -> dict[str, Any]:
-    """A table whose cells are tinted by how low they are, on a logarithmic scale."""
+    """A table of losses; lower ones have a stronger tint, on a logarithmic scale."""
     known = [v for _, values in rows for v in values if v > 0 and math.isfinite(v)]
     low, high = (math.log(min(known)), math.log(max(known))) if known else (0.0, 0.0)
 
@@ -212,14 +212,17 @@ def _grid(cells: dict[tuple[Any, Any], float]) -> tuple[list[Any], list[Any]]:
 
 
 def _layer_map(a: Analysis) -> dict[str, Any] | None:
-    records = a.of("layers")
+    records = a.of_experiment("layers")
     if not records:
         return None
     cells = _means(records, ("first", "last"))
     downs, acrosses = _grid(cells)
-    first, last = records[0]["places"]
+    first, last = records[0]["positions"]
     rows = [(f"{d:g}", [cells.get((d, c), math.nan) for c in acrosses]) for d in downs]
-    text = f"Is it better to drop more in early or in late layers? Test loss for each pair of rates, mean of {_folds(records)}."
+    text = (
+        "Is it better to drop more in early or in late layers? Test loss for each pair of rates, "
+        f"mean of {_folds(records)}."
+    )
     return _heat(
         "A rate for each layer",
         text,
@@ -231,15 +234,16 @@ def _layer_map(a: Analysis) -> dict[str, Any] | None:
 
 
 def _batch_map(a: Analysis) -> dict[str, Any] | None:
-    records = a.of("batch")
+    records = a.of_experiment("batch")
     if not records:
         return None
     cells = _means(records, ("batch", "rate"))
     downs, acrosses = _grid(cells)
     rows = [(f"{d:,}", [cells.get((d, c), math.nan) for c in acrosses]) for d in downs]
     text = (
-        "Small batches are noisy themselves. Test loss after equal epochs, with the learning rate following the root of "
-        f"the batch size, mean of {_folds(records)}."
+        "Small batches are a source of noise too. Test loss after equally many epochs, with a "
+        "learning rate proportional to the root of the batch size, "
+        f"mean of {_folds(records)}."
     )
     return _heat(
         "Rate and minibatch size",
@@ -252,10 +256,10 @@ def _batch_map(a: Analysis) -> dict[str, Any] | None:
 
 
 def _optimizer_map(a: Analysis) -> dict[str, Any] | None:
-    records = a.of("optimizer")
+    records = a.of_experiment("optimizer")
     if not records:
         return None
-    # of each optimizer's learning rates, the one with the lower validation loss, rate by rate
+    # at each dropout rate, the learning rate of the optimizer with the lower validation loss
     by: dict[tuple[str, float], dict[float, list[Record]]] = {}
     for r in records:
         by.setdefault((r["optimizer"], r["rate"]), {}).setdefault(r["lr"], []).append(r)
@@ -270,7 +274,10 @@ def _optimizer_map(a: Analysis) -> dict[str, Any] | None:
         cells[key] = fmean(value(r, "test") for r in best)
     names, rates = list(dict.fromkeys(k[0] for k in by)), sorted({k[1] for k in by})
     rows = [(n, [cells.get((n, c), math.nan) for c in rates]) for n in names]
-    text = f"Test loss, each optimizer at the better of two learning rates (by validation), mean of {_folds(records)}."
+    text = (
+        "Test loss, each optimizer at the better of two learning rates (by validation), "
+        f"mean of {_folds(records)}."
+    )
     return _heat(
         "Rate and optimizer", text, "dropout rate", "optimizer", [f"{c:g}" for c in rates], rows
     )
@@ -282,11 +289,11 @@ def _folds(records: Sequence[Record]) -> str:
 
 
 def _animation(a: Analysis) -> dict[str, Any] | None:
-    """Coordinates of the small network and of its losses, and the frames for the page's script."""
-    told = (a.ensemble or {}).get("animation")
-    if not told or not figures.finite([(f["loss"], f["val"]) for f in told["frames"]]):
+    """Coordinates of the small network and of its losses, and the frames of the animation."""
+    animation = (a.ensemble or {}).get("animation")
+    if not animation or not figures.finite([(f["loss"], f["val"]) for f in animation["frames"]]):
         return None
-    widths = [*told["widths"], min(told["outputs"], 10)]
+    widths = [*animation["widths"], min(animation["outputs"], 10)]
     xs = [190, 355, 520]
     units = [
         [(x, 130 + (i - (n - 1) / 2) * (240 / max(n, 6))) for i in range(n)]
@@ -298,23 +305,22 @@ def _animation(a: Analysis) -> dict[str, Any] | None:
         for i, (x1, y1) in enumerate(units[layer])
         for j, (x2, y2) in enumerate(units[layer + 1])
     ]
-    frames = told["frames"]
+    frames = animation["frames"]
     losses = [f[k] for f in frames for k in ("loss", "val")]
     low, high = min(losses), max(losses)
 
     def line(key: str) -> str:
-        specs = (
-            (i, 100 - 90 * (f[key] - low) / max(high - low, 1e-9)) for i, f in enumerate(frames)
-        )
-        return " ".join(f"{20 + 600 * i / max(len(frames) - 1, 1):.1f},{y:.1f}" for i, y in specs)
+        heights = (100 - 90 * (f[key] - low) / max(high - low, 1e-9) for f in frames)
+        step = 600 / max(len(frames) - 1, 1)
+        return " ".join(f"{20 + step * i:.1f},{y:.1f}" for i, y in enumerate(heights))
 
     return {
         "units": units,
         "edges": edges,
         "inputs": a.data["inputs"],
-        "outputs": told["outputs"],
+        "outputs": animation["outputs"],
         "frames": frames,
-        "p": told["p"],
+        "p": animation["p"],
         "loss": line("loss"),
         "val": line("val"),
     }
@@ -323,14 +329,14 @@ def _animation(a: Analysis) -> dict[str, Any] | None:
 def _costs(a: Analysis) -> list[dict[str, Any]]:
     if not a.costs:
         return []
-    titles = {arm.name: (arm.title, arm.family) for arm in a.arms}
+    titles = {method.name: (method.title, method.family) for method in a.methods}
     longest = max(c["milliseconds"] for c in a.costs)
-    base = next((c["milliseconds"] for c in a.costs if c["arm"] == "none"), longest)
+    base = next((c["milliseconds"] for c in a.costs if c["method"] == "none"), longest)
     return [
         {
             **c,
-            "title": titles.get(c["arm"], (c["arm"], ""))[0],
-            "family": titles.get(c["arm"], ("", "none"))[1],
+            "title": titles.get(c["method"], (c["method"], ""))[0],
+            "family": titles.get(c["method"], ("", "none"))[1],
             "share": round(100 * c["milliseconds"] / longest, 1),
             "ratio": c["milliseconds"] / base,
         }
@@ -339,27 +345,26 @@ def _costs(a: Analysis) -> list[dict[str, Any]]:
 
 
 def _flags(a: Analysis) -> list[tuple[str, int, str]]:
-    """What went wrong in training: the kind, how many networks, and where it was seen."""
-    seen: dict[str, set[str]] = {}
+    """Problems in training: the problem, the number of networks, and the most frequent settings."""
+    networks: dict[str, set[str]] = {}
     where: dict[str, Counter[str]] = {}
     for r in a.records:
-        diverged = (
-            [] if sound(r) or r["diverged"] is not None else ["diverged"]
-        )  # a score that is not a number
+        # a score that is not finite counts as divergence too
+        diverged = [] if is_sound(r) or r["diverged"] is not None else ["diverged"]
         for flag in (*diverged, *r["flags"]):
             kind = flag.split(":")[0].split(" in epoch")[0]
-            seen.setdefault(kind, set()).add(_identity(r))
-            where.setdefault(kind, Counter())[_place(r)] += 1
+            networks.setdefault(kind, set()).add(_identity(r))
+            where.setdefault(kind, Counter())[_setting(r)] += 1
     return [
         (kind, len(ids), ", ".join(name for name, _ in where[kind].most_common(3)))
-        for kind, ids in seen.items()
+        for kind, ids in networks.items()
     ]
 
 
-def _place(r: Record) -> str:
-    if r["experiment"] == "arms":
-        return f"{r['arm']} ({r['label']})"
-    coordinates = {
+def _setting(r: Record) -> str:
+    if r["experiment"] == "methods":
+        return f"{r['method']} ({r['label']})"
+    values = {
         k: r[k] for k in ("optimizer", "lr", "rate", "batch", "size", "first", "last") if k in r
     }
-    return f"{r['experiment']} map ({', '.join(f'{k} {v}' for k, v in coordinates.items())})"
+    return f"{r['experiment']} map ({', '.join(f'{k} {v}' for k, v in values.items())})"

@@ -1,4 +1,4 @@
-"""Running a study: chunk by chunk, each kept as soon as it is done."""
+"""Running a study: chunk by chunk, with the records of each written as soon as it is done."""
 
 from __future__ import annotations
 
@@ -14,50 +14,59 @@ import numpy as np
 import torch
 
 from ..train import Split
-from ..train.networks import build, check_output
+from ..train.networks import build, check_model
 from .costs import measure
 from .data import Dataset
-from .design import PILOT_LR, Chunk, Settings, chosen_lr, chunks, context, pilots, usable
+from .design import PILOT_LR, Chunk, Settings, choose_lr, chunks, context, pilots, usable_methods
 from .folds import splits
-from .pool import available, perform
-from .records import FORMAT, Record, Store
+from .pool import available_processors, run_tasks
+from .records import FORMAT, Record, StudyFolder
 from .work import ChunkTask, one_thread
 
 
-class Watcher(Protocol):
-    """Who is told how a study goes."""
+class StudyProgress(Protocol):
+    """Receives the progress of a study, for a display."""
 
     def start(self, total: float, done: float, networks: int) -> None:
-        """Before training: all network-steps, those that an earlier run did, and the number of
+        """Called before training.
+
+        ``total``: all network-steps; ``done``: those of earlier runs; ``networks``: the number of
         networks.
         """
 
-    def begin(self, what: str) -> None:
-        """Something is started."""
+    def begin(self, title: str) -> None:
+        """Called when a part of the study is started."""
 
     def advance(self, cost: float) -> None:
-        """So many network-steps are done."""
+        """Called when ``cost`` more network-steps are done."""
 
     def result(self, records: Sequence[Record]) -> None:
-        """Networks are finished."""
+        """Called with the records of networks that are finished."""
 
 
-class Silent:
-    """Tells nobody."""
+class NoProgress:
+    """Ignores all progress."""
 
     def start(self, total: float, done: float, networks: int) -> None: ...
-    def begin(self, what: str) -> None: ...
+    def begin(self, title: str) -> None: ...
     def advance(self, cost: float) -> None: ...
     def result(self, records: Sequence[Record]) -> None: ...
 
 
 @dataclass
 class Outcome:
-    """What a run did. ``left``: how many tasks the budget left undone. ``seconds``: of this run."""
+    """The outcome of a run.
 
-    store: Store
+    Args:
+        store: The folder of the study.
+        header: The settings, the data and the versions.
+        parts_left: The number of parts that the budget left undone.
+        seconds: The duration of this run.
+    """
+
+    store: StudyFolder
     header: Record
-    left: int
+    parts_left: int
     seconds: float
 
 
@@ -69,59 +78,58 @@ def run(
     resume: bool = False,
     budget: float | None = None,
     jobs: int | None = None,
-    watcher: Watcher | None = None,
+    progress: StudyProgress | None = None,
     command: str = "",
 ) -> Outcome:
-    """Train what is not there yet. ``budget``: minutes, after which nothing new begins. ``jobs``:
-    processes at once.
+    """Train every part of the study that has no records yet.
 
-    A chunk depends on its own settings alone, so a study that was interrupted and resumed, or ran
-    in more processes, gives the same numbers. Raises :class:`thinned.InputError` for bad input
-    before anything is trained.
+    ``budget``: the minutes after which no new part is started. ``jobs``: the number of processes.
+
+    The records of a chunk are a function of its settings, so a study that was interrupted and
+    resumed, or ran in more processes, gives the same numbers. Raises :class:`thinned.InputError`
+    for bad input before anything is trained.
     """
-    watcher = watcher or Silent()
+    progress = progress or NoProgress()
     began = time.perf_counter()
     folds = splits(data, settings.folds, settings.repeats, settings.seed)
     base = context(settings, folds[0], 0, PILOT_LR[0]).base
-    check_output(lambda: build(base, folds[0]), folds[0], base.batch_size)
+    check_model(lambda: build(base, folds[0]), folds[0], base.batch_size)
     first = pilots(settings, folds)
-    rest = chunks(
-        settings, folds, PILOT_LR[0]
-    )  # the rate will be another, what is there to do will not
-    store = Store(folder)
+    # the learning rate is not chosen yet; the number and order of the chunks do not depend on it
+    rest = chunks(settings, folds, PILOT_LR[0])
+    store = StudyFolder(folder)
     store.prepare()
     names = [*(c.name for c in (*first, *rest)), "ensemble", "costs"]
-    about = header(data, settings, folds, command) | {"planned": len(names)}
-    kept = store.begin(
-        about, resume or (store.header.exists() and all(store.has(n) for n in names))
+    current_header = header(data, settings, folds, command) | {"planned": len(names)}
+    header_in_force = store.begin(
+        current_header, resume or (store.header.exists() and all(store.has(n) for n in names))
     )
-    before = {
-        name: store.get(name) for name in names if store.has(name)
-    }  # what is damaged is told before training
+    # reading them now reports damaged records before any training
+    before = {name: store.get(name) for name in names if store.has(name)}
     costs = {c.name: c.cost(folds[c.fold]) for c in (*first, *rest)}
     done = sum(cost for name, cost in costs.items() if store.has(name))
-    watcher.start(sum(costs.values()), done, sum(len(c.jobs) for c in (*first, *rest)))
+    progress.start(sum(costs.values()), done, sum(len(c.jobs) for c in (*first, *rest)))
     for name in costs:
         if name in before:
-            watcher.result(before[name])
+            progress.result(before[name])
 
     def listen(kind: str, task: ChunkTask, value: Any) -> None:
         if kind == "begin":
-            watcher.begin(task.what)
+            progress.begin(task.title)
         elif kind == "advance":
-            watcher.advance(value)
+            progress.advance(value)
         else:
             store.put(task.name, value)
             if task.chunk is not None:
-                watcher.result(value)
+                progress.result(value)
 
     deadline = None if budget is None else began + 60 * budget
-    workers = jobs or available()
+    workers = jobs or available_processors()
 
-    def perform_all(tasks: list[ChunkTask]) -> bool:
-        """Do what is not there yet; True if it then is."""
+    def run_missing(tasks: list[ChunkTask]) -> bool:
+        """Run the tasks that have no records; True if all of them then have."""
         tasks = [t for t in tasks if not store.has(t.name)]
-        perform(
+        run_tasks(
             tasks,
             folds,
             workers,
@@ -130,24 +138,29 @@ def run(
         )
         return all(store.has(t.name) for t in tasks)
 
-    def task(chunk: Chunk) -> ChunkTask:
-        return ChunkTask(chunk.name, chunk.fold, chunk.what, chunk, settings)
+    def task_of(chunk: Chunk) -> ChunkTask:
+        return ChunkTask(chunk.name, chunk.fold, chunk.title, chunk, settings)
 
-    if perform_all([task(c) for c in first]):
-        settled = replace(settings, lr=chosen_lr(settings, store.records()))
-        planned = [task(c) for c in chunks(settings, folds, settled.lr or 0.0)]
-        arms = sum(any(t["experiment"] == "arms" for j in c.jobs for t in j.tags) for c in rest)
-        planned.insert(arms, ChunkTask("ensemble", 0, "the ensemble", None, settled))
-        if perform_all(planned) and not store.has("costs"):  # alone, because it is timed
-            watcher.begin("cost of each arm")
+    if run_missing([task_of(c) for c in first]):
+        with_lr = replace(settings, lr=choose_lr(settings, store.records()))
+        planned = [task_of(c) for c in chunks(settings, folds, with_lr.lr or 0.0)]
+        method_chunks = sum(
+            any(t["experiment"] == "methods" for j in c.jobs for t in j.tags) for c in rest
+        )
+        planned.insert(method_chunks, ChunkTask("ensemble", 0, "the ensemble", None, with_lr))
+        if run_missing(planned) and not store.has("costs"):  # by itself, because it is timed
+            progress.begin("cost of each method")
             with one_thread():
-                store.put("costs", measure(settled, folds[0], store.records()))
-    return Outcome(store, kept, sum(not store.has(n) for n in names), time.perf_counter() - began)
+                store.put("costs", measure(with_lr, folds[0], store.records()))
+    return Outcome(
+        store, header_in_force, sum(not store.has(n) for n in names), time.perf_counter() - began
+    )
 
 
 def header(data: Dataset, settings: Settings, folds: Sequence[Split], command: str) -> Record:
-    """All that a report says of how it was made; settings, data and versions have to agree when a
-    study is resumed.
+    """What the report says about how the study was made.
+
+    A study is resumed only with equal settings, data and versions.
     """
     from .. import __version__
 
@@ -179,7 +192,7 @@ def header(data: Dataset, settings: Settings, folds: Sequence[Split], command: s
             "processor": processor(),
             "cores": os.cpu_count(),
         },
-        "skipped": usable(settings, first)[1],
+        "skipped": usable_methods(settings, first)[1],
         "base": context(settings, first, 0, settings.lr or PILOT_LR[0]).base.to_json(),
         "command": command,
         "began": time.strftime("%Y-%m-%d %H:%M"),
@@ -187,7 +200,7 @@ def header(data: Dataset, settings: Settings, folds: Sequence[Split], command: s
 
 
 def processor() -> str:
-    """The processor's name, where the system tells."""
+    """The name of the processor, where the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

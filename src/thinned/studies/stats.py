@@ -1,6 +1,4 @@
-"""Honest comparisons over folds: paired, corrected for folds that share training rows, and for many
-arms.
-"""
+"""Comparisons over folds: paired, corrected for shared training rows and for many methods."""
 
 from __future__ import annotations
 
@@ -16,9 +14,13 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean paired difference (first less second) with its 95 % interval and two-sided p.
+    """A mean paired difference (first minus second) with its 95 % interval and p value.
 
-    ``low``, ``high`` and ``p`` are NaN where there are too few folds to tell.
+    Args:
+        mean: The mean difference.
+        low: The lower end of the 95 % interval; NaN with fewer than two folds.
+        high: The upper end.
+        p: The two-sided p value of no difference; NaN with fewer than two folds.
     """
 
     mean: float
@@ -26,18 +28,18 @@ class Difference:
     high: float
     p: float
 
-    def shown(self, alpha: float = 1 - LEVEL) -> int:
-        """-1 if the first is smaller beyond doubt, 1 if larger, 0 if no difference is shown."""
+    def direction(self, alpha: float = 1 - LEVEL) -> int:
+        """-1 if the first is significantly smaller, 1 if larger, 0 if no difference is shown."""
         return int(math.copysign(1, self.mean)) if self.p < alpha else 0
 
 
 def paired(first: Sequence[float], second: Sequence[float], test_share: float) -> Difference:
     """The corrected resampled t test (Nadeau and Bengio 2003) on scores of the same folds.
 
-    ``test_share``: test rows / training rows of a fold, 1 / (k - 1) in k-fold cross-validation. The
-    variance of the mean of J differences is taken as (1 / J + test_share) times their sample
-    variance, because folds share training rows; the ordinary t test takes 1 / J and finds
-    differences that are not there.
+    ``test_share``: test rows divided by training rows of a fold, 1 / (k - 1) in k-fold
+    cross-validation. The variance of the mean of J differences is taken as (1 / J + test_share)
+    times their sample variance, because folds share training rows; the ordinary t test takes 1 / J
+    and reports differences that do not exist.
     """
     d = np.asarray(first, float) - np.asarray(second, float)
     d = d[np.isfinite(d)]
@@ -46,7 +48,7 @@ def paired(first: Sequence[float], second: Sequence[float], test_share: float) -
         return Difference(float(d.mean()) if n else math.nan, math.nan, math.nan, math.nan)
     mean, var = float(d.mean()), float(d.var(ddof=1))
     error = math.sqrt((1 / n + test_share) * var)
-    if error == 0:  # scores too coarse to vary: nothing says how sure a difference is
+    if error == 0:  # equal differences in all folds give no estimate of their variance
         return Difference(mean, mean, mean, 1.0 if mean == 0 else math.nan)
     half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
     return Difference(
@@ -60,7 +62,7 @@ def interval(values: Sequence[float], test_share: float) -> Difference:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's step-down correction of p values for many comparisons; NaN stays NaN."""
+    """Holm's step-down correction of p values for many comparisons; NaN remains NaN."""
     order = sorted((i for i, p in enumerate(ps) if not math.isnan(p)), key=lambda i: ps[i])
     out, worst = [math.nan] * len(ps), 0.0
     for rank, i in enumerate(order):

@@ -1,4 +1,4 @@
-"""A study in plain words."""
+"""The verdict of a study, in sentences."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import math
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from .analysis import Analysis, Choice, sound, versus
+from .analysis import Analysis, Choice, compare_choices, is_sound
 from .records import Record
 from .stats import Difference
 
 
 @dataclass
 class Verdict:
-    """``headline``: one sentence. ``tone``: helps, unclear, hurts. ``sentences``: (subject, text)
-    pairs that follow it.
+    """The verdict of a study.
+
+    Args:
+        headline: One sentence.
+        tone: "helps", "unclear" or "hurts".
+        sentences: (subject, text) pairs that follow the headline.
     """
 
     headline: str
@@ -22,34 +26,39 @@ class Verdict:
     sentences: list[tuple[str, str]]
 
 
-class Words:
-    """Numbers of a metric as people write them: errors in percent, others with as many decimals as
-    ``typical`` needs.
+class MetricFormatter:
+    """Formats values of the metric of a study.
+
+    Error rates are in percent, and their differences in percentage points. Other values have the
+    number of decimals that a value of the size of ``typical`` needs.
     """
 
     def __init__(self, kind: str, typical: float = 1.0) -> None:
         self.percent = kind == "classification"
         self.metric = "error" if self.percent else "RMSE"
         self.loss = "log-loss" if self.percent else "squared error"
+        self.unit = " percentage points" if self.percent else ""  # of differences
         size = math.floor(math.log10(typical)) if typical > 0 and math.isfinite(typical) else 0
         self.decimals = 1 if self.percent else max(0, 2 - size)
 
     def value(self, x: float) -> str:
+        """A value of the metric; a dash where it is not finite."""
         if not math.isfinite(x):
             return "–"
         return f"{100 * x:.1f} %" if self.percent else f"{x:,.{self.decimals}f}"
 
     def change(self, x: float) -> str:
-        """A signed difference, in points for percentages."""
+        """A signed difference, without its unit."""
         if not math.isfinite(x):
             return "–"
         text = f"{100 * x if self.percent else x:+,.{self.decimals}f}"
         return text[1:] if float(text.replace(",", "")) == 0 else text.replace("-", "−")
 
     def range(self, d: Difference) -> str:
+        """The 95 % interval of a difference, with its unit."""
         if math.isnan(d.low):
             return "unknown"
-        return f"{self.change(d.low)} to {self.change(d.high)}{' specs' if self.percent else ''}"
+        return f"{self.change(d.low)} to {self.change(d.high)}{self.unit}"
 
 
 def loss_text(x: float) -> str:
@@ -61,89 +70,99 @@ def loss_range(d: Difference) -> str:
 
 
 def verdict(a: Analysis) -> Verdict:
-    """What the study says of dropout on this data."""
-    words = Words(a.data["kind"], a.none.metric.mean)
+    """The verdict of the study on dropout for its data."""
+    formatter = MetricFormatter(a.data["kind"], a.baseline.metric.mean)
     if "dropout" not in a.families:
-        return Verdict("This study has no arm with dropout alone.", "unclear", _advice(a, words))
-    dropout, none = a.families["dropout"], a.none
-    headline, tone = _headline(dropout, none, words)
+        return Verdict(
+            "This study has no method with dropout alone.", "unclear", _advice(a, formatter)
+        )
+    dropout, none = a.families["dropout"], a.baseline
+    headline, tone = _headline(dropout, none, formatter)
     if math.isnan(dropout.metric.mean) or math.isnan(none.metric.mean):
-        return Verdict(headline, tone, [*_diverged(a), *_advice(a, words)])
-    sure = _power(dropout.metric_change, words) if tone == "unclear" else []
+        return Verdict(headline, tone, [*_diverged(a), *_advice(a, formatter)])
+    power = _power(dropout.metric_change, formatter) if tone == "unclear" else []
     return Verdict(
         headline,
         tone,
         [
-            *sure,
+            *power,
             *_diverged(a),
             *_which(a),
-            *_how_much(a, words),
-            *_others(a, words),
-            *_advice(a, words),
+            *_how_much(a, formatter),
+            *_others(a, formatter),
+            *_advice(a, formatter),
         ],
     )
 
 
-def _headline(dropout: Choice, none: Choice, words: Words) -> tuple[str, str]:
-    lost = [
+def _headline(dropout: Choice, none: Choice, formatter: MetricFormatter) -> tuple[str, str]:
+    diverged = [
         which
         for which, c in (("without a regularizer", none), ("with dropout", dropout))
         if math.isnan(c.metric.mean)
     ]
-    if lost:
+    if diverged:
         return (
-            f"Training diverged {' and '.join(lost)}, so there is nothing to compare; try a smaller --lr.",
+            f"Training diverged {' and '.join(diverged)}, so there is nothing to compare; try a "
+            "smaller --lr.",
             "unclear",
         )
-    numbers = f"{words.metric} {words.value(dropout.metric.mean)} with dropout, {words.value(none.metric.mean)} without"
+    with_dropout, without = (formatter.value(c.metric.mean) for c in (dropout, none))
+    numbers = f"{formatter.metric} {with_dropout} with dropout, {without} without"
     if math.isnan(dropout.metric_change.low):
         return (
-            f"{numbers[0].upper()}{numbers[1:]}; one fold alone cannot say whether that is chance.",
+            f"{numbers[0].upper()}{numbers[1:]}; one fold alone cannot show whether that is "
+            "chance.",
             "unclear",
         )
-    loss = f"{words.loss} {loss_text(dropout.loss.mean)} against {loss_text(none.loss.mean)}"
-    interval = f"95 % interval of the difference {words.range(dropout.metric_change)}"
+    loss = f"{formatter.loss} {loss_text(dropout.loss.mean)} against {loss_text(none.loss.mean)}"
+    interval = f"95 % interval of the difference {formatter.range(dropout.metric_change)}"
     loss_interval = f"interval {loss_range(dropout.loss_change)}"
-    on_metric, on_loss = dropout.metric_change.shown(), dropout.loss_change.shown()
+    on_metric, on_loss = dropout.metric_change.direction(), dropout.loss_change.direction()
     if on_metric < 0:
         return f"Dropout helps: {numbers} ({interval}); {loss} ({loss_interval}).", "helps"
     if on_metric > 0:
         return f"Dropout hurts here: {numbers} ({interval}); {loss} ({loss_interval}).", "hurts"
-    same = f"No difference in {words.metric} is shown: {numbers} ({interval})."
+    same = f"No difference in {formatter.metric} is shown: {numbers} ({interval})."
     if on_loss < 0:
         what = (
             "the predicted probabilities are better"
-            if words.percent
+            if formatter.percent
             else "the squared error is lower"
         )
         return f"With dropout {what}: {loss} ({loss_interval}). {same}", "helps"
     if on_loss > 0:
-        return f"Dropout makes the {words.loss} worse: {loss} ({loss_interval}). {same}", "hurts"
+        return (
+            f"Dropout makes the {formatter.loss} worse: {loss} ({loss_interval}). {same}",
+            "hurts",
+        )
     return f"No difference is shown: {numbers} ({interval}); {loss} ({loss_interval}).", "unclear"
 
 
-def _power(d: Difference, words: Words) -> list[tuple[str, str]]:
-    """What a study of this size could have seen."""
+def _power(d: Difference, formatter: MetricFormatter) -> list[tuple[str, str]]:
+    """The smallest difference that a study of this size can detect."""
     half = (d.high - d.low) / 2
     if not half > 0:
         return []
-    size = f"{100 * half:.1f} points" if words.percent else f"{half:.2g}"
+    size = f"{100 * half:.1f}{formatter.unit}" if formatter.percent else f"{half:.2g}"
     return [
         (
             "How sure",
-            f"With these rows and folds, a difference in {words.metric} under about {size} cannot be told from chance.",
+            f"With these rows and folds, a difference in {formatter.metric} below about {size} "
+            "cannot be distinguished from chance.",
         )
     ]
 
 
 def _diverged(a: Analysis) -> list[tuple[str, str]]:
-    """Arms that have no score in some fold, because whatever they chose from diverged."""
-    names = [arm.title for arm in a.arms if not all(map(sound, arm.chosen))]
+    """The methods without a score in some fold, because all of their candidates diverged."""
+    names = [method.title for method in a.methods if not all(map(is_sound, method.chosen))]
     return (
         [
             (
                 "Diverged",
-                f"In some folds every strength of {', '.join(names)} diverged; those folds are left out.",
+                f"In some folds every strength of {', '.join(names)} diverged; those folds are "
+                "left out.",
             )
         ]
         if names
@@ -152,15 +171,15 @@ def _diverged(a: Analysis) -> list[tuple[str, str]]:
 
 
 def _which(a: Analysis) -> list[tuple[str, str]]:
-    chosen = a.families["dropout"].arms
-    titles = {arm.name: arm.title for arm in a.arms}
+    chosen = a.families["dropout"].methods
+    titles = {method.name: method.title for method in a.methods}
     if len(chosen) == 1:
-        return [("Which kind", f"Validation chose {titles[chosen[0][0]]} in every fold.")]
+        return [("Which method", f"Validation chose {titles[chosen[0][0]]} in every fold.")]
     kinds = ", ".join(f"{titles[name]} in {times}" for name, times in chosen)
-    return [("Which kind", f"Of {len(a.folds)} folds, validation chose {kinds}.")]
+    return [("Which method", f"Of {len(a.folds)} folds, validation chose {kinds}.")]
 
 
-def _how_much(a: Analysis, words: Words) -> list[tuple[str, str]]:
+def _how_much(a: Analysis, formatter: MetricFormatter) -> list[tuple[str, str]]:
     curve = rate_curve(a)
     if len(curve) < 2:
         return []
@@ -168,51 +187,56 @@ def _how_much(a: Analysis, words: Words) -> list[tuple[str, str]]:
     near = [
         row["rate"] for row in curve if row["val_loss"] <= best["val_loss"] + row["error_to_best"]
     ]
-    flat = (
-        f"; from {min(near):g} to {max(near):g} it is within a standard error of that"
+    near_best = (
+        f"; from {min(near):g} to {max(near):g} it is within one standard error of that"
         if len(near) > 1
         else ""
     )
     out = [
         (
             "How much",
-            f"One rate on all hidden layers has its lowest validation loss at p = {best['rate']:g}{flat}.",
+            "One rate on all hidden layers has its lowest validation loss at "
+            f"p = {best['rate']:g}{near_best}.",
         )
     ]
     if best["rate"] > 0 and curve[0]["rate"] == 0:
         out.append(
             (
                 "What it does",
-                f"The gap between validation and training loss is {loss_text(best['gap'])} at that rate and "
-                f"{loss_text(curve[0]['gap'])} without dropout; training {words.metric} goes from "
-                f"{words.value(curve[0]['train_metric'])} at p = 0 to {words.value(curve[-1]['train_metric'])} "
-                f"at p = {curve[-1]['rate']:g}.",
+                f"The gap between validation and training loss is {loss_text(best['gap'])} at that "
+                f"rate and {loss_text(curve[0]['gap'])} without dropout; training "
+                f"{formatter.metric} goes from {formatter.value(curve[0]['train_metric'])} at "
+                f"p = 0 to {formatter.value(curve[-1]['train_metric'])} at "
+                f"p = {curve[-1]['rate']:g}.",
             )
         )
     return out
 
 
 def rate_curve(a: Analysis) -> list[dict[str, float]]:
-    """For each rate the means over folds. ``error_to_best``: the standard error of its validation
-    loss less the best's.
+    """For each dropout rate, the means over the folds.
+
+    ``error_to_best`` is the standard error of the difference of its validation loss to the lowest.
     """
     by_rate: dict[float, dict[int, Record]] = {}
-    for r in a.of("rate"):
-        if sound(r):
+    for r in a.of_experiment("rate"):
+        if is_sound(r):
             by_rate.setdefault(r["rate"], {})[r["fold"]] = r
     rows = []
-    for rate, some in sorted(by_rate.items()):
-        row = {"rate": rate, "gap": fmean(r["gap"] for r in some.values())}
+    for rate, by_fold in sorted(by_rate.items()):
+        row = {"rate": rate, "gap": fmean(r["gap"] for r in by_fold.values())}
         for part in ("train", "val", "test"):
-            row[f"{part}_loss"] = fmean(r["scores"][part][0] for r in some.values())
-            row[f"{part}_metric"] = fmean(r["scores"][part][1] for r in some.values())
+            row[f"{part}_loss"] = fmean(r["scores"][part][0] for r in by_fold.values())
+            row[f"{part}_metric"] = fmean(r["scores"][part][1] for r in by_fold.values())
         rows.append(row)
     if rows:
         best = by_rate[min(rows, key=lambda row: row["val_loss"])["rate"]]
         for row in rows:
-            some = by_rate[row["rate"]]
+            by_fold = by_rate[row["rate"]]
             changes = [
-                some[f]["scores"]["val"][0] - best[f]["scores"]["val"][0] for f in some if f in best
+                by_fold[f]["scores"]["val"][0] - best[f]["scores"]["val"][0]
+                for f in by_fold
+                if f in best
             ]
             row["error_to_best"] = (
                 stdev(changes) / math.sqrt(len(changes)) if len(changes) > 1 else 0.0
@@ -220,50 +244,60 @@ def rate_curve(a: Analysis) -> list[dict[str, float]]:
     return rows
 
 
-def _others(a: Analysis, words: Words) -> list[tuple[str, str]]:
+def _others(a: Analysis, formatter: MetricFormatter) -> list[tuple[str, str]]:
     out = []
-    titles = {arm.name: arm.title for arm in a.arms}
+    titles = {method.name: method.title for method in a.methods}
     dropout = a.families["dropout"]
-    for family, subject in (("rival", "Against the others"), ("pair", "Together with them")):
+    for family, subject in (
+        ("other", "Other regularizers"),
+        ("combination", "Combinations"),
+    ):
         if family not in a.families:
             continue
         other = a.families[family]
-        loss, metric = versus(other, dropout, a.test_share)
-        numbers = f"{words.metric} {words.value(other.metric.mean)} and {words.loss} {loss_text(other.loss.mean)}"
-        if metric.shown():
-            judged = f"that is {'better' if metric.shown() < 0 else 'worse'} than dropout alone ({words.range(metric)})"
-        elif loss.shown():
-            better = "better" if loss.shown() < 0 else "worse"
-            judged = f"in {words.loss} that is {better} than dropout alone ({loss_range(loss)})"
-        else:
-            judged = f"no difference to dropout alone is shown ({words.range(metric)})"
-        often = (
-            f"most often {titles[other.arms[0][0]]}"
-            if len(other.arms) > 1
-            else titles[other.arms[0][0]]
+        loss, metric = compare_choices(other, dropout, a.test_share)
+        numbers = (
+            f"{formatter.metric} {formatter.value(other.metric.mean)} and {formatter.loss} "
+            f"{loss_text(other.loss.mean)}"
         )
-        out.append((subject, f"What validation chose ({often}) has {numbers}; {judged}."))
+        if metric.direction():
+            better = "better" if metric.direction() < 0 else "worse"
+            comparison = f"that is {better} than dropout alone ({formatter.range(metric)})"
+        elif loss.direction():
+            better = "better" if loss.direction() < 0 else "worse"
+            comparison = (
+                f"in {formatter.loss} that is {better} than dropout alone ({loss_range(loss)})"
+            )
+        else:
+            comparison = f"no difference from dropout alone is shown ({formatter.range(metric)})"
+        often = (
+            f"most often {titles[other.methods[0][0]]}"
+            if len(other.methods) > 1
+            else titles[other.methods[0][0]]
+        )
+        out.append((subject, f"What validation chose ({often}) has {numbers}; {comparison}."))
     return out
 
 
-def _advice(a: Analysis, words: Words) -> list[tuple[str, str]]:
-    setting = a.best_setting(("none", "dropout", "rival", "pair"))
-    arm = next(x for x in a.arms if x.name == setting["arm"])
+def _advice(a: Analysis, formatter: MetricFormatter) -> list[tuple[str, str]]:
+    setting = a.best_setting(("none", "dropout", "other", "combination"))
+    method = next(x for x in a.methods if x.name == setting["method"])
     why = "the lowest mean validation loss of all (policy.json)"
     if not math.isfinite(setting["scores"]["val"][0]):
         return [
             (
-                "One setting to take",
-                "None: every one diverged in some fold, so policy.json is not to be used.",
+                "Recommended setting",
+                "None: every setting diverged in some fold, so do not use policy.json.",
             )
         ]
-    out = [("One setting to take", f"{arm.title}, {setting['label']}: {why}.")]
-    if arm.extra is not None and a.none.extra is not None:
+    out = [("Recommended setting", f"{method.title}, {setting['label']}: {why}.")]
+    if method.extra is not None and a.baseline.extra is not None:
         out.append(
             (
-                "On the data's own test set",
-                f"Its {a.data['extra']:,} rows decided nothing: {words.metric} {words.value(arm.extra)} for {arm.title}, "
-                f"{words.value(a.none.extra)} without a regularizer.",
+                "On the separate test set",
+                f"Its {a.data['extra']:,} rows influenced no choice: {formatter.metric} "
+                f"{formatter.value(method.extra)} for {method.title}, "
+                f"{formatter.value(a.baseline.extra)} without a regularizer.",
             )
         )
     return out

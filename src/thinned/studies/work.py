@@ -1,9 +1,9 @@
-"""Training one chunk, here or in a process of its own. A chunk runs on one thread, so its numbers
-do not depend on how many run beside it.
+"""Training of one chunk, in this process or in a worker process.
 
-``python -m thinned.studies.work`` is such a process: it reads requests from its standard input and
-answers on its standard output, both from and to the study that started it, and ends when that input
-does.
+A chunk is trained on one thread, so its numbers do not depend on how many are trained at once.
+
+``python -m thinned.studies.work`` is a worker process: it reads requests of the study that started
+it from standard input, writes the answers to standard output, and ends when its input ends.
 """
 
 from __future__ import annotations
@@ -25,26 +25,33 @@ from . import ensemble
 from .design import Chunk, Settings
 from .records import Record
 
-DIGITS = 6  # significant, of curves
+DIGITS = 6  # significant digits of the curves in records
 
 
 @dataclass(frozen=True)
 class ChunkTask:
-    """What a worker is asked: a chunk, or (with none) the section on ensembles. ``name``: of the
-    file that keeps it.
+    """One task of a worker: to train a chunk, or to compute the section on ensembles.
+
+    Args:
+        name: The name of the file for the records.
+        fold: The fold of the data.
+        title: What the progress display shows.
+        chunk: The chunk. None: the section on ensembles.
+        settings: The settings of the study.
     """
 
     name: str
     fold: int
-    what: str
+    title: str
     chunk: Chunk | None
     settings: Settings
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread, and numbers too small for a normal float count as 0: faster, and the same
-    everywhere.
+    """Run the block on one thread, with subnormal numbers treated as 0.
+
+    Both make results independent of the machine's number of cores, and training faster.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -56,54 +63,54 @@ def one_thread() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def do(task: ChunkTask, split: Split, advance: Callable[[float], None]) -> Any:
-    """Carry out a task; ``advance`` hears of each network-step."""
+def run_task(task: ChunkTask, split: Split, advance: Callable[[float], None]) -> Any:
+    """Run a task and return its records; ``advance`` is called with network-steps done."""
     with one_thread():
         if task.chunk is None:
-            return ensemble.shown(task.settings, split)
+            return ensemble.ensemble_records(task.settings, split)
         chunk = task.chunk
         if chunk.size is not None:
-            split = replace(split, train=tiled(split.train, chunk.size))
+            split = replace(split, train=tile_rows(split.train, chunk.size))
         recipes = [job.recipe for job in chunk.jobs]
         step = chunk.cost(split) / recipes[0].epochs / len(recipes)
         trained = fit_population(
             split, recipes, lambda networks, epochs: advance(networks * epochs * step)
         )
         return [
-            record(done, chunk.fold, tag)
-            for job, done in zip(chunk.jobs, trained, strict=True)
+            to_record(network, chunk.fold, tag)
+            for job, network in zip(chunk.jobs, trained, strict=True)
             for tag in job.tags
         ]
 
 
-def tiled(train: Rows, size: int) -> Rows:
-    """The first ``size`` rows, repeated to the full length, so that smaller sets get as many
-    updates.
+def tile_rows(train: Rows, size: int) -> Rows:
+    """The first ``size`` rows, repeated to the full length.
 
-    A repeated row has an id of its own, and so its own masks.
+    Smaller training sets so get as many updates. Each repetition of a row has a sample id of its
+    own, and so masks of its own.
     """
     n = len(train)
-    few = train.take(torch.arange(n) % size)
-    return Rows(few.x, few.y, few.ids + torch.arange(n) // size * (1 << 32))
+    repeated = train.take(torch.arange(n) % size)
+    return Rows(repeated.x, repeated.y, repeated.ids + torch.arange(n) // size * (1 << 32))
 
 
-def record(done: Trained, fold: int, tag: Record) -> Record:
-    """One network as plain data."""
+def to_record(trained: Trained, fold: int, tag: Record) -> Record:
+    """The record of a trained network, as JSON-like data."""
     return {
         **tag,
         "fold": fold,
-        "recipe": done.recipe.to_json(),
-        "history": {name: [_round(v) for v in values] for name, values in done.history.items()},
-        "gradients": [[_round(g) for g in norms] for norms in done.gradients],
-        "epochs": done.epochs,
-        "best": done.best,
-        "stopped": done.stopped,
-        "diverged": done.diverged,
-        "dead": done.dead,
-        "flags": done.flags(),
-        "gap": done.gap,
-        "scores": {part: (s.loss, s.metric) for part, s in done.scores.items()},
-        "seconds": done.seconds,
+        "recipe": trained.recipe.to_json(),
+        "history": {name: [_round(v) for v in values] for name, values in trained.history.items()},
+        "gradients": [[_round(g) for g in norms] for norms in trained.gradients],
+        "epochs": trained.epochs,
+        "best_epoch": trained.best_epoch,
+        "stopped_early": trained.stopped_early,
+        "diverged": trained.diverged,
+        "dead_units": trained.dead_units,
+        "flags": trained.flags(),
+        "gap": trained.gap,
+        "scores": {part: (s.loss, s.metric) for part, s in trained.scores.items()},
+        "seconds": trained.seconds,
     }
 
 
@@ -112,10 +119,13 @@ def _round(value: float) -> float:
 
 
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """Answer requests until they end: ("split", fold, rows) is remembered, ("task", task) is done."""
+    """Answer requests until the input ends.
+
+    ("split", fold, split) stores the rows of a fold, and ("task", task) runs a task on them.
+    """
     splits: dict[int, Split] = {}
 
-    def say(kind: str, value: Any) -> None:
+    def answer(kind: str, value: Any) -> None:
         pickle.dump((kind, value), answers)
         answers.flush()
 
@@ -128,16 +138,19 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
             splits[rest[0]] = rest[1]
             continue
         try:
-            say("done", do(rest[0], splits[rest[0].fold], lambda cost: say("advance", cost)))
+            task = rest[0]
+            result = run_task(task, splits[task.fold], lambda cost: answer("advance", cost))
+            answer("done", result)
         except InputError as error:
-            say("input error", str(error))
-        except Exception:  # noqa: BLE001  told to the study, which raises it
-            say("failed", traceback.format_exc())
+            answer("input error", str(error))
+        except Exception:  # noqa: BLE001  the study raises it
+            answer("failed", traceback.format_exc())
 
 
 def main() -> None:
+    """Run a worker process."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a user's model prints goes to standard error
+    os.dup2(2, 1)  # a user's model may print; that goes to standard error
     try:
         serve(sys.stdin.buffer, answers)
     except BrokenPipeError:

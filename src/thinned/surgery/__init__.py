@@ -1,4 +1,4 @@
-"""Finding and changing the dropout of models that exist."""
+"""Finding and changing the dropout of existing models."""
 
 from .applying import apply
 from .edits import Edits

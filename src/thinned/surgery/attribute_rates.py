@@ -1,4 +1,4 @@
-"""Rates that no layer holds, but a module's or a configuration's attribute."""
+"""Rates that are attributes of a module or of a configuration, not of a dropout layer."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from .edits import Reset, done
+from .edits import AttributeChange, apply_edits
 
-LAYERS = r"layer_?drop|skip_prob"  # whole layers that a pass leaves out
+SKIPPED_LAYER_RATES = r"layer_?drop|skip_prob"  # rates at which a pass skips whole layers
 
 
-def held(model: nn.Module, names: str) -> Iterator[Reset]:
-    """Attributes with such names and a rate above 0, on modules and on what they call config, to be
-    set to 0.
+def edits_to_zero(model: nn.Module, pattern: str) -> Iterator[AttributeChange]:
+    """Yield the edits that set rates above 0 to 0, in attributes with names that match ``pattern``.
+
+    The attributes are those of the modules, and of the objects that modules call ``config``,
+    ``cfg`` or ``args``. Nothing is changed yet.
     """
     visited: set[int] = set()
     for path, module in model.named_modules():
@@ -28,14 +30,16 @@ def held(model: nn.Module, names: str) -> Iterator[Reset]:
             visited.add(id(holder))
             label = path if holder is module else f"{path}.{type(holder).__name__}".lstrip(".")
             for name, value in list(vars(holder).items()):
-                if re.search(names, name) and isinstance(value, float) and 0 < value <= 1:
-                    yield Reset(label, holder, name, value, 0.0)
+                if re.search(pattern, name) and isinstance(value, float) and 0 < value <= 1:
+                    yield AttributeChange(
+                        path=label, holder=holder, attribute=name, old=value, new=0.0
+                    )
 
 
 @contextmanager
-def awake(model: nn.Module) -> Iterator[None]:
-    """Within: no pass leaves a layer out, so that all are seen."""
-    edits = done(list(held(model, LAYERS)))
+def run_all_layers(model: nn.Module) -> Iterator[None]:
+    """Within, no pass skips a layer by a rate such as ``layerdrop``, so that all are observed."""
+    edits = apply_edits(list(edits_to_zero(model, SKIPPED_LAYER_RATES)))
     try:
         yield
     finally:

@@ -1,5 +1,5 @@
-"""What stands around a dropout layer in the graph of a model: which layers before and behind it may
-shrink.
+"""The operations around a dropout layer: which layers with weights before and behind it may leave
+dropped units out of their products.
 """
 
 from __future__ import annotations
@@ -14,33 +14,85 @@ from torch.nn import functional as F
 
 from ..nn import Dropout, Thinned
 
-# Functions of each element alone with f(0) = 0: a unit that fell stays fallen behind them.
+# Between a dropout and the layer behind it, a dropped unit has to remain 0, since that layer leaves
+# it out. So only functions of each element with f(0) = 0 may be there. Between the layer before and
+# the dropout, any function of each element may be: its value at a dropped unit is not used.
 _KEEP_ZERO = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Hardtanh,
-    nn.Hardswish, nn.Hardshrink, nn.Softshrink, nn.Softsign, nn.Tanhshrink, nn.Identity,
-)  # fmt: skip
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.RReLU,
+    nn.ELU,
+    nn.CELU,
+    nn.SELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Mish,
+    nn.Tanh,
+    nn.Hardtanh,
+    nn.Hardswish,
+    nn.Hardshrink,
+    nn.Softshrink,
+    nn.Softsign,
+    nn.Tanhshrink,
+    nn.Identity,
+)
 _ELEMENTWISE = (*_KEEP_ZERO, nn.Sigmoid, nn.LogSigmoid, nn.Hardsigmoid, nn.Softplus)
-_ZERO_FUNCTIONS = {
-    F.relu, F.relu6, F.leaky_relu, F.elu, F.celu, F.selu, F.gelu, F.silu, F.mish, F.tanh, F.hardtanh, F.hardswish, F.softsign,
-    F.tanhshrink, torch.relu, torch.tanh, torch.celu, torch.selu,
-}  # fmt: skip
-_FUNCTIONS = _ZERO_FUNCTIONS | {F.sigmoid, F.logsigmoid, F.hardsigmoid, F.softplus, torch.sigmoid}
-_ZERO_METHODS = {"relu", "tanh", "contiguous"}
-_METHODS = _ZERO_METHODS | {"sigmoid"}
-# Pooling acts in each channel alone, and has 0 where a map is 0.
+_KEEP_ZERO_FUNCTIONS = {
+    F.relu,
+    F.relu6,
+    F.leaky_relu,
+    F.elu,
+    F.celu,
+    F.selu,
+    F.gelu,
+    F.silu,
+    F.mish,
+    F.tanh,
+    F.hardtanh,
+    F.hardswish,
+    F.softsign,
+    F.tanhshrink,
+    torch.relu,
+    torch.tanh,
+    torch.celu,
+    torch.selu,
+}
+_ELEMENTWISE_FUNCTIONS = _KEEP_ZERO_FUNCTIONS | {
+    F.sigmoid,
+    F.logsigmoid,
+    F.hardsigmoid,
+    F.softplus,
+    torch.sigmoid,
+}
+_KEEP_ZERO_METHODS = {"relu", "tanh", "contiguous"}
+_ELEMENTWISE_METHODS = _KEEP_ZERO_METHODS | {"sigmoid"}
+# Pooling acts on each channel separately, and its result is 0 where a map is 0.
 _POOLS = (
-    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d,
-    nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
-)  # fmt: skip
+    nn.MaxPool1d,
+    nn.MaxPool2d,
+    nn.MaxPool3d,
+    nn.AvgPool1d,
+    nn.AvgPool2d,
+    nn.AvgPool3d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveAvgPool3d,
+    nn.AdaptiveMaxPool1d,
+    nn.AdaptiveMaxPool2d,
+    nn.AdaptiveMaxPool3d,
+)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_BRANCH = {operator.add, operator.iadd, torch.add, "add", "add_"}
+_ADDITIONS = {operator.add, operator.iadd, torch.add, "add", "add_"}
 Weighted: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A dropout layer with the layer behind it, and the one before it where that may leave outputs
-    out.
+    """The weight layers around one call of a dropout layer.
+
+    ``before``: the layer before, if it can leave dropped outputs out; otherwise None.
+    ``behind``: the layer that reads the units. ``units``: the number of units of the dropout.
     """
 
     before: Weighted | None
@@ -49,15 +101,22 @@ class Chain:
 
 
 class Tracer(fx.Tracer):
-    """Reads one module's own forward pass; only plain Sequentials are looked into."""
+    """Reads the forward of one module; of its children only ordinary Sequentials are entered.
+
+    Each module is read by itself, so an operation that torch.fx cannot trace affects only the
+    module that has it in its code.
+    """
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return type(m) is not nn.Sequential
 
 
-def dims_of(module: object) -> int | None:
-    """How many map axes stand behind the units of a layer with weights; None where it cannot
-    shrink, or is none.
+def spatial_dims(module: object) -> int | None:
+    """Return how many spatial axes follow the units of a layer with weights: 0 for a linear layer;
+    None for other modules, and for layers that cannot leave units out.
+
+    Lazy and parametrized layers and convolutions with groups cannot, and neither can subclasses
+    with a forward of their own.
     """
     if not isinstance(module, nn.Module):
         return None
@@ -72,109 +131,128 @@ def dims_of(module: object) -> int | None:
     return None
 
 
-def zero_kept(what: Any) -> bool:
-    """Is ``what``, a module or function, one of each element alone with f(0) = 0?"""
-    return isinstance(what, _KEEP_ZERO) if isinstance(what, nn.Module) else what in _ZERO_FUNCTIONS
+def keeps_zero(operation: Any) -> bool:
+    """Return whether a module or function acts on each element separately and has f(0) = 0."""
+    if isinstance(operation, nn.Module):
+        return isinstance(operation, _KEEP_ZERO)
+    return operation in _KEEP_ZERO_FUNCTIONS
 
 
-def elementwise(what: Any) -> bool:
-    """Is ``what`` a function of each element alone?"""
-    if isinstance(what, nn.PReLU):
-        return what.num_parameters == 1
-    return isinstance(what, _ELEMENTWISE) if isinstance(what, nn.Module) else what in _FUNCTIONS
+def is_elementwise(operation: Any) -> bool:
+    """Return whether a module or function acts on each element separately."""
+    if isinstance(operation, nn.PReLU):
+        return operation.num_parameters == 1
+    if isinstance(operation, nn.Module):
+        return isinstance(operation, _ELEMENTWISE)
+    return operation in _ELEMENTWISE_FUNCTIONS
 
 
-def _does(root: nn.Module, node: fx.Node) -> Any:
+def _operation(root: nn.Module, node: fx.Node) -> Any:
+    """Return what a node calls: a module, a function, or the name of a method."""
     return root.get_submodule(str(node.target)) if node.op == "call_module" else node.target
 
 
-def _in_each(root: nn.Module, node: fx.Node, dims: int, zeros: bool) -> bool:
-    """Does ``node`` act in each unit by itself, and with ``zeros`` leave 0 where one fell?"""
-    does = _does(root, node)
+def _acts_per_unit(root: nn.Module, node: fx.Node, dims: int, zeros: bool) -> bool:
+    """Return whether ``node`` acts on each unit separately and, with ``zeros``, keeps it at 0."""
+    operation = _operation(root, node)
     if len(node.all_input_nodes) != 1:
         return False
     if node.op == "call_method":
-        return does in (_ZERO_METHODS if zeros else _METHODS)
-    if isinstance(does, nn.PReLU):
-        return elementwise(does)
-    if isinstance(does, _POOLS):
-        return dims > 0 and not getattr(does, "return_indices", False)
-    return zero_kept(does) if zeros else elementwise(does)
+        return operation in (_KEEP_ZERO_METHODS if zeros else _ELEMENTWISE_METHODS)
+    if isinstance(operation, nn.PReLU):  # f(0) = 0 for every slope
+        return is_elementwise(operation)
+    if isinstance(operation, _POOLS):
+        return dims > 0 and not getattr(operation, "return_indices", False)
+    return keeps_zero(operation) if zeros else is_elementwise(operation)
 
 
 def _flattens(root: nn.Module, node: fx.Node) -> bool:
-    """All axes but the examples' into one?"""
-    does = _does(root, node)
-    if isinstance(does, nn.Flatten):
-        return (does.start_dim, does.end_dim) == (1, -1)
-    given = dict(zip(("input", "start_dim", "end_dim"), node.args, strict=False)) | node.kwargs
-    return does in (torch.flatten, "flatten") and (
-        given.get("start_dim", 0),
-        given.get("end_dim", -1),
+    """Return whether ``node`` flattens all axes but that of the examples into one."""
+    operation = _operation(root, node)
+    if isinstance(operation, nn.Flatten):
+        return (operation.start_dim, operation.end_dim) == (1, -1)
+    names = ("input", "start_dim", "end_dim")
+    arguments = dict(zip(names, node.args, strict=False)) | node.kwargs
+    return operation in (torch.flatten, "flatten") and (
+        arguments.get("start_dim", 0),
+        arguments.get("end_dim", -1),
     ) == (1, -1)
 
 
-def chain(root: nn.Module, node: fx.Node, dims: int, once: set[nn.Module]) -> Chain | str:
-    """What stands around the dropout ``node``, or why nothing around it can shrink. ``once``:
-    modules with one place.
+def find_chain(root: nn.Module, dropout: fx.Node, dims: int, once: set[nn.Module]) -> Chain | str:
+    """Return the chain around a call of a dropout layer, or the reason why there is none.
+
+    The walk goes forward from the dropout to the first layer with weights, over operations that
+    keep dropped units at 0, then backward from the dropout for the layer before it. ``dims``: the
+    spatial axes of the dropout (0 for single units). ``once``: the modules that are in one place
+    and are called once, so that leaving units out of them affects no other call.
     """
-    at, flat = node, False
-    does: Any
+    node, flat = dropout, False
+    operation: Any
     while True:
-        if len(at.users) != 1:
-            return "its result is used in several places" if at.users else "its result is not used"
-        (at,) = at.users
-        does = _does(root, at)
-        found = dims_of(does)
+        if len(node.users) != 1:
+            return (
+                "its result is used in several places" if node.users else "its result is not used"
+            )
+        (node,) = node.users
+        operation = _operation(root, node)
+        found = spatial_dims(operation)
         if found is not None:
             break
-        if dims and not flat and _flattens(root, at):
+        if dims and not flat and _flattens(root, node):
+            # each channel is now several columns of the linear layer behind
             flat = True
-        elif not _in_each(root, at, 0 if flat else dims, zeros=True):
-            return _why(at, does)
+        elif not _acts_per_unit(root, node, 0 if flat else dims, zeros=True):
+            return _obstacle(node, operation)
     if found != (0 if flat else dims):
-        return f"its units are not the inputs of {at.target}; channels fall by Dropout{found or ''}{'d' if found else ''}"
-    if does not in once:
-        return f"{at.target} is called in several places"
-    before = _before(root, node, dims, once)
+        layer = f"Dropout{found}d" if found else "Dropout"
+        return f"its units are not the inputs of {node.target}; channels are dropped by {layer}"
+    if operation not in once:
+        return f"{node.target} is called in several places"
+    before = _layer_before(root, dropout, dims, once)
     if before is not None:
         units = len(before.weight)
     elif flat:
-        return "the layer before it, whose channels fall, is not seen"
+        # without it the number of channels, and so of columns per channel, is unknown
+        return "the layer before it is not seen, so its channels cannot be left out"
     else:
-        units = does.weight.shape[1]
-    if does.weight.shape[1] % units:
-        return f"{at.target} does not take its units"
-    return Chain(before, does, units)
+        units = operation.weight.shape[1]
+    if operation.weight.shape[1] % units:
+        return f"{node.target} does not take its units"
+    return Chain(before, operation, units)
 
 
-def _before(root: nn.Module, node: fx.Node, dims: int, once: set[nn.Module]) -> Weighted | None:
-    """The layer that may leave out what falls at ``node``."""
-    at = node
-    while at.all_input_nodes and len(at.all_input_nodes) == 1:
-        at = at.all_input_nodes[0]
-        if len(at.users) != 1 or at.op not in ("call_module", "call_function", "call_method"):
+def _layer_before(
+    root: nn.Module, dropout: fx.Node, dims: int, once: set[nn.Module]
+) -> Weighted | None:
+    """Return the layer that may leave out the units dropped at ``dropout``, or None."""
+    node = dropout
+    while node.all_input_nodes and len(node.all_input_nodes) == 1:
+        node = node.all_input_nodes[0]
+        if len(node.users) != 1 or node.op not in ("call_module", "call_function", "call_method"):
             return None
-        does = _does(root, at)
-        if dims_of(does) is not None:
-            return does if dims_of(does) == dims and does in once else None
-        if not _in_each(root, at, dims, zeros=False):
+        operation = _operation(root, node)
+        if spatial_dims(operation) is not None:
+            fits = spatial_dims(operation) == dims and operation in once
+            return operation if fits else None
+        if not _acts_per_unit(root, node, dims, zeros=False):
             return None
     return None
 
 
-def _why(node: fx.Node, does: Any) -> str:
+def _obstacle(node: fx.Node, operation: Any) -> str:
+    """Return the reason why the walk from a dropout ends at ``node``."""
     if node.op == "output":
-        return "nothing stands behind it; its result leaves the module"
-    if does in _BRANCH:
-        return "its result is added to something else, where what fell is not known to be 0"
-    if isinstance(does, (Thinned, Dropout, nn.modules.dropout._DropoutNd)):
-        return f"another dropout stands behind it ({node.target})"
+        return "no layer follows it; its result leaves the module"
+    if operation in _ADDITIONS:
+        return "its result is added to something else, where dropped units are not known to be 0"
+    if isinstance(operation, (Thinned, Dropout, nn.modules.dropout._DropoutNd)):
+        return f"another dropout follows it ({node.target})"
     name = (
-        f"{node.target} ({type(does).__name__})"
-        if isinstance(does, nn.Module)
-        else getattr(does, "__name__", str(does))
+        f"{node.target} ({type(operation).__name__})"
+        if isinstance(operation, nn.Module)
+        else getattr(operation, "__name__", str(operation))
     )
-    if isinstance(does, nn.Module) and elementwise(does):
-        return f"{name} stands behind it, which is not 0 at 0; put the dropout behind it"
-    return f"{name} stands behind it, before any linear layer that could leave out what fell"
+    if isinstance(operation, nn.Module) and is_elementwise(operation):
+        return f"{name} follows it and is not 0 at 0; put the dropout after that"
+    return f"{name} follows it, before any linear layer that could leave the dropped units out"

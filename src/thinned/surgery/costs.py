@@ -1,4 +1,4 @@
-"""Multiplications of the functions that cost any."""
+"""The number of multiplications of the torch functions that multiply."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ _PRODUCTS = {
     Tensor.bmm,
     Tensor.mm,
 }
-_ADDED = {torch.addmm, torch.baddbmm, Tensor.addmm, Tensor.baddbmm}
+_ADDED_PRODUCTS = {torch.addmm, torch.baddbmm, Tensor.addmm, Tensor.baddbmm}
 RECURRENT = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
 CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d, F.conv1d, F.conv2d, F.conv3d}
 _ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
-COST = frozenset({F.linear} | _PRODUCTS | _ADDED | RECURRENT | CONVOLUTIONS | _ATTENTION)
+MULTIPLYING = frozenset(
+    {F.linear} | _PRODUCTS | _ADDED_PRODUCTS | RECURRENT | CONVOLUTIONS | _ATTENTION
+)
 
 
 def flops(func: Any, args: Any, kwargs: Any, result: Any) -> float:
-    """How many multiplications ``func`` did: linear layers, convolutions, products, attention; 0
-    for all others.
+    """Return the number of multiplications of one call; 0 for functions that do not multiply.
+
+    Linear layers, convolutions, recurrent networks, matrix products and attention are counted.
     """
-    if func not in COST:
+    if func not in MULTIPLYING:
         return 0.0
     if func is F.linear:
         return float(result.numel() * (args[0] if args else kwargs["input"]).shape[-1])
@@ -37,7 +40,7 @@ def flops(func: Any, args: Any, kwargs: Any, result: Any) -> float:
         return float(result.numel() * weight[0].numel())
     if func in _PRODUCTS:
         return float(result.numel() * args[0].shape[-1])
-    if func in _ADDED:
+    if func in _ADDED_PRODUCTS:
         return float(result.numel() * args[1].shape[-1])
     if func is F.scaled_dot_product_attention:
         query, keys = (

@@ -1,4 +1,4 @@
-"""What was changed in a model, and how to take it back."""
+"""The changes of a model, as records that make a change and take it back."""
 
 from __future__ import annotations
 
@@ -11,97 +11,98 @@ import torch
 from torch import Tensor, nn
 
 from ..algebra.drop import Drop
-from ..nn import Dropout
-from .calls import Handler, Way, tapped, untapped
+from ..nn.spec_layer import SpecLayer
+from .calls import CallHandler, CallSite, intercept, stop_intercepting
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Swap:
-    """A module that another took the place of."""
+    """A module that is replaced by another, as the child ``child`` of ``parent``."""
 
     path: str
     parent: nn.Module
-    name: str
-    before: nn.Module
-    after: nn.Module
+    child: str
+    old: nn.Module
+    new: nn.Module
 
     def do(self) -> None:
-        """Put the new module there."""
-        self.parent._modules[self.name] = self.after
+        """Put the new module in place of the old one."""
+        self.parent._modules[self.child] = self.new
 
     def undo(self) -> None:
-        """Put the module back, unless something else stands there since."""
-        if self.parent._modules.get(self.name) is self.after:
-            self.before.train(self.after.training)
-            self.parent._modules[self.name] = self.before
+        """Put the old module back, unless another module has taken the place since."""
+        if self.parent._modules.get(self.child) is self.new:
+            self.old.train(self.new.training)
+            self.parent._modules[self.child] = self.old
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.before} -> {self.after}"
+        return f"{self.path}: {self.old} -> {self.new}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SpecChange:
-    """A dropout layer whose point was changed."""
+    """A dropout layer that gets another dropout spec."""
 
     path: str
-    host: Dropout
-    before: Drop
-    after: Drop
+    layer: SpecLayer
+    old: Drop
+    new: Drop
 
     def undo(self) -> None:
-        """Give the layer its point back, at its present rate."""
-        self.host.set_spec(self.before)
+        """Give the layer its old spec, at its present rate."""
+        self.layer.set_spec(self.old)
 
     def __str__(self) -> str:
-        return f"{self.path}: {type(self.before.scale).__name__} -> {type(self.after.scale).__name__}".lower()
+        old, new = type(self.old.scale).__name__, type(self.new.scale).__name__
+        return f"{self.path}: {old.lower()} -> {new.lower()}"
 
 
-@dataclass(frozen=True)
-class Rescaled:
-    """A parameter that was multiplied."""
+@dataclass(frozen=True, kw_only=True)
+class WeightScaling:
+    """A parameter that is multiplied by ``factor``."""
 
     path: str
     parameter: Tensor
-    before: Tensor
+    old: Tensor
     factor: float
 
     def undo(self) -> None:
-        """Write the values back as they were."""
+        """Restore the old values exactly."""
         with torch.no_grad():
-            self.parameter.copy_(self.before)
+            self.parameter.copy_(self.old)
 
     def __str__(self) -> str:
         return f"{self.path}: times {self.factor:g}"
 
 
-@dataclass(frozen=True)
-class Reset:
-    """An attribute of a module that was set."""
+@dataclass(frozen=True, kw_only=True)
+class AttributeChange:
+    """A numeric attribute of a module, or of a configuration, that is set."""
 
     path: str
-    module: Any
+    holder: Any
     attribute: str
-    before: float
-    after: float
+    old: float
+    new: float
 
     def do(self) -> None:
-        """Set it."""
-        setattr(self.module, self.attribute, self.after)
+        """Set the attribute to the new value."""
+        setattr(self.holder, self.attribute, self.new)
 
     def undo(self) -> None:
-        """Set it back."""
-        setattr(self.module, self.attribute, self.before)
+        """Set the attribute to the old value."""
+        setattr(self.holder, self.attribute, self.old)
 
     def __str__(self) -> str:
-        return f"{self.path or '(the model)'}.{self.attribute}: {self.before:g} -> {self.after:g}"
+        return f"{self.path or '(the model)'}.{self.attribute}: {self.old:g} -> {self.new:g}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Insertion:
-    """A dropout layer that was put after or before a module."""
+    """A dropout layer that is put before or after a module, as its child ``child``."""
 
     path: str
-    name: str
+    child: str
     module: nn.Module
     layer: nn.Module
     before: bool
@@ -109,90 +110,114 @@ class Insertion:
     handles: list[Any] = field(default_factory=list, compare=False)
 
     def do(self) -> None:
-        """Make the layer the module's child, and send what passes through it."""
-        self.module._modules[self.name] = self.layer
+        """Make the layer a child of the module, and apply it by a hook."""
+        self.module._modules[self.child] = self.layer
         if self.before:
             self.handles.append(self.module.register_forward_pre_hook(self.hook, with_kwargs=True))
         else:
             self.handles.append(self.module.register_forward_hook(self.hook))
 
     def undo(self) -> None:
-        """Take the layer out, unless something else stands there since."""
+        """Remove the layer, unless another module has taken its place since."""
         for handle in self.handles:
             handle.remove()
-        if self.module._modules.get(self.name) is self.layer:
-            del self.module._modules[self.name]
+        if self.module._modules.get(self.child) is self.layer:
+            del self.module._modules[self.child]
 
     def __str__(self) -> str:
         return f"{'before' if self.before else 'after'} {self.path or 'the model'}: {self.layer}"
 
 
-@dataclass(frozen=True)
-class Shrink:
-    """A linear layer or convolution that computes the kept part alone."""
+@dataclass(frozen=True, kw_only=True)
+class ForwardChange:
+    """A linear layer or convolution with a new forward, which multiplies the kept units only.
+
+    ``old``: the forward that the instance had, or None where it used that of its class.
+    """
 
     path: str
     module: nn.Module
-    before: Any  # the forward pass that it had of its own; None: its class's
-    after: Any
+    old: Any
+    new: Any
 
     def do(self) -> None:
-        """Let it compute the kept part."""
-        self.module.__dict__["forward"] = self.after
+        """Set the new forward on the instance."""
+        self.module.__dict__["forward"] = self.new
 
     def undo(self) -> None:
-        """Give it its forward pass back, unless it has another since."""
-        if self.module.__dict__.get("forward") is self.after:
-            if self.before is None:
+        """Restore the old forward, unless another one was set since."""
+        if self.module.__dict__.get("forward") is self.new:
+            if self.old is None:
                 del self.module.__dict__["forward"]
             else:
-                self.module.__dict__["forward"] = self.before
+                self.module.__dict__["forward"] = self.old
 
     def __str__(self) -> str:
         sides = [
             side
-            for side, at in (("inputs", self.after.before), ("outputs", self.after.behind))
-            if at is not None
+            for side, layer in (("inputs", self.new.before), ("outputs", self.new.behind))
+            if layer is not None
         ]
-        return f"{self.path}: {self.module} multiplies the kept {' and '.join(sides)} alone"
+        return f"{self.path}: {self.module} multiplies the kept {' and '.join(sides)} only"
 
 
-@dataclass(frozen=True)
-class Tapped:
-    """A call in a module's code that goes through a layer."""
+@dataclass(frozen=True, kw_only=True)
+class CallInsertion:
+    """A dropout layer that is put at a call in the code of a module, as its child ``child``.
+
+    ``line``: the file and line of the call.
+    """
 
     path: str
-    name: str
+    child: str
     module: nn.Module
     layer: nn.Module
-    call: tuple[str, Way]
-    handler: Handler
-    where: str
+    call: CallSite
+    handler: CallHandler
+    line: str
 
     def do(self) -> None:
-        """Make the layer the module's child, and send the call through it."""
-        self.module._modules[self.name] = self.layer
-        tapped(self.module).handlers[self.call] = self.handler
+        """Make the layer a child of the module, and send the call through the handler."""
+        self.module._modules[self.child] = self.layer
+        intercept(self.module).handlers[self.call] = self.handler
 
     def undo(self) -> None:
-        """Let the call alone, unless something else stands there since."""
-        if self.module._modules.get(self.name) is self.layer:
-            del self.module._modules[self.name]
-            tapped(self.module).handlers.pop(self.call, None)
-            untapped(self.module)
+        """Remove the layer and the handler, unless another module has taken the place since."""
+        if self.module._modules.get(self.child) is self.layer:
+            del self.module._modules[self.child]
+            intercept(self.module).handlers.pop(self.call, None)
+            stop_intercepting(self.module)
 
     def __str__(self) -> str:
-        path = f"{self.path}.{self.name}".lstrip(".")
-        return f"{path}: {self.layer} for {self.call[0]} at {self.where}"
+        path = f"{self.path}.{self.child}".lstrip(".")
+        return f"{path}: {self.layer} for {self.call[0]} at {self.line}"
 
 
-Edit: TypeAlias = Swap | SpecChange | Rescaled | Reset | Insertion | Tapped | Shrink
+Edit: TypeAlias = (
+    Swap | SpecChange | WeightScaling | AttributeChange | Insertion | CallInsertion | ForwardChange
+)
 
 
 @dataclass(frozen=True)
 class Edits:
-    """The changes of one call, in order. ``notes``: what else there is to say, such as why, and
-    what was left alone.
+    """The changes that one function made to a model; printed, one line per change and note.
+
+    Every function of surgery returns one. ``len(edits)`` is the number of changes.
+
+    Args:
+        edits: The changes, in the order in which they were made. Each has the ``path`` of what it
+            changed (the qualified name of a module or parameter), and ``undo()``.
+        notes: Texts about the changes: reasons, sources, and what was left as it was.
+
+    Example:
+        >>> import torch, thinned
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5))
+        >>> edits = thinned.set_rate(model, 0.1)
+        >>> edits
+        1.p: 0.5 -> 0.1
+        >>> edits.undo()
+        >>> model[1].p
+        0.5
     """
 
     edits: tuple[Edit, ...]
@@ -202,10 +227,13 @@ class Edits:
         return len(self.edits)
 
     def undo(self) -> None:
-        """Take everything back. A module that stands in a changed place since stays there."""
+        """Take all changes back, the last one first.
+
+        A module that has taken the place of a changed one since then is left there.
+        """
         for edit in reversed(self.edits):
             edit.undo()
-        forget(self.edits)
+        reset_compiled_graphs(self.edits)
 
     def __repr__(self) -> str:
         return "\n".join(
@@ -216,27 +244,30 @@ class Edits:
         )
 
 
-def done(
-    edits: Iterable[Swap | Reset | Insertion | Tapped | Shrink], notes: Iterable[str] = ()
+def apply_edits(
+    edits: Iterable[Swap | AttributeChange | Insertion | CallInsertion | ForwardChange],
+    notes: Iterable[str] = (),
 ) -> Edits:
-    """Make the changes, all or none, and return what takes them back."""
-    made = Edits(tuple(edits), tuple(notes))
+    """Make all changes or, where one raises, none; return them as :class:`Edits`."""
+    result = Edits(tuple(edits), tuple(notes))
     try:
         for edit in edits:
             edit.do()
     except BaseException:
-        made.undo()
+        result.undo()
         raise
-    forget(made.edits)
-    return made
+    reset_compiled_graphs(result.edits)
+    return result
 
 
-def forget(edits: tuple[Edit, ...]) -> None:
-    """Let compiled models be compiled anew where layers came or went: a graph is not told of new
-    hooks.
+def reset_compiled_graphs(edits: tuple[Edit, ...]) -> None:
+    """Make compiled models compile again at their next call, where layers or forwards changed.
+
+    torch.compile guards on parameters and attributes, but not on hooks that came later, so a graph
+    from before would be run without the new layer. Changed attributes and specs need no reset.
     """
     dynamo = sys.modules.get("torch._dynamo")
     if dynamo is not None and any(
-        isinstance(edit, (Swap, Insertion, Tapped, Shrink)) for edit in edits
+        isinstance(edit, (Swap, Insertion, CallInsertion, ForwardChange)) for edit in edits
     ):
         dynamo.reset()

@@ -1,4 +1,4 @@
-"""Functional dropout as layers, which rates, keys and modes reach."""
+"""Exposing functional dropout as layers, so that rates, keys and modes reach it."""
 
 from __future__ import annotations
 
@@ -14,75 +14,86 @@ from torch.overrides import TorchFunctionMode
 from .. import nn as ours
 from .._errors import InputError
 from ..nn.module import DropoutModule
-from .attribute_rates import awake
-from .calls import CHECKPOINT, Way, caller
-from .draws import DROPOUTS, draw, given, name_of
-from .edits import Edits, Tapped, done
-from .model_access import plain
+from .attribute_rates import run_all_layers
+from .calls import CHECKPOINT, CallSite, find_caller
+from .draws import DROPOUTS, argument, classify_draw, function_name
+from .edits import CallInsertion, Edits, apply_edits
+from .model_access import unwrap_compiled
 from .observe import line_outside, preserve_state
 from .rates import rate_of
 from .sites import find
 
-_MADE: dict[Any, Callable[[float], Any]] = {  # what stands for a function; ours.Dropout for the rest
-    F.dropout1d: ours.Dropout1d, F.dropout2d: ours.Dropout2d, F.dropout3d: ours.Dropout3d,
-    F.alpha_dropout: ours.AlphaDropout, torch.alpha_dropout: ours.AlphaDropout, torch.alpha_dropout_: ours.AlphaDropout,
-    F.feature_alpha_dropout: ours.FeatureAlphaDropout, torch.feature_alpha_dropout: ours.FeatureAlphaDropout,
+# the layer for a function; nn.Dropout for the others of _EXPOSABLE
+_LAYERS: dict[Any, Callable[[float], Any]] = {
+    F.dropout1d: ours.Dropout1d,
+    F.dropout2d: ours.Dropout2d,
+    F.dropout3d: ours.Dropout3d,
+    F.alpha_dropout: ours.AlphaDropout,
+    torch.alpha_dropout: ours.AlphaDropout,
+    torch.alpha_dropout_: ours.AlphaDropout,
+    F.feature_alpha_dropout: ours.FeatureAlphaDropout,
+    torch.feature_alpha_dropout: ours.FeatureAlphaDropout,
     torch.feature_alpha_dropout_: ours.FeatureAlphaDropout,
     F.scaled_dot_product_attention: ours.AttentionDropout,
-}  # fmt: skip
-_PLAIN = {F.dropout, torch.dropout, torch.dropout_, F.multi_head_attention_forward}
-_REACHED = _MADE.keys() | _PLAIN
+}
+_EXPOSABLE = _LAYERS.keys() | {
+    F.dropout,
+    torch.dropout,
+    torch.dropout_,
+    F.multi_head_attention_forward,
+}
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-@dataclass
-class _Call:
-    """A call that drew in training: where, with which rates, and whether in evaluation too."""
+@dataclass(kw_only=True)
+class _FunctionalCall:
+    """A call site of functional dropout: its rates in training, and whether it drops in evaluation
+    too.
+    """
 
     path: str
-    owner: nn.Module
+    module: nn.Module
     func: Any
-    key: tuple[str, Way]
-    where: str
+    site: CallSite
+    line: str
     rates: list[float] = field(default_factory=list)
     in_eval: bool = False
 
-    @property
-    def shown(self) -> str:
-        """For people."""
-        return f"{name_of(self.func)} at {self.where}"
+    def __str__(self) -> str:
+        return f"{function_name(self.func)} at {self.line}"
 
 
-class Through:
-    """A call of functional dropout that goes through a layer.
+class ExposedCall:
+    """A call handler that makes a call of functional dropout by a layer.
 
-    The layer's rate is the call's until somebody sets it; from then on it stays as set. ``fix``:
-    the layer alone says whether it drops; else the call does, as before, unless a mode such as
-    :func:`thinned.sampling` holds the layer.
+    The layer takes the rate of the call, until a user sets the rate of the layer, which is then
+    kept. With ``follow_mode`` the mode of the layer decides whether it drops; otherwise the call
+    decides, as before, unless a mode such as :func:`thinned.sampling` overrides the layer.
     """
 
-    def __init__(self, layer: Any, fix: bool) -> None:
-        self.layer, self.fix, self.given = layer, fix, layer.p
+    def __init__(self, layer: Any, follow_mode: bool) -> None:
+        self.layer, self.follow_mode, self.call_rate = layer, follow_mode, layer.p
 
     def __call__(self, func: Any, args: Any, kwargs: Any) -> Any:
-        kind, rate = draw(func, args, kwargs) or ("", 0.0)
+        kind, rate = classify_draw(func, args, kwargs) or ("", 0.0)
         layer = self.layer
-        if kind and layer.p == self.given != rate:
-            layer.p = self.given = rate
-        held = layer.mode_override
-        mode = layer.mode() if self.fix else held or ("sample" if kind else "mean")
+        # A rate that differs from that of the last call was set on the layer, and is kept.
+        if kind and layer.p == self.call_rate != rate:
+            layer.p = self.call_rate = rate
+        override = layer.mode_override
+        mode = layer.mode() if self.follow_mode else override or ("sample" if kind else "mean")
         layer.mode_override = mode
         try:
             if func is F.scaled_dot_product_attention:
                 return _attention(layer, args, kwargs, mode)
             if func is F.multi_head_attention_forward:
-                return _heads(layer, func, args, kwargs, mode)
+                return _multi_head_attention(layer, func, args, kwargs, mode)
             layer.inplace = bool(
-                given(args, kwargs, 3, "inplace", False)
+                argument(args, kwargs, 3, "inplace", False)
             ) or func.__name__.endswith("_")
             return layer(args[0] if args else kwargs["input"])
         finally:
-            layer.mode_override = held
+            layer.mode_override = override
 
 
 def _attention(layer: Any, args: Any, kwargs: Any, mode: str) -> Tensor:
@@ -103,108 +114,151 @@ def _attention(layer: Any, args: Any, kwargs: Any, mode: str) -> Tensor:
     return y
 
 
-def _heads(layer: Any, func: Any, args: Any, kwargs: Any, mode: str) -> Any:
-    """torch draws these itself: rate and mode reach them, keys do not."""
+def _multi_head_attention(layer: Any, func: Any, args: Any, kwargs: Any, mode: str) -> Any:
+    """Call torch's function with the rate and the mode of the layer; torch draws, so keys have no
+    effect.
+    """
     args, kwargs = list(args), dict(kwargs)
-    for place, name, value in ((10, "dropout_p", layer.p), (13, "training", mode == "sample")):
-        if len(args) > place:
-            args[place] = value
+    for index, name, value in ((10, "dropout_p", layer.p), (13, "training", mode == "sample")):
+        if len(args) > index:
+            args[index] = value
         else:
             kwargs[name] = value
     return func(*args, **kwargs)
 
 
 def expose(model: nn.Module, *inputs: Any, fix: bool = False, **named: Any) -> Edits:
-    """Make layers of a model's functional dropout, in place, so that rates, keys and modes reach
-    it.
+    """Make layers of the functional dropout in a model, in place, so that rates, keys and modes
+    reach it.
 
-    The model is run with its inputs, in training and in evaluation, and calls of ``F.dropout`` and
-    its like, of ``scaled_dot_product_attention`` and of ``multi_head_attention_forward`` that drop
-    while training get a layer each: the child ``functional_dropout_0``, ``_1`` ... of the module in
-    whose code they stand. No code and no name of a parameter changes; checkpoints load. A call that
-    runs several times in a pass is one layer.
+    The model is run with its inputs, in training and in evaluation. Each call of ``F.dropout`` and
+    related functions, of ``scaled_dot_product_attention`` and of ``multi_head_attention_forward``
+    that drops while training gets a layer: the child ``functional_dropout_0``, ``_1`` and so on of
+    the module that makes the call in its code. No code and no name of a parameter changes, and
+    checkpoints load. A call that runs several times in a pass is one layer. A second call of
+    ``expose`` changes nothing.
 
-    A layer drops when its call says so, at the call's rate until :func:`thinned.set_rate` or an
-    assignment to ``p`` sets it. Calls that also drop in evaluation go on doing so; ``fix=True``
-    lets the module's mode decide, for all calls. What ``thinned.sampling`` and ``thinned.off`` say
-    goes before both. The draws are thinned's: the law is the same, the numbers of torch's generator
-    are not. Only ``multi_head_attention_forward`` draws by itself, out of the reach of keys.
+    A layer drops when its call does, at the rate of the call until :func:`thinned.set_rate` or an
+    assignment to ``p`` sets it. ``thinned.sampling`` and ``thinned.off`` override this. The layers
+    draw the same noise distribution as torch, but not the numbers of torch's generator; only
+    ``multi_head_attention_forward`` draws by itself, so keys do not reach it.
 
-    Left alone, and named in ``notes`` with file and line: masks that are drawn by hand, calls under
-    activation checkpointing within one forward, and calls in a container's code. Exposed modules
-    run outside the graphs of ``torch.compile``, which therefore refuses ``fullgraph=True``. Doing
-    it again changes nothing; ``.undo()`` takes it back. Raises :class:`thinned.InputError` without
-    inputs, and for a scripted model.
+    Left as they are, and named in ``notes`` with file and line: masks that are drawn by hand, calls
+    under activation checkpointing within one forward, and calls in the code of a container. Exposed
+    modules run outside the graphs of ``torch.compile``, so ``fullgraph=True`` raises.
+
+    Args:
+        model: The model to change.
+        *inputs: The inputs of the model by position.
+        fix: Whether the mode of the module decides for all calls, so that calls that forgot
+            ``training=self.training`` no longer drop in evaluation. By default they still do.
+        **named: The inputs of the model by name.
+
+    Returns:
+        The changes; ``undo()`` removes the layers.
+
+    Raises:
+        InputError: Where inputs are missing, or the model is scripted.
+
+    Example:
+        >>> class Net(nn.Module):
+        ...     def forward(self, x):
+        ...         return F.dropout(x, 0.4, self.training)
+        >>> net = Net()
+        >>> edits = expose(net, torch.ones(2, 3))
+        >>> net.functional_dropout_0
+        Dropout(p=0.4, inplace=False)
     """
     if not inputs and not named:
         raise InputError(
             "expose runs the model to see its calls; pass its inputs: thinned.expose(model, x)"
         )
-    model = plain(model)
-    calls = observe(model, inputs, named)
+    model = unwrap_compiled(model)
     notes, edits = [], []
-    names: dict[int, int] = {}
-    for call in calls:
-        reason = _out_of_reach(call)
+    next_numbers: dict[int, int] = {}
+    for call in functional_calls(model, inputs, named):
+        reason = _reason_not_exposed(call)
         if reason:
-            notes.append(f"{call.shown} {reason}")
+            notes.append(f"{call} {reason}")
             continue
-        count = names.get(id(call.owner), 0)
-        while f"functional_dropout_{count}" in call.owner._modules:
-            count += 1
-        names[id(call.owner)] = count + 1
-        layer = _MADE.get(call.func, ours.Dropout)(call.rates[0])
-        layer.train(call.owner.training)
+        number = next_numbers.get(id(call.module), 0)
+        while f"functional_dropout_{number}" in call.module._modules:
+            number += 1
+        next_numbers[id(call.module)] = number + 1
+        layer = _LAYERS.get(call.func, ours.Dropout)(call.rates[0])
+        layer.train(call.module.training)
         if len(set(call.rates)) > 1:
             notes.append(
-                f"{call.shown} has a rate of its own at each call; setting the layer's rate ends that"
+                f"{call} has a rate of its own at each call; setting the rate of the layer ends "
+                "that"
             )
-        name = f"functional_dropout_{count}"
         edits.append(
-            Tapped(call.path, name, call.owner, layer, call.key, Through(layer, fix), call.where)
+            CallInsertion(
+                path=call.path,
+                child=f"functional_dropout_{number}",
+                module=call.module,
+                layer=layer,
+                call=call.site,
+                handler=ExposedCall(layer, fix),
+                line=call.line,
+            )
         )
         if call.in_eval and not fix:
-            notes.append(f"{call.shown} drops in evaluation too; fix=True ends that")
+            notes.append(f"{call} drops in evaluation too; fix=True ends that")
     masks = (
-        s for s in find(model, *inputs, **named) if s.kind == "mask" and _layerless(model, s.name)
+        s for s in find(model, *inputs, **named) if s.kind == "mask" and _has_no_rate(model, s.name)
     )
     notes += [
         f"{s.function} at {s.where} draws a mask by hand; write thinned.functional.dropout there"
         for s in masks
     ]
-    return done(edits, notes)
+    return apply_edits(edits, notes)
 
 
-def _layerless(model: nn.Module, name: str) -> bool:
+def _has_no_rate(model: nn.Module, name: str) -> bool:
     return rate_of(model.get_submodule(name)) is None
 
 
-def _out_of_reach(call: _Call) -> str:
-    if isinstance(call.owner, CONTAINERS):
-        return f"stands in the code of a {type(call.owner).__name__}, whose children are run in turn; make it a layer there"
-    if any(file == CHECKPOINT for file, _, _ in call.key[1]):
-        return "is run again by a checkpoint inside its forward; make it a layer there, or checkpoint whole modules"
-    if call.func not in _REACHED:
+def _reason_not_exposed(call: _FunctionalCall) -> str:
+    """Return why a call cannot be exposed, with the remedy; "" where it can."""
+    if isinstance(call.module, CONTAINERS):
+        return (
+            f"is in the code of a {type(call.module).__name__}, which runs its children in turn; "
+            "make it a layer there"
+        )
+    if any(file == CHECKPOINT for file, _, _ in call.site[1]):
+        return (
+            "is run again by a checkpoint inside its forward; make it a layer there, or checkpoint "
+            "whole modules"
+        )
+    if call.func not in _EXPOSABLE:
         return "has no layer that does the same; call torch.nn.functional.dropout there"
     return ""
 
 
-def observe(model: nn.Module, inputs: Any, named: dict[str, Any]) -> list[_Call]:
-    """The calls of functional dropout that drop in training, in order; the model is left as it was."""
+def functional_calls(model: nn.Module, inputs: Any, named: dict[str, Any]) -> list[_FunctionalCall]:
+    """Return the calls of functional dropout that drop in training, in order.
+
+    The model is run, and left as it was.
+    """
     paths = {id(m): name for name, m in model.named_modules()}
-    seen: dict[tuple[int, tuple[str, Way]], _Call] = {}
-    with preserve_state(model, (inputs, named)), awake(model):
+    calls: dict[tuple[int, CallSite], _FunctionalCall] = {}
+    with preserve_state(model, (inputs, named)), run_all_layers(model):
         for training in (True, False):
             model.train(training)
-            with _Watch(seen, paths, training):
+            with _CallRecorder(calls, paths, training):
                 model(*inputs, **named)
-    return [call for call in seen.values() if call.rates]
+    return [call for call in calls.values() if call.rates]
 
 
-class _Watch(TorchFunctionMode):
-    def __init__(self, seen: dict[Any, _Call], paths: dict[int, str], training: bool) -> None:
+class _CallRecorder(TorchFunctionMode):
+    """Records the calls of functional dropout that drop, by their call sites."""
+
+    def __init__(
+        self, calls: dict[Any, _FunctionalCall], paths: dict[int, str], training: bool
+    ) -> None:
         super().__init__()
-        self.seen, self.paths, self.training = seen, paths, training
+        self.calls, self.paths, self.training = calls, paths, training
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -212,20 +266,23 @@ class _Watch(TorchFunctionMode):
             F.scaled_dot_product_attention,
             F.multi_head_attention_forward,
         ):
-            kind, rate = draw(func, args, kwargs) or ("", 0.0)
+            kind, rate = classify_draw(func, args, kwargs) or ("", 0.0)
             if kind:
-                self.note(func, float(rate or 0.0))
+                self.record(func, float(rate or 0.0))
         return func(*args, **kwargs)
 
-    def note(self, func: Any, rate: float) -> None:
-        owner, way = caller()
-        if owner is None or id(owner) not in self.paths or isinstance(owner, DropoutModule):
+    def record(self, func: Any, rate: float) -> None:
+        """Record a call, unless the module that makes it is a layer already."""
+        module, call_path = find_caller()
+        if module is None or id(module) not in self.paths or isinstance(module, DropoutModule):
             return
-        if type(owner).__module__.startswith("torch.nn.") or rate_of(owner) is not None:
-            return  # a layer already
-        key = (func.__name__, way)
-        call = _Call(self.paths[id(owner)], owner, func, key, line_outside())
-        call = self.seen.setdefault((id(owner), key), call)
+        if type(module).__module__.startswith("torch.nn.") or rate_of(module) is not None:
+            return
+        site = (func.__name__, call_path)
+        new = _FunctionalCall(
+            path=self.paths[id(module)], module=module, func=func, site=site, line=line_outside()
+        )
+        call = self.calls.setdefault((id(module), site), new)
         if self.training:
             call.rates.append(rate)
         else:

@@ -1,4 +1,4 @@
-"""Activations, heads and residual branches, read from what flowed through a model."""
+"""Hidden activations, heads and residual branches, found in the traced data flow of a model."""
 
 from __future__ import annotations
 
@@ -17,14 +17,38 @@ from .rates import rate_of
 from .trace import Event, Trace, Value
 
 _ACTIVATIONS = {
-    "relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "elu", "elu_", "selu", "selu_", "celu", "celu_", "gelu", "silu",
-    "mish", "hardswish", "hardtanh", "hardtanh_", "tanh", "tanh_", "sigmoid", "sigmoid_", "softplus", "prelu", "rrelu", "glu",
-    "softsign", "hardsigmoid",
-}  # fmt: skip
+    "relu",
+    "relu_",
+    "relu6",
+    "leaky_relu",
+    "leaky_relu_",
+    "elu",
+    "elu_",
+    "selu",
+    "selu_",
+    "celu",
+    "celu_",
+    "gelu",
+    "silu",
+    "mish",
+    "hardswish",
+    "hardtanh",
+    "hardtanh_",
+    "tanh",
+    "tanh_",
+    "sigmoid",
+    "sigmoid_",
+    "softplus",
+    "prelu",
+    "rrelu",
+    "glu",
+    "softsign",
+    "hardsigmoid",
+}
 _GATES = {"sigmoid", "sigmoid_", "hardsigmoid"}
-_MULTIPLIES = {"mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply"}
-_ADDS = {"add", "add_", "__add__", "__iadd__", "__radd__"}
-_SHAPES = {
+_MULTIPLICATIONS = {"mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply"}
+_ADDITIONS = {"add", "add_", "__add__", "__iadd__", "__radd__"}
+_RESHAPES = {
     "flatten",
     "view",
     "reshape",
@@ -37,13 +61,16 @@ _SHAPES = {
 _NORMS = {F.batch_norm, torch.batch_norm, F.instance_norm}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Branch:
-    """A residual branch. ``block``: the module in whose code it is added. ``module``: what gives it
-    alone, or None, where the sum is the only place. ``where``: as a rule has it. ``call``: its side
-    of the sum. ``stream``: what it is added to. ``turn``: how often this sum had been done before,
-    as in a loop; ``times``: how often it is in all. ``layers``: dropout layers whose result the
-    branch ends with, such as the last one within ``module``.
+    """A residual branch.
+
+    ``block``: the module that adds the branch in its code. ``turn``: how many times the same
+    addition had run before in the pass, as in a loop. ``module``: the module that returns the
+    result of the branch, or None where the addition is the only place. ``where``: the place as a
+    rule names it. ``call``: the operand of the addition. ``stream``: the value to which the branch
+    is added. ``sums``: how many additions of the pass use the place. ``layers``: the dropout layers
+    that return the result of the branch, such as the last layer within ``module``.
     """
 
     block: str
@@ -52,143 +79,152 @@ class Branch:
     where: At
     call: At
     stream: Value
-    times: int = 1
+    sums: int = 1
     layers: tuple[str, ...] = ()
 
 
-def activations(seen: Trace) -> list[tuple[At, Value]]:
-    """Hidden activations in order: where each is, and what it gives."""
-    live, readers = seen.reaches_weights(), seen.readers
+def activations(trace: Trace) -> list[tuple[At, Value]]:
+    """Return the hidden activations in order: the place and the value of each.
+
+    An activation is hidden if a layer with weights reads it later and it is not a gate.
+    """
+    live, readers = trace.reaches_weights(), trace.readers
     found: list[tuple[At, Value]] = []
-    for event in seen.events:
-        name = event.key[0]
+    for event in trace.events:
+        name = event.site[0]
         if name not in _ACTIVATIONS or event.module is None:
             continue
-        module = seen.model.get_submodule(event.module)
+        module = trace.model.get_submodule(event.module)
         if isinstance(module, (DropoutModule, nn.RNNBase, nn.MultiheadAttention)):
             continue
-        value, where = _given_by(seen, event, module)
-        if value.number not in live or _is_gate(name, readers.get(value.number, []), value):
+        value, where = _value_and_place(trace, event, module)
+        if value.number not in live or _is_gate(name, readers.get(value.number, [])):
             continue
         if all(where != other for other, _ in found):
             found.append((where, value))
     return found
 
 
-def _given_by(seen: Trace, event: Event, module: nn.Module) -> tuple[Value, At]:
-    """The value of an activation and its place: the module's end where the module is nothing else,
-    else the call.
+def _value_and_place(trace: Trace, event: Event, module: nn.Module) -> tuple[Value, At]:
+    """Return the value of an activation and its place: the result of the module where the module is
+    an activation only, such as ReLU, otherwise the call.
     """
     value = event.results[0]
-    leaf = not any(
+    is_activation = not any(
         True for n, _ in module.named_children() if not n.startswith("dropout_")
     ) and all(p.dim() <= 1 for p in module.parameters(recurse=False))
     assert event.module is not None
-    if leaf and event.module:
-        ends = [
+    if is_activation and event.module:
+        results = [
             v
-            for v in seen.values[value.number :]
+            for v in trace.values[value.number :]
             if event.module in v.outputs_of and v.ancestors >> value.number & 1
         ]
-        if ends:
-            return ends[0], At("name", event.module)
-    return value, At("call", event.module, event.key[0], seen.number_of(event))
+        if results:
+            return results[0], At("name", event.module)
+    return value, At("call", event.module, event.site[0], trace.number_of(event))
 
 
-def _is_gate(name: str, readers: list[Event], value: Value) -> bool:
+def _is_gate(name: str, readers: list[Event]) -> bool:
+    """Return whether an activation is a sigmoid that another value is multiplied with."""
     return name in _GATES and any(
-        e.key[0] in _MULTIPLIES
+        e.site[0] in _MULTIPLICATIONS
         and all(v is not None for v in e.operands)
         and e.operands[0] is not e.operands[1]
         for e in readers
     )
 
 
-def before_norm(seen: Trace, value: Value) -> bool:
-    """Does batch normalisation read this value directly?"""
-    return any(event.func in _NORMS and event.given[:1] == [value] for event in seen.events)
+def feeds_batch_norm(trace: Trace, value: Value) -> bool:
+    """Return whether batch normalization reads this value directly."""
+    return any(event.func in _NORMS and event.inputs[:1] == [value] for event in trace.events)
 
 
-def rated(seen: Trace, name: str) -> bool:
-    """Is the module a dropout layer?"""
-    module = seen.model.get_submodule(name)
+def is_dropout_layer(trace: Trace, name: str) -> bool:
+    """Return whether the module of this name is a dropout layer."""
+    module = trace.model.get_submodule(name)
     return rate_of(module) is not None and not isinstance(
         module, (nn.RNNBase, nn.MultiheadAttention)
     )
 
 
-def has_layer(seen: Trace, value: Value) -> str | None:
-    """The dropout layer that the value goes through, at once or when it has been pooled or given
-    another shape.
-    """
-    readers = seen.readers
-    for one in _onward(value, readers):
-        layer = next((name for name in one.taken_by if rated(seen, name)), None)
+def layer_after(trace: Trace, value: Value) -> str | None:
+    """Return the dropout layer that reads the value, directly or after pooling and reshaping."""
+    for later in _pooled_or_reshaped(value, trace.readers):
+        layer = next((name for name in later.inputs_of if is_dropout_layer(trace, name)), None)
         if layer is not None:
             return layer
     return None
 
 
-def gives_layer(seen: Trace, value: Value) -> str | None:
-    """The dropout layer that gave the value, at once or before it was pooled or given another
-    shape.
-    """
-    makers = {v.number: e for e in seen.events for v in e.results}
+def layer_before(trace: Trace, value: Value) -> str | None:
+    """Return the dropout layer that made the value, directly or before pooling and reshaping."""
+    makers = {v.number: e for e in trace.events for v in e.results}
     while True:
-        layer = next((name for name in reversed(value.outputs_of) if rated(seen, name)), None)
+        layer = next(
+            (name for name in reversed(value.outputs_of) if is_dropout_layer(trace, name)), None
+        )
         event = makers.get(value.number)
-        if layer is not None or event is None or not _carries(event):
+        if layer is not None or event is None or not _only_pools_or_reshapes(event):
             return layer
-        value = event.given[0]
+        value = event.inputs[0]
 
 
-def functional(seen: Trace, value: Value) -> Event | None:
-    """The call of functional dropout that the value goes through, if no layer makes it."""
-    readers = seen.readers
-    calls = (e for one in _onward(value, readers) for e in readers.get(one.number, []))
+def functional_dropout_after(trace: Trace, value: Value) -> Event | None:
+    """Return the call of functional dropout that reads the value, if it is not that of a layer."""
+    readers = trace.readers
+    calls = (
+        e for later in _pooled_or_reshaped(value, readers) for e in readers.get(later.number, [])
+    )
     return next(
-        (e for e in calls if e.func in DROPOUTS and not (e.module and rated(seen, e.module))), None
+        (
+            e
+            for e in calls
+            if e.func in DROPOUTS and not (e.module and is_dropout_layer(trace, e.module))
+        ),
+        None,
     )
 
 
-def _onward(value: Value, readers: dict[int, list[Event]]) -> Iterator[Value]:
-    """The value, and what it becomes by pooling and change of shape alone."""
+def _pooled_or_reshaped(value: Value, readers: dict[int, list[Event]]) -> Iterator[Value]:
+    """Yield the value, and what it becomes by pooling and reshaping only."""
     yield value
     events = readers.get(value.number, [])
-    if len(events) == 1 and _carries(events[0]):
-        yield from _onward(events[0].results[0], readers)
+    if len(events) == 1 and _only_pools_or_reshapes(events[0]):
+        yield from _pooled_or_reshaped(events[0].results[0], readers)
 
 
-def _carries(event: Event) -> bool:
-    """Does the call only pool, or change the shape?"""
-    name = event.key[0].strip("_")
-    return len(event.given) == 1 and (name in _SHAPES or "_pool" in name)
+def _only_pools_or_reshapes(event: Event) -> bool:
+    name = event.site[0].strip("_")
+    return len(event.inputs) == 1 and (name in _RESHAPES or "_pool" in name)
 
 
-def heads(seen: Trace) -> list[str]:
-    """Modules whose weights alone give an output, each once."""
+def heads(trace: Trace) -> list[str]:
+    """Return the modules that have the last weights before an output, each once."""
     found: list[str] = []
-    for value in seen.results:
-        if len(value.last) != 1:
+    for value in trace.results:
+        if len(value.last_weighted) != 1:
             continue
-        event = seen.events[next(iter(value.last))]
-        if event.module and event.module not in found and seen.calls[event.module] == 1:
+        event = trace.events[next(iter(value.last_weighted))]
+        if event.module and event.module not in found and trace.calls[event.module] == 1:
             found.append(event.module)
     return found
 
 
-def branches(seen: Trace) -> list[Branch]:
-    """Residual branches in order: of the two sides of a sum, the one with more layers since both
-    were one value.
+def branches(trace: Trace) -> list[Branch]:
+    """Return the residual branches in order.
+
+    A branch is found at the addition that ends it: of its two operands, the one that has passed
+    more layers with weights since both were one value.
     """
     found: dict[tuple[str, At], Branch] = {}
-    sums: dict[str, int] = {}
-    ends: dict[str, int] = {}
+    sums: dict[str, int] = {}  # additions of a branch that this module returns
+    ends: dict[str, int] = {}  # the same, of inner modules too
     turns: dict[At, int] = {}
-    for event in seen.events:
+    for event in trace.events:
         side = (
-            _branch_side(seen, event)
-            if event.key[0] in _ADDS and event.module is not None
+            _branch_side(trace, event)
+            if event.site[0] in _ADDITIONS and event.module is not None
             else None
         )
         if side is None:
@@ -201,26 +237,40 @@ def branches(seen: Trace) -> list[Branch]:
             sums[module] = sums.get(module, 0) + 1
         for name in value.outputs_of:
             ends[name] = ends.get(name, 0) + 1
-        call = At("call", block, event.key[0], seen.number_of(event), side)
+        call = At("call", block, event.site[0], trace.number_of(event), side)
         where = call if module is None else At("name", module)
         turn = turns[call] = turns.get(call, -1) + 1
-        layers = tuple(name for name in value.outputs_of if rated(seen, name))
+        layers = tuple(name for name in value.outputs_of if is_dropout_layer(trace, name))
         found.setdefault(
-            (block, where), Branch(block, turn, module, where, call, stream, layers=layers)
+            (block, where),
+            Branch(
+                block=block,
+                turn=turn,
+                module=module,
+                where=where,
+                call=call,
+                stream=stream,
+                layers=layers,
+            ),
         )
-    whole = [
-        b for b in found.values() if b.module is None or sums[b.module] == seen.calls[b.module]
+    # A module that is also called elsewhere in the pass is not a place for the dropout of a branch,
+    # and neither is a dropout layer: it would drop there too.
+    exclusive = [
+        b for b in found.values() if b.module is None or sums[b.module] == trace.calls[b.module]
     ]
-    own = [tuple(n for n in b.layers if ends[n] == seen.calls[n]) for b in whole]
+    layers_of = [tuple(n for n in b.layers if ends[n] == trace.calls[n]) for b in exclusive]
     return [
-        replace(b, times=sums[b.module] if b.module else turns[b.call] + 1, layers=layers)
-        for b, layers in zip(whole, own, strict=True)
+        replace(b, sums=sums[b.module] if b.module else turns[b.call] + 1, layers=layers)
+        for b, layers in zip(exclusive, layers_of, strict=True)
     ]
 
 
-def _branch_side(seen: Trace, event: Event) -> int | None:
-    """0 or 1: which operand of a sum is a branch that left the other one's path and comes back;
-    None: none is.
+def _branch_side(trace: Trace, event: Event) -> int | None:
+    """Return which operand of an addition is a residual branch, 0 or 1; None if neither is.
+
+    The fork is the last value from which both operands are computed. The stream reaches the
+    addition from the fork over at most one layer with weights (a projection shortcut), the branch
+    over more. If both have passed equally many, the addition joins two parallel branches.
     """
     a, b = event.operands
     if a is None or b is None or a is b:
@@ -228,8 +278,8 @@ def _branch_side(seen: Trace, event: Event) -> int | None:
     common = a.ancestors & b.ancestors
     if not common:
         return None
-    fork = seen.values[common.bit_length() - 1]
-    da, db = a.depth - fork.depth, b.depth - fork.depth
-    if da == db or min(da, db) > 1:
+    fork = trace.values[common.bit_length() - 1]
+    depth_a, depth_b = a.depth - fork.depth, b.depth - fork.depth
+    if depth_a == depth_b or min(depth_a, depth_b) > 1:
         return None
-    return 0 if da > db else 1
+    return 0 if depth_a > depth_b else 1

@@ -1,4 +1,4 @@
-"""What passes over a model leave as it was, and how a model is seen that something wraps."""
+"""Access to a model without its wrappers, and passes that move no generator and compile nothing."""
 
 from __future__ import annotations
 
@@ -17,63 +17,69 @@ from .._errors import InputError
 PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel)
 
 
-def plain(model: nn.Module) -> nn.Module:
-    """The model that torch.compile wraps, so that names are those of the model itself."""
+def unwrap_compiled(model: nn.Module) -> nn.Module:
+    """Return the model that torch.compile wraps, so that names are those of the model itself."""
     inner = getattr(model, "_orig_mod", model)
     return inner if isinstance(inner, nn.Module) else model
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model within torch.compile's and DDP's wrappers, whose passes speak to no other rank."""
-    while (inner := model.module if isinstance(model, PARALLEL) else plain(model)) is not model:
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the model inside the wrappers of torch.compile and of data-parallel training.
+
+    A pass of the inner model does not communicate with other ranks.
+    """
+    while True:
+        inner = model.module if isinstance(model, PARALLEL) else unwrap_compiled(model)
+        if inner is model:
+            return model
         model = inner
-    return model
 
 
-def not_scripted(model: nn.Module) -> None:
-    """Raise :class:`thinned.InputError` for a model whose passes no hook and no mode sees."""
+def check_not_scripted(model: nn.Module) -> None:
+    """Raise :class:`thinned.InputError` for a scripted model, which hooks cannot observe."""
     if any(isinstance(m, torch.jit.ScriptModule) for m in model.modules()):
         raise InputError(
-            "a scripted model cannot be observed; pass the model that it was made from"
+            "a scripted model cannot be observed; pass the model from which it was scripted"
         )
 
 
-def tensors(given: Any) -> list[Tensor]:
-    """All tensors in nested containers, in mappings and records that torch knows nothing of, and in
-    objects' attributes.
+def tensors_in(value: Any) -> list[Tensor]:
+    """Return all tensors in nested containers, mappings, records and attributes of objects.
+
+    Mappings and dataclasses that torch's pytree does not know are searched too.
     """
     found = []
-    for leaf in torch.utils._pytree.tree_leaves(given):
+    for leaf in torch.utils._pytree.tree_leaves(value):
         if isinstance(leaf, Tensor):
             found.append(leaf)
         elif isinstance(leaf, Mapping):
-            found += tensors(list(leaf.values()))
+            found += tensors_in(list(leaf.values()))
         elif hasattr(leaf, "__dict__") and not isinstance(leaf, (nn.Module, type)):
-            held = list(vars(leaf).values())
+            attributes = list(vars(leaf).values())
+            # Only dataclasses are searched in depth: any other object may refer back to itself.
             found += (
-                tensors(held)
+                tensors_in(attributes)
                 if dataclasses.is_dataclass(leaf)
-                else [v for v in held if isinstance(v, Tensor)]
+                else [v for v in attributes if isinstance(v, Tensor)]
             )
     return found
 
 
 @contextmanager
-def generators_kept(near: Iterable[Tensor]) -> Iterator[None]:
-    """Within, anybody may draw; after, the generators of torch, of Python and of NumPy are as
-    before.
+def preserve_generators(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Restore the generators of torch, Python and NumPy on exit; code within may draw from them.
 
-    torch's are those of the CPU and of the devices where the tensors ``near`` are. NumPy is not
-    loaded for it.
+    Of torch, the generators of the CPU and of the devices of ``tensors`` are restored. NumPy is not
+    imported for this.
     """
     devices: dict[str, set[int]] = {}
-    for tensor in near:
+    for tensor in tensors:
         if tensor.device.type not in ("cpu", "meta"):
             devices.setdefault(tensor.device.type, set()).update(
                 () if tensor.device.index is None else (tensor.device.index,)
             )
-    python, numpy = random.getstate(), sys.modules.get("numpy")
-    theirs = None if numpy is None else numpy.random.get_state()
+    python_state, numpy = random.getstate(), sys.modules.get("numpy")
+    numpy_state = None if numpy is None else numpy.random.get_state()
     try:
         with ExitStack() as stack:
             stack.enter_context(torch.random.fork_rng(devices=[]))
@@ -83,16 +89,15 @@ def generators_kept(near: Iterable[Tensor]) -> Iterator[None]:
                 )
             yield
     finally:
-        random.setstate(python)
+        random.setstate(python_state)
         if numpy is not None:
-            numpy.random.set_state(theirs)
+            numpy.random.set_state(numpy_state)
 
 
 def seed_all(seed: int) -> None:
-    """Put the generators of torch, Python and NumPy where ``seed`` says."""
-    torch.default_generator.manual_seed(
-        seed
-    )  # torch.manual_seed writes a traceback for each device not yet in use
+    """Seed the generators of torch, Python and NumPy."""
+    # torch.manual_seed records a traceback for each device that is not yet in use
+    torch.default_generator.manual_seed(seed)
     if (
         torch.accelerator.is_available()
         and getattr(torch.get_device_module(), "is_initialized", bool)()
@@ -104,7 +109,7 @@ def seed_all(seed: int) -> None:
         numpy.random.seed(seed % 2**32)
 
 
-def eagerly(stack: ExitStack) -> None:
-    """Until ``stack`` is left, compiled parts run as they were written, so that they can be seen."""
+def force_eager(stack: ExitStack) -> None:
+    """Run compiled parts as ordinary Python until ``stack`` is left, so that hooks see them."""
     if "torch._dynamo" in sys.modules:
         stack.enter_context(torch.compiler.set_stance("force_eager"))

@@ -1,5 +1,5 @@
-"""One observed pass of a model: what it draws, by hooks on modules, a function mode, and the
-generators themselves.
+"""One observed pass of a model: what draws, found by module hooks, a function mode, and the states
+of the generators.
 """
 
 from __future__ import annotations
@@ -23,14 +23,18 @@ from .._errors import InputError
 from ..nn import Thinned
 from ..nn.module import DropoutModule
 from ..nn.thinned import Shrinking
-from .costs import COST, flops
-from .draws import DRAW, DROPOUTS, draw, name_of
-from .model_access import eagerly, generators_kept, not_scripted, tensors
+from .costs import MULTIPLYING, flops
+from .draws import DRAWING, DROPOUTS, classify_draw, function_name
+from .model_access import check_not_scripted, force_eager, preserve_generators, tensors_in
 
 
-@dataclass
-class Seen:
-    """What one call site did in one pass."""
+@dataclass(kw_only=True)
+class SiteRecord:
+    """What one call site drew in one pass.
+
+    ``flops_before``, ``parameters_before``: the multiplications and parameters of the pass up to
+    the first call. ``dropped`` of ``elements`` nonzero elements became 0 in ``calls`` calls.
+    """
 
     name: str
     module: str
@@ -42,91 +46,114 @@ class Seen:
     flops_before: float
     parameters_before: int
     calls: int = 0
-    fell: int = 0
-    of: int = 0
+    dropped: int = 0
+    elements: int = 0
 
     @property
     def place(self) -> tuple[str, str, str, str]:
+        """What identifies the site: the module's name, the kind, the function, file and line."""
         return self.name, self.kind, self.function, self.where
 
 
 class Observer:
-    """What else somebody wants to know of a pass; this one wants nothing."""
+    """Callbacks of an observed pass, for what a caller records itself; these do nothing."""
 
-    def before_draw(self, given: Any) -> Any:
-        """Called before a function that may draw, with its arguments; what it returns comes back in
-        :meth:`drawn`.
+    def before_draw(self, arguments: Any) -> Any:
+        """Called before a function that draws, with its arguments; :meth:`after_draw` receives the
+        result as ``token``.
         """
 
-    def drawn(self, one: Seen, given: Any, result: Any, before: Any) -> None:
-        """A call site drew for ``given`` and made ``result``; both None where they are not known."""
+    def after_draw(self, site: SiteRecord, x: Any, result: Any, token: Any) -> None:
+        """Called when a site has drawn for the input ``x``; both tensors are None where unknown."""
 
-    def idle(
+    def draw_switched_off(
         self, name: str, function: str, where: str, rate: float, module: nn.Module | None
     ) -> None:
-        """A dropout function was called with a rate, and switched off."""
+        """Called for a dropout function that was called with a rate, but switched off."""
 
-    def called(self, name: str, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        """Any function of torch was called in the code of module ``name``."""
+    def after_call(self, name: str, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        """Called after every torch function in the code of the module ``name``."""
 
-    def enters(self, name: str, module: nn.Module, args: Any) -> None:
-        """A module starts."""
+    def before_module(self, name: str, module: nn.Module, args: Any) -> None:
+        """Called before the forward of a module."""
 
-    def leaves(self, name: str, module: nn.Module, args: Any, result: Any) -> None:
-        """A module ends."""
+    def after_module(self, name: str, module: nn.Module, args: Any, result: Any) -> None:
+        """Called after the forward of a module."""
 
 
 @dataclass
 class Observation:
-    """One pass: what drew, what was called, what it cost."""
+    """One observed pass: the sites that drew, in order, and the cost of the pass.
 
-    watch: Observer = field(default_factory=Observer)
+    ``draws``: how many calls drew. ``parameters``: of the modules that have run, each counted once.
+    ``stack``: the modules that are running, with their names, the innermost last.
+    """
 
-    seen: dict[tuple[str, str, str, str], Seen] = field(default_factory=dict)
+    observer: Observer = field(default_factory=Observer)
+
+    sites: dict[tuple[str, str, str, str], SiteRecord] = field(default_factory=dict)
     draws: int = 0
     flops: float = 0.0
-    called: set[int] = field(default_factory=set)
     parameters: int = 0
     stack: list[tuple[str, nn.Module]] = field(default_factory=list)
     output: Any = None
+    _counted: set[int] = field(default_factory=set)
 
-    def note(
-        self, kind: str, function: str, rate: float | None, shape: Any, fell: int = 0, of: int = 0,
-        given: Any = None, result: Any = None, before: Any = None,
-    ) -> None:  # fmt: skip
+    def record(
+        self,
+        kind: str,
+        function: str,
+        rate: float | None,
+        shape: Any,
+        dropped: int = 0,
+        elements: int = 0,
+        x: Any = None,
+        result: Any = None,
+        token: Any = None,
+    ) -> None:
+        """Record one call that drew, at the site of the innermost running module."""
         name, module = self.stack[-1] if self.stack else ("", None)
-        new = Seen(
-            name, type(module).__name__, kind, function, line_outside(), rate, None if shape is None else tuple(shape),
-            self.flops, self.parameters,
-        )  # fmt: skip
+        new = SiteRecord(
+            name=name,
+            module=type(module).__name__,
+            kind=kind,
+            function=function,
+            where=line_outside(),
+            rate=rate,
+            shape=None if shape is None else tuple(shape),
+            flops_before=self.flops,
+            parameters_before=self.parameters,
+        )
         self.draws += 1
-        one = self.seen.setdefault(new.place, new)
-        one.calls, one.fell, one.of = one.calls + 1, one.fell + fell, one.of + of
-        self.watch.drawn(one, given, result, before)
+        site = self.sites.setdefault(new.place, new)
+        site.calls += 1
+        site.dropped += dropped
+        site.elements += elements
+        self.observer.after_draw(site, x, result, token)
 
-    def taken(self) -> Observation:
-        """What was seen so far, for itself; the next pass starts with nothing."""
-        taken = copy.copy(self)
-        self.__init__(self.watch)  # type: ignore[misc]
-        return taken
+    def take(self) -> Observation:
+        """Return what was recorded so far, and start the next pass with an empty record."""
+        recorded = copy.copy(self)
+        self.__init__(self.observer)  # type: ignore[misc]
+        return recorded
 
-    def leave(self) -> None:
+    def leave_module(self) -> None:
+        """Remove the innermost module from the stack, and count its parameters once."""
         _, module = self.stack.pop()
         for p in module._parameters.values():
-            if p is not None and id(p) not in self.called:
-                self.called.add(id(p))
+            if p is not None and id(p) not in self._counted:
+                self._counted.add(id(p))
                 self.parameters += p.numel()
 
 
 @contextmanager
 def preserve_state(model: nn.Module, inputs: Any) -> Iterator[None]:
-    """Within, passes may be made; after, modes, buffers and generators are as before. No gradients
-    are made.
+    """Restore modes, buffers and generators on exit; passes within compute no gradients.
 
-    Raises :class:`thinned.InputError` for a scripted model, and for one with lazy modules that have
-    not run: a pass would make their parameters.
+    Raises :class:`thinned.InputError` for a scripted model, and for a model with lazy modules that
+    have not run, because a pass would create their parameters.
     """
-    not_scripted(model)
+    check_not_scripted(model)
     for path, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise InputError(
@@ -136,7 +163,7 @@ def preserve_state(model: nn.Module, inputs: Any) -> Iterator[None]:
     buffers = [(b, b.detach().clone()) for b in model.buffers()]
     try:
         with (
-            generators_kept([*model.parameters(), *model.buffers(), *tensors(inputs)]),
+            preserve_generators([*model.parameters(), *model.buffers(), *tensors_in(inputs)]),
             torch.no_grad(),
         ):
             yield
@@ -149,40 +176,45 @@ def preserve_state(model: nn.Module, inputs: Any) -> Iterator[None]:
 
 
 def observe(
-    model: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], watch: Observer | None = None
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    named: dict[str, Any],
+    observer: Observer | None = None,
 ) -> Observation:
-    """Run ``model`` once and tell what it drew."""
-    with observing(model, watch) as run:
-        run.output = model(*inputs, **named)
-    return run
+    """Run ``model`` once and return what it drew."""
+    with observing(model, observer) as observation:
+        observation.output = model(*inputs, **named)
+    return observation
 
 
 @contextmanager
-def observing(model: nn.Module, watch: Observer | None = None) -> Iterator[Observation]:
-    """Within: what ``model`` does is seen, in a backward pass too where that recomputes."""
-    run = Observation(watch or Observer())
+def observing(model: nn.Module, observer: Observer | None = None) -> Iterator[Observation]:
+    """Observe everything that ``model`` does within, backward passes that recompute included."""
+    observation = Observation(observer or Observer())
     with ExitStack() as stack:
-        _Hooks(run, model).hook(stack)
-        stack.enter_context(_python_random(run))
-        stack.enter_context(_Functions(run))
-        eagerly(stack)
-        yield run
+        _ModuleHooks(observation, model).register(stack)
+        stack.enter_context(_python_draws(observation))
+        stack.enter_context(_FunctionObserver(observation))
+        force_eager(stack)
+        yield observation
 
 
-class _Hooks:
-    """Know when modules run; of our own layers also what they drop, of everybody's whether a
-    generator moved unseen.
+class _ModuleHooks:
+    """Hooks on every module: they keep the stack, and record draws that no function mode sees.
 
-    One pair of functions serves all modules, for thousands of closures would keep the garbage
-    collector busy.
+    The layers of thinned draw in operators of their own, so the hooks compare their input with
+    their result. For modules of other libraries the hooks compare the generators before and after:
+    a generator that moved while no draw was recorded makes an "unseen" site. One pair of bound
+    methods serves all modules, because thousands of closures would keep the garbage collector busy.
     """
 
-    def __init__(self, run: Observation, model: nn.Module) -> None:
-        self.run = run
+    def __init__(self, observation: Observation, model: nn.Module) -> None:
+        self.observation = observation
         self.names = {module: name for name, module in model.named_modules()}
-        self.started: list[Any] = []
+        self.started: list[Any] = []  # (draws, states of the generators, token) per running module
 
-    def hook(self, stack: ExitStack) -> None:
+    def register(self, stack: ExitStack) -> None:
+        """Register the hooks; leaving ``stack`` removes them."""
         for module in self.names:
             stack.callback(module.register_forward_pre_hook(self.before, with_kwargs=True).remove)
             stack.callback(
@@ -190,72 +222,72 @@ class _Hooks:
             )
 
     def before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        run, name = self.run, self.names[module]
-        run.stack.append((name, module))
-        given = run.watch.before_draw((args, kwargs)) if isinstance(module, DropoutModule) else None
-        known = type(module).__module__.startswith(
-            "torch.nn."
-        )  # whose draws are all functions that are seen
-        self.started.append((run.draws, None if known else generators(), given))
-        run.watch.enters(name, module, args)
+        """Push the module, and record the states of the generators."""
+        observation, name = self.observation, self.names[module]
+        observation.stack.append((name, module))
+        observer = observation.observer
+        token = observer.before_draw((args, kwargs)) if isinstance(module, DropoutModule) else None
+        # torch's own modules draw by functions that the mode sees. They need no comparison of
+        # generators, which is slow.
+        torchs = type(module).__module__.startswith("torch.nn.")
+        self.started.append((observation.draws, None if torchs else generator_states(), token))
+        observer.before_module(name, module, args)
 
     def after(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
-        """``result`` is None where the pass was broken off."""
-        run = self.run
-        draws, state, token = self.started.pop()
+        """Record what the module drew, and pop it. ``result`` is None where the pass raised."""
+        observation = self.observation
+        draws, states, token = self.started.pop()
         if isinstance(module, DropoutModule):
             if module.mode() == "sample" and getattr(module, "p", True) and result is not None:
-                given, out = first(args), first(result)
-                cut = module.fell() if isinstance(module, Thinned) else None
-                fell, of = cut or count_fallen(given, out)
+                x, out = first_tensor(args), first_tensor(result)
+                # Units that thinning cut out of the products have no element that became 0.
+                cut = module.dropped_units() if isinstance(module, Thinned) else None
+                dropped, elements = cut or count_dropped(x, out)
                 rate = getattr(module, "p", None)
-                run.note(
+                observation.record(
                     "dropout",
                     type(module).__name__,
                     rate,
-                    _shape(given),
-                    fell,
-                    of,
-                    given,
+                    _shape(x),
+                    dropped,
+                    elements,
+                    x,
                     out,
                     token,
                 )
-        elif state is not None and draws == run.draws and state != generators():
-            run.note(
-                "unseen",
-                type(module).__name__,
-                None,
-                _shape(first(args)),
-                given=first(args),
-                result=first(result),
+        elif states is not None and draws == observation.draws and states != generator_states():
+            x = first_tensor(args)
+            observation.record(
+                "unseen", type(module).__name__, None, _shape(x), x=x, result=first_tensor(result)
             )
-        run.watch.leaves(self.names[module], module, args, result)
-        run.leave()
+        observation.observer.after_module(self.names[module], module, args, result)
+        observation.leave_module()
 
 
-_MT19937 = 625 * 4  # bytes: 624 words and the place among them
+_MT19937 = 625 * 4  # bytes: 624 random 32-bit words and the position among them
 
 
-def generators() -> tuple[bytes, bytes]:
-    """A mark of where the global generators of torch and NumPy stand."""
+def generator_states() -> tuple[bytes, bytes]:
+    """Return the states of the global generators of torch and NumPy, to be compared."""
     numpy = sys.modules.get("numpy.random")
-    theirs = b""
+    numpy_state = b""
     if numpy is not None:
-        made = numpy.get_bit_generator()
-        if type(made).__name__ == "MT19937":  # what get_state says, a hundred times faster
-            theirs = ctypes.string_at(made.ctypes.state_address, _MT19937)
+        generator = numpy.get_bit_generator()
+        if type(generator).__name__ == "MT19937":
+            # the content of get_state, read a hundred times faster
+            numpy_state = ctypes.string_at(generator.ctypes.state_address, _MT19937)
         else:
-            theirs = repr(made.state).encode()
-    return torch.get_rng_state().numpy().tobytes(), theirs
+            numpy_state = repr(generator.state).encode()
+    return torch.get_rng_state().numpy().tobytes(), numpy_state
 
 
-def first(given: Any) -> Tensor | None:
-    """The first tensor in nested containers."""
-    if given is None or isinstance(given, Tensor):
-        return given
-    if type(given) in (tuple, list):
-        return next((x for x in map(first, given) if x is not None), None)
-    found = torch.utils._pytree.tree_leaves(given)
+def first_tensor(value: Any) -> Tensor | None:
+    """Return the first tensor in nested containers."""
+    if value is None or isinstance(value, Tensor):
+        return value
+    if type(value) in (tuple, list):
+        return next((x for x in map(first_tensor, value) if x is not None), None)
+    found = torch.utils._pytree.tree_leaves(value)
     return next((t for t in found if isinstance(t, Tensor)), None)
 
 
@@ -263,108 +295,113 @@ def _shape(x: Tensor | None) -> Any:
     return None if x is None else x.shape
 
 
-def count_fallen(given: Tensor | None, result: Tensor | None) -> tuple[int, int]:
-    """(how many elements became 0, of how many that were not)."""
-    if given is None or result is None or given.shape != result.shape:
+def count_dropped(x: Tensor | None, result: Tensor | None) -> tuple[int, int]:
+    """Return (how many nonzero elements of ``x`` are 0 in ``result``, how many were nonzero)."""
+    if x is None or result is None or x.shape != result.shape:
         return 0, 0
-    was = given != 0
-    return int((was & (result == 0)).sum()), int(was.sum())
+    nonzero = x != 0
+    return int((nonzero & (result == 0)).sum()), int(nonzero.sum())
+
+
+_PYTHON_DRAWS = (
+    "random",
+    "uniform",
+    "randint",
+    "choice",
+    "choices",
+    "sample",
+    "shuffle",
+    "gauss",
+    "betavariate",
+)
 
 
 @contextmanager
-def _python_random(run: Observation) -> Iterator[None]:
-    """See draws of Python's ``random``, which some libraries drop layers by."""
-    names = (
-        "random",
-        "uniform",
-        "randint",
-        "choice",
-        "choices",
-        "sample",
-        "shuffle",
-        "gauss",
-        "betavariate",
-    )
-    originals = {name: getattr(random, name) for name in names}
+def _python_draws(observation: Observation) -> Iterator[None]:
+    """Record draws of Python's ``random``, by which some libraries skip layers."""
+    originals = {name: getattr(random, name) for name in _PYTHON_DRAWS}
 
-    def seen(name: str) -> Callable[..., Any]:
+    def recorded(name: str) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             result = originals[name](*args, **kwargs)
-            run.note("python", f"random.{name}", None, None, result=result)
+            observation.record("python", f"random.{name}", None, None, result=result)
             return result
 
         return call
 
     try:
-        for name in names:
-            setattr(random, name, seen(name))
+        for name in _PYTHON_DRAWS:
+            setattr(random, name, recorded(name))
         yield
     finally:
         for name, original in originals.items():
             setattr(random, name, original)
 
 
-_SEEN = DRAW | COST
+_OBSERVED = DRAWING | MULTIPLYING
 
 
-class _Functions(TorchFunctionMode):
-    """See torch's functions as they are called, with their arguments."""
+class _FunctionObserver(TorchFunctionMode):
+    """Records the calls of torch functions that draw or multiply, with their arguments."""
 
-    def __init__(self, run: Observation) -> None:
+    def __init__(self, observation: Observation) -> None:
         super().__init__()
-        self.run = run
-        self.all = type(run.watch).called is not Observer.called
+        self.observation = observation
+        # an observer that does not override after_call is spared the other functions
+        self.all_functions = type(observation.observer).after_call is not Observer.after_call
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not self.all and func not in _SEEN:
+        if not self.all_functions and func not in _OBSERVED:
             return func(*args, **kwargs)
-        name, within = self.run.stack[-1] if self.run.stack else ("", None)
-        drawn = draw(func, args, kwargs)
-        if drawn is not None and _ours(within):
+        observation = self.observation
+        observer = observation.observer
+        name, module = observation.stack[-1] if observation.stack else ("", None)
+        drawn = classify_draw(func, args, kwargs)
+        if drawn is not None and _is_ours(module):  # the module hooks record our layers as a whole
             drawn = None
-        draws = drawn is not None and drawn[0]
-        given = _kept(args, kwargs) if draws else None
-        before = self.run.watch.before_draw((args, kwargs)) if draws else None
+        kind, rate = drawn or ("", None)
+        x = _input_before(args, kwargs) if kind else None
+        token = observer.before_draw((args, kwargs)) if kind else None
         result = func(*args, **kwargs)
-        if drawn is not None and drawn[0]:
-            kind, rate = drawn
-            fell, of = 0, 0
+        if kind:
+            dropped, elements = 0, 0
             if kind == "mask":
-                fell, of = int((result == 0).sum()), result.numel()
+                dropped, elements = int((result == 0).sum()), result.numel()
             elif kind == "dropout":
-                fell, of = count_fallen(given, first(result))
-            shape = _shape(first(result if kind == "noise" else (args, kwargs)))
-            self.run.note(kind, name_of(func), rate, shape, fell, of, given, result, before)
-        elif drawn is not None and drawn[1] and func in DROPOUTS:
-            self.run.watch.idle(name, name_of(func), line_outside(), drawn[1], within)
-        self.run.watch.called(name, func, args, kwargs, result)
-        self.run.flops += flops(func, args, kwargs, result)
+                dropped, elements = count_dropped(x, first_tensor(result))
+            shape = _shape(first_tensor(result if kind == "noise" else (args, kwargs)))
+            function = function_name(func)
+            observation.record(kind, function, rate, shape, dropped, elements, x, result, token)
+        elif rate and func in DROPOUTS:
+            observer.draw_switched_off(name, function_name(func), line_outside(), rate, module)
+        observer.after_call(name, func, args, kwargs, result)
+        observation.flops += flops(func, args, kwargs, result)
         return result
 
 
-def _ours(module: nn.Module | None) -> bool:
+def _is_ours(module: nn.Module | None) -> bool:
     return isinstance(module, DropoutModule) or (
         module is not None and isinstance(module.__dict__.get("forward"), Shrinking)
     )
 
 
-def _kept(args: Any, kwargs: Any) -> Tensor | None:
-    """The input as it was before a function that may write over it."""
-    given = first((args, kwargs))
+def _input_before(args: Any, kwargs: Any) -> Tensor | None:
+    """Return the input; a copy where the function may write its result over it."""
+    x = first_tensor((args, kwargs))
     inplace = kwargs.get("inplace", any(a is True for a in args[3:4]))
-    return given.clone() if given is not None and inplace else given
+    return x.clone() if x is not None and inplace else x
 
 
-_OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
+_INNER_FILES = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
 
 
 def line_outside() -> str:
-    """File and line of the innermost call outside torch and this package."""
+    """Return file and line of the innermost call that is in neither torch nor this package."""
     frame = sys._getframe(2)
     while frame is not None:
         name = frame.f_code.co_filename
-        if not name.startswith(_OURS):
+        if not name.startswith(_INNER_FILES):
             return f"{name}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return ""

@@ -1,4 +1,4 @@
-"""Rates of the layers that a model has, whoever wrote them."""
+"""Setting the rates of dropout layers of any library."""
 
 from __future__ import annotations
 
@@ -11,24 +11,29 @@ from .._errors import probability
 from ..nn.learned import Learned
 from ..nn.method import FunctionLayer
 from ..nn.module import DropoutModule
-from .edits import Edits, Reset, done
-from .model_access import plain
+from .edits import AttributeChange, Edits, apply_edits
+from .model_access import unwrap_compiled
 from .targets import Where, targets
 
 RATES = ("p", "drop_prob", "drop_rate", "dropout_p", "dropout", "rate", "prob", "drop")
 
 
 def rate_of(module: nn.Module) -> str | None:
-    """The name of the attribute that holds a module's rate, or None where it drops nothing."""
+    """Return the name of the attribute with the rate of a module, or None where it drops nothing.
+
+    A module counts as dropping if it is a dropout module or has "drop" in the name of its class.
+    """
     if isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
         return "dropout"
-    if isinstance(module, Learned) or (isinstance(module, FunctionLayer) and module.rate is None):
+    if isinstance(module, Learned) or (
+        isinstance(module, FunctionLayer) and module.rate_name is None
+    ):
         return None
-    drops = (
+    is_dropout = (
         isinstance(module, (DropoutModule, nn.modules.dropout._DropoutNd))
         or "drop" in type(module).__name__.lower()
     )
-    if not drops:
+    if not is_dropout:
         return None
     values = {name: getattr(module, name, None) for name in RATES}
     return next(
@@ -40,30 +45,49 @@ def rate_of(module: nn.Module) -> str | None:
 def set_rate(
     model: nn.Module, rate: float | Callable[[str, nn.Module], float | None], where: Where = None
 ) -> Edits:
-    """Set the rates of a model's dropout layers, in place: torch's, ours, anybody's that holds one
-    under a usual name.
+    """Set the rates of the dropout layers of ``model``, in place.
 
-    ``rate``: in [0, 1], or a function of name and module that gives one, or None to leave that
-    layer alone. ``where``: which layers, by class, name, end of a name, regular expression or
-    function; None: all that drop now. Without ``where`` and with one number, layers at rate 0, such
-    as an LSTM without dropout, are left alone. Attention and recurrent layers of torch count. A
-    rate that a schedule moves moves on at its next step, and rates that are learned are not set.
+    Layers of torch, of thinned and of other libraries count, if an attribute with one of the usual
+    names holds their rate; so do attention and recurrent layers of torch. Everything is checked
+    before the first change, and a second call with the same arguments changes nothing.
 
-    All is checked before the first change. ``.undo()`` takes it back; doing it again changes
-    nothing. Functional dropout has no layer until :func:`thinned.expose` gives it one. Raises
-    :class:`thinned.InputError` for a rate outside [0, 1] or a ``where`` that names nothing.
+    A rate that a schedule sets is set by it again at its next step. Learned rates are not set.
+    Functional dropout has no layer until :func:`thinned.expose` gives it one.
+
+    Args:
+        model: The model to change.
+        rate: The probability of dropping, in [0, 1]; or a function of the name and the module that
+            returns the rate, or None to leave that layer as it is.
+        where: The layers to set: a class, a name or the end of one, a regular expression, or a
+            function of name and module. None sets all that drop now: with one number for all,
+            layers at rate 0, such as an LSTM without dropout, are left as they are.
+
+    Returns:
+        The changes; ``undo()`` restores the old rates.
+
+    Raises:
+        InputError: Where a rate is outside [0, 1], or ``where`` matches no layer with a rate.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Dropout(0.2))
+        >>> set_rate(model, 0.1, where="1")
+        1.p: 0.5 -> 0.1
     """
     if not callable(rate):
         probability(rate)
-    found = targets(plain(model), where, lambda m: rate_of(m) is not None, "layer with a rate")
+    found = targets(
+        unwrap_compiled(model), where, lambda m: rate_of(m) is not None, "layer with a rate"
+    )
     edits = []
-    for name, module in found:
+    for path, module in found:
         attribute: Any = rate_of(module)
-        before = getattr(module, attribute)
-        wanted = rate(name, module) if callable(rate) else rate
-        if wanted is None or (where is None and not callable(rate) and before == 0):
+        old = getattr(module, attribute)
+        wanted = rate(path, module) if callable(rate) else rate
+        if wanted is None or (where is None and not callable(rate) and old == 0):
             continue
-        after = probability(wanted, f"the rate of {name or 'the model'}")
-        if after != before:
-            edits.append(Reset(name, module, attribute, before, after))
-    return done(edits)
+        new = probability(wanted, f"the rate of {path or 'the model'}")
+        if new != old:
+            edits.append(
+                AttributeChange(path=path, holder=module, attribute=attribute, old=old, new=new)
+            )
+    return apply_edits(edits)

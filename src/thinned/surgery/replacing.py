@@ -1,4 +1,4 @@
-"""torch's dropout layers, and layers that drop whole paths, for ours."""
+"""Replacing the dropout layers of torch and of other libraries by those of thinned."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace as replaced
+from dataclasses import replace as replace_fields
 
 import torch
 from torch import nn as torch_nn
@@ -15,10 +15,10 @@ from .. import nn, presets
 from ..algebra.drop import Drop
 from ..nn.layer_of import layer_of
 from ..nn.spec_layer import SpecLayer
-from .edits import Edits, Swap, done
-from .model_access import plain
+from .edits import Edits, Swap, apply_edits
+from .model_access import unwrap_compiled
 
-_OURS: dict[type[torch_nn.Module], Callable[..., SpecLayer]] = {
+_LAYERS: dict[type[torch_nn.Module], Callable[..., SpecLayer]] = {
     torch_nn.Dropout: nn.Dropout,
     torch_nn.Dropout1d: nn.Dropout1d,
     torch_nn.Dropout2d: nn.Dropout2d,
@@ -27,43 +27,61 @@ _OURS: dict[type[torch_nn.Module], Callable[..., SpecLayer]] = {
     torch_nn.FeatureAlphaDropout: nn.FeatureAlphaDropout,
 }
 
-_PATHS = re.compile(r"(DropPath|StochasticDepth)$")
+_PATH_NAMES = re.compile(r"(DropPath|StochasticDepth)$")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def replace(model: torch_nn.Module) -> Edits:
-    """Put our layer in the place of each of torch's dropout layers in ``model``, in place; the same
-    law, at its rate.
+    """Replace torch's dropout layers by the layers of thinned with the same distribution, in place.
 
-    So are layers named DropPath or StochasticDepth, such as those of timm, torchvision and
-    transformers, if they do what the name says: alone, at rate 0.5, they drop rows or the batch,
-    and do nothing in evaluation.
+    Layers named DropPath or StochasticDepth, such as those of timm, torchvision and transformers,
+    are replaced too, if they do what the name says: each is run alone at rate 0.5, and has to drop
+    rows or the whole batch in training, and nothing in evaluation.
 
-    Names, parameters and ``state_dict`` stay as they are; training mode and rate are taken over,
-    and a layer that stands in several places is replaced by one that does. Layers with hooks of
-    their own and subclasses are left alone: what they do besides cannot be known. Returns what was
-    changed; ``.undo()`` takes it back. Doing it again changes nothing.
+    Names, parameters and ``state_dict`` are unchanged; the training mode and the rate are copied; a
+    layer that is in several places is replaced by one layer in all of them. Layers with hooks
+    and subclasses of torch's layers are left as they are, since what else they do is unknown. A
+    second call changes nothing.
+
+    Args:
+        model: The model to change.
+
+    Returns:
+        The changes; ``undo()`` puts the old layers back.
+
+    Example:
+        >>> model = torch_nn.Sequential(torch_nn.Linear(4, 4), torch_nn.Dropout(0.5))
+        >>> len(replace(model)), isinstance(model[1], nn.Dropout)
+        (1, True)
     """
-    made: dict[int, SpecLayer] = {}
+    layers: dict[int, SpecLayer] = {}
     edits = []
-    for path, parent in plain(model).named_modules():
+    for path, parent in unwrap_compiled(model).named_modules():
         for name, child in parent._modules.items():
             if child is None or any(getattr(child, hooks) for hooks in HOOKS):
                 continue
-            if id(child) not in made:
-                ours = _ours(child)
-                if ours is None:
+            if id(child) not in layers:
+                layer = _replacement(child)
+                if layer is None:
                     continue
-                made[id(child)] = ours.train(child.training)
-            edits.append(Swap(f"{path}.{name}".lstrip("."), parent, name, child, made[id(child)]))
-    return done(edits)
+                layers[id(child)] = layer.train(child.training)
+            edits.append(
+                Swap(
+                    path=f"{path}.{name}".lstrip("."),
+                    parent=parent,
+                    child=name,
+                    old=child,
+                    new=layers[id(child)],
+                )
+            )
+    return apply_edits(edits)
 
 
-def _ours(child: torch_nn.Module) -> SpecLayer | None:
-    if type(child) in _OURS:
-        return _OURS[type(child)](child.p, child.inplace)
+def _replacement(child: torch_nn.Module) -> SpecLayer | None:
+    if type(child) in _LAYERS:
+        return _LAYERS[type(child)](child.p, child.inplace)
     if (
-        not _PATHS.search(type(child).__name__)
+        not _PATH_NAMES.search(type(child).__name__)
         or next(child.children(), None) is not None
         or child.state_dict()
     ):
@@ -71,13 +89,13 @@ def _ours(child: torch_nn.Module) -> SpecLayer | None:
     name = next(
         (n for n in ("drop_prob", "p") if isinstance(getattr(child, n, None), (int, float))), ""
     )
-    spec = _path(child, name) if name else None
+    spec = _measured_path_spec(child, name) if name else None
     return None if spec is None else layer_of(spec.at(float(getattr(child, name))))
 
 
-def _path(child: torch_nn.Module, name: str) -> Drop | None:
-    """The point that a layer draws by, as it shows on ones at rate 0.5; None where that is no point
-    that drops paths.
+def _measured_path_spec(child: torch_nn.Module, name: str) -> Drop | None:
+    """Return the dropout spec of a layer that drops paths, measured by running a copy of it on ones
+    at rate 0.5; None where it does something else.
     """
     probe, ones = copy.copy(child), torch.ones(4, 3)
     setattr(probe, name, 0.5)
@@ -86,16 +104,17 @@ def _path(child: torch_nn.Module, name: str) -> Drop | None:
         torch.random.fork_rng(devices=[]),
         torch.no_grad(),
     ):
-        seen = torch.stack([probe.train()(ones) for _ in range(40)])
-        values = set(seen.flatten().tolist())
+        results = torch.stack([probe.train()(ones) for _ in range(40)])
+        values = set(results.flatten().tolist())
         if (
             values in ({0.0, 2.0}, {0.0, 1.0})
-            and bool((seen == seen[..., :1]).all())
+            and bool((results == results[..., :1]).all())
             and torch.equal(probe.eval()(ones), ones)
         ):
-            alike = bool((seen == seen[:, :1]).all())  # one coin for the batch
-            return replaced(
+            # whether all rows of every pass are equal: one Bernoulli draw for the batch
+            batchwise = bool((results == results[:, :1]).all())
+            return replace_fields(
                 presets.drop_path(0.5, "inverted" if 2.0 in values else "unscaled"),
-                per="" if alike else "b",
+                per="" if batchwise else "b",
             )
     return None

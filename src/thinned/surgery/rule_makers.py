@@ -1,4 +1,4 @@
-"""Rules for what was found in a model."""
+"""Rules of automatic policies, from the places that were found in a model."""
 
 from __future__ import annotations
 
@@ -7,25 +7,36 @@ from torch import nn
 from ..nn.module import DropoutModule
 from ..nn.spec_layer import SpecLayer
 from ..presets import linear_rates
-from .flow import Branch, activations, before_norm, branches, functional, gives_layer, has_layer
+from .flow import (
+    Branch,
+    activations,
+    branches,
+    feeds_batch_norm,
+    functional_dropout_after,
+    layer_after,
+    layer_before,
+)
 from .policy import At, PolicyRule
 from .trace import Trace
 
 
-def hidden_of(seen: Trace, rate: float) -> tuple[list[PolicyRule], list[str]]:
-    """The rules of :func:`hidden`, in the order of the pass, and what was left out."""
+def hidden_rules(trace: Trace, rate: float) -> tuple[list[PolicyRule], list[str]]:
+    """Return the rules of the policy "hidden", in the order of the pass, and notes on the places
+    that are left out.
+    """
     rules, notes = [], []
-    for where, value in activations(seen):
-        if before_norm(seen, value):
+    for where, value in activations(trace):
+        if feeds_batch_norm(trace, value):
             notes.append(
-                f"nothing after {where}: batch normalisation follows directly (Li et al. 2019)"
+                f"nothing after {where}: batch normalization follows directly (Li et al. 2019)"
             )
             continue
-        layer = has_layer(seen, value)
-        drawn = None if layer else functional(seen, value)
-        if drawn is not None:
+        layer = layer_after(trace, value)
+        call = None if layer else functional_dropout_after(trace, value)
+        if call is not None:
             notes.append(
-                f"nothing after {where}: functional dropout follows ({drawn.where}); thinned.expose makes it a layer"
+                f"nothing after {where}: functional dropout follows ({call.where}); "
+                "thinned.expose makes it a layer"
             )
             continue
         rule = (
@@ -38,12 +49,12 @@ def hidden_of(seen: Trace, rate: float) -> tuple[list[PolicyRule], list[str]]:
     return rules, notes
 
 
-def set_or_before(seen: Trace, name: str, rate: float) -> PolicyRule:
-    """Dropout on what a module reads: the rate of the layer that gives it, or a layer before the
-    module.
+def rule_before(trace: Trace, name: str, rate: float) -> PolicyRule:
+    """Return the rule for dropout on the input of a module: the rate of the dropout layer that is
+    there already, or a new layer before the module.
     """
-    value = seen.first.get(name)
-    layer = gives_layer(seen, value) if value else None
+    value = trace.first_inputs.get(name)
+    layer = layer_before(trace, value) if value else None
     return (
         PolicyRule("set rate", At("name", layer), rate)
         if layer
@@ -51,19 +62,18 @@ def set_or_before(seen: Trace, name: str, rate: float) -> PolicyRule:
     )
 
 
-def input_of(seen: Trace, rate: float) -> PolicyRule | None:
-    """Dropout on the first input, or the rate of the layer that it goes through; None where it
-    holds no real numbers.
+def input_rule(trace: Trace, rate: float) -> PolicyRule | None:
+    """Return the rule for dropout on the first input of the model, or the rate of the layer that is
+    there already; None where the input holds no real numbers.
     """
-    value = seen.first.get("")
+    value = trace.first_inputs.get("")
     if value is None:
         return None
-    given = (
-        value.ancestors & -value.ancestors
-    ).bit_length() - 1  # itself, or what a hook made it of
-    if not seen.inputs[given].is_floating_point():
+    # The lowest bit is the first ancestor: the value itself, or the input that a hook changed.
+    number = (value.ancestors & -value.ancestors).bit_length() - 1
+    if not trace.inputs[number].is_floating_point():
         return None
-    layer = gives_layer(seen, value) or has_layer(seen, value)
+    layer = layer_before(trace, value) or layer_after(trace, value)
     return (
         PolicyRule("set rate", At("name", layer), rate)
         if layer
@@ -71,37 +81,40 @@ def input_of(seen: Trace, rate: float) -> PolicyRule | None:
     )
 
 
-def depth_of(seen: Trace, rate: float) -> list[PolicyRule]:
-    """The rules of :func:`depth`."""
-    found = branches(seen)
+def depth_rules(trace: Trace, rate: float) -> list[PolicyRule]:
+    """Return the rules of the policy "depth": rates that increase linearly over the blocks."""
+    found = branches(trace)
     blocks = list(dict.fromkeys((b.block, b.turn) for b in found))
     rates = dict(zip(blocks, linear_rates(len(blocks), rate), strict=True)) if blocks else {}
-    return [on_branch(seen, b, rates[b.block, b.turn], "drop_path") for b in found]
+    return [branch_rule(trace, b, rates[b.block, b.turn], "drop_path") for b in found]
 
 
-def in_loops(seen: Trace) -> list[str]:
-    """Places that serve several branches, so that those have one rate."""
-    found = [b for b in branches(seen) if b.times > 1]
-    return [f"{b.where} is one place for {b.times} sums, which fall at one rate" for b in found]
+def shared_place_notes(trace: Trace) -> list[str]:
+    """Return notes on places that serve several branches, which therefore have one rate."""
+    found = [b for b in branches(trace) if b.sums > 1]
+    return [f"{b.where} is one place for {b.sums} sums, which have one rate" for b in found]
 
 
-def on_branch(seen: Trace, branch: Branch, rate: float, drop: str | None) -> PolicyRule:
-    """A layer at a branch's end, or the rate of the one that is there, also as the last one within
-    the branch's module.
+def branch_rule(trace: Trace, branch: Branch, rate: float, spec: str | None) -> PolicyRule:
+    """Return the rule for dropout at the end of a branch: the rate of the layer that is there
+    already, also as the last one within the module of the branch, or a new layer.
     """
-    there = [n for n in branch.layers if drop is None or _is_path(seen.model.get_submodule(n))]
-    if there:
-        return PolicyRule("set rate", At("name", there[-1]), rate)
+    layers = [
+        n for n in branch.layers if spec is None or _drops_paths(trace.model.get_submodule(n))
+    ]
+    if layers:
+        return PolicyRule("set rate", At("name", layers[-1]), rate)
     if branch.module is None:
-        return PolicyRule("insert before", branch.where, rate, drop)
-    module = seen.model.get_submodule(branch.module)
-    if isinstance(module, DropoutModule):  # another kind of dropout of ours: the sum is the place
-        return PolicyRule("insert before", branch.call, rate, drop)
-    return PolicyRule("insert after", branch.where, rate, drop)
+        return PolicyRule("insert before", branch.where, rate, spec)
+    module = trace.model.get_submodule(branch.module)
+    if isinstance(module, DropoutModule):
+        # No layer is put after another dropout layer of thinned, so the place is the addition.
+        return PolicyRule("insert before", branch.call, rate, spec)
+    return PolicyRule("insert after", branch.where, rate, spec)
 
 
-def _is_path(module: nn.Module) -> bool:
-    """Does the layer drop whole branches?"""
+def _drops_paths(module: nn.Module) -> bool:
+    """Return whether the layer drops whole branches."""
     name = type(module).__name__.lower()
     ours = isinstance(module, SpecLayer) and module.base_spec.per in ("b", "")
     return ours or any(word in name for word in ("droppath", "stochasticdepth", "drop_path"))

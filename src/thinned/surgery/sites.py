@@ -1,5 +1,5 @@
-"""Where a model draws: its own dropout layers, functional dropout, attention, recurrent networks,
-raw masks.
+"""Finding every site where a model draws: dropout layers, functional dropout, attention, recurrent
+networks, hand-drawn masks.
 """
 
 from __future__ import annotations
@@ -15,27 +15,44 @@ from torch import nn
 from .._errors import InputError
 from ..nn.module import DropoutModule
 from . import page
-from .attribute_rates import LAYERS, awake, held
-from .model_access import not_scripted, plain
+from .attribute_rates import SKIPPED_LAYER_RATES, edits_to_zero, run_all_layers
+from .model_access import check_not_scripted, unwrap_compiled
 from .observe import Observation, observing, preserve_state
 from .rates import RATES
-from .reading import drawings
+from .reading import source_draws
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Site:
-    """A place where a model draws.
+    """A place where a model draws at random, as :func:`find` returns it.
 
-    ``name``: the qualified name of the module in whose code it stands, ``module`` its class.
-    ``function``: what draws. ``where``: file and line of the call, in code that is neither torch's
-    nor ours. ``kind``: "dropout", "attention", "recurrent", "mask" (a raw Bernoulli draw), "noise"
-    (uniform, normal and other draws), "python" (``random``), or "unseen": the generator moved, and
-    nothing that can be read says why. ``rate``: the probability of dropping that it is called with,
-    ``measured`` the share that fell in this run; None where there is none. ``in_train``,
-    ``in_eval``: does it draw there? ``shape``: of what is drawn for. ``calls``: in one pass.
-    ``parameters_behind``, ``flops_behind``: the share of the model's parameters and of its
-    multiplications that come after it. Without inputs what is measured is None, and ``in_train`` is
-    what the layer would do.
+    Without inputs nothing is measured: ``measured``, ``shape`` and the shares are None, ``calls``
+    is 0, and ``in_train`` and ``in_eval`` are what the layer or the source says.
+
+    Args:
+        name: The qualified name of the module that draws in its code; "" for the model itself.
+        module: The name of the class of that module.
+        kind: "dropout", "attention", "recurrent", "mask" (a Bernoulli draw by hand), "noise"
+            (uniform, normal and other draws), "python" (``random``), or "unseen": a generator
+            moved, and no call was observed that explains it.
+        function: What draws: a function such as "F.dropout", or the class of a layer.
+        where: File and line of the call, in code that is neither torch's nor thinned's; "" for a
+            layer that was read and not run.
+        rate: The probability of dropping of the call, in [0, 1]; None where there is none.
+        measured: The fraction of the elements that was dropped in the observed training pass (in
+            the evaluation pass for a site that draws only there).
+        in_train: Whether the site draws in training.
+        in_eval: Whether the site draws in evaluation.
+        shape: The shape of the input of the first call.
+        calls: The number of calls in one pass.
+        parameters_behind: The share of the parameters of the model that come after the site.
+        flops_behind: The share of the multiplications of a pass that come after the site.
+
+    Example:
+        >>> import torch
+        >>> site = find(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.1)))[0]
+        >>> site.name, site.kind, site.rate, site.in_train, site.in_eval
+        ('1', 'dropout', 0.1, True, False)
     """
 
     name: str
@@ -54,25 +71,45 @@ class Site:
 
 
 class Sites(tuple[Site, ...]):
-    """All sites of a model, in the order of their first draw. Printed, it is a table, with paths
-    from here or the end of them; :meth:`save` makes a page of it."""
+    """All sites of a model, in the order of their first draw; a tuple that prints as a table.
+
+    The table has files relative to the current directory, or the last two parts of their paths.
+    :meth:`save` writes a page, :meth:`plot` a picture.
+
+    Args:
+        iterable: The sites; :func:`find` builds the tuple.
+
+    Example:
+        >>> import torch
+        >>> print(find(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.1))))
+        name  kind     function  rate  measured  train  eval   shape  flops after  where
+        1     dropout  Dropout   0.1             draws  quiet
+    """
 
     __slots__ = ()
 
     def to_html(self, title: str = "Dropout in this model") -> str:
-        """A page, whole in one file and without scripts: the model as a tree, its rates against
-        what fell, modes, places.
+        """Return an HTML page, whole in one file and without scripts.
+
+        It shows the model as a tree, with the rate, the measured fraction, the modes and the place
+        of each site.
         """
         return page.html(self, title)
 
     def save(self, path: str | Path, title: str = "Dropout in this model") -> None:
-        """Write :meth:`to_html` into a file."""
+        """Write the page of :meth:`to_html` to a file."""
         Path(path).write_text(self.to_html(title), encoding="utf-8")
 
     def plot(self, path: str | Path, title: str = "Dropout in this model") -> None:
-        """Write a picture, one bar a site, into a file that ends in ``.svg``."""
+        """Write a picture, one bar per site, to a file with a name that ends in ``.svg``.
+
+        Raises :class:`thinned.InputError` for another file name.
+        """
         if Path(path).suffix.lower() != ".svg":
-            raise InputError(f"the picture is SVG, so its file ends in .svg, but got {str(path)!r}")
+            raise InputError(
+                f"the picture is SVG, so path has to be a name that ends in .svg, but got "
+                f"{str(path)!r}"
+            )
         Path(path).write_text(page.svg(self, title), encoding="utf-8")
 
     def __str__(self) -> str:
@@ -81,16 +118,16 @@ class Sites(tuple[Site, ...]):
         head = (
             "name",
             "kind",
-            "draws by",
+            "function",
             "rate",
             "measured",
             "train",
             "eval",
             "shape",
-            "behind",
+            "flops after",
             "where",
         )
-        rows = [head, *(_shown(site) for site in self)]
+        rows = [head, *(_table_row(site) for site in self)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
         return "\n".join(
             "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -98,7 +135,7 @@ class Sites(tuple[Site, ...]):
 
 
 def _short(where: str) -> str:
-    """A place as it is opened from here; elsewhere, the file in its folder."""
+    """Return a file relative to the current directory; elsewhere the last two parts of its path."""
     path, _, line = where.rpartition(":")
     if not path:
         return where
@@ -107,84 +144,124 @@ def _short(where: str) -> str:
     return f"{Path(*Path(path).parts[-2:])}:{line}"
 
 
-def _shown(site: Site) -> tuple[str, ...]:
-    def share(x: float | None) -> str:
+def _table_row(site: Site) -> tuple[str, ...]:
+    def number(x: float | None) -> str:
         return "" if x is None else f"{x:.3g}"
 
-    drawn = {True: "draws", False: "quiet"}
-    shape = "" if site.shape is None else "x".join(map(str, site.shape))
-    behind = "" if site.flops_behind is None else f"{site.flops_behind:.0%}"
-    name = site.name or "(the model)"
+    state = {True: "draws", False: "quiet"}
     return (
-        name, site.kind, site.function, share(site.rate), share(site.measured), drawn[site.in_train], drawn[site.in_eval],
-        shape, behind, _short(site.where),
-    )  # fmt: skip
+        site.name or "(the model)",
+        site.kind,
+        site.function,
+        number(site.rate),
+        number(site.measured),
+        state[site.in_train],
+        state[site.in_eval],
+        "" if site.shape is None else "x".join(map(str, site.shape)),
+        "" if site.flops_behind is None else f"{site.flops_behind:.0%}",
+        _short(site.where),
+    )
 
 
 def find(model: nn.Module, *inputs: Any, **named: Any) -> Sites:
-    """Every place where ``model`` draws. With its inputs it is run, once in training and once in
-    evaluation, and observed.
+    """Find every site where ``model`` draws at random.
 
-    Seen are calls: layers of torch, of ours and of anybody, ``F.dropout`` and its like,
-    ``scaled_dot_product_attention``, ``nn.MultiheadAttention``, LSTM and GRU, raw draws of torch,
-    and ``random`` of Python; by what they do, not by their names. Without inputs layers are read
-    instead, and the source of the other modules' ``forward``, with the methods and functions that
-    it calls; rates are those that constants and attributes tell, and a site draws in evaluation
-    where the source surely says so. A model that leaves out layers by a rate of its own
-    (``layerdrop``) is run once more with all of them; a site that only this pass reached has 0
-    ``calls``.
+    With inputs, the model is run once in training and once in evaluation, and observed. Calls are
+    recognized by what they do, not by their names: layers of torch, of thinned and of other
+    libraries, ``F.dropout`` and related functions, ``scaled_dot_product_attention``,
+    ``nn.MultiheadAttention``, LSTM and GRU, the random functions of torch, and Python's ``random``.
+    A model that skips layers at a rate of its own (``layerdrop``) is run once more with all of
+    them; a site that only this pass reached has 0 ``calls``.
 
-    The model is left as it was: modes, buffers (of batch normalisation too) and the generators of
-    torch, Python and NumPy; no gradients are made. A compiled model is read through. Raises
-    :class:`thinned.InputError` for a scripted one, which cannot be observed, and passes on what the
-    model raises.
+    Without inputs, nothing is run: the layers are read, and the source of each module's ``forward``
+    with the methods and functions that it calls. Rates are those of constants and attributes; a
+    site counts as drawing in evaluation only where the source is certain.
+
+    The model is left as it was: its modes, its buffers (of batch normalization too) and the
+    generators of torch, Python and NumPy; no gradients are computed. A compiled model is read
+    through its wrapper. Exceptions of the model are passed on.
+
+    Args:
+        model: The model to search.
+        *inputs: Its inputs by position.
+        **named: Its inputs by name.
+
+    Returns:
+        The sites, in the order of their first draw; in the order of the modules without inputs.
+
+    Raises:
+        InputError: Where the model is scripted, or has lazy modules that have not run.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.1))
+        >>> [(site.name, site.rate, site.calls) for site in find(model, torch.ones(4, 2))]
+        [('1', 0.1, 1)]
     """
-    model = plain(model)
-    not_scripted(model)
+    model = unwrap_compiled(model)
+    check_not_scripted(model)
     if not inputs and not named:
         return Sites(_read(model))
-    with preserve_state(model, (inputs, named)), observing(model) as run:
+    with preserve_state(model, (inputs, named)), observing(model) as observation:
 
-        def seen(training: bool) -> Observation:
+        def run(training: bool) -> Observation:
             model.train(training)
             model(*inputs, **named)
-            return run.taken()
+            return observation.take()
 
-        train = seen(True)
-        whole = train
-        if any(held(model, LAYERS)):
-            with awake(model):
-                whole = seen(True)
-        return Sites(_merged(train, whole, seen(False)))
+        train = run(True)
+        complete = train
+        if any(edits_to_zero(model, SKIPPED_LAYER_RATES)):
+            with run_all_layers(model):
+                complete = run(True)
+        return Sites(_merged(train, complete, run(False)))
 
 
-def _merged(train: Observation, whole: Observation, evaluation: Observation) -> Iterator[Site]:
-    """The sites of all passes; what several saw is one."""
-    for place in dict.fromkeys(p for run in (whole, train, evaluation) for p in run.seen):
-        run = next(run for run in (whole, train, evaluation) if place in run.seen)
-        placed, one = run.seen[place], train.seen.get(place, run.seen[place])
+def _merged(train: Observation, complete: Observation, evaluation: Observation) -> Iterator[Site]:
+    """Yield the sites of all passes, each once.
+
+    ``complete`` is the training pass in which no layer was skipped. It sets the order and the
+    shares, which would otherwise vary with the skipped layers; the numbers are those of ``train``.
+    """
+    passes = (complete, train, evaluation)
+    for place in dict.fromkeys(p for observation in passes for p in observation.sites):
+        observation = next(o for o in passes if place in o.sites)
+        record = observation.sites[place]
+        site = train.sites.get(place, record)
+        counted = place in train.sites or observation is evaluation
+        parameters, flops = observation.parameters, observation.flops
         yield Site(
-            one.name, one.module, one.kind, one.function, one.where, one.rate, one.fell / one.of if one.of else None,
-            place in train.seen or place in whole.seen, place in evaluation.seen, one.shape,
-            one.calls if place in train.seen or run is evaluation else 0,
-            1.0 - placed.parameters_before / run.parameters if run.parameters else None,
-            1.0 - placed.flops_before / run.flops if run.flops else None,
-        )  # fmt: skip
+            name=site.name,
+            module=site.module,
+            kind=site.kind,
+            function=site.function,
+            where=site.where,
+            rate=site.rate,
+            measured=site.dropped / site.elements if site.elements else None,
+            in_train=place in train.sites or place in complete.sites,
+            in_eval=place in evaluation.sites,
+            shape=site.shape,
+            calls=site.calls if counted else 0,
+            parameters_behind=1.0 - record.parameters_before / parameters if parameters else None,
+            flops_behind=1.0 - record.flops_before / flops if flops else None,
+        )
 
 
 def _read(model: nn.Module) -> Iterator[Site]:
-    """The layers that hold a rate (hosts, dropout by class or name, attention, recurrent networks),
-    and draws in the source.
+    """Yield the layers that have a rate, and the draws in the source of the other modules.
+
+    The layers are dropout modules, layers with "drop" in the name of their class, attention and
+    recurrent networks.
     """
     for name, module in model.named_modules():
-        looks = (
+        is_dropout = (
             isinstance(module, (DropoutModule, nn.modules.dropout._DropoutNd))
             or "drop" in type(module).__name__.lower()
         )
-        kind = "dropout" if looks else "recurrent" if isinstance(module, nn.RNNBase) else ""
+        kind = "dropout" if is_dropout else "recurrent" if isinstance(module, nn.RNNBase) else ""
         kind = "attention" if isinstance(module, nn.MultiheadAttention) else kind
         if kind != "dropout" and not isinstance(module, DropoutModule):
-            for d in drawings(module):
+            for d in source_draws(module):
                 yield _unmeasured(
                     name, module, d.kind, d.function, d.where, d.rate, d.in_train, d.in_eval
                 )
@@ -197,8 +274,8 @@ def _read(model: nn.Module) -> Iterator[Site]:
         )
         if kind != "dropout" and not rate:
             continue
-        draws = rate != 0 and (kind != "recurrent" or module.num_layers > 1)
-        yield _unmeasured(name, module, kind, type(module).__name__, "", rate, draws, False)
+        in_train = rate != 0 and (kind != "recurrent" or module.num_layers > 1)
+        yield _unmeasured(name, module, kind, type(module).__name__, "", rate, in_train, False)
 
 
 def _unmeasured(
@@ -212,17 +289,17 @@ def _unmeasured(
     in_eval: bool,
 ) -> Site:
     return Site(
-        name,
-        type(module).__name__,
-        kind,
-        function,
-        where,
-        rate,
-        None,
-        in_train,
-        in_eval,
-        None,
-        0,
-        None,
-        None,
+        name=name,
+        module=type(module).__name__,
+        kind=kind,
+        function=function,
+        where=where,
+        rate=rate,
+        measured=None,
+        in_train=in_train,
+        in_eval=in_eval,
+        shape=None,
+        calls=0,
+        parameters_behind=None,
+        flops_behind=None,
     )

@@ -1,4 +1,4 @@
-"""A model whose training draws nothing."""
+"""Stripping a model of dropout, so that its training is deterministic."""
 
 from __future__ import annotations
 
@@ -8,69 +8,89 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
-from .attribute_rates import held
-from .edits import Edit, Edits, Tapped, done
+from .attribute_rates import edits_to_zero
+from .edits import CallInsertion, Edit, Edits, apply_edits
 from .exposing import expose
-from .model_access import plain, seed_all, tensors
+from .model_access import seed_all, tensors_in, unwrap_compiled
 from .observe import preserve_state
 from .rates import rate_of, set_rate
 from .sites import find
 from .targets import Where
 
-_RATES = r"drop|mask_(time|feature)_prob|jitter|skip_prob|stochastic_depth"
+_RATE_NAMES = r"drop|mask_(time|feature)_prob|jitter|skip_prob|stochastic_depth"
 
 
 def strip(model: nn.Module, *inputs: Any, where: Where = None, **named: Any) -> Edits:
-    """Set rates to 0, in place, so that training draws nothing. ``.undo()`` gives them back.
+    """Set the rates of a model to 0, in place, so that training draws nothing.
 
-    Without inputs the layers that hold a rate are set, as :func:`set_rate` at 0 does. With the
-    model's inputs functional dropout is exposed first (:func:`thinned.expose`) and set too, and
-    where two training passes still differ also the rates that modules and their ``config`` hold as
-    attributes: ``layerdrop``, ``mask_time_prob`` and their like. Then training passes are equal; if
-    they are not, ``notes`` say what still draws, file and line. Doing it again changes nothing.
+    Without inputs, the layers that hold a rate are set, as by :func:`set_rate` at 0. With inputs,
+    functional dropout is exposed first (:func:`thinned.expose`) and set too; where two training
+    passes still differ, the rates in attributes of modules and of their ``config`` are also set:
+    ``layerdrop``, ``mask_time_prob`` and others. After that training passes are equal; if they are
+    not, ``notes`` name what still draws, with file and line. A second call changes nothing.
 
-    ``where``: only these layers, by class, name, end of a name, regular expression or function.
-    Raises :class:`thinned.InputError` where it names nothing.
+    Args:
+        model: The model to change.
+        *inputs: The inputs of the model by position.
+        where: The layers to set: a class, a name or the end of one, a regular expression, or a
+            function of name and module. None sets all.
+        **named: The inputs of the model by name.
+
+    Returns:
+        The changes; ``undo()`` restores the rates.
+
+    Raises:
+        InputError: Where ``where`` matches no layer with a rate.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))
+        >>> edits = strip(model)
+        >>> edits
+        1.p: 0.5 -> 0
+        >>> edits.undo()
     """
     if inputs and isinstance(inputs[0], (str, type)):
-        raise InputError(f"inputs are the model's; which layers are meant is where={inputs[0]!r}")
+        raise InputError(
+            f"inputs are those of the model; layers are selected by where={inputs[0]!r}"
+        )
     if not inputs and not named:
         return set_rate(model, 0.0, where)
-    model = plain(model)
+    model = unwrap_compiled(model)
     exposed = expose(model, *inputs, **named)
     edits: list[Edit] = list(exposed.edits)
     notes: list[str] = []
     try:
-        edits += _layers(model, where)
-        if where is None and not _same(model, inputs, named):
-            edits += done(list(held(model, _RATES))).edits
-            if not _same(model, inputs, named):
+        edits += _set_layers(model, where)
+        if where is None and not _is_deterministic(model, inputs, named):
+            edits += apply_edits(list(edits_to_zero(model, _RATE_NAMES))).edits
+            if not _is_deterministic(model, inputs, named):
                 notes = [
                     f"{s.function} at {s.where} still draws"
                     for s in find(model, *inputs, **named)
                     if s.in_train
                 ]
-                notes = notes or [
-                    "training passes still differ, and nothing that can be seen says why"
-                ]
+                notes = notes or ["training passes still differ, and no observed call explains it"]
     except BaseException:
         Edits(tuple(edits)).undo()
         raise
-    kept = tuple(e for e in edits if not isinstance(e, Tapped) or where is None or e.layer.p == 0)
+    # layers that were exposed, but that ``where`` does not select, become calls again
+    kept = tuple(
+        e for e in edits if not isinstance(e, CallInsertion) or where is None or e.layer.p == 0
+    )
     for edit in edits:
         if edit not in kept:
             edit.undo()
     return Edits(kept, tuple(notes))
 
 
-def _layers(model: nn.Module, where: Where) -> tuple[Edit, ...]:
+def _set_layers(model: nn.Module, where: Where) -> tuple[Edit, ...]:
     if where is None and not any(rate_of(m) is not None for m in model.modules()):
         return ()
     return set_rate(model, 0.0, where).edits
 
 
-def _same(model: nn.Module, inputs: Any, named: dict[str, Any]) -> bool:
-    """Do training passes from different states of all generators agree?"""
+def _is_deterministic(model: nn.Module, inputs: Any, named: dict[str, Any]) -> bool:
+    """Return whether training passes from different states of all generators agree."""
     results = []
     with preserve_state(model, (inputs, named)):
         model.train()
@@ -79,7 +99,7 @@ def _same(model: nn.Module, inputs: Any, named: dict[str, Any]) -> bool:
             seed_all(seed)
             for buffer, values in buffers:
                 buffer.copy_(values)
-            results.append(tensors(model(*inputs, **named)))
+            results.append(tensors_in(model(*inputs, **named)))
     first = results[0]
     return all(len(r) == len(first) and all(map(_equal, r, first)) for r in results[1:])
 

@@ -1,4 +1,4 @@
-"""Which modules of a model are meant."""
+"""Which modules of a model a ``where`` argument selects."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ Where: TypeAlias = type[nn.Module] | str | Callable[[str, nn.Module], bool] | No
 def targets(
     model: nn.Module, where: Where, fits: Callable[[nn.Module], bool], what: str
 ) -> list[tuple[str, nn.Module]]:
-    """The modules that ``fits``, and of them those that ``where`` means; one that stands in several
-    places once.
+    """Return (name, module) of the modules that satisfy ``fits`` and that ``where`` selects.
 
-    ``where``: a class; a name, or the end of one after a dot; or else a regular expression that
-    matches somewhere in a name; a function of name and module; None for all. Raises
-    :class:`thinned.InputError` where nothing is meant, with near names.
+    ``where`` is a class; a name, or the end of one after a dot; a regular expression that matches
+    somewhere in a name (tried where no name matches); a function of name and module; or None for
+    all. A module that is in several places is returned once. ``what`` names the modules in the
+    error. Raises :class:`thinned.InputError`, with similar names, where nothing is selected.
     """
-    known = [(name, module) for name, module in model.named_modules() if fits(module)]
+    candidates = [(name, module) for name, module in model.named_modules() if fits(module)]
     if where is None:
-        return known
-    found = [(name, module) for name, module in known if _named(where, name)]
-    found = found or [(name, module) for name, module in known if _means(where, name, module)]
+        return candidates
+    found = [(name, module) for name, module in candidates if _has_name(where, name)]
+    found = found or [
+        (name, module) for name, module in candidates if _selects(where, name, module)
+    ]
     if not found:
-        names = [name for name, _ in known if name]
+        names = [name for name, _ in candidates if name]
         if not names:
             raise InputError(f"this model has no {what}")
         hint = (
@@ -39,11 +41,11 @@ def targets(
     return found
 
 
-def _named(where: Where, name: str) -> bool:
+def _has_name(where: Where, name: str) -> bool:
     return isinstance(where, str) and (name == where or name.endswith(f".{where}"))
 
 
-def _means(where: Where, name: str, module: nn.Module) -> bool:
+def _selects(where: Where, name: str, module: nn.Module) -> bool:
     if isinstance(where, type):
         return isinstance(module, where)
     if isinstance(where, str):

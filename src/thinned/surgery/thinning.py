@@ -1,4 +1,4 @@
-"""Batchwise thinning in the place of elementwise dropout: products shrink by what fell."""
+"""Thinning: replacing dropout by batchwise dropout that leaves units out of the matrix products."""
 
 from __future__ import annotations
 
@@ -12,86 +12,96 @@ from ..algebra.scale import Inverted
 from ..nn import Thinned
 from ..nn.spec_layer import SpecLayer
 from ..nn.thinned import Shrinking
-from .chains import Chain, Tracer, chain, dims_of, elementwise
-from .edits import Edits, Reset, Shrink, Swap, done
-from .model_access import plain
+from .chains import Chain, Tracer, find_chain, is_elementwise, spatial_dims
+from .edits import AttributeChange, Edits, ForwardChange, Swap, apply_edits
+from .model_access import unwrap_compiled
+from .replacing import HOOKS
 
+# torch's dropout layers that thinning can replace, with the spatial axes of their units
 _TORCH: dict[type[nn.Module], int] = {
     nn.Dropout: 0,
     nn.Dropout1d: 1,
     nn.Dropout2d: 2,
     nn.Dropout3d: 3,
 }
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_FEED_FORWARD = (
-    nn.TransformerEncoderLayer,
-    nn.TransformerDecoderLayer,
-)  # linear2(dropout(activation(linear1(x))))
-_Verdict = Chain | str
+# their feed-forward part is linear2(dropout(activation(linear1(x))))
+_FEED_FORWARD = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+_Result = Chain | str  # the chain around a call, or the reason why it is not thinned
 
 
 def thin(model: nn.Module, groups: int = 1) -> Edits:
-    """Put batchwise thinning in the place of dropout, and cut what falls out of the matrix products
+    """Replace dropout by batchwise thinning, and leave the dropped units out of the matrix products
     around it, in place.
 
-    A dropout between linear layers (or channel dropout between convolutions) becomes
-    :class:`thinned.nn.Thinned` at its rate: about (1 - p) n of n units, a fixed count, stay for the
-    whole batch. While training the layers before and behind it multiply by the kept rows and
-    columns of their weights alone; evaluation is untouched. Between them may stand functions of
-    each element alone, with f(0) = 0 behind the dropout, pooling in each channel, and flattening of
-    maps before a linear layer. A dropout with only a layer behind it thins the inputs of that one.
-    torch's transformer layers are known by their feed-forward part. ``groups``: the batch in so
-    many parts (consecutive rows), each with a pattern of its own: better averages, more and smaller
-    products.
+    A dropout between linear layers (or channel dropout between convolutions) becomes a
+    :class:`thinned.nn.Thinned` layer at its rate: of n units a fixed count, about (1 - p) n, is
+    kept for the whole batch. While training, the layers before and behind it multiply only the kept
+    rows and columns of their weights; evaluation is unchanged. Between them are allowed functions
+    of each element, with f(0) = 0 behind the dropout, pooling in each channel, and flattening of
+    maps before a linear layer. A dropout with only a layer behind it thins the inputs of that
+    layer. Sequentials and forward passes that torch.fx can trace are read, each module by itself;
+    torch's transformer layers are known, and are thinned in their feed-forward part.
 
     It is another regularizer than dropout, not only a faster one. All examples of a step train the
-    same thinned network, so gradients have more noise and rates want tuning again, about 0.3 in the
-    place of 0.5 (docs/thinning.md has the errors that were measured). Gradients of what fell are
-    zero and not missing: weight decay and momentum still move all weights. Between two linked
-    layers a tensor holds the kept units alone, so code that looks at it there sees fewer.
+    same thinned network, so gradients have more noise and rates need tuning again, about 0.3
+    instead of 0.5 (docs/thinning.md has measured errors). Gradients of dropped units are zero and
+    not missing: weight decay and momentum still change all weights. Between two linked layers a
+    tensor holds only the kept units, so hooks there see narrower tensors.
 
-    Weights, their names and ``state_dict`` stay as they are, and so do optimizers. Do it before
-    :func:`thinned.key`. What was left, and why, is printed with the result; ``.undo()`` takes all
-    back; doing it again changes nothing. Sequentials and forward passes that torch.fx can read are
-    taken; a module is read by itself, without its callers.
+    Weights, their names, ``state_dict`` and optimizers are unchanged. Call it before
+    :func:`thinned.key`. A second call changes nothing.
 
-    Raises :class:`thinned.InputError` before anything is changed: where nothing can be thinned,
-    with the reason for each dropout, and for ``groups`` below 1.
+    Args:
+        model: The model to change.
+        groups: Into how many parts of consecutive rows the batch is divided, each with units of its
+            own: better averages, more and smaller products.
 
-    >>> model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 2))
-    >>> print(thin(model))
-    2: Dropout(p=0.5, inplace=False) -> Thinned(p=0.5, groups=1, linked)
-    0: Linear(in_features=8, out_features=6, bias=True) multiplies the kept outputs alone
-    3: Linear(in_features=6, out_features=2, bias=True) multiplies the kept inputs alone
+    Returns:
+        The changes; ``notes`` say which dropout was left as it is, and why. ``undo()`` takes all
+        back.
 
-    Graham, Reizenstein, Robinson 2015, "Efficient batchwise dropout training using submatrices".
+    Raises:
+        InputError: Where nothing can be thinned, with the reason for each dropout, or ``groups`` is
+            below 1; nothing is changed then.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 2))
+        >>> print(thin(model))
+        2: Dropout(p=0.5, inplace=False) -> Thinned(p=0.5, groups=1, linked)
+        0: Linear(in_features=8, out_features=6, bias=True) multiplies the kept outputs only
+        3: Linear(in_features=6, out_features=2, bias=True) multiplies the kept inputs only
+
+    Reference:
+        Graham, Reizenstein, Robinson 2015, "Efficient batchwise dropout training using
+        submatrices".
     """
     groups = whole(groups, "groups", 1)
-    model = plain(model)
-    places = _places(model)
+    model = unwrap_compiled(model)
+    places = _dropout_layers(model)
     if not places:
         raise InputError(
-            "this model has no dropout layer to thin; F.dropout in a forward pass has to become a layer first"
+            "this model has no dropout layer to thin; thinned.expose(model, x) makes layers of "
+            "F.dropout in a forward pass"
         )
-    verdicts = _verdicts(model, places, groups)
-    fits = {layer: [v for v in found if isinstance(v, Chain)] for layer, found in verdicts.items()}
-    fits = {layer: chains for layer, chains in fits.items() if len(chains) == len(verdicts[layer])}
-    left = []
+    results = _results(model, places, groups)
+    chains = {layer: [r for r in found if isinstance(r, Chain)] for layer, found in results.items()}
+    chains = {layer: found for layer, found in chains.items() if len(found) == len(results[layer])}
+    notes = []
     for layer, names in places.items():
-        if layer not in fits and not (isinstance(layer, Thinned) and layer.linked):
-            why = next(
-                (v for v in verdicts.get(layer, []) if isinstance(v, str)),
+        if layer not in chains and not (isinstance(layer, Thinned) and layer.linked):
+            reason = next(
+                (r for r in results.get(layer, []) if isinstance(r, str)),
                 "its caller's forward pass cannot be read",
             )
-            left.append(f"{' and '.join(names)}: left as it is: {why}")
-    edits = _edits(model, places, fits, groups)
-    if not fits and left:
-        raise InputError("nothing in this model can be thinned:\n" + "\n".join(left))
-    return done(edits, left)
+            notes.append(f"{' and '.join(names)}: left as it is: {reason}")
+    edits = _edits(model, places, chains, groups)
+    if not chains and notes:
+        raise InputError("nothing in this model can be thinned:\n" + "\n".join(notes))
+    return apply_edits(edits, notes)
 
 
-def _places(model: nn.Module) -> dict[nn.Module, list[str]]:
-    """The dropout layers, each with all its names."""
+def _dropout_layers(model: nn.Module) -> dict[nn.Module, list[str]]:
+    """Return the dropout layers, each with all of its names."""
     found: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, (nn.modules.dropout._DropoutNd, SpecLayer, Thinned)):
@@ -99,172 +109,178 @@ def _places(model: nn.Module) -> dict[nn.Module, list[str]]:
     return found
 
 
-def _thinnable(layer: nn.Module) -> int | str:
-    """How many map axes stand behind what falls at ``layer``; or why it is not thinned."""
+def _unit_dims(layer: nn.Module) -> int | str:
+    """Return how many spatial axes follow the units of the layer, or why it is not thinned."""
     if isinstance(layer, SpecLayer) and not isinstance(layer.base_spec.scale, Inverted):
         return 'its scaling is not inverted; thinned.rescale(model, "inverted") makes it so'
-    if any(getattr(layer, hooks) for hooks in _HOOKS):
+    if any(getattr(layer, hooks) for hooks in HOOKS):
         return "it has hooks of its own"
     if isinstance(layer, Thinned):
         return layer.dims
     if type(layer) in _TORCH:
         return _TORCH[type(layer)]
     if not isinstance(layer, SpecLayer):
-        return f"{type(layer).__name__} is no dropout that thinning stands for"
+        return f"{type(layer).__name__} is not a dropout layer that thinning can replace"
     spec = layer.base_spec
     if (
-        spec.name in ("dropout", "batchwise")
+        spec.name in ("dropout", "batchwise_dropout")
         and layer.layout is None
         and layer.shard is None
         and layer.dims is None
     ):
         return 0
-    if spec.name == "spatial" and layer.dims is not None:
+    if spec.name == "spatial_dropout" and layer.dims is not None:
         return layer.dims
-    return "it is no dropout of single units or of channels"
+    return "it does not drop single units or channels"
 
 
-def _verdicts(
+def _results(
     model: nn.Module, places: dict[nn.Module, list[str]], groups: int
-) -> dict[nn.Module, list[_Verdict]]:
-    """For each dropout layer what stands around each of its calls, from the outermost forward pass
-    that shows it.
+) -> dict[nn.Module, list[_Result]]:
+    """Return, for each dropout layer, the result for each of its calls.
+
+    The outermost module that calls a layer in its own forward decides, because its forward shows
+    the most of what is around the layer.
     """
-    names: dict[nn.Module, int] = {}
+    counts: dict[nn.Module, int] = {}
     for _, module in model.named_modules(remove_duplicate=False):
-        names[module] = names.get(module, 0) + 1
-    once = {module for module, count in names.items() if count == 1 and _own_forward(module)}
-    verdicts: dict[nn.Module, list[_Verdict]] = {}
+        counts[module] = counts.get(module, 0) + 1
+    once = {module for module, count in counts.items() if count == 1 and _own_forward(module)}
+    results: dict[nn.Module, list[_Result]] = {}
     for root in model.modules():
         if not any(True for _ in root.children()):
             continue
-        seen = {
+        new = {
             layer: found
             for layer, found in _read(root, places, once, groups)
-            if layer not in verdicts
+            if layer not in results
         }
-        for layer, found in seen.items():
+        for layer, found in new.items():
             shared = len({name.rpartition(".")[0] for name in places[layer]}) > 1
-            verdicts[layer] = ["it stands in several modules"] if shared else found
-    return verdicts
+            results[layer] = ["it is in several modules"] if shared else found
+    return results
 
 
 def _own_forward(module: nn.Module) -> bool:
-    """Is the module's forward pass its class's, or ours?"""
+    """Return whether the forward of a module is that of its class, or was set by thinning."""
     return isinstance(module.__dict__.get("forward", Shrinking), (type, Shrinking))
 
 
 def _read(
     root: nn.Module, places: dict[nn.Module, list[str]], once: set[nn.Module], groups: int
-) -> Iterator[tuple[nn.Module, list[_Verdict]]]:
-    """The dropout layers that ``root`` itself calls, and what stands around each call."""
+) -> Iterator[tuple[nn.Module, list[_Result]]]:
+    """Yield the dropout layers that ``root`` itself calls, with the result for each call."""
     if isinstance(root, _FEED_FORWARD):
-        yield from _feed_forward(root, places, once, groups)
+        yield from _read_feed_forward(root, places, once, groups)
         return
     if type(root) is not nn.Sequential and type(root).__module__.startswith("torch.nn."):
         return
     try:
         graph = Tracer().trace(root)
-    except Exception:  # noqa: BLE001 - any code may stand in a forward pass
+    except Exception:  # noqa: BLE001 - a forward pass may contain any code
         return
     called: dict[nn.Module, list[Any]] = {}
     for node in graph.nodes:
         if node.op == "call_module":
             called.setdefault(root.get_submodule(str(node.target)), []).append(node)
-    single = {m for m in once if len(called.get(m, [])) == 1}
+    called_once = {m for m in once if len(called.get(m, [])) == 1}
     for layer, nodes in called.items():
         if layer in places:
-            dims = _thinnable(layer)
+            dims = _unit_dims(layer)
             yield (
                 layer,
                 [
-                    dims if isinstance(dims, str) else chain(root, node, dims, single)
+                    dims if isinstance(dims, str) else find_chain(root, node, dims, called_once)
                     for node in nodes
                 ],
             )
 
 
-def _feed_forward(
+def _read_feed_forward(
     root: Any, places: dict[nn.Module, list[str]], once: set[nn.Module], groups: int
-) -> Iterator[tuple[nn.Module, list[_Verdict]]]:
-    """torch's transformer layers, whose forward passes torch.fx cannot read."""
+) -> Iterator[tuple[nn.Module, list[_Result]]]:
+    """Yield the dropout layers of a transformer layer of torch, which torch.fx cannot trace."""
     for name, child in root.named_children():
         if child not in places:
             continue
-        dims = _thinnable(child)
+        dims = _unit_dims(child)
+        result: _Result
         if isinstance(dims, str):
-            yield child, [dims]
+            result = dims
         elif name != "dropout":
-            yield (
-                child,
-                ["its result is added to a residual stream, where what fell is not known to be 0"],
+            result = (
+                "its result is added to a residual stream, where dropped units are not known to "
+                "be 0"
             )
-        elif not elementwise(root.activation) or any(
-            m not in once or dims_of(m) != 0 for m in (root.linear1, root.linear2)
+        elif not is_elementwise(root.activation) or any(
+            m not in once or spatial_dims(m) != 0 for m in (root.linear1, root.linear2)
         ):
-            yield (
-                child,
-                [
-                    "its activation is not known to act on each element alone, or its linear layers are shared"
-                ],
+            result = (
+                "its activation is not known to act on each element alone, or its linear layers "
+                "are shared"
             )
         elif groups > 1 and not root.self_attn.batch_first:
-            yield (
-                child,
-                [
-                    "groups are rows of the first axis, which holds tokens here; use batch_first=True"
-                ],
+            result = (
+                "groups are rows of the first axis, which holds tokens here; use batch_first=True"
             )
         else:
-            yield child, [Chain(root.linear1, root.linear2, root.linear1.out_features)]
+            result = Chain(root.linear1, root.linear2, root.linear1.out_features)
+        yield child, [result]
 
 
 def _edits(
     model: nn.Module,
     places: dict[nn.Module, list[str]],
-    fits: dict[nn.Module, list[Chain]],
+    chains: dict[nn.Module, list[Chain]],
     groups: int,
-) -> list[Swap | Reset | Shrink]:
+) -> list[Swap | AttributeChange | ForwardChange]:
     names = {module: name for name, module in model.named_modules()}
     parents = dict(model.named_modules(remove_duplicate=False))
-    edits: list[Swap | Reset | Shrink] = []
-    shrinking: dict[nn.Module, Shrinking] = {}
-    for layer, chains in fits.items():
+    edits: list[Swap | AttributeChange | ForwardChange] = []
+    forwards: dict[nn.Module, Shrinking] = {}
+    for layer, found in chains.items():
         if isinstance(layer, Thinned) and layer.linked:
             continue
-        host = layer if isinstance(layer, Thinned) else _host(layer, groups)
-        if host is layer:
-            edits.append(Reset(places[layer][0], host, "linked", False, True))
+        thinned = layer if isinstance(layer, Thinned) else _thinned_layer(layer, groups)
+        if thinned is layer:
+            edits.append(
+                AttributeChange(
+                    path=places[layer][0], holder=thinned, attribute="linked", old=False, new=True
+                )
+            )
         else:
-            host.linked = True
+            thinned.linked = True
             for path in places[layer]:
-                parent, _, name = path.rpartition(".")
-                edits.append(Swap(path, parents[parent], name, layer, host))
-        for found in chains:
-            if found.before is not None:
-                _shrunk(shrinking, found.before).behind = host
-            behind = _shrunk(shrinking, found.behind)
-            behind.before, behind.units = host, found.units
+                parent, _, child = path.rpartition(".")
+                edits.append(
+                    Swap(path=path, parent=parents[parent], child=child, old=layer, new=thinned)
+                )
+        for chain in found:
+            if chain.before is not None:
+                _shrinking(forwards, chain.before).behind = thinned
+            behind = _shrinking(forwards, chain.behind)
+            behind.before, behind.units = thinned, chain.units
     return edits + [
-        Shrink(names[m], m, m.__dict__.get("forward"), run) for m, run in shrinking.items()
+        ForwardChange(path=names[m], module=m, old=m.__dict__.get("forward"), new=forward)
+        for m, forward in forwards.items()
     ]
 
 
-def _shrunk(made: dict[nn.Module, Shrinking], module: nn.Module) -> Shrinking:
-    """The forward pass that ``module`` will have; what it has of ours goes on."""
-    if module not in made:
+def _shrinking(forwards: dict[nn.Module, Shrinking], module: nn.Module) -> Shrinking:
+    """Return the new forward of ``module``; links that an earlier call made are kept."""
+    if module not in forwards:
         old = module.__dict__.get("forward")
-        made[module] = (
+        forwards[module] = (
             Shrinking(module)
             if old is None
             else Shrinking(module, old.before, old.behind, old.units)
         )
-    return made[module]
+    return forwards[module]
 
 
-def _host(layer: Any, groups: int) -> Thinned:
-    dims = _thinnable(layer)
+def _thinned_layer(layer: Any, groups: int) -> Thinned:
+    dims = _unit_dims(layer)
     assert isinstance(dims, int)
-    host = Thinned(getattr(layer, "schedule", None) or layer.p, groups, dims)
-    host.p = layer.p
-    return host.train(layer.training)
+    thinned = Thinned(getattr(layer, "schedule", None) or layer.p, groups, dims)
+    thinned.p = layer.p
+    return thinned.train(layer.training)

@@ -1,4 +1,4 @@
-"""The public contract suites: run them on your own points and layers."""
+"""The public contract suites: run them on your own specs and layers."""
 
 from .contract import CHECKS, Case
 from .layers import LAYER_CHECKS, LayerCase

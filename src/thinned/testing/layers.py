@@ -1,11 +1,14 @@
-"""What every layer has to keep that draws: run it on your own layers too.
+"""The contract of dropout layers, as checks to run on layers of your own.
 
     from thinned.testing import LAYER_CHECKS, LayerCase
-    for check in LAYER_CHECKS:
-        check(LayerCase(lambda: MyLayer(0.5), (torch.randn(8, 16),)))
 
-A check raises AssertionError with what it saw. Layers are hosts (:class:`thinned.nn.module.DropoutModule`) or
-hold some. Draws are keyed, so a result never changes from run to run.
+    case = LayerCase(lambda: MyLayer(0.5), (torch.randn(8, 16),))
+    for check in LAYER_CHECKS:
+        check(case)
+
+A check raises AssertionError with what it found. Layers are dropout modules
+(:class:`thinned.nn.DropoutModule`) or contain some. All draws are keyed or seeded, so a result
+never changes from run to run.
 """
 
 from __future__ import annotations
@@ -20,22 +23,34 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from .. import nn as dropout_modules
+from .. import nn as tnn
 from .._errors import InputError
-from ..nn.module import DropoutModule
-from ..nn.module import dropout_modules as named_hosts
+from ..nn.module import dropout_modules
 
 
 @dataclass(frozen=True)
 class LayerCase:
-    """A layer and what it is called with.
+    """A layer to check, and the inputs to call it with.
 
-    ``build``: makes the layer, with the same weights at every call. ``inputs``: tensors, floating
-    point in float32. ``examples``: the axis of the examples in inputs and results, or None where
-    draws do not belong to examples. ``exact_gradient``: False where the backward pass is a draw of
-    its own. ``differentiable``: False where results are ids. ``rated``: has it a rate ``p`` that
-    takes 0 and 1? ``compiles``: False where the result's shape is a draw. ``draws``: False where
-    noise is integrated out. ``exports``: False where evaluation cannot be exported.
+    Args:
+        build: Builds the layer, with the same weights at every call.
+        inputs: The arguments of the layer; floating-point tensors are float32.
+        examples: The axis of the examples in inputs and results, or None where draws are not keyed
+            by sample ids.
+        exact_gradient: False where the backward pass is not the derivative of the forward pass.
+        differentiable: False where the results are ids.
+        rated: Whether it has a rate ``p`` that can be set to 0 and 1.
+        compiles: False where the shape of the result is random.
+        exports: False where evaluation cannot be exported.
+        draws: False where the noise is integrated out instead of drawn.
+
+    Example:
+        >>> import torch
+        >>> import thinned.nn as tnn
+        >>> case = LayerCase(lambda: tnn.Dropout(0.5), (torch.ones(4, 3),))
+        >>> case.example_count
+        4
+        >>> check_evaluation(case)
     """
 
     build: Callable[[], nn.Module]
@@ -48,27 +63,44 @@ class LayerCase:
     exports: bool = True
     draws: bool = True
 
-    def held(self, dtype: torch.dtype = torch.float32) -> nn.Module:
-        """The layer in a model, under a name of its own."""
-        torch.manual_seed(0)
-        return Held(self.build()).to(dtype)
+    def model(self, dtype: torch.dtype = torch.float32) -> nn.Module:
+        """Build a model of this layer, which has the name ``"layer"`` in it.
 
-    def given(self, dtype: torch.dtype = torch.float32, learns: bool = False) -> tuple[Any, ...]:
-        """The inputs, in ``dtype`` where they are floating point."""
+        Args:
+            dtype: The dtype of its parameters.
+
+        Returns:
+            The model, in training mode.
+        """
+        torch.manual_seed(0)
+        return OneLayerModel(self.build()).to(dtype)
+
+    def copy_inputs(
+        self, dtype: torch.dtype = torch.float32, requires_grad: bool = False
+    ) -> tuple[Any, ...]:
+        """Copy the inputs.
+
+        Args:
+            dtype: The dtype of floating-point tensors.
+            requires_grad: Whether floating-point tensors require gradients.
+
+        Returns:
+            The arguments of the layer.
+        """
         return tuple(
-            x.detach().to(dtype).clone().requires_grad_(learns)
+            x.detach().to(dtype).clone().requires_grad_(requires_grad)
             if isinstance(x, Tensor) and x.is_floating_point()
             else x
             for x in self.inputs
         )
 
     @property
-    def count(self) -> int:
-        """How many examples there are."""
+    def example_count(self) -> int:
+        """The number of examples; 0 where draws are not keyed by sample ids."""
         return 0 if self.examples is None else int(self.inputs[0].shape[self.examples])
 
 
-class Held(nn.Module):
+class OneLayerModel(nn.Module):
     """A model of one layer."""
 
     def __init__(self, layer: nn.Module) -> None:
@@ -101,31 +133,33 @@ def _close(
         )
 
 
-def _set(model: nn.Module, p: float) -> None:
-    for _, host in named_hosts(model):
-        if hasattr(host, "p"):
-            host.p = p
+def _set_rates(model: nn.Module, p: float) -> None:
+    for _, module in dropout_modules(model):
+        if hasattr(module, "p"):
+            module.p = p
 
 
 def check_zero_rate(case: LayerCase) -> None:
-    """At rate 0 a layer is what it is with its noise off."""
+    """At rate 0 a layer computes what it computes with its noise off."""
     if not case.rated:
         return
-    model = case.held()
-    _set(model, 0.0)
-    drawn = model(*case.given())
-    with dropout_modules.off(model):
-        _close(drawn, model(*case.given()), "rate 0 is not the layer without its noise")
+    model = case.model()
+    _set_rates(model, 0.0)
+    drawn = model(*case.copy_inputs())
+    with tnn.off(model):
+        _close(
+            drawn, model(*case.copy_inputs()), "rate 0 differs from the layer with its noise off"
+        )
 
 
 def check_full_rate(case: LayerCase) -> None:
-    """At rate 1 results and gradients are finite, or the rate is refused."""
+    """At rate 1 results and gradients are finite, or the rate raises an error."""
     if not case.rated:
         return
-    model = case.held()
+    model = case.model()
     try:
-        _set(model, 1.0)
-        inputs = case.given(learns=True)
+        _set_rates(model, 1.0)
+        inputs = case.copy_inputs(requires_grad=True)
         y = model(*inputs)
     except InputError:
         return
@@ -141,75 +175,79 @@ def check_full_rate(case: LayerCase) -> None:
 
 
 def check_evaluation(case: LayerCase) -> None:
-    """Evaluation draws nothing, and gives the same twice; with the noise off training and
-    evaluation agree.
-    """
-    model = case.held().eval()
+    """Evaluation draws nothing; with the noise off training and evaluation agree."""
+    model = case.model().eval()
     before = torch.get_rng_state()
-    first = model(*case.given())
+    first = model(*case.copy_inputs())
     assert torch.equal(torch.get_rng_state(), before), "evaluation takes from torch's generator"
-    assert _equal(first, model(*case.given())), "two evaluations differ"
-    with dropout_modules.off(model):
-        quiet = model(*case.given())
+    assert _equal(first, model(*case.copy_inputs())), "two evaluations differ"
+    with tnn.off(model):
+        without_noise = model(*case.copy_inputs())
         model.train()
-        _close(model(*case.given()), quiet, "with the noise off, training differs from evaluation")
+        _close(
+            model(*case.copy_inputs()),
+            without_noise,
+            "with the noise off, training differs from evaluation",
+        )
 
 
 def check_draws(case: LayerCase) -> None:
-    """Training draws: another step another result, the same step the same; torch's seed decides
-    where there is no key.
-    """
+    """Training draws as the step of the key says, or without a key as torch's seed does."""
     if not case.draws:
         return
-    model = case.held()
+    model = case.model()
     torch.manual_seed(5)
-    first, second = model(*case.given()), model(*case.given())
+    first, second = model(*case.copy_inputs()), model(*case.copy_inputs())
     assert not _equal(first, second), "two training passes do not differ"
     torch.manual_seed(5)
-    assert _equal(first, model(*case.given())), "the same torch seed gives another result"
-    key = dropout_modules.key(model, seed=3)
+    assert _equal(first, model(*case.copy_inputs())), "the same torch seed gives another result"
+    key = tnn.key(model, seed=3)
     key.at(1)
-    first = model(*case.given())
+    first = model(*case.copy_inputs())
     key.at(2)
-    assert not _equal(first, model(*case.given())), "two steps draw the same"
+    assert not _equal(first, model(*case.copy_inputs())), "two steps draw the same mask"
     key.at(1)
     before = torch.get_rng_state()
-    assert _equal(first, model(*case.given())), "a step that comes again draws anew"
+    assert _equal(first, model(*case.copy_inputs())), "the same step draws another mask"
     assert torch.equal(torch.get_rng_state(), before), "a keyed layer takes from torch's generator"
 
 
 def check_modes(case: LayerCase) -> None:
-    """``sampling`` draws in evaluation what training draws; ``frozen`` draws the same twice."""
-    model = case.held()
-    key = dropout_modules.key(model, seed=4)
+    """``sampling`` draws in evaluation what training draws; ``frozen`` repeats one draw."""
+    model = case.model()
+    key = tnn.key(model, seed=4)
     key.at(0)
-    drawn = model(*case.given())
+    drawn = model(*case.copy_inputs())
     model.eval()
-    with dropout_modules.sampling(model):
+    with tnn.sampling(model):
         key.at(0)
-        _close(drawn, model(*case.given()), "sampling in evaluation is not what training draws")
+        _close(
+            drawn, model(*case.copy_inputs()), "sampling in evaluation is not what training draws"
+        )
     model.train()
-    with dropout_modules.frozen(model):
-        assert _equal(model(*case.given()), model(*case.given())), "frozen noise moves"
+    with tnn.frozen(model):
+        assert _equal(model(*case.copy_inputs()), model(*case.copy_inputs())), (
+            "two calls under frozen differ"
+        )
 
 
 def check_batch(case: LayerCase) -> None:
-    """An example's noise is its own: permuting the batch moves it."""
+    """The noise of an example is keyed by its sample id: permuting the batch permutes the noise."""
     if case.examples is None:
         return
-    model, ids = case.held(), torch.arange(case.count) * 5 + 2
-    key = dropout_modules.key(model, seed=6)
+    model, ids = case.model(), torch.arange(case.example_count) * 5 + 2
+    key = tnn.key(model, seed=6)
     key.at(1, samples=ids)
-    whole = model(*case.given())
-    order = torch.arange(case.count - 1, -1, -1)
+    whole = model(*case.copy_inputs())
+    order = torch.arange(case.example_count - 1, -1, -1)
     key.at(1, samples=ids[order])
     axis = case.examples
     turned = [
         x.index_select(axis, order) if isinstance(x, Tensor) and x.dim() > axis else x
-        for x in case.given()
+        for x in case.copy_inputs()
     ]
     if not isinstance(whole, Tensor):
-        whole = whole[0]  # the rest is states, whose examples stand on axes of their own
+        whole = whole[0]  # the rest is states, with the examples on another axis
     moved = model(*turned)
     moved = moved if isinstance(moved, Tensor) else moved[0]
     _close(
@@ -222,19 +260,19 @@ def check_batch(case: LayerCase) -> None:
 
 
 def check_gradient(case: LayerCase) -> None:
-    """At a fixed key the gradient is the slope (in float64)."""
+    """At a fixed key the gradient is the derivative of the result (in float64)."""
     if not case.differentiable or not case.exact_gradient:
         return
-    model = case.held(torch.float64)
-    key = dropout_modules.key(model, seed=8)
-    inputs = case.given(torch.float64, learns=True)
+    model = case.model(torch.float64)
+    key = tnn.key(model, seed=8)
+    inputs = case.copy_inputs(torch.float64, requires_grad=True)
     places = [i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
     parameters = [p for p in model.parameters() if p.requires_grad]
 
-    def run(*given: Tensor) -> list[Tensor]:
+    def run(*changed: Tensor) -> list[Tensor]:
         key.at(1)
         now = list(inputs)
-        for place, x in zip(places, given, strict=False):
+        for place, x in zip(places, changed, strict=False):
             now[place] = x
         return [t for t in _tensors(model(*now)) if t.is_floating_point() and t.requires_grad]
 
@@ -245,45 +283,45 @@ def check_gradient(case: LayerCase) -> None:
 
 def check_copies(case: LayerCase) -> None:
     """Copies, pickles and checkpoints draw and compute the same."""
-    model = case.held()
-    key = dropout_modules.key(model, seed=9)
+    model = case.model()
+    key = tnn.key(model, seed=9)
     key.at(4)
-    drawn = model(*case.given())
+    drawn = model(*case.copy_inputs())
     file = io.BytesIO()
     torch.save(model, file)
     file.seek(0)
-    for twin in (copy.deepcopy(model), torch.load(file, weights_only=False)):
-        dropout_modules.key_of(twin).at(4)
-        _close(drawn, twin(*case.given()), "a copy draws something else", rtol=0, atol=0)
-    other = case.held()
+    for duplicate in (copy.deepcopy(model), torch.load(file, weights_only=False)):
+        tnn.key_of(duplicate).at(4)
+        _close(drawn, duplicate(*case.copy_inputs()), "a copy draws another mask", rtol=0, atol=0)
+    other = case.model()
     other.load_state_dict(model.state_dict())
     _close(
-        model.eval()(*case.given()),
-        other.eval()(*case.given()),
-        "a checkpoint evaluates to something else",
+        model.eval()(*case.copy_inputs()),
+        other.eval()(*case.copy_inputs()),
+        "a checkpoint evaluates to another result",
     )
 
 
 def check_compile(case: LayerCase) -> None:
-    """A compiled graph without breaks draws what eager code draws, in every step, and has its
-    gradients.
-    """
+    """A compiled graph without breaks has the draws and gradients of eager code, in every step."""
     if not case.compiles:
         return
     torch._dynamo.reset()
-    model = case.held()
-    key = dropout_modules.key(model, seed=10)
+    model = case.model()
+    key = tnn.key(model, seed=10)
     run = torch.compile(model, backend="aot_eager", fullgraph=True)
     for step in (1, 2):
         inputs, twins = (
-            case.given(learns=case.differentiable),
-            case.given(learns=case.differentiable),
+            case.copy_inputs(requires_grad=case.differentiable),
+            case.copy_inputs(requires_grad=case.differentiable),
         )
         key.at(step)
         y = run(*inputs)
         key.at(step)
         expected = model(*twins)
-        _close(y, expected, "compiled draws something else than eager", rtol=1e-4, atol=1e-5)
+        _close(
+            y, expected, "compiled code draws another mask than eager code", rtol=1e-4, atol=1e-5
+        )
         if case.differentiable and case.exact_gradient:
             for result in (y, expected):
                 torch.stack(
@@ -292,35 +330,35 @@ def check_compile(case: LayerCase) -> None:
             _close(
                 [x.grad for x in inputs if isinstance(x, Tensor)],
                 [x.grad for x in twins if isinstance(x, Tensor)],
-                "compiled has other gradients than eager",
+                "compiled code has other gradients than eager code",
                 rtol=1e-4,
                 atol=1e-5,
             )
 
 
 def check_export(case: LayerCase) -> None:
-    """torch.export in evaluation gives the same function."""
+    """A model exported by torch.export in evaluation computes the same."""
     if not case.exports:
         return
-    model = case.held().eval()
-    exported = torch.export.export(model, case.given()).module()
+    model = case.model().eval()
+    exported = torch.export.export(model, case.copy_inputs()).module()
     _close(
-        exported(*case.given()), model(*case.given()), "the exported layer computes something else"
+        exported(*case.copy_inputs()),
+        model(*case.copy_inputs()),
+        "the exported layer computes another result",
     )
 
 
 def check_autocast(case: LayerCase) -> None:
-    """Under autocast, and in bfloat16, results and gradients are finite and of the type they have
-    without noise.
-    """
+    """Under autocast and in bfloat16 all is finite, and dtypes are those without noise."""
     for dtype, cast in ((torch.float32, True), (torch.bfloat16, False)):
-        model = case.held(dtype)
-        inputs = case.given(dtype, learns=case.differentiable)
+        model = case.model(dtype)
+        inputs = case.copy_inputs(dtype, requires_grad=case.differentiable)
         with torch.autocast("cpu", torch.bfloat16, enabled=cast):
             y = _tensors(model(*inputs))
-            with dropout_modules.off(model):
-                quiet = _tensors(model(*case.given(dtype)))
-        assert [t.dtype for t in y] == [t.dtype for t in quiet], (
+            with tnn.off(model):
+                without_noise = _tensors(model(*case.copy_inputs(dtype)))
+        assert [t.dtype for t in y] == [t.dtype for t in without_noise], (
             "the noise changes the type of the result"
         )
         for t in y:
@@ -335,41 +373,38 @@ def check_autocast(case: LayerCase) -> None:
 
 
 def check_layouts(case: LayerCase) -> None:
-    """Strided inputs give what contiguous ones give; a batch of no examples gives one."""
-    model = case.held()
-    key = dropout_modules.key(model, seed=12)
+    """Strided inputs give what contiguous ones give; an empty batch gives an empty result."""
+    model = case.model()
+    key = tnn.key(model, seed=12)
     key.at(0)
-    expected = model(*case.given())
+    expected = model(*case.copy_inputs())
     turned = [
         x.transpose(0, -1).contiguous().transpose(0, -1)
         if isinstance(x, Tensor) and x.dim() > 1
         else x
-        for x in case.given()
+        for x in case.copy_inputs()
     ]
     key.at(0)
-    _close(expected, model(*turned), "strided inputs draw something else", rtol=1e-4, atol=1e-5)
+    _close(expected, model(*turned), "strided inputs draw another mask", rtol=1e-4, atol=1e-5)
     if case.examples is not None:
         key.at(0)
         none = [
             x.narrow(case.examples, 0, 0)
             if isinstance(x, Tensor) and x.dim() > case.examples
             else x
-            for x in case.given()
+            for x in case.copy_inputs()
         ]
         empty = model(*none)
         assert _tensors(empty)[0].shape[case.examples] == 0
 
 
 def check_is_found(case: LayerCase) -> None:
-    """Tools that look for dropout layers find one, by its name or its base."""
-    found = [h for _, h in named_hosts(case.held())]
-    assert found, "there is no host"
-    assert all(isinstance(h, DropoutModule) for h in found)
-    names = [type(h).__name__ for h in found]
-    assert any(
-        "Drop" in n or isinstance(h, nn.modules.dropout._DropoutNd)
-        for n, h in zip(names, found, strict=True)
-    ), names
+    """Tools that search a model for dropout layers find this one, by its base class."""
+    found = [name for name, _ in dropout_modules(case.model())]
+    assert found, (
+        "the layer is no thinned.nn.DropoutModule and contains none, so keys and modes do not "
+        "reach it"
+    )
 
 
 LAYER_CHECKS: tuple[Callable[[LayerCase], None], ...] = (

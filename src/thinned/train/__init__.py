@@ -1,4 +1,4 @@
-"""Training: one loop for one network or a whole population of them."""
+"""Training: one loop for a single network or a whole population of networks."""
 
 from .data import Rows, Split, Task, rows
 from .fit import Score, Trained, fit, fit_population

@@ -1,4 +1,4 @@
-"""The training loop, for one network or for many."""
+"""The training loop, for one network or for a whole population."""
 
 from __future__ import annotations
 
@@ -13,61 +13,90 @@ from torch.nn import functional as F
 
 from .._errors import InputError
 from .augment import augment
-from .data import Rows, Split, Task, order
+from .data import Rows, Split, Task, epoch_order
+from .network_group import NetworkGroup, SingleNetwork
+from .population import Population, shared_structure
 from .recipe import Recipe
-from .stack import Stack, structure
-from .trainee import Solo, Trainee
 from .updates import Updates, gradient_norms, rate_factor
 
-_LOOK = 1 << 21  # words drawn ahead for one place
-_ROWS = 40_000  # rows times networks in one evaluation
-DIVERGED = 1e4  # times the first epoch's loss
+_WORDS_AHEAD = 1 << 21  # random 32-bit words drawn ahead for one layer
+_ROWS_AT_ONCE = 40_000  # rows times networks in one evaluation
+DIVERGENCE_FACTOR = 1e4  # a loss above this multiple of the first epoch's has diverged
 
 
 @dataclass(frozen=True)
 class Score:
-    """``loss``: cross-entropy, or squared error of the standardised target. ``metric``: error rate,
-    or RMSE in its unit.
+    """The loss and the metric of a network on one set of rows, in evaluation mode.
+
+    Args:
+        loss: The cross-entropy, or the squared error of the standardized target.
+        metric: The error rate, or the RMSE in the unit of the target.
+
+    Example:
+        >>> Score(loss=0.2, metric=0.05).metric
+        0.05
     """
 
     loss: float
     metric: float
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Trained:
-    """What became of one recipe.
+    """A trained network: its scores, its history and what went wrong.
 
-    ``history``: one value an epoch of ``loss`` (minibatches, as trained), ``train_loss``, ``train_metric`` (evaluation
-    mode, on some training rows), ``val_loss``, ``val_metric``, ``lr``. ``gradients``: each epoch's gradient norm of
-    each weight layer that is trained. ``epochs``: how many ran. ``best``: the epoch of the lowest validation loss, from
-    0. ``stopped``: did early stopping end it before its last epoch. ``diverged``: the epoch in which the loss stopped
-    being a number or grew past all bounds. ``dead``: the share of ReLU units that are 0 on every validation row.
-    ``seconds``: its share of the time.
+    Args:
+        recipe: The recipe that it was trained with.
+        history: One value for each epoch of "loss" (mean over the minibatches, as trained),
+            "train_loss" and "train_metric" (evaluation mode, on a sample of the training rows),
+            "val_loss", "val_metric" and "lr".
+        gradients: For each epoch, the gradient norm of each weight layer that is trained.
+        epochs: The number of epochs that ran.
+        best_epoch: The epoch of the lowest validation loss, counted from 0.
+        stopped_early: Whether early stopping ended training before the last epoch.
+        diverged: The epoch in which the loss stopped being finite or exceeded 10,000 times that of
+            the first epoch. None: it did not diverge.
+        dead_units: The fraction of ReLU units that are 0 on every validation row; NaN without ReLU.
+        scores: The scores by set of rows: "train", "val", and "test" and "extra" where present.
+        seconds: The training time, divided among the networks that were trained together.
+        module: A function that returns the trained ``nn.Module``, in evaluation mode.
+
+    Example:
+        >>> import numpy as np
+        >>> from thinned.train import rows
+        >>> x, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 2
+        >>> split = Split(Task("classification", 2), rows(x[:40], y[:40]), rows(x[40:], y[40:]))
+        >>> trained = fit(split, Recipe(epochs=2))
+        >>> trained.epochs, trained.diverged, sorted(trained.scores)
+        (2, None, ['train', 'val'])
     """
 
     recipe: Recipe
     history: dict[str, list[float]]
     gradients: list[list[float]]
     epochs: int
-    best: int
-    stopped: bool
+    best_epoch: int
+    stopped_early: bool
     diverged: int | None
-    dead: float
+    dead_units: float
     scores: dict[str, Score]
     seconds: float
     module: Callable[[], nn.Module] = field(repr=False)
 
     @property
     def gap(self) -> float:
-        """The generalisation gap at the end: validation loss less training loss, both in evaluation
-        mode.
+        """The generalization gap after the last epoch: validation loss minus training loss.
+
+        Both losses are measured in evaluation mode.
         """
         return self.history["val_loss"][-1] - self.history["train_loss"][-1]
 
     def flags(self) -> list[str]:
-        """What went wrong in training, in words: divergence, vanishing or exploding gradients, dead
-        units.
+        """Problems seen in training, as text.
+
+        Divergence; vanishing gradients (in the median epoch, the norm of the first layer is below
+        a thousandth of that of the last); exploding gradients (a norm above 1000); more than half
+        of the units dead.
         """
         found = []
         if self.diverged is not None:
@@ -75,59 +104,117 @@ class Trained:
         ratios = [norms[0] / norms[-1] for norms in self.gradients if norms[-1] > 0]
         if ratios and sorted(ratios)[len(ratios) // 2] < 1e-3:
             found.append(
-                "vanishing gradients: the first layer's are under a thousandth of the last's"
+                "vanishing gradients: those of the first layer are below a thousandth of those of "
+                "the last"
             )
         if any(not n < 1e3 for norms in self.gradients for n in norms):
-            found.append("exploding gradients: a layer's norm passed 1000")
-        if self.dead > 0.5:
-            found.append(f"dead units: {self.dead:.0%} are 0 on every validation row")
+            found.append("exploding gradients: the norm of a layer exceeded 1000")
+        if self.dead_units > 0.5:
+            found.append(f"dead units: {self.dead_units:.0%} are 0 on every validation row")
         return found
 
 
-TrainProgress = Callable[[int, int], None]  # (networks, epochs) that have just been trained
+TrainProgress = Callable[[int, int], None]  # called with (networks, epochs) just trained
 
 
 def fit(
-    split: Split, recipe: Recipe, net: nn.Module | None = None, watch: TrainProgress | None = None
+    split: Split,
+    recipe: Recipe,
+    net: nn.Module | None = None,
+    progress: TrainProgress | None = None,
 ) -> Trained:
-    """Train one network: ``net``, or the one that ``recipe`` names. See :class:`Trained`.
+    """Train one network.
 
-    Masks are keyed by ``recipe.seed``, the layer, the step and the row's id. ``watch`` is called
-    after each epoch.
+    A mask is a function of ``recipe.seed``, the layer, the step and the sample id, so a run can be
+    repeated exactly.
+
+    Args:
+        split: The rows to train, validate and score on.
+        recipe: How the network is built and trained.
+        net: The network to train, in place of the one that ``recipe.network`` describes:
+            [n, features] in, [n, outputs] out.
+        progress: Called after each epoch with (networks, epochs): how many networks were trained
+            for how many epochs since the last call.
+
+    Returns:
+        The trained network with its scores and history.
+
+    Raises:
+        InputError: Where the recipe does not fit the data, such as image augmentation of tables.
+
+    Example:
+        >>> from thinned import presets
+        >>> import numpy as np
+        >>> from thinned.train import rows
+        >>> x, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 2
+        >>> split = Split(Task("classification", 2), rows(x[:40], y[:40]), rows(x[40:], y[40:]))
+        >>> recipe = Recipe(drops=(None, presets.dropout(0.3)), epochs=3)
+        >>> trained = fit(split, recipe)
+        >>> len(trained.history["val_loss"])
+        3
     """
-    return _train(Solo(recipe, split, net), split, watch)[0]
+    return _train(SingleNetwork(recipe, split, net), split, progress)[0]
 
 
 def fit_population(
-    split: Split, recipes: Sequence[Recipe], watch: TrainProgress | None = None
+    split: Split, recipes: Sequence[Recipe], progress: TrainProgress | None = None
 ) -> list[Trained]:
-    """Train many networks on the same rows; results in the order of ``recipes``.
+    """Train many networks on the same rows, in batched passes where possible.
 
-    Recipes that share a structure (architecture, kind of optimizer, epochs, batches) run in one
-    batched pass; a member gets the weights, batches and masks that :func:`fit` would give it. The
-    others run one by one.
+    Multilayer perceptrons that share a structure (architecture, kind of optimizer, epochs, batch
+    size, shuffle) form a population and are trained in one batched pass. Each member of a
+    population, that is each of its networks, gets the weights, batches and masks that :func:`fit`
+    gives to its recipe. The other networks are trained one by one.
+
+    Args:
+        split: The rows to train, validate and score on.
+        recipes: The recipes, one for each network.
+        progress: Called after each epoch of a group with (networks, epochs).
+
+    Returns:
+        The trained networks, in the order of ``recipes``.
+
+    Raises:
+        InputError: Where a recipe does not fit the data.
+
+    Example:
+        >>> from thinned import presets
+        >>> import numpy as np
+        >>> from thinned.train import rows
+        >>> x, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 2
+        >>> split = Split(Task("classification", 2), rows(x[:40], y[:40]), rows(x[40:], y[40:]))
+        >>> rates = (0.0, 0.2, 0.5)
+        >>> recipes = [Recipe(drops=(None, presets.dropout(p)), epochs=2) for p in rates]
+        >>> len(fit_population(split, recipes))
+        3
     """
     results: dict[int, Trained] = {}
-    for group in grouped(recipes):
-        some = [recipes[i] for i in group]
-        trainee: Trainee = (
-            Stack(some, split) if structure(some[0]) is not None else Solo(some[0], split)
-        )
-        results.update(zip(group, _train(trainee, split, watch), strict=True))
+    for group in group_recipes(recipes):
+        members = [recipes[i] for i in group]
+        networks: NetworkGroup
+        if shared_structure(members[0]) is not None:
+            networks = Population(members, split)
+        else:
+            networks = SingleNetwork(members[0], split)
+        results.update(zip(group, _train(networks, split, progress), strict=True))
     return [results[i] for i in range(len(recipes))]
 
 
-def grouped(recipes: Sequence[Recipe]) -> list[list[int]]:
-    """The indices of recipes that are trained together, neighbours in a stack as alike as can be."""
-    stacks: dict[object, list[int]] = {}
+def group_recipes(recipes: Sequence[Recipe]) -> list[list[int]]:
+    """The indices of the recipes that are trained together, similar recipes next to each other.
+
+    Updates and noise are computed for runs of equal settings, so the order decides how many calls
+    a step takes; it does not change the results.
+    """
+    populations: dict[object, list[int]] = {}
     alone: list[list[int]] = []
     for i, recipe in enumerate(recipes):
-        shared = structure(recipe)
+        shared = shared_structure(recipe)
         if shared is None:
             alone.append([i])
         else:
-            stacks.setdefault(shared, []).append(i)
-    alike = lambda i: (  # noqa: E731
+            populations.setdefault(shared, []).append(i)
+    similarity = lambda i: (  # noqa: E731
         repr(recipes[i].optimizer),
         recipes[i].seed,
         bool(recipes[i].l1),
@@ -138,12 +225,14 @@ def grouped(recipes: Sequence[Recipe]) -> list[list[int]]:
             for p in range(len(recipes[i].drops))
         ],
     )
-    return [sorted(group, key=alike) for group in stacks.values()] + alone
+    return [sorted(group, key=similarity) for group in populations.values()] + alone
 
 
-def batches(n: int, size: int) -> list[tuple[int, int]]:
-    """Cut ``n`` rows into batches; a last batch of one row joins its neighbour, because batch
-    normalisation needs two.
+def batch_ranges(n: int, size: int) -> list[tuple[int, int]]:
+    """The (start, stop) of each batch of ``n`` rows.
+
+    A last batch of a single row is merged with the one before it, because batch normalization
+    needs two.
     """
     cuts = list(range(0, n, size))
     if len(cuts) > 1 and n - cuts[-1] == 1:
@@ -151,32 +240,33 @@ def batches(n: int, size: int) -> list[tuple[int, int]]:
     return list(zip(cuts, [*cuts[1:], n], strict=True))
 
 
-class _Monitor:
-    """What is written down after each epoch, for each of m networks."""
+class _TrainingMonitor:
+    """Records losses, gradients, early stopping and divergence after each epoch, for m networks."""
 
-    def __init__(self, trainee: Trainee, split: Split) -> None:
-        m = len(trainee.recipes)
-        self.trainee, self.split = trainee, split
+    def __init__(self, networks: NetworkGroup, split: Split) -> None:
+        m = len(networks.recipes)
+        self.networks, self.split = networks, split
         names = ("loss", "train_loss", "train_metric", "val_loss", "val_metric", "lr")
         self.history: list[dict[str, list[float]]] = [
             {name: [] for name in names} for _ in range(m)
         ]
         self.gradients: list[list[list[float]]] = [[] for _ in range(m)]
-        self.best = [0] * m
+        self.best_epoch = [0] * m
         self.diverged: list[int | None] = [None] * m
-        self.ended: list[int | None] = [None] * m  # the last epoch, where it was not the recipe's
-        self.layers = sorted(
-            {part.layer for part in trainee.parts}
-        )  # a frozen layer has no gradient to vanish
-        self.kept: list[list[Tensor] | None] = [None] * m
+        # the epoch in which a network stopped early or diverged
+        self.ended: list[int | None] = [None] * m
+        # a frozen layer has no gradient, which must not count as a vanishing one
+        self.layers = sorted({parameter.layer for parameter in networks.parameters})
+        self.saved: list[list[Tensor] | None] = [None] * m
+        # about as many training rows as validation rows, so that an evaluation costs no more
         every = max(1, len(split.train) // max(len(split.val), 1))
-        self.some = split.train.take(slice(None, None, every))
+        self.train_sample = split.train.take(slice(None, None, every))
 
     def epoch(self, epoch: int, loss: Tensor, norms: Tensor, factors: list[float]) -> bool:
-        """Write down an epoch; False when every network has ended."""
-        trainee, split = self.trainee, self.split
-        train, val = (score(trainee, rows, split.task) for rows in (self.some, split.val))
-        for m, recipe in enumerate(trainee.recipes):
+        """Record an epoch; False when every network has stopped early or diverged."""
+        networks, split = self.networks, self.split
+        train, val = (score(networks, rows, split.task) for rows in (self.train_sample, split.val))
+        for m, recipe in enumerate(networks.recipes):
             if self.ended[m] is not None:
                 continue
             values = (loss[m].item(), *train[m], *val[m], recipe.optimizer.lr * factors[m])
@@ -184,106 +274,113 @@ class _Monitor:
                 self.history[m][name].append(value)
             self.gradients[m].append(norms[m, self.layers].tolist())
             history = self.history[m]
-            if history["val_loss"][-1] < history["val_loss"][self.best[m]] or epoch == 0:
-                self.best[m] = epoch
+            if history["val_loss"][-1] < history["val_loss"][self.best_epoch[m]] or epoch == 0:
+                self.best_epoch[m] = epoch
                 if recipe.patience is not None:
-                    self.kept[m] = trainee.save(m)
-            grown = not loss[m].item() < DIVERGED * max(history["loss"][0], 1.0)
-            if grown or not (
-                math.isfinite(train[m][0]) and math.isfinite(val[m][0])
-            ):  # the last step shows in these alone
+                    self.saved[m] = networks.save(m)
+            grown = not loss[m].item() < DIVERGENCE_FACTOR * max(history["loss"][0], 1.0)
+            # minibatch losses are taken before their steps, so that only the evaluations show what
+            # the last step did
+            if grown or not (math.isfinite(train[m][0]) and math.isfinite(val[m][0])):
                 self.diverged[m] = self.ended[m] = epoch
-                if self.kept[m] is None:  # the others of a stack go on, and it with them
-                    self.kept[m] = trainee.save(m)
+                # the population trains on, this member too: keep the weights of this epoch
+                if self.saved[m] is None:
+                    self.saved[m] = networks.save(m)
             elif (
                 recipe.patience is not None
-                and epoch - self.best[m] >= recipe.patience
+                and epoch - self.best_epoch[m] >= recipe.patience
                 and epoch + 1 < recipe.epochs
             ):
                 self.ended[m] = epoch
         return any(e is None for e in self.ended)
 
     def restore(self) -> None:
-        """Early stopping's best weights; the weights at which a network diverged."""
-        for m, saved in enumerate(self.kept):
+        """Restore the best weights after early stopping, and the weights at divergence."""
+        for m, saved in enumerate(self.saved):
             if saved is not None:
-                self.trainee.restore(m, saved)
+                self.networks.restore(m, saved)
 
 
-def _train(trainee: Trainee, split: Split, watch: TrainProgress | None) -> list[Trained]:
-    first, began = trainee.recipes[0], time.perf_counter()
+def _train(networks: NetworkGroup, split: Split, progress: TrainProgress | None) -> list[Trained]:
+    first, began = networks.recipes[0], time.perf_counter()
     n = len(split.train)
-    cuts = batches(n, first.batch_size)
-    _check(trainee, split, cuts)
-    updates = Updates(trainee, first.epochs * len(cuts))
-    monitor = _Monitor(trainee, split)
-    widest = max((p.tensor.shape[-1] for p in trainee.parts), default=1)
-    ahead = max(1, _LOOK // (first.batch_size * widest))  # batches drawn for at once
-    smoothing = torch.tensor([r.label_smoothing for r in trainee.recipes])
-    moves = [r.augment for r in trainee.recipes]
+    cuts = batch_ranges(n, first.batch_size)
+    _check(networks, split, cuts)
+    updates = Updates(networks, first.epochs * len(cuts))
+    monitor = _TrainingMonitor(networks, split)
+    widest = max((p.tensor.shape[-1] for p in networks.parameters), default=1)
+    ahead = max(1, _WORDS_AHEAD // (first.batch_size * widest))  # batches drawn at once
+    smoothing = torch.tensor([r.label_smoothing for r in networks.recipes])
+    augments = [r.augment for r in networks.recipes]
     for epoch in range(first.epochs):
-        index = order(n, first.shuffle, epoch)
+        index = epoch_order(n, first.shuffle, epoch)
         rows = split.train.take(index)
-        total = torch.zeros(len(trainee.recipes))
+        total = torch.zeros(len(networks.recipes))
         for i, (start, stop) in enumerate(cuts):
             step = epoch * len(cuts) + i
             if i % ahead == 0:
-                some = cuts[i : i + ahead]
-                steps = torch.cat([torch.full((b - a,), step + k) for k, (a, b) in enumerate(some)])
-                trainee.prepare(rows.ids[start : some[-1][1]], steps)
+                coming = cuts[i : i + ahead]
+                steps = torch.cat(
+                    [torch.full((b - a,), step + k) for k, (a, b) in enumerate(coming)]
+                )
+                networks.prepare(rows.ids[start : coming[-1][1]], steps)
             x, y, ids = rows.x[start:stop], rows.y[start:stop], rows.ids[start:stop]
-            if any(moves):
-                x = augment(x, moves, split.image, first.seed, step, ids)
+            if any(augments):
+                x = augment(x, augments, split.image, first.seed, step, ids)
             updates.clear()
-            loss = losses(trainee.forward(x, ids, step), y, split.task, smoothing)
+            loss = mean_losses(networks.forward(x, ids, step), y, split.task, smoothing)
             loss.sum().backward()
             total += loss.detach() * ((stop - start) / n)
             updates.step(step)
-        norms = gradient_norms(trainee)
+        norms = gradient_norms(networks)
         with torch.no_grad():
-            factors = [rate_factor(r.optimizer, step, updates.total) for r in trainee.recipes]
-            going = monitor.epoch(epoch, total, norms, factors)
-        if watch:
-            watch(len(trainee.recipes), 1)
-        if not going:
-            if watch:
-                watch(len(trainee.recipes), first.epochs - epoch - 1)
+            factors = [rate_factor(r.optimizer, step, updates.total) for r in networks.recipes]
+            running = monitor.epoch(epoch, total, norms, factors)
+        if progress:
+            progress(len(networks.recipes), 1)
+        if not running:
+            if progress:
+                progress(len(networks.recipes), first.epochs - epoch - 1)
             break
     updates.clear()
     monitor.restore()
-    trainee.finish()
-    return _results(trainee, split, monitor, time.perf_counter() - began)
+    networks.finish()
+    return _results(networks, split, monitor, time.perf_counter() - began)
 
 
-def _check(trainee: Trainee, split: Split, cuts: list[tuple[int, int]]) -> None:
+def _check(networks: NetworkGroup, split: Split, cuts: list[tuple[int, int]]) -> None:
+    """Raise :class:`thinned.InputError` where the recipes do not fit the data."""
     if not len(split.train) or not len(split.val):
         raise InputError(
-            f"training needs rows to train on and to validate on, but got {len(split.train)} and {len(split.val)}"
+            "training needs rows to train on and to validate on, but got "
+            f"{len(split.train)} and {len(split.val)}"
         )
-    if split.task.kind == "regression" and any(r.label_smoothing for r in trainee.recipes):
+    if split.task.kind == "regression" and any(r.label_smoothing for r in networks.recipes):
         raise InputError("label_smoothing is for classification; leave it at 0 for regression")
-    if any(r.augment.moves for r in trainee.recipes) and split.image is None:
+    if any(r.augment.moves_images for r in networks.recipes) and split.image is None:
         raise InputError(
             "augment.shift and augment.rotate are for images; use augment.noise for other rows"
         )
-    normed = any(getattr(r.network, "norm", False) for r in trainee.recipes)
+    normed = any(getattr(r.network, "norm", False) for r in networks.recipes)
     if normed and any(stop - start == 1 for start, stop in cuts):
-        size, n = trainee.recipes[0].batch_size, len(split.train)
+        size, n = networks.recipes[0].batch_size, len(split.train)
         raise InputError(
-            f"batch normalisation needs batches of at least 2 rows, but batch_size {size} cuts {n} training rows into "
-            "batches of 1; raise batch_size, or take 'norm' out of order"
+            f"batch normalization needs batches of at least 2 rows, but batch_size {size} cuts {n} "
+            "training rows into batches of 1; raise batch_size, or remove 'norm' from order"
         )
-    if not trainee.parts:
+    if not networks.parameters:
         raise InputError("the network has no parameter to train; set requires_grad on some")
 
 
 @torch.no_grad()
-def _results(trainee: Trainee, split: Split, monitor: _Monitor, seconds: float) -> list[Trained]:
+def _results(
+    networks: NetworkGroup, split: Split, monitor: _TrainingMonitor, seconds: float
+) -> list[Trained]:
     parts = {"train": split.train, "val": split.val, "test": split.test, "extra": split.extra}
     scores = {
-        name: score(trainee, rows, split.task) for name, rows in parts.items() if rows is not None
+        name: score(networks, rows, split.task) for name, rows in parts.items() if rows is not None
     }
-    dead = trainee.dead(split.val.x[: _ROWS // len(trainee.recipes) + 1])
+    dead_units = networks.dead_units(split.val.x[: _ROWS_AT_ONCE // len(networks.recipes) + 1])
     ran = [len(h["loss"]) for h in monitor.history]
     return [
         Trained(
@@ -291,43 +388,41 @@ def _results(trainee: Trainee, split: Split, monitor: _Monitor, seconds: float) 
             history=monitor.history[m],
             gradients=monitor.gradients[m],
             epochs=ran[m],
-            best=monitor.best[m],
-            stopped=monitor.ended[m] is not None and monitor.diverged[m] is None,
+            best_epoch=monitor.best_epoch[m],
+            stopped_early=monitor.ended[m] is not None and monitor.diverged[m] is None,
             diverged=monitor.diverged[m],
-            dead=dead[m],
+            dead_units=dead_units[m],
             scores={name: Score(*values[m]) for name, values in scores.items()},
             seconds=seconds * ran[m] / sum(ran),
-            module=lambda m=m: trainee.module(m),  # type: ignore[misc]
+            module=lambda m=m: networks.module(m),  # type: ignore[misc]
         )
-        for m, recipe in enumerate(trainee.recipes)
+        for m, recipe in enumerate(networks.recipes)
     ]
 
 
-def losses(out: Tensor, y: Tensor, task: Task, smoothing: Tensor | None = None) -> Tensor:
+def mean_losses(out: Tensor, y: Tensor, task: Task, smoothing: Tensor | None = None) -> Tensor:
     """The mean loss of each network over the batch: [m], from outputs [m, b, outputs]."""
     if task.kind == "regression":
         return (out[..., 0] - y).square().mean(1)
-    log = F.log_softmax(
-        out.permute(2, 0, 1).contiguous(), 0
-    )  # [outputs, m, b]: over the first axis it runs 20 times faster
+    # [outputs, m, b]: over the first axis log_softmax runs 20 times faster
+    log = F.log_softmax(out.permute(2, 0, 1).contiguous(), 0)
     loss = -log.gather(0, y.expand(1, len(out), -1))[0].mean(1)
     if smoothing is None or not smoothing.any():
         return loss
-    even = torch.where(
-        smoothing > 0, log.mean((0, 2)), 0.0
-    )  # 0 times inf is NaN where a neighbour alone is smoothed
-    return (1.0 - smoothing) * loss - smoothing * even
+    # of networks without smoothing the mean may be infinite, and 0 times inf is NaN
+    uniform = torch.where(smoothing > 0, log.mean((0, 2)), 0.0)
+    return (1.0 - smoothing) * loss - smoothing * uniform
 
 
-def score(trainee: Trainee, rows: Rows, task: Task) -> list[tuple[float, float]]:
+def score(networks: NetworkGroup, rows: Rows, task: Task) -> list[tuple[float, float]]:
     """(loss, metric) of each network on ``rows``, in evaluation mode."""
-    m = len(trainee.recipes)
-    size = max(64, _ROWS // m)
+    m = len(networks.recipes)
+    size = max(64, _ROWS_AT_ONCE // m)
     loss, metric = torch.zeros(m), torch.zeros(m)
     for start in range(0, len(rows), size):
         x, y = rows.x[start : start + size], rows.y[start : start + size]
-        out = trainee.evaluate(x)
-        loss += losses(out, y, task) * len(y)
+        out = networks.evaluate(x)
+        loss += mean_losses(out, y, task) * len(y)
         wrong = (
             (out[..., 0] - y).square()
             if task.kind == "regression"
@@ -337,6 +432,6 @@ def score(trainee: Trainee, rows: Rows, task: Task) -> list[tuple[float, float]]
     loss, metric = loss / len(rows), metric / len(rows)
     if task.kind == "regression":
         metric = metric.sqrt() * task.scale
-    # argmax of NaN is a class like any other
+    # argmax returns a class for NaN too, so the error rate would look valid
     metric = torch.where(loss.isfinite(), metric, math.nan)
     return list(zip(loss.tolist(), metric.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""A recipe's network as an ``nn.Module``, with a host of ours at every place."""
+"""The network of a recipe as an ``nn.Module``, with a dropout module at every position."""
 
 from __future__ import annotations
 
@@ -31,16 +31,18 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "selu": nn.SELU,
     "gelu": nn.GELU,
 }
-WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd, DropConnect)
-OFF = dropout(0.0)
+WEIGHT_LAYERS = (nn.Linear, nn.modules.conv._ConvNd, DropConnect)
+NO_DROPOUT = dropout(0.0)
 
 
 def build(recipe: Recipe, split: Split) -> nn.Module:
-    """The network of ``recipe`` for the rows of ``split``: [n, features] in, [n, outputs] out.
+    """Build the network of ``recipe`` for ``split``: [n, features] in, [n, outputs] out.
 
-    Its weights depend on the architecture and ``recipe.seed`` alone. Raises
-    :class:`thinned.InputError` where the user's function cannot be found, raises, or returns
-    something else.
+    Its initial weights are a function of the architecture and ``recipe.seed``. The names of its
+    modules ("drop0", "linear1") are part of the random key: other names draw other masks.
+
+    Raises :class:`thinned.InputError` where the user's function cannot be found, raises, or returns
+    something other than an ``nn.Module``.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -50,7 +52,7 @@ def build(recipe: Recipe, split: Split) -> nn.Module:
             case Cnn():
                 return _cnn(recipe, recipe.network, split)
             case Custom():
-                return Placed(_custom(recipe.network, split), recipe, split.image)
+                return NetworkWithDropout(_custom(recipe.network, split), recipe, split.image)
 
 
 def _layer(
@@ -58,21 +60,22 @@ def _layer(
 ) -> list[tuple[str, nn.Module]]:
     network = recipe.network
     assert not isinstance(network, Custom)
-    if recipe.connect and isinstance(linear, nn.Linear):
-        host = DropConnect(
-            linear, recipe.connect, activation=act, sampling="moments", inference="moments"
+    if recipe.drop_connect and isinstance(linear, nn.Linear):
+        wrapped = DropConnect(
+            linear, recipe.drop_connect, activation=act, sampling="moments", inference="moments"
         )
-        linear, act = host, nn.Identity()
-    steps = {"linear": linear, "norm": norm, "act": act, "drop": layer_of(recipe.drop(i) or OFF)}
+        linear, act = wrapped, nn.Identity()
+    drop = layer_of(recipe.drop(i) or NO_DROPOUT)
+    steps = {"linear": linear, "norm": norm, "act": act, "drop": drop}
     return [(f"{step}{i}", steps[step]) for step in network.order]
 
 
 def _mlp(recipe: Recipe, network: Mlp, inputs: int, outputs: int) -> nn.Sequential:
-    layers: list[tuple[str, nn.Module]] = [("drop0", layer_of(recipe.drop(0) or OFF))]
+    layers: list[tuple[str, nn.Module]] = [("drop0", layer_of(recipe.drop(0) or NO_DROPOUT))]
     for i, width in enumerate(network.hidden, 1):
         linear = nn.Linear(inputs, width, bias=network.bias)
-        parts = linear, nn.BatchNorm1d(width), ACTIVATIONS[network.activation]()
-        layers += _layer(recipe, i, *parts)
+        activation = ACTIVATIONS[network.activation]()
+        layers += _layer(recipe, i, linear, nn.BatchNorm1d(width), activation)
         inputs = width
     layers.append((f"linear{len(network.hidden) + 1}", nn.Linear(inputs, outputs)))
     return nn.Sequential(OrderedDict(layers))
@@ -81,12 +84,13 @@ def _mlp(recipe: Recipe, network: Mlp, inputs: int, outputs: int) -> nn.Sequenti
 def _cnn(recipe: Recipe, network: Cnn, split: Split) -> nn.Sequential:
     if split.image is None:
         raise InputError(
-            "model 'cnn' needs images: an IDX folder, or an NPZ whose x has 3 or 4 axes; use mlp for tables"
+            "model 'cnn' needs images: an IDX folder, or an NPZ file with an x of 3 or 4 axes; use "
+            "mlp for tables"
         )
     channels, height, width = split.image
     layers: list[tuple[str, nn.Module]] = [
         ("image", nn.Unflatten(1, split.image)),
-        ("drop0", layer_of(recipe.drop(0) or OFF)),
+        ("drop0", layer_of(recipe.drop(0) or NO_DROPOUT)),
     ]
     for i, wide in enumerate(network.channels, 1):
         layers += _layer(
@@ -112,70 +116,75 @@ def _cnn(recipe: Recipe, network: Cnn, split: Split) -> nn.Sequential:
     return nn.Sequential(OrderedDict(layers))
 
 
-class _Before:
-    """A hook that runs a host on a layer's input. An object, so that copies and pickles of the
-    network hold their own host.
+class _DropoutHook:
+    """A forward pre-hook that applies a dropout module to the input of a layer.
+
+    It is an object and not a closure, so that copies and pickles of the network contain their own
+    dropout module.
     """
 
-    def __init__(self, host: nn.Module) -> None:
-        self.host = host
+    def __init__(self, dropout_module: nn.Module) -> None:
+        self.dropout_module = dropout_module
 
     def __call__(
         self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, dict[str, Any]]:
         if args:
-            return (self.host(args[0]), *args[1:]), kwargs
+            return (self.dropout_module(args[0]), *args[1:]), kwargs
         first = next(iter(kwargs), "input")  # layer(input=x)
-        return args, {**kwargs, first: self.host(kwargs[first])}
+        return args, {**kwargs, first: self.dropout_module(kwargs[first])}
 
 
-class Placed(nn.Module):
-    """The user's network with a host before each weight layer: ``drop0`` on the input, the others
-    on hidden values.
+class NetworkWithDropout(nn.Module):
+    """A user's network with a dropout module before each of its weight layers.
 
-    The network's own dropout, that of attention and recurrent layers too, is set to rate 0, so that
-    arms differ by what they say and nothing else.
+    The first dropout module acts on the input, the others on hidden values. The dropout that the
+    network brings along, including that of attention and recurrent layers, is set to rate 0, so
+    that only the recipe decides what is dropped.
     """
 
     def __init__(self, net: nn.Module, recipe: Recipe, image: tuple[int, int, int] | None) -> None:
         super().__init__()
         self.net, self.image = net, image
-        inside: set[nn.Module] = set()  # attention uses this layer's weights without calling it
+        # attention uses the weights of its output projection without calling it, so that a hook
+        # there would never run
+        uncalled: set[nn.Module] = set()
         for module in net.modules():
             if isinstance(module, (_DropoutNd, DropConnect)):
                 module.p = 0.0
             elif isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
                 module.dropout = 0.0
             if isinstance(module, nn.MultiheadAttention):
-                inside.add(module.out_proj)
-        layers = [m for m in net.modules() if isinstance(m, WEIGHTED) and m not in inside]
+                uncalled.add(module.out_proj)
+        layers = [m for m in net.modules() if isinstance(m, WEIGHT_LAYERS) and m not in uncalled]
         if not layers:
             raise InputError("the model has no Linear or convolution layer to put dropout before")
-        self.drops = nn.ModuleList(layer_of(_place(recipe, i) or OFF) for i in range(len(layers)))
-        for layer, host in zip(layers, self.drops, strict=True):
-            layer.register_forward_pre_hook(_Before(host), with_kwargs=True)
+        self.drops = nn.ModuleList(
+            layer_of(_spec_at(recipe, i) or NO_DROPOUT) for i in range(len(layers))
+        )
+        for layer, dropout_module in zip(layers, self.drops, strict=True):
+            layer.register_forward_pre_hook(_DropoutHook(dropout_module), with_kwargs=True)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x.unflatten(1, self.image) if self.image else x)
 
 
-def _place(recipe: Recipe, i: int) -> Drop | None:
-    """Hidden places beyond those that a recipe names take its last."""
-    return (
-        recipe.drop(min(i, len(recipe.drops) - 1))
-        if recipe.drops and (i == 0 or len(recipe.drops) > 1)
-        else None
-    )
+def _spec_at(recipe: Recipe, i: int) -> Drop | None:
+    """The spec before weight layer ``i``; hidden layers beyond the recipe's specs use its last."""
+    if not recipe.drops or (i > 0 and len(recipe.drops) == 1):
+        return None
+    return recipe.drop(min(i, len(recipe.drops) - 1))
 
 
 def _custom(network: Custom, split: Split) -> nn.Module:
-    function = load(network.path)
+    function = load_model_function(network.path)
     inputs: Any = split.image or split.inputs
     try:
         net = function(inputs=inputs, outputs=split.task.outputs)
     except (Exception, SystemExit) as error:
         raise InputError(
-            f"{network.path}(inputs={inputs}, outputs={split.task.outputs}) raised {_said(error)}"
+            f"{network.path}(inputs={inputs}, outputs={split.task.outputs}) raised "
+            f"{_first_line(error)}"
         ) from error
     if not isinstance(net, nn.Module):
         raise InputError(
@@ -184,14 +193,17 @@ def _custom(network: Custom, split: Split) -> nn.Module:
     return net
 
 
-def load(path: str) -> Any:
-    """The function named by ``"module:function"`` or ``"file.py:function"``, from the working
-    directory or the path.
+def load_model_function(path: str) -> Callable[..., object]:
+    """Import the function named by ``"module:function"`` or ``"file.py:function"``.
+
+    Modules are searched for in the working directory and on ``sys.path``. Raises
+    :class:`thinned.InputError` where the module or function does not exist or the import fails.
     """
     where, _, name = path.rpartition(":")
     if not where or not name:
         raise InputError(
-            f"model {path!r} is neither built in (mlp, wide, deep, cnn) nor of the form module:function"
+            f"model {path!r} is neither built in (mlp, wide, deep, cnn) nor of the form "
+            "module:function"
         )
     file = Path(where)
     if file.suffix == ".py" and not file.is_file():
@@ -201,12 +213,15 @@ def load(path: str) -> Any:
     try:
         module = _import_file(file) if file.suffix == ".py" else importlib.import_module(where)
     except (Exception, SystemExit) as error:
-        raise InputError(f"importing {where!r} for the model raised {_said(error)}") from error
+        raise InputError(
+            f"importing {where!r} for the model raised {_first_line(error)}"
+        ) from error
     finally:
         sys.path.remove(folder)
     if not callable(getattr(module, name, None)):
         raise InputError(f"module {where!r} has no function {name!r}")
-    return getattr(module, name)
+    function: Callable[..., object] = getattr(module, name)
+    return function
 
 
 def _import_file(file: Path) -> ModuleType:
@@ -219,32 +234,35 @@ def _import_file(file: Path) -> ModuleType:
     return module
 
 
-def _said(error: BaseException) -> str:
-    """An error's kind and the first line of its message."""
+def _first_line(error: BaseException) -> str:
+    """The type of an error and the first line of its message."""
     first, *_ = str(error).splitlines() or [""]
     return f"{type(error).__name__}: {first}"
 
 
-def check_output(make: Callable[[], nn.Module], split: Split, batch_size: int) -> None:
-    """Raise :class:`thinned.InputError` unless what ``make`` builds can be trained.
+def check_model(make: Callable[[], nn.Module], split: Split, batch_size: int) -> None:
+    """Raise :class:`thinned.InputError` unless the networks that ``make`` builds can be trained.
 
-    That is: every call builds a network with weights of its own; a batch of training rows can go
-    forward and backward; a batch of another size can be evaluated; both give finite numbers [rows,
-    outputs].
+    Every call has to build a network with weights of its own; a forward and a backward pass on a
+    batch of training rows and an evaluation of a batch of another size have to work; and both have
+    to return finite numbers [rows, outputs].
     """
     with torch.random.fork_rng(devices=[]):
         net, other = make(), make()
         if {id(p) for p in net.parameters()} & {id(p) for p in other.parameters()}:
             raise InputError(
-                "two calls of the model function gave networks that share weights; build new layers in every call"
+                "two calls of the model function returned networks that share weights; build new "
+                "layers in every call"
             )
         if any(isinstance(p, UninitializedParameter) for p in net.parameters()):
             raise InputError(
-                "the model has lazy layers, whose sizes are not known yet; give them their input sizes"
+                "the model has lazy layers, with sizes that are not known yet; pass them their "
+                "input sizes"
             )
         if not any(p.requires_grad for p in net.parameters()):
             raise InputError(
-                "the model has no weights that can be trained; set requires_grad on some of its parameters"
+                "the model has no weights that can be trained; set requires_grad on some of its "
+                "parameters"
             )
         for training, size in ((True, min(batch_size, len(split.train))), (False, 2)):
             net.train(training)
@@ -252,14 +270,14 @@ def check_output(make: Callable[[], nn.Module], split: Split, batch_size: int) -
             try:
                 y = net(split.train.x[:size])
             except (Exception, SystemExit) as error:
-                raise InputError(f"{when} the model raised {_said(error)}") from error
+                raise InputError(f"{when} the model raised {_first_line(error)}") from error
             _check_values(y, (size, split.task.outputs), when)
             if training:
                 try:
                     y.sum().backward()
                 except Exception as error:
                     raise InputError(
-                        f"the model's gradients cannot be computed: {_said(error)}"
+                        f"the gradients of the model cannot be computed: {_first_line(error)}"
                     ) from error
 
 
@@ -273,5 +291,6 @@ def _check_values(y: object, shape: tuple[int, int], when: str) -> None:
         raise InputError(f"the model has to return floating-point numbers, but returned {y.dtype}")
     if not y.isfinite().all():
         raise InputError(
-            f"the model returned values that are not finite {when}; look for a division by 0 or an overflow"
+            f"the model returned values that are not finite {when}; look for a division by 0 or an "
+            "overflow"
         )

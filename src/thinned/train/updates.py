@@ -1,6 +1,4 @@
-"""From gradients to new weights: penalties, clipping, torch's own optimizers, decoupled decay,
-max-norm.
-"""
+"""The weight updates: penalties, clipping, PyTorch's optimizers, decoupled decay and max-norm."""
 
 from __future__ import annotations
 
@@ -12,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .network_group import NetworkGroup, TrainableParameter, equal_runs
 from .recipe import Optimizer
-from .trainee import Part, Trainee, runs
 
-_CLASSES: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+_OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "sgd": (torch.optim.SGD, {"fused": True}),
     "adam": (torch.optim.Adam, {"fused": True}),
     "adamw": (torch.optim.Adam, {"fused": True}),  # its decay is the decoupled one below
@@ -26,8 +24,9 @@ _CLASSES: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
 
 
 def rate_factor(optimizer: Optimizer, step: int, total: int) -> float:
-    """The share of the peak learning rate at ``step`` of ``total``: linear warm-up, then constant
-    or half a cosine to 0.
+    """The learning rate at ``step`` of ``total``, as a fraction of the peak.
+
+    Linear warmup, then constant or half a cosine down to 0.
     """
     rising = round(optimizer.warmup * total)
     if step < rising:
@@ -38,135 +37,142 @@ def rate_factor(optimizer: Optimizer, step: int, total: int) -> float:
 
 
 @dataclass(frozen=True)
-class Span:
-    """Neighbouring networks that have a setting, and its values for them."""
+class MemberRange:
+    """Adjacent members that use a setting, and its value for each of them."""
 
     start: int
     stop: int
     values: Tensor
 
 
-def spans(values: Sequence[float | None]) -> list[Span]:
-    """The runs of networks whose value is neither None nor 0."""
-    found = ((start, stop) for start, stop, has in runs([bool(v) for v in values]) if has)
+def member_ranges(values: Sequence[float | None]) -> list[MemberRange]:
+    """The runs of members with a value that is neither None nor 0."""
+    found = ((start, stop) for start, stop, has in equal_runs([bool(v) for v in values]) if has)
     return [
-        Span(start, stop, torch.tensor([float(v or 0) for v in values[start:stop]]))
+        MemberRange(start, stop, torch.tensor([float(v or 0) for v in values[start:stop]]))
         for start, stop in found
     ]
 
 
 class Updates:
-    """One step for every network of a trainee."""
+    """The update of every member of a group, step by step."""
 
-    def __init__(self, trainee: Trainee, total: int) -> None:
-        self.trainee, self.total = trainee, total
-        recipes = trainee.recipes
-        self.views: list[tuple[Part, int, int, Tensor]] = []
-        groups: dict[object, dict[str, Any]] = {}  # equal options together: fewer calls
-        for start, stop, settings in runs([r.optimizer for r in recipes]):
-            for part in trainee.parts:
-                view = trainee.members(part.tensor, start, stop).detach()
-                self.views.append((part, start, stop, view))
+    def __init__(self, networks: NetworkGroup, total: int) -> None:
+        self.networks, self.total = networks, total
+        recipes = networks.recipes
+        self.views: list[tuple[TrainableParameter, int, int, Tensor]] = []
+        # members with equal options share a parameter group: fewer calls of the optimizer
+        groups: dict[object, dict[str, Any]] = {}
+        for start, stop, settings in equal_runs([r.optimizer for r in recipes]):
+            for parameter in networks.parameters:
+                view = networks.member_slice(parameter.tensor, start, stop).detach()
+                self.views.append((parameter, start, stop, view))
                 factors = settings.layer_lr or (1.0,)
-                base = settings.lr * factors[min(part.layer, len(factors) - 1)]
+                base = settings.lr * factors[min(parameter.layer, len(factors) - 1)]
                 options = {
                     "lr": base,
                     "base": base,
                     "settings": settings,
-                    "shrink": settings.shrink if part.weight else 0.0,
-                    **_extra(settings),
+                    "decoupled_decay": settings.decoupled_decay if parameter.is_weight else 0.0,
+                    **_momentum_options(settings),
                 }
                 groups.setdefault(tuple(options.items()), {"params": [], **options})[
                     "params"
                 ].append(view)
-        cls, options = _CLASSES[recipes[0].optimizer.name]
+        cls, options = _OPTIMIZERS[recipes[0].optimizer.name]
         self.optimizer = cls(list(groups.values()), **options)
         self.l1, self.l2, self.max_norm = (
-            spans([getattr(r, n) for r in recipes]) for n in ("l1", "l2", "max_norm")
+            member_ranges([getattr(r, n) for r in recipes]) for n in ("l1", "l2", "max_norm")
         )
         clip = [r.clip for r in recipes]
         self.clip = torch.tensor([v or math.inf for v in clip]) if any(clip) else None
 
     def step(self, number: int) -> None:
-        """Use the gradients that ``backward`` left."""
+        """Update the weights from the gradients that ``backward`` computed."""
         with torch.no_grad():
-            self._penalise()
+            self._add_penalties()
             if self.clip is not None:
                 self._clip(self.clip)
-            for part, start, stop, view in self.views:
-                grad = part.tensor.grad  # None: this step does not touch the parameter
-                view.grad = None if grad is None else self.trainee.members(grad, start, stop)
+            for parameter, start, stop, view in self.views:
+                grad = parameter.tensor.grad  # None: this step did not use the parameter
+                view.grad = None if grad is None else self.networks.member_slice(grad, start, stop)
             for group in self.optimizer.param_groups:
                 group["lr"] = group["base"] * rate_factor(group["settings"], number, self.total)
-                if group["shrink"]:
+                if group["decoupled_decay"]:
                     for p in group["params"]:
                         if p.grad is not None:
-                            p.mul_(1.0 - group["lr"] * group["shrink"])
+                            p.mul_(1.0 - group["lr"] * group["decoupled_decay"])
             self.optimizer.step()
             self._project()
 
     def clear(self) -> None:
-        """Forget the gradients."""
-        for part in self.trainee.parts:
-            part.tensor.grad = None
+        """Discard the gradients."""
+        for parameter in self.networks.parameters:
+            parameter.tensor.grad = None
 
-    def _weights(self, span: Span) -> Iterator[tuple[Part, Tensor]]:
-        for part in self.trainee.parts:
-            if part.weight and part.tensor.grad is not None:
-                yield part, self.trainee.members(part.tensor, span.start, span.stop)
-
-    def _penalise(self) -> None:
-        """The gradients of l1 * sum|W| and l2 * sum W^2."""
-        members, spread = self.trainee.members, self.trainee.spread
-        for span in self.l2:
-            for part, w in self._weights(span):
-                assert part.tensor.grad is not None
-                members(part.tensor.grad, span.start, span.stop).addcmul_(
-                    w, spread(span.values), value=2.0
+    def _weights(self, member_range: MemberRange) -> Iterator[tuple[TrainableParameter, Tensor]]:
+        for parameter in self.networks.parameters:
+            if parameter.is_weight and parameter.tensor.grad is not None:
+                yield (
+                    parameter,
+                    self.networks.member_slice(
+                        parameter.tensor, member_range.start, member_range.stop
+                    ),
                 )
-        for span in self.l1:
-            for part, w in self._weights(span):
-                assert part.tensor.grad is not None
-                members(part.tensor.grad, span.start, span.stop).addcmul_(
-                    w.sign(), spread(span.values)
+
+    def _add_penalties(self) -> None:
+        """The gradients of l1 * sum|W| and l2 * sum W^2."""
+        member_slice, per_member = self.networks.member_slice, self.networks.per_member
+        for member_range in self.l2:
+            for parameter, w in self._weights(member_range):
+                assert parameter.tensor.grad is not None
+                member_slice(parameter.tensor.grad, member_range.start, member_range.stop).addcmul_(
+                    w, per_member(member_range.values), value=2.0
+                )
+        for member_range in self.l1:
+            for parameter, w in self._weights(member_range):
+                assert parameter.tensor.grad is not None
+                member_slice(parameter.tensor.grad, member_range.start, member_range.stop).addcmul_(
+                    w.sign(), per_member(member_range.values)
                 )
 
     def _clip(self, longest: Tensor) -> None:
-        norm = gradient_norms(self.trainee).square().sum(1).sqrt()  # [m]
-        factor = torch.where(
-            longest.isinf(), 1.0, (longest / norm.clamp_min(1e-12)).clamp_max(1.0)
-        )  # inf / inf is NaN
-        factor = self.trainee.spread(factor)
-        for part in self.trainee.parts:
-            if part.tensor.grad is not None:
-                part.tensor.grad.mul_(factor)
+        norm = gradient_norms(self.networks).square().sum(1).sqrt()  # [m]
+        # an infinite limit is no limit; written so, because inf / inf is NaN
+        factor = torch.where(longest.isinf(), 1.0, (longest / norm.clamp_min(1e-12)).clamp_max(1.0))
+        factor = self.networks.per_member(factor)
+        for parameter in self.networks.parameters:
+            if parameter.tensor.grad is not None:
+                parameter.tensor.grad.mul_(factor)
 
     def _project(self) -> None:
-        """Shorten the incoming weights of every hidden unit to the longest allowed (Srivastava et
-        al. 2014, section 5.1).
+        """Shorten the incoming weights of each hidden unit to at most ``max_norm``.
+
+        Srivastava et al. 2014, section 5.1.
         """
-        for span in self.max_norm:
-            for part, w in self._weights(span):
-                if part.layer < self.trainee.layers - 1:
-                    w = w if part.grid is None else w.view(part.grid)
-                    norm = (
-                        w.square().sum(part.units, keepdim=True).sqrt_()
-                    )  # faster here than vector_norm
+        for member_range in self.max_norm:
+            for parameter, w in self._weights(member_range):
+                if parameter.layer < self.networks.layers - 1:
+                    w = w if parameter.grid is None else w.view(parameter.grid)
+                    # faster here than vector_norm
+                    norm = w.square().sum(parameter.unit_axes, keepdim=True).sqrt_()
                     w.mul_(
-                        (self.trainee.spread(span.values) / norm.clamp_min(1e-12)).clamp_max(1.0)
+                        (
+                            self.networks.per_member(member_range.values) / norm.clamp_min(1e-12)
+                        ).clamp_max(1.0)
                     )
 
 
-def gradient_norms(trainee: Trainee) -> Tensor:
+def gradient_norms(networks: NetworkGroup) -> Tensor:
     """The length of the gradient of each weight layer: [m, layers]."""
-    out = torch.zeros(len(trainee.recipes), trainee.layers)
-    for part in trainee.parts:
-        if part.tensor.grad is not None:
-            out[:, part.layer] += trainee.per_member(part.tensor.grad).square().sum(1)
+    out = torch.zeros(len(networks.recipes), networks.layers)
+    for parameter in networks.parameters:
+        if parameter.tensor.grad is not None:
+            out[:, parameter.layer] += networks.gradient_rows(parameter.tensor.grad).square().sum(1)
     return out.sqrt()
 
 
-def _extra(settings: Optimizer) -> dict[str, Any]:
+def _momentum_options(settings: Optimizer) -> dict[str, Any]:
     match settings.name:
         case "sgd":
             return {"momentum": settings.momentum, "nesterov": settings.nesterov}

@@ -1,8 +1,6 @@
-"""Small models, half of them wrong in exactly one named way and half right and alike, for the live
-checks.
+"""Small models for the live checks: half have exactly one mistake, half are similar and right.
 
-The wrong ones are modelled on mistakes that were reported; ``link`` says where. The code is our
-own.
+The mistakes are those of reports, to which ``link`` leads. The code is our own.
 """
 
 from __future__ import annotations
@@ -23,8 +21,8 @@ from thinned import nn as tnn
 
 @dataclass(frozen=True)
 class Case:
-    """``build`` returns the model and its inputs; ``options`` go to ``check``; ``expect`` are the
-    codes of what is wrong.
+    """``build`` returns the model and its inputs, ``options`` are arguments of ``check``, and
+    ``expect`` holds the codes of the mistakes.
     """
 
     name: str
@@ -59,7 +57,7 @@ def sequences(n: int = 8, time: int = 6, width: int = 16) -> torch.Tensor:
 
 
 class Calls(nn.Module):
-    """Two linear layers and a function between them, which gets the model and the hidden units."""
+    """Two linear layers with a function of the model and the hidden units between them."""
 
     def __init__(
         self, between: Callable[..., Any], p: float = 0.5, width: int = 16, **attributes: Any
@@ -88,7 +86,7 @@ class Layer(nn.Module):
 
 
 class DropLayer(Layer):
-    """A layer whose name says that it drops."""
+    """A layer with "drop" in its name."""
 
 
 def mlp(*between: nn.Module, width: int = 16) -> nn.Sequential:
@@ -914,7 +912,7 @@ def branches_scaled_when_distributed():
 
 
 class _Mixed(torch.autograd.Function):
-    """Weights mixed with others, forward scaled by 1 / q."""
+    """Mixes weights with others; the forward pass is scaled by 1 / q."""
 
     @staticmethod
     def forward(ctx, weight, target, p, scaled):
@@ -968,7 +966,7 @@ def backward_draws_again():
 
 
 def _speech(between):
-    """A model that itself asks for its input's gradient, as some speech models do."""
+    """A model that asks for the gradient of its input itself, as some speech models do."""
 
     class Speech(nn.Module):
         def __init__(self):
@@ -995,12 +993,12 @@ def input_with_a_gradient():
 
 
 def _rounding(m, h):
-    """Other kernels run where no gradient is asked for, and round otherwise."""
+    """Where no gradient is asked for, other kernels run, which round otherwise."""
     return h * (1 + 4e-16) if torch.is_grad_enabled() else h
 
 
 @case("L30", link="pytorch/pytorch/issues/198333")
-def backward_draws_again_beside_kernels_that_round_otherwise():
+def backward_draws_again_with_kernels_that_round_otherwise():
     return Calls(lambda m, h: _rounding(m, _Redrawn.apply(h, 0.5) if m.training else h)), (rows(),)
 
 
@@ -1121,7 +1119,7 @@ def inplace_layers():
 
 
 @case()
-def layers_whose_backward_raises():
+def layers_that_raise_in_backward():
     return nn.Sequential(
         nn.Linear(16, 32), nn.ReLU(inplace=True), nn.Dropout(0.3, inplace=True), nn.Linear(32, 4)
     ), (rows(),)

@@ -1,4 +1,4 @@
-"""The live checks on a corpus of right and wrong models, each built anew."""
+"""The live checks on a corpus of right and wrong models, each one newly built."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from . import corpus
 
 
 @pytest.mark.parametrize("case", corpus.CASES, ids=lambda case: case.name)
-def test_exactly_what_is_wrong_is_found(case):
+def test_exactly_the_mistakes_are_found(case):
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of some mistakes itself
@@ -21,7 +21,7 @@ def test_exactly_what_is_wrong_is_found(case):
         assert set(thinned.check(model, *inputs, **case.options).codes) == case.expect
 
 
-def test_the_corpus_is_half_wrong_each_with_its_report():
+def test_half_of_the_corpus_is_wrong_each_with_its_report():
     wrong = [case for case in corpus.CASES if case.expect]
     assert len(wrong) >= 40
     assert len(corpus.CASES) - len(wrong) >= 40

@@ -1,4 +1,4 @@
-"""How the live checks treat a model: what they leave, refuse, read through and say."""
+"""How the live checks treat a model: what they restore, refuse, unwrap and report."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def leaky(width=10):
 
 
 class Busy(nn.Module):
-    """Changes all that a pass can change, and raises in the call that it is told to."""
+    """Changes everything that a pass can change, and raises in the call ``raises_at``."""
 
     def __init__(self, raises_at=None):
         super().__init__()
@@ -93,32 +93,36 @@ class Busy(nn.Module):
 
 
 def state(model):
-    """All that there is to see of a model and of the generators, as one comparable value."""
+    """The visible state of a model and of the generators, as one comparable value."""
 
-    def plain(v):
+    def comparable(v):
         if isinstance(v, torch.Generator):
             v = v.get_state()
         return (str(v.dtype), str(v.tolist())) if isinstance(v, torch.Tensor) else repr(v)
 
     attributes = {
-        (n, k): plain(v)
+        (n, k): comparable(v)
         for n, m in model.named_modules()
         for k, v in vars(m).items()
         if k not in ("_parameters", "_buffers")
     }
-    tensors = {n: plain(t) for n, t in [*model.named_parameters(), *model.named_buffers()]}
+    tensors = {n: comparable(t) for n, t in [*model.named_parameters(), *model.named_buffers()]}
     places = {n: id(t) for n, t in [*model.named_parameters(), *model.named_buffers()]}
     grads = {
-        n: (id(p.grad), None if p.grad is None else plain(p.grad))
+        n: (id(p.grad), None if p.grad is None else comparable(p.grad))
         for n, p in model.named_parameters()
     }
     modes = {n: m.training for n, m in model.named_modules()}
-    drawn = (plain(torch.get_rng_state()), repr(random.getstate()), repr(np.random.get_state()))
+    drawn = (
+        comparable(torch.get_rng_state()),
+        repr(random.getstate()),
+        repr(np.random.get_state()),
+    )
     return attributes, tensors, places, grads, modes, drawn
 
 
 @pytest.mark.parametrize("raises_at", [None, 1, 2, 3, 4, 6, 17, 19, 20, 25])
-def test_leaves_the_model_as_it_was(raises_at):
+def test_restores_the_model(raises_at):
     model = Busy(raises_at)
     model.train()
     model.frozen.eval()
@@ -128,7 +132,7 @@ def test_leaves_the_model_as_it_was(raises_at):
     before = state(model)
     if (
         raises_at is None or raises_at > 22
-    ):  # the copy in double precision that raises is no error of the check
+    ):  # an error of the copy in double precision is no error of the check
         found = thinned.check(model, rows(), loss=F.cross_entropy, target=torch.arange(16) % 3)
         assert ("L21", "net.3") in {(f.code, f.site) for f in found}
     else:
@@ -141,7 +145,7 @@ def test_leaves_the_model_as_it_was(raises_at):
         assert one == other
 
 
-def test_leaves_keys_and_inputs():
+def test_restores_keys_and_inputs():
     model = nn.Sequential(
         nn.Linear(10, 16), nn.ReLU(inplace=True), thinned.nn.Dropout(0.5), nn.Linear(16, 3)
     )
@@ -173,7 +177,7 @@ def test_same_seed_same_findings():
     assert dict(one[0].evidence)["ratio"] < 0.9
 
 
-def test_a_shift_that_goes_on_is_one_finding():
+def test_a_shift_that_propagates_is_one_finding():
     parts = [
         m
         for _ in range(4)
@@ -188,8 +192,8 @@ def test_a_shift_that_goes_on_is_one_finding():
 
 
 def test_right_gradients_are_checked():
-    """Not left unchecked: models that ask for their input's gradient, kernels that round otherwise,
-    inputs with a gradient.
+    """Models that ask for the gradient of their input, kernels that round otherwise, and inputs
+    with a gradient are checked.
     """
 
     class Asks(nn.Module):
@@ -203,8 +207,8 @@ def test_right_gradients_are_checked():
                 x.requires_grad = True
             return self.net(x[:, 0]) * (1 + 4e-16 * torch.is_grad_enabled())
 
-    plain = nn.Sequential(nn.Linear(10, 16), nn.Dropout(0.5), nn.Linear(16, 3))
-    for model, x in ((Asks(), rows()), (plain, rows().requires_grad_())):
+    ordinary = nn.Sequential(nn.Linear(10, 16), nn.Dropout(0.5), nn.Linear(16, 3))
+    for model, x in ((Asks(), rows()), (ordinary, rows().requires_grad_())):
         found = thinned.check(model, x)
         assert found == ()
         assert "L30" not in dict(found.unchecked)
@@ -243,8 +247,8 @@ def student_tail(t, degrees):
 
 
 def test_chances_of_false_alarms():
-    """Means over the least number of passes, for normal noise; counts by Chernoff's bound, held
-    against enumeration.
+    """Means over the smallest number of passes, for normal noise; counts by Chernoff's bound,
+    compared with enumeration.
     """
     assert abs(student_tail(2.1314, 15) - 0.05) < 1e-5
     assert student_tail(norms.ERRORS, norms.LEAST - 1) < 1e-6
@@ -253,7 +257,7 @@ def test_chances_of_false_alarms():
         chance = sum(
             math.comb(n, k) * rate**k * (1 - rate) ** (n - k)
             for k in range(n + 1)
-            if record.is_off(k / n, rate, n, 1e-3)
+            if record.differs_beyond_chance(k / n, rate, n, 1e-3)
         )
         assert 0 < chance <= 1e-3
 
@@ -281,7 +285,7 @@ def test_select():
         ({"select": "L99"}, "unknown rule 'L99'"),
         ({"select": [3]}, "unknown rule 3"),
         ({"select": "dropout-without-trainin"}, "did you mean 'dropout-without-training'"),
-        ({"select": "L7"}, "rule L7 is not one that a running model shows"),
+        ({"select": "L7"}, "rule L7 does not apply to a running model"),
         ({"purpose": "policies"}, "did you mean 'policy'"),
         ({"samples": 3}, "samples has to be at least 4"),
         ({"samples": 4.5}, "samples has to be a whole number"),
@@ -301,7 +305,7 @@ def test_arguments(options, text):
 def test_refused_models():
     with pytest.raises(thinned.InputError, match=r"torch\.nn\.Module, but got function"):
         thinned.check(lambda x: x, rows())
-    with pytest.raises(thinned.InputError, match="needs the model's inputs"):
+    with pytest.raises(thinned.InputError, match="it needs its inputs"):
         thinned.check(leaky())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns that scripting is old
@@ -333,7 +337,7 @@ def test_no_group():
         same_masks_on_ranks(leaky(), rows())
 
 
-def test_parallel_is_read_through(group):
+def test_parallel_models_are_unwrapped(group):
     class Skips(nn.Module):
         def __init__(self):
             super().__init__()
@@ -352,7 +356,7 @@ def test_parallel_is_read_through(group):
     assert thinned.check(nn.DataParallel(leaky()), rows()).codes == {"L1"}
 
 
-def test_compiled_is_read_through():
+def test_compiled_models_are_unwrapped():
     wrong, right = leaky(), nn.Sequential(nn.Linear(10, 16), nn.Dropout(0.5), nn.Linear(16, 3))
     assert thinned.check(torch.compile(wrong, backend="eager"), rows()) == thinned.check(
         wrong, rows()
@@ -393,11 +397,11 @@ def test_backward_that_raises():
 def test_without_gradients():
     found = thinned.check(leaky().requires_grad_(False), rows())
     assert found.codes == {"L1"}
-    assert dict(found.unchecked)["L30"] == "the model's output needs no gradient"
+    assert dict(found.unchecked)["L30"] == "no gradient reaches the output of the model"
 
 
 class Shapes(nn.Module):
-    """Integer inputs; what comes out in which structure is a choice."""
+    """A model with integer inputs and a chosen structure of its output."""
 
     def __init__(self, wrong, out):
         super().__init__()
@@ -440,8 +444,8 @@ def test_structures(wrong, out):
     assert found.codes == ({"L1"} if wrong else set())
     if wrong:
         assert dict(found[0].evidence)["outputs of two evaluations differ by"] > 0
-    told = {what for what, _ in found.unchecked}
-    assert not told & {"L8", "L30"}
+    unchecked = {code for code, _ in found.unchecked}
+    assert not unchecked & {"L8", "L30"}
 
 
 def test_printed():
@@ -470,13 +474,13 @@ def test_printed():
 
 def test_masks_on_two_ranks(tmp_path):
     script, arguments = (
-        Path(__file__).with_name("ranks.py"),
-        ["2", str(tmp_path / "store"), str(tmp_path / "told")],
+        Path(__file__).with_name("masks_on_ranks.py"),
+        ["2", str(tmp_path / "store"), str(tmp_path / "found")],
     )
     ranks(script, [[str(rank), *arguments] for rank in (0, 1)], tmp_path)
     for rank in (0, 1):
-        told = json.loads((tmp_path / f"told.{rank}").read_text())
-        codes = {name: [f[:2] for f in found] for name, found in told.items()}
+        findings = json.loads((tmp_path / f"found.{rank}").read_text())
+        codes = {name: [f[:2] for f in found] for name, found in findings.items()}
         assert codes == {
             "one seed on all ranks": [["L9", "2"]],
             "another seed on each rank": [],
@@ -487,4 +491,4 @@ def test_masks_on_two_ranks(tmp_path):
             "one key, ids": [],
             "another key on each": [],
         }
-        assert "on some of 2 ranks" in told["one seed on all ranks"][0][2]
+        assert "on some of 2 ranks" in findings["one seed on all ranks"][0][2]

@@ -1,6 +1,4 @@
-"""The corpus of wrong and right programs: what each is, and what it says of itself in its first
-lines.
-"""
+"""The corpus of wrong and right programs, with the expectations in their first lines."""
 
 from __future__ import annotations
 
@@ -14,8 +12,8 @@ FOLDER = Path(__file__).parent / "corpus"
 
 @dataclass(frozen=True)
 class Program:
-    """``expected``: the rules that it breaks; none in a right one. ``source``: where its like was
-    met.
+    """A program. ``expected``: the rules that it breaks; empty for a right program. ``source``:
+    where a similar mistake was reported.
     """
 
     path: Path
@@ -29,7 +27,7 @@ class Program:
 
 
 def programs() -> list[Program]:
-    """All of them, in order of name."""
+    """All programs, in order of name."""
     return [_program(path) for path in sorted(FOLDER.iterdir()) if path.suffix in (".py", ".ipynb")]
 
 
@@ -38,9 +36,9 @@ def _program(path: Path) -> Program:
     code = text
     if path.suffix == ".ipynb":
         code = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
-    said = re.search(r"^# expect: (.+)$", code, re.M)
+    expected = re.search(r"^# expect: (.+)$", code, re.M)
     source = re.search(r"^# from: (https://\S+)$", code, re.M)
-    assert said, f"{path.name} does not say what to expect"
+    assert expected, f"{path.name} does not say what to expect"
     assert source, f"{path.name} does not say where it is from"
-    codes = frozenset(said[1].split(", ")) - {"none"}
+    codes = frozenset(expected[1].split(", ")) - {"none"}
     return Program(path, text, codes, source[1])

@@ -1,6 +1,4 @@
-"""Notebooks: magics, cells that are not Python, places, and changes that leave every other byte as
-it was.
-"""
+"""Notebooks: magics, cells that are not Python, places, and changes that keep all other bytes."""
 
 from __future__ import annotations
 
@@ -25,12 +23,14 @@ def code(source):
     }
 
 
-def notebook(*sources, **given):
+def notebook(*sources, **options):
     cells = [
         {"cell_type": "markdown", "metadata": {}, "source": "F.dropout(x)"},
         *map(code, sources),
     ]
-    return json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, **given)
+    return json.dumps(
+        {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, **options
+    )
 
 
 def places(raw):
@@ -53,9 +53,19 @@ def test_a_list_of_lines_is_found_by_its_line_in_the_file():
 
 @pytest.mark.parametrize(
     "magic",
-    ["%matplotlib inline", "!pip install torch \\\n  --quiet", "%%time\n", "files = !ls *.py", "x = %who_ls", "torch?", "??Net",
-     "await thing()", "for i in range(3):\n    !echo {i}", "%load_ext a\n%config b = 1"],
-)  # fmt: skip
+    [
+        "%matplotlib inline",
+        "!pip install torch \\\n  --quiet",
+        "%%time\n",
+        "files = !ls *.py",
+        "x = %who_ls",
+        "torch?",
+        "??Net",
+        "await thing()",
+        "for i in range(3):\n    !echo {i}",
+        "%load_ext a\n%config b = 1",
+    ],
+)
 def test_magics_are_read_past(magic):
     assert places(notebook(IMPORTS, f"{magic}\n{NET}")) == (
         [("L1", 3, 3 + f"{magic}\n".count("\n"))],
@@ -68,7 +78,7 @@ def test_cells_of_other_languages_are_left_out():
     assert places(notebook(IMPORTS, "%%javascript\nlet x = 1;", NET)) == ([("L1", 4, 3)], [])
 
 
-def test_a_cell_with_a_syntax_error_is_told_and_the_rest_goes_on():
+def test_a_cell_with_a_syntax_error_is_reported_and_the_others_are_checked():
     assert places(notebook(IMPORTS, "def f(:", NET)) == ([("L1", 4, 3)], ["n.ipynb:cell 3"])
 
 
@@ -111,9 +121,9 @@ def test_ignores_work_in_cells():
     "cut", [str, lambda text: text.splitlines(keepends=True)], ids=["string", "lines"]
 )
 def test_a_change_leaves_all_other_bytes(layout, cut):
-    said = '# größe \\ "quoted" \t 😀\n'
-    raw = notebook(IMPORTS, cut(said + "%time x = 1\n" + NET + "\n\n"), **layout)
-    text, mended = fixed_source(raw, "n.ipynb")
-    assert mended == 1
+    head = '# größe \\ "quoted" \t 😀\n'
+    raw = notebook(IMPORTS, cut(head + "%time x = 1\n" + NET + "\n\n"), **layout)
+    text, count = fixed_source(raw, "n.ipynb")
+    assert count == 1
     assert text == raw.replace("return F.dropout(x)", "return F.dropout(x, training=self.training)")
     assert fixed_source(text, "n.ipynb") == (text, 0)

@@ -1,6 +1,4 @@
-"""The static checks: every program of the corpus, what is left out on purpose, and input that
-cannot be read.
-"""
+"""Static checks: every program of the corpus, ignore comments, and input that cannot be read."""
 
 from __future__ import annotations
 
@@ -32,18 +30,13 @@ class Net(nn.Module):
 """
 
 
-def codes(text, **given):
-    return [(one.code, one.line) for one in check_source(textwrap.dedent(text), **given)]
-
-
-# The corpus
+def codes(text, **options):
+    return [(f.code, f.line) for f in check_source(textwrap.dedent(text), **options)]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.name)
 def test_program(program):
-    """A wrong program is told of by the rule that it names and no other, once; a right one is not
-    told of.
-    """
+    """A wrong program has one finding, of the rule that it names; a right program has none."""
     found = check_source(program.text, program.name)
     assert Counter(one.code for one in found) == Counter(program.expected), str(found)
     assert not found.unchecked
@@ -71,9 +64,10 @@ def test_corpus_is_balanced_and_covers_every_rule():
 def test_every_static_rule_says_what_it_looks_for():
     assert set(STATIC) == {code for code, rule in RULES.items() if rule.how in ("static", "both")}
     for code, find in STATIC.items():
-        said = " ".join(find.__doc__.split())
-        assert said.startswith("Signal:"), code
-        assert "Let pass:" in said, code
+        text = " ".join(find.__doc__.split())
+        assert text.startswith("Signal:"), code
+        assert "Let pass:" in text, code
+        assert find.__name__ == RULES[code].name.replace("-", "_")
 
 
 def test_every_rule_alone_finds_what_all_together_find():
@@ -83,9 +77,6 @@ def test_every_rule_alone_finds_what_all_together_find():
                 code
             }
             assert not check_source(program.text, program.name, ignore=list(program.expected))
-
-
-# Names
 
 
 @pytest.mark.parametrize(
@@ -99,7 +90,8 @@ def test_every_rule_alone_finds_what_all_together_find():
 )
 def test_a_function_by_any_name(imported):
     rate = ", p=0.5" if "torch.dropout" not in imported else ", 0.5, True"
-    text = f"{imported}\nimport torch\nclass Net(torch.nn.Module):\n    def forward(self, x):\n        return d(x{rate})\n"
+    net = f"class Net(torch.nn.Module):\n    def forward(self, x):\n        return d(x{rate})\n"
+    text = f"{imported}\nimport torch\n{net}"
     assert [code for code, _ in codes(text)] == ["L1"]
 
 
@@ -116,14 +108,11 @@ def test_places_count_characters_not_bytes():
     assert text.splitlines()[one.line - 1][one.column :].startswith("F.dropout")
 
 
-# Ignoring
-
-
-@pytest.mark.parametrize("said", ["", "[L1]", "[l1]", "[dropout-without-training]", "[L2, L1]"])
-def test_ignore_on_the_line(said):
+@pytest.mark.parametrize("names", ["", "[L1]", "[l1]", "[dropout-without-training]", "[L2, L1]"])
+def test_ignore_on_the_line(names):
     assert codes(WRONG) == [("L1", 7)]
-    assert codes(WRONG.replace("0.5)", f"0.5)  # thinned: ignore{said}")) == []
-    assert codes(WRONG.replace("0.5)", f"0.5)  # noqa  # thinned: ignore{said} because")) == []
+    assert codes(WRONG.replace("0.5)", f"0.5)  # thinned: ignore{names}")) == []
+    assert codes(WRONG.replace("0.5)", f"0.5)  # noqa  # thinned: ignore{names} because")) == []
 
 
 def test_ignore_covers_its_statement_alone():
@@ -140,7 +129,7 @@ def test_ignore_covers_its_statement_alone():
     assert codes(WRONG.replace("(self, x):", "(self, x):  # thinned: ignore")) == [("L1", 7)]
     assert codes(WRONG.replace("0.5)", "0.5)  # thinned: ignore[L2]")) == [("L1", 7)]
     assert codes(WRONG.replace("return", "'# thinned: ignore'\n        return")) == [("L1", 8)], (
-        "a text is no comment"
+        "a string is not a comment"
     )
 
 
@@ -150,7 +139,7 @@ def test_ignore_in_a_whole_file():
     assert codes("# thinned: ignore-file[L2]\n" + WRONG) == [("L1", 8)]
 
 
-def test_an_unknown_rule_in_an_ignore_is_told():
+def test_an_unknown_rule_in_an_ignore_is_reported():
     found = check_source(WRONG.replace("0.5)", "0.5)  # thinned: ignore[L99]"), "net.py")
     assert found.codes == {"L1"}
     assert found.unchecked == (("net.py, line 7", "ignore names an unknown rule, 'L99'"),)
@@ -160,22 +149,19 @@ def test_an_unknown_rule_in_an_ignore_is_told():
 def test_unknown_rules_are_refused(given):
     with pytest.raises(thinned.InputError, match="unknown rule"):
         check_source(WRONG, **given)
-    with pytest.raises(thinned.InputError, match="text has to be a str"):
+    with pytest.raises(thinned.InputError, match="text must be a str"):
         check_source(b"x = 1")
 
 
-# Input that cannot be read
-
-
-def told(path, **given):
+def unread(path, **options):
     """({file name: why it was not read}, names of the files with findings)."""
-    found, _ = checked(path, **given)
+    found, _ = checked(path, **options)
     return {os.path.basename(what): why for what, why in found.unchecked}, [
         os.path.basename(one.file) for one in found
     ]
 
 
-def test_what_cannot_be_read_is_told_and_the_rest_goes_on(tmp_path):
+def test_files_that_cannot_be_read_are_reported_and_the_others_are_checked(tmp_path):
     (tmp_path / "good.py").write_text(WRONG)
     (tmp_path / "syntax.py").write_text("import torch\ndef f(:\n")
     (tmp_path / "python2.py").write_text("import torch\nprint 'drop'\n")
@@ -190,7 +176,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_goes_on(tmp_path):
     (tmp_path / "cells.ipynb").write_text('{"cells": 3}')
     (tmp_path / "bytes.ipynb").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "dangling.py").symlink_to(tmp_path / "nowhere.py")
-    why, files = told(tmp_path)
+    why, files = unread(tmp_path)
     assert files == ["good.py"]
     assert set(why) == {p.name for p in tmp_path.iterdir()} - {"good.py"}
     assert re.search(r"is not Python: .*\(line 2\)", why["syntax.py"])
@@ -201,8 +187,8 @@ def test_what_cannot_be_read_is_told_and_the_rest_goes_on(tmp_path):
     )
     assert "klingon" in why["codec.py"]
     assert "not valid JSON" in why["broken.ipynb"]
-    assert why["list.ipynb"] == "no notebook: it holds no object"
-    assert why["none.ipynb"] == why["cells.ipynb"] == "no notebook: it has no list of cells"
+    assert why["list.ipynb"] == "not a notebook: the JSON is not an object"
+    assert why["none.ipynb"] == why["cells.ipynb"] == "not a notebook: it has no list of cells"
     assert why["bytes.ipynb"] == "cannot be read: it is not UTF-8"
     assert why["dangling.py"] == "cannot be read: No such file or directory"
     assert all("\n" not in text for text in why.values())
@@ -214,7 +200,7 @@ def test_unreadable_file(tmp_path):
     path.chmod(0)
     if os.access(path, os.R_OK):
         pytest.skip("this user may read everything")
-    assert told(tmp_path) == ({"secret.py": "cannot be read: Permission denied"}, [])
+    assert unread(tmp_path) == ({"secret.py": "cannot be read: Permission denied"}, [])
 
 
 def test_encodings(tmp_path):
@@ -258,7 +244,7 @@ def test_folders_leave_out_what_is_not_the_users(tmp_path):
     assert len(check_paths(named)) == 3
 
 
-def test_a_missing_path_is_told():
+def test_a_missing_path_is_reported():
     found, read = checked(["nowhere.py"])
     assert (list(found), found.unchecked, read) == (
         [],
@@ -268,14 +254,15 @@ def test_a_missing_path_is_told():
 
 
 def test_the_users_code_is_not_run(tmp_path):
-    """Nor is torch imported: reading needs the standard library alone."""
+    """Checking also imports no framework: it needs the standard library alone."""
     (tmp_path / "net.py").write_text(
         f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n" + WRONG
     )
     (tmp_path / "torch.py").write_text("raise SystemExit('imported')")
     heavy = ["torch", "numpy", "tensorflow", "keras", "jax", "pandas", "sklearn"]
-    code = f"import sys\nfrom thinned.checks import check_paths\nfound = check_paths({str(tmp_path)!r})\nprint(len(found), "
-    code += f"[m for m in {heavy} if m in sys.modules])"
+    code = "import sys\nfrom thinned.checks import check_paths\n"
+    code += f"found = check_paths({str(tmp_path)!r})\n"
+    code += f"print(len(found), [m for m in {heavy} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
@@ -288,17 +275,15 @@ def test_the_users_code_is_not_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-# Fixing
-
 FIXABLE = [p for p in PROGRAMS if any(f.changes for f in check_source(p.text, p.name))]
 
 
 @pytest.mark.parametrize("program", FIXABLE, ids=lambda p: p.name)
 def test_fixed_program(program):
-    """It is mended for good, still compiles, and only the lines of the findings differ."""
+    """A second fix changes nothing, the text compiles, and only lines of findings differ."""
     found = [f for f in check_source(program.text, program.name) if f.changes]
-    text, mended = fixed_source(program.text, program.name)
-    assert mended == len(found)
+    text, count = fixed_source(program.text, program.name)
+    assert count == len(found)
     assert not [f for f in check_source(text, program.name) if f.changes]
     assert fixed_source(text, program.name) == (text, 0)
     if program.path.suffix == ".py":
@@ -319,33 +304,42 @@ def test_fixed_program(program):
 
 
 @pytest.mark.parametrize(
-    ("body", "mended"),
+    ("body", "fixed"),
     [
         ("F.dropout(x)", "F.dropout(x, training=self.training)"),
         ("F.dropout(x, 0.5, True)", "F.dropout(x, 0.5, self.training)"),
         ("F.dropout(x, p=0.5,)", "F.dropout(x, p=0.5, training=self.training,)"),
         ("F.dropout(x, training = True )", "F.dropout(x, training = self.training )"),
-        ("F.dropout(F.dropout(x))", "F.dropout(F.dropout(x, training=self.training), training=self.training)"),
+        (
+            "F.dropout(F.dropout(x))",
+            "F.dropout(F.dropout(x, training=self.training), training=self.training)",
+        ),
         ("'ü' and F.dropout(x)", "'ü' and F.dropout(x, training=self.training)"),
-        ("F.scaled_dot_product_attention(x, x, x, dropout_p=0.1)",
-         "F.scaled_dot_product_attention(x, x, x, dropout_p=0.1 if self.training else 0.0)"),
-        ("F.dropout(\n            x,\n            0.5,\n        )",
-         "F.dropout(\n            x,\n            0.5, training=self.training,\n        )"),
+        (
+            "F.scaled_dot_product_attention(x, x, x, dropout_p=0.1)",
+            "F.scaled_dot_product_attention(x, x, x, dropout_p=0.1 if self.training else 0.0)",
+        ),
+        (
+            "F.dropout(\n            x,\n            0.5,\n        )",
+            "F.dropout(\n            x,\n            0.5, training=self.training,\n        )",
+        ),
     ],
-)  # fmt: skip
-def test_changes(body, mended):
+)
+def test_changes(body, fixed):
     before = WRONG.replace("F.dropout(x, 0.5)", body)
-    assert fixed_source(before)[0] == WRONG.replace("F.dropout(x, 0.5)", mended)
+    assert fixed_source(before)[0] == WRONG.replace("F.dropout(x, 0.5)", fixed)
 
 
 def test_what_is_not_safe_is_left(tmp_path):
-    """A static method has no self; a plain function has no mode."""
+    """A static method has no self; a function outside classes has no mode."""
     static = WRONG.replace("    def forward(self, x)", "    @staticmethod\n    def forward(x)")
-    plain = "import torch.nn.functional as F\ndef net(x):\n    return F.dropout(x, 0.5)\n"
+    outside = "import torch.nn.functional as F\ndef net(x):\n    return F.dropout(x, 0.5)\n"
     ignored = WRONG.replace("0.5)", "0.5)  # thinned: ignore")
-    for text in (static, plain, ignored):
+    for text in (static, outside, ignored):
         assert fixed_source(text) == (text, 0)
-    assert [f.code for f in check_source(static)] == [f.code for f in check_source(plain)] == ["L1"]
+    assert (
+        [f.code for f in check_source(static)] == [f.code for f in check_source(outside)] == ["L1"]
+    )
 
 
 def test_files_keep_encoding_line_ends_and_permissions(tmp_path):

@@ -1,4 +1,4 @@
-"""A watched run is the same run, and what it says is right."""
+"""A watched run equals an unwatched one, and its verdicts are right."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 import thinned
 from thinned.checks.watch.judging import judge
-from thinned.checks.watch.units import Fallen
+from thinned.checks.watch.units import DropCounts
 
 
 @pytest.fixture(autouse=True)
@@ -31,8 +31,8 @@ def _one_thread():
 
 
 def network(p: float = 0.5, drop=nn.Dropout) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(10, 32), nn.BatchNorm1d(32), nn.ReLU(), drop(p), nn.Linear(32, 32), nn.ReLU(), drop(p),
-                         nn.Linear(32, 3))  # fmt: skip
+    hidden = [nn.Linear(10, 32), nn.BatchNorm1d(32), nn.ReLU(), drop(p), nn.Linear(32, 32)]
+    return nn.Sequential(*hidden, nn.ReLU(), drop(p), nn.Linear(32, 3))
 
 
 def rows(count: int, seed: int = 1, noise: float = 0.0):
@@ -44,7 +44,7 @@ def rows(count: int, seed: int = 1, noise: float = 0.0):
 def train(
     net, steps, watched=True, data=None, size=32, lr=1e-2, optimizer=torch.optim.Adam, **options
 ):
-    """A plain loop; the watch, or None."""
+    """An ordinary loop; returns the watch, or None."""
     x, y = data or rows(256)
     opt = optimizer(net.parameters(), lr)
     watch = thinned.watch(net, loss=F.cross_entropy, **{"every": 3} | options) if watched else None
@@ -71,7 +71,7 @@ def names(watch):
 
 
 class Odd(nn.Module):
-    """Keeps a state of its own, and draws by Python's and NumPy's generators."""
+    """Has its own state, and draws from the generators of Python and NumPy."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,13 +121,13 @@ def test_a_keyed_model_goes_on_where_it_was():
     assert all(torch.equal(a, b) for a, b in zip(plain, seen, strict=True))
 
 
-def test_a_backward_pass_may_come_behind_the_sample():
+def test_a_backward_pass_may_follow_the_sample():
     net = network()
     x, y = rows(16)
     loss = F.cross_entropy(net(x), y)
     moments = net[1].running_mean
     thinned.watch(net, loss=F.cross_entropy).step(x, y, loss=loss)
-    loss.backward()  # batch normalisation's buffers were not touched, so autograd does not complain
+    loss.backward()  # the buffers of batch normalization are unchanged, so autograd raises nothing
     assert net[1].running_mean is moments
 
 
@@ -149,7 +149,7 @@ def test_rates_and_losses_are_those_of_the_layers():
         float(F.cross_entropy(net(x), y).detach()), abs=1e-6
     )
     net[1].train()  # dropout alone is off
-    assert again.history[0]["alone"] == pytest.approx(
+    assert again.history[0]["without"] == pytest.approx(
         float(F.cross_entropy(net(x), y).detach()), abs=1e-6
     )
 
@@ -273,8 +273,9 @@ def test_a_rate_that_is_not_met():
     net = nn.Sequential(nn.Linear(10, 32), Bernoullis(), nn.Linear(32, 3))
     assert not train(net, 36).findings.of("L20")
 
-    record = {"what": "sample", "step": 1, "loss": None, "train": None, "eval": None, "alone": None, "quiet": [],
-              "training": True, "masks": {}, "dead": {}, "shift": {}, "gradients": {}}  # fmt: skip
+    record = {"what": "sample", "step": 1, "loss": None, "train": None, "eval": None}
+    record |= {"without": None, "inactive": [], "training": True}
+    record |= {"masks": {}, "dead": {}, "shift": {}, "gradients": {}}
     site = {"kind": "dropout", "nominal": 0.1, "in_train": True, "in_eval": False}
     wrong = [
         record | {"rates": {"a": site | {"measured": 0.05 + 0.002 * (i % 3)}}} for i in range(10)
@@ -301,18 +302,24 @@ def test_the_same_mask_at_every_step():
     assert not train(ours, 15).findings.of("L18")
 
 
-def test_units_that_always_or_never_fall():
+def test_units_that_are_always_or_never_dropped():
     kept = (torch.arange(32) % 2 == 0).float()
-    one = Fallen()
+    counts = DropCounts()
     for _ in range(30):
         x = torch.randn(8, 32)
-        one.see(x, x * kept * 2, 1, False)
-    assert one.record(0.5) == {"units": 32, "repeats": 0, "passes": 30, "always": 16, "never": 16}
-    assert one.record(0.01)["never"] == 0  # at 1 % that is chance
+        counts.update(x, x * kept * 2, 1, False)
+    assert counts.record(0.5) == {
+        "units": 32,
+        "repeats": 0,
+        "passes": 30,
+        "always": 16,
+        "never": 16,
+    }
+    assert counts.record(0.01)["never"] == 0  # at 1 % that is chance
 
 
 def test_variance_shift_is_that_of_the_formula():
-    """Li et al. 2019: zero-mean input dropped right before batch normalisation has Var_eval /
+    """Li et al. 2019: zero-mean input dropped right before batch normalization has Var_eval /
     Var_train = 1 - p.
     """
     net = nn.Sequential(nn.Dropout(0.4), nn.BatchNorm1d(50))
@@ -322,10 +329,10 @@ def test_variance_shift_is_that_of_the_formula():
     (found,) = watch.findings.of("L5")
     assert found.site == "1"
     assert dict(found.evidence)["ratio"] == pytest.approx(0.6, abs=0.01)
-    behind = thinned.watch(nn.Sequential(nn.BatchNorm1d(50), nn.Dropout(0.4)), every=1)
+    reverse = thinned.watch(nn.Sequential(nn.BatchNorm1d(50), nn.Dropout(0.4)), every=1)
     for _ in range(6):
-        behind.step(torch.randn(200, 50))
-    assert not behind.findings.of("L5")
+        reverse.step(torch.randn(200, 50))
+    assert not reverse.findings.of("L5")
 
 
 def test_gradients():
@@ -346,7 +353,7 @@ def test_gradients():
     assert "gradient-not-finite" in names(watch)
 
 
-def test_the_budget_is_kept(monkeypatch):
+def test_the_budget_is_respected(monkeypatch):
     from thinned.checks.watch import watching
 
     now = [0.0]
@@ -354,7 +361,7 @@ def test_the_budget_is_kept(monkeypatch):
 
     def sample(*args):
         now[0] += 2.0
-        return {"train": None, "eval": None, "alone": None, "rates": {}}
+        return {"train": None, "eval": None, "without": None, "rates": {}}
 
     monkeypatch.setattr(watching, "measure", sample)
     watch = thinned.watch(nn.Linear(1, 1), budget=0.05, log=lambda values: None)
@@ -433,13 +440,13 @@ def test_sinks():
     }
     assert {s for _, _, s in board.seen} == {1, 4}
     assert len(got) == 2 * len(called) == 6
-    with pytest.raises(thinned.InputError, match="log has to have"):
+    with pytest.raises(thinned.InputError, match="log has to be"):
         thinned.watch(net, log=3)
 
 
 class Odd(nn.Module):
-    """Names that loggers refuse: places in code, the model itself, two that differ in an illegal
-    sign alone.
+    """Names that loggers refuse: lines of code, the model itself, two that differ in an illegal
+    character only.
     """
 
     def __init__(self) -> None:
@@ -457,7 +464,7 @@ class Odd(nn.Module):
 
 
 def mlflow_refuses(name):
-    """MLflow's rule on its strictest system: signs, and a path that is written in one way alone."""
+    """The rule of MLflow on its strictest system: characters, and a normalized path."""
     return (
         not re.fullmatch(r"[/A-Za-z0-9_.\- ]+", name)
         or posixpath.normpath(name) != name
@@ -465,7 +472,7 @@ def mlflow_refuses(name):
     )
 
 
-def test_names_are_legal_for_every_logger():
+def test_names_are_legal_for_all_loggers():
     values, net = [], Odd()
     train(net, 1, log=values.append)
     assert not [name for name in values[0] if mlflow_refuses(name)]

@@ -1,4 +1,7 @@
-"""The native kernels beside the reference and NumPy: every instruction set, dtype, layout and law."""
+"""The native kernels compared with the reference and NumPy.
+
+Every instruction set, dtype, layout and noise distribution.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,14 @@ from thinned.engines import numpy as numpy_engine
 from thinned.engines.torch import dispatch, native, ops, tensor_key
 
 needs_native = pytest.mark.skipif(
-    bool(ops.missing), reason=ops.missing or "native kernels are there"
+    bool(ops.missing), reason=ops.missing or "native kernels are installed"
 )
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
-POINTS = {
+SPECS = {
     "dropout": presets.dropout(0.3),
     "alpha": presets.alpha_dropout(0.2),
     "gaussian": presets.gaussian_dropout(0.4),
-    "uout": presets.uniform_dropout(0.3),
+    "uniform": presets.uniform_dropout(0.3),
     "spatial": presets.spatial_dropout(0.4),
     "classic": presets.dropout(0.3, "classic"),
     "time": Drop(Bernoulli(0.4), per="b d", of="b t d", scale=Classic()),
@@ -54,12 +57,13 @@ def formats(x):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", POINTS)
+@pytest.mark.parametrize("name", SPECS)
 def test_equals_the_reference(name, dtype, instructions):
-    """Values and gradients; Bernoulli to the bit, continuous laws to 1e-5 (half types to their last
-    place).
+    """Values and gradients: Bernoulli to the bit, continuous noise to 1e-5.
+
+    Half types agree to their last place.
     """
-    drop = POINTS[name]
+    drop = SPECS[name]
     exact = isinstance(drop.law, Bernoulli)
     for shape in shapes(name):
         axis = plan(drop, shape).sample_axis
@@ -89,9 +93,9 @@ def test_equals_the_reference(name, dtype, instructions):
 
 
 def test_every_instruction_set_gives_the_same_bits(instructions):
-    """Also for continuous laws, whose arithmetic is written once and never contracted."""
+    """Also for continuous noise: its arithmetic is written once and never contracted."""
     x = torch.linspace(-2, 2, 7 * 1111).reshape(7, 1111)
-    for drop in POINTS.values():
+    for drop in SPECS.values():
         if drop.of not in ("b *",):
             continue
         ours = F.drop(x, drop, key=Key(1), impl="native")
@@ -102,12 +106,8 @@ def test_every_instruction_set_gives_the_same_bits(instructions):
 
 def test_masks_equal_numpys(instructions):
     for p in (2.0**-16, 0.1, 0.5, 1 - 2.0**-16):
-        for shape in (
-            (3, 1),
-            (5, 130),
-            (2, 4097),
-            (1, 700_001),
-        ):  # the last has ties, whose low halves decide
+        # the last shape has ties, where the low halves decide
+        for shape in ((3, 1), (5, 130), (2, 4097), (1, 700_001)):
             key = Key(-5, stream=7, call=1, step=3, samples=torch.arange(shape[0]) + 2**33)
             planned = plan(presets.dropout(p), shape)
             assert np.array_equal(
@@ -193,9 +193,9 @@ def test_transforms():
 def test_operators_keep_their_promises():
     """Schemas, fakes and autograd, as torch's own checker sees them."""
     x = torch.randn(4, 6, requires_grad=True)
-    numbers = ops.numbers(1 << 31, 2.0, 0.0, 0.0, 0.0)
+    constants = ops.pack_constants(1 << 31, 2.0, 0.0, 0.0, 0.0)
     sample_ids = torch.arange(4)
-    noise = (numbers, torch.tensor([3, 1]), sample_ids, [0, 1], 0, 0, 0, 5, 0)
+    noise = (constants, torch.tensor([3, 1]), sample_ids, [0, 1], 0, 0, 0, 5, 0)
     torch.library.opcheck(ops.apply, (x, *noise, False))
     plain = x.detach()
     for op, args in (
@@ -213,14 +213,14 @@ def test_operators_keep_their_promises():
 
 @needs_native
 @pytest.mark.parametrize("law", [0, 1, 2])
-def test_readable_kernels_equal_the_native_ones(law):
+def test_reference_operators_equal_the_native_ones(law):
     """The operators' own Python kernels, which serve devices without native ones."""
     x = torch.randn(6, 5, 9)
-    numbers = ops.numbers(
+    constants = ops.pack_constants(
         1 << 30 if law == 0 else 0, 1.5, 0.25 if law == 0 else 0.0, -0.5 if law == 0 else 0.0, 0.3
     )
     sample_ids = torch.stack((torch.arange(5) * 3, torch.arange(5) + 8))
-    for cells, axis in (
+    for strides, axis in (
         ([45, 0, 1], 1),
         ([9, 0, 1], 1),
         ([0, 0, 1], 1),
@@ -228,10 +228,10 @@ def test_readable_kernels_equal_the_native_ones(law):
         ([45, 9, 1], -1),
     ):
         noise = (
-            numbers,
+            constants,
             torch.tensor([3]),
             sample_ids if axis >= 0 else None,
-            cells,
+            strides,
             axis,
             law,
             13,
@@ -239,19 +239,20 @@ def test_readable_kernels_equal_the_native_ones(law):
             2,
         )
         torch.testing.assert_close(
-            ops.map(x, *noise, False), ops.readable(x, *noise, False), rtol=1e-5, atol=1e-5
+            ops.map(x, *noise, False), ops.reference_map(x, *noise, False), rtol=1e-5, atol=1e-5
         )
         torch.testing.assert_close(
-            ops.factor(x, *noise), ops.plain_factor(x, *noise), rtol=1e-5, atol=1e-5
+            ops.factor(x, *noise), ops.reference_factor(x, *noise), rtol=1e-5, atol=1e-5
         )
         torch.testing.assert_close(
-            ops.map_add(x, x, *noise), ops._map_add(x, x, *noise), rtol=1e-5, atol=1e-5
+            ops.map_add(x, x, *noise), ops._reference_map_add(x, x, *noise), rtol=1e-5, atol=1e-5
         )
 
 
 def test_the_scale_is_exactly_unbiased():
-    """E[a] = q gain + 0 = 1 exactly for what the threshold realises, from p = 2^-16 to 1 - 2^-16,
-    in rational numbers.
+    """E[a] = q gain + 0 = 1 exactly at the rate of the threshold, in rational numbers.
+
+    From p = 2^-16 to 1 - 2^-16.
     """
     from fractions import Fraction
 
@@ -267,15 +268,15 @@ def test_the_scale_is_exactly_unbiased():
 @needs_native
 def test_bad_calls_are_refused():
     x = torch.ones(3, 4)
-    numbers = ops.numbers(1 << 31, 2.0, 0.0, 0.0, 0.0)
+    constants = ops.pack_constants(1 << 31, 2.0, 0.0, 0.0, 0.0)
     with pytest.raises(
         RuntimeError, match="samples has to name each of the 3 examples, but got 2 ids"
     ):
-        ops.map(x, numbers, torch.tensor([1]), torch.arange(2), [0, 1], 0, 0, 0, 0, 0, False)
-    with pytest.raises(RuntimeError, match="one cell stride an axis, but got 1 for 2"):
-        ops.map(x, numbers, torch.tensor([1]), None, [1], 0, 0, 0, 0, 0, False)
+        ops.map(x, constants, torch.tensor([1]), torch.arange(2), [0, 1], 0, 0, 0, 0, 0, False)
+    with pytest.raises(RuntimeError, match="strides has to have one number for each axis"):
+        ops.map(x, constants, torch.tensor([1]), None, [1], 0, 0, 0, 0, 0, False)
     with pytest.raises(RuntimeError, match="key has to be a contiguous int64"):
-        ops.map(x, numbers, torch.tensor([1.0]), None, [0, 1], 0, 0, 0, 0, 0, False)
+        ops.map(x, constants, torch.tensor([1.0]), None, [0, 1], 0, 0, 0, 0, 0, False)
     with pytest.raises(
         InputError, match=r"impl=.native. cannot run: the kernels do not take torch\.complex64"
     ):
@@ -288,7 +289,7 @@ def test_bad_calls_are_refused():
 
 def test_environment_chooses():
     code = "import torch; from thinned.functional import explain; print(explain(torch.ones(2)))"
-    for name, start in (("reference", "reference: asked for"), ("nonsense", None)):
+    for name, start in (("reference", "reference: requested"), ("nonsense", None)):
         done = subprocess.run(
             [sys.executable, "-c", code],
             env=os.environ | {"THINNED_IMPL": name},
@@ -403,7 +404,7 @@ def test_tracing_is_refused_in_training_and_clean_in_evaluation():
             "ignore"
         )  # torch.jit's own: deprecated, and values read while tracing
         with pytest.raises(
-            InputError, match=r"would bake one mask into its graph; trace model\.eval"
+            InputError, match=r"would record one fixed mask in its graph; trace model\.eval"
         ):
             trace(True)
         traced = trace(False)
@@ -429,7 +430,7 @@ def test_blocks_under_transforms():
 @pytest.mark.parametrize("spec", ["dropout", "gaussian", "block"])
 def test_threads_do_not_change_a_bit(spec):
     """Forward and backward, in one part and in parts of several threads."""
-    drop = presets.drop_block(0.2, 3) if spec == "block" else POINTS[spec]
+    drop = presets.drop_block(0.2, 3) if spec == "block" else SPECS[spec]
     given = torch.randn(6, 16, 80, 80)
     before = torch.get_num_threads()
     seen = []

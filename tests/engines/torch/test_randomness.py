@@ -1,8 +1,7 @@
-"""Masks as random bits: even, independent of their neighbours, and unlike across layers, calls,
-steps, samples and seeds.
+"""Masks as random bits: even, and independent of neighbors, layers, calls, steps, ids and seeds.
 
-Seeds are fixed, so a result never changes. Each test's alpha is 1e-4 after Bonferroni for the
-comparisons inside it.
+Seeds are fixed, so a result never changes. The alpha of each test is 1e-4, divided by the number of
+comparisons inside it (Bonferroni).
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from thinned.algebra.key import stream_of
 ALPHA = 1e-4
 
 
-def bits(key: Key, p: float = 0.5, rows: int = 64, cells: int = 1 << 14) -> np.ndarray:
-    """What fell: 0 and 1, [rows, cells]."""
-    return (~F.mask(presets.dropout(p), (rows, cells), key)).numpy().astype(np.int8)
+def bits(key: Key, p: float = 0.5, rows: int = 64, elements: int = 1 << 14) -> np.ndarray:
+    """Return 1 for dropped and 0 for kept elements, [rows, elements]."""
+    return (~F.mask(presets.dropout(p), (rows, elements), key)).numpy().astype(np.int8)
 
 
 def assert_uncorrelated(a: np.ndarray, b: np.ndarray, comparisons: int = 1) -> None:
@@ -35,12 +34,11 @@ def assert_uncorrelated(a: np.ndarray, b: np.ndarray, comparisons: int = 1) -> N
 
 
 @pytest.mark.parametrize("p", [0.05, 0.1, 0.5, 0.9])
-def test_pairs_and_fours_of_neighbours_are_independent(p):
-    """Chi-square on the patterns of 2 and of 4 neighbouring cells and of 2 neighbouring samples."""
+def test_pairs_and_fours_of_neighbors_are_independent(p):
+    """Chi-square on the patterns of 2 and 4 neighboring elements, and of 2 neighboring samples."""
     drawn = bits(Key(11, stream_of("a")), p)
-    for block in (
-        drawn.reshape(-1, 2), drawn.reshape(-1, 4), drawn.reshape(32, 2, -1).transpose(0, 2, 1).reshape(-1, 2)
-    ):  # fmt: skip
+    samples = drawn.reshape(32, 2, -1).transpose(0, 2, 1)
+    for block in (drawn.reshape(-1, 2), drawn.reshape(-1, 4), samples.reshape(-1, 2)):
         width = block.shape[1]
         codes = (block * (1 << np.arange(width))).sum(1)
         ones = np.array([bin(c).count("1") for c in range(1 << width)])
@@ -52,7 +50,7 @@ def test_pairs_and_fours_of_neighbours_are_independent(p):
 
 def test_runs():
     """The number of runs in a row of 2^20 bits (Wald and Wolfowitz)."""
-    drawn = bits(Key(12), rows=1, cells=1 << 20)[0]
+    drawn = bits(Key(12), rows=1, elements=1 << 20)[0]
     n1 = int(drawn.sum())
     n0 = len(drawn) - n1
     runs = 1 + int((drawn[1:] != drawn[:-1]).sum())
@@ -62,12 +60,12 @@ def test_runs():
 
 
 @pytest.mark.parametrize("lag", [1, 2, 3, 4, 7, 8, 16, 64, 512, 1024])
-def test_cells_do_not_know_each_other(lag):
+def test_elements_are_uncorrelated(lag):
     drawn = bits(Key(13))
     assert_uncorrelated(drawn[:, :-lag], drawn[:, lag:], 10)
 
 
-def test_layers_calls_steps_samples_and_seeds_do_not_know_each_other():
+def test_layers_calls_steps_samples_and_seeds_are_uncorrelated():
     base = Key(5, stream_of("layer1.drop"), 0, 0)
     others = [
         base,
@@ -86,14 +84,15 @@ def test_layers_calls_steps_samples_and_seeds_do_not_know_each_other():
         assert_uncorrelated(drawn[i], drawn[j], len(pairs))
 
 
-def test_neighbouring_steps_and_samples():
-    """The same cell over 1024 steps, and over 1024 samples of two ranks: as independent as cells
-    are.
+def test_neighboring_steps_and_samples():
+    """One element over 1024 steps, and over 1024 samples of two ranks.
+
+    These are as independent as elements of one mask.
     """
-    over_steps = np.stack([bits(Key(7, step=s), rows=1, cells=512)[0] for s in range(1024)])
+    over_steps = np.stack([bits(Key(7, step=s), rows=1, elements=512)[0] for s in range(1024)])
     assert_uncorrelated(over_steps[:-1], over_steps[1:], 3)
     ranks = [
-        bits(Key(7, samples=torch.arange(512) + 512 * r), rows=512, cells=512) for r in range(2)
+        bits(Key(7, samples=torch.arange(512) + 512 * r), rows=512, elements=512) for r in range(2)
     ]
     assert_uncorrelated(*ranks, 3)
     assert_uncorrelated(ranks[0][:-1], ranks[0][1:], 3)
@@ -105,8 +104,9 @@ def test_bytes_are_even():
 
 
 def test_low_halves_are_as_good_as_high_ones():
-    """Words whose high half ties decide by their low half: over all words, each of the 32 bits is
-    even and free of the rest.
+    """Over all words, each of the 32 bits is even and independent of the others.
+
+    The low half of a word decides where the high half ties.
     """
     from thinned.engines import numpy as engine
 

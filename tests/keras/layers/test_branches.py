@@ -1,11 +1,6 @@
-"""Keras layers on residual branches and maps: laws beside the torch face and by closed forms,
-gradients, files.
-"""
+"""Branches of residual networks: distributions as in torch and by closed forms, gradients."""
 
 from __future__ import annotations
-
-import copy
-import json
 
 import numpy as np
 import pytest
@@ -20,19 +15,9 @@ import thinned.keras as tk  # noqa: E402
 from thinned import functional as F  # noqa: E402
 from thinned.keras import layers as L  # noqa: E402
 
-from ..help import ALPHA, array  # noqa: E402
+from ..help import ALPHA, again, array  # noqa: E402
 
-# Keras on torch converts arrays in a way that NumPy 2.4 warns of.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 K = keras.layers
-
-
-def again(layer):
-    """The layer made anew of its configuration, after a way through JSON."""
-    config = json.loads(json.dumps(layer.get_config()))
-    other = type(layer).from_config(copy.deepcopy(config))
-    assert other.get_config() == config
-    return other
 
 
 def pairs(n=4000, seed=0):
@@ -42,9 +27,7 @@ def pairs(n=4000, seed=0):
 
 
 def slopes(f, *inputs):
-    """What flows back to each input from the sum of the result, on the torch backend; and the
-    result.
-    """
+    """The result, and the gradient of its sum for each input, on the torch backend."""
     if keras.backend.backend() != "torch":
         pytest.skip("gradients here are torch's")
     leaves = [keras.ops.convert_to_tensor(x).clone().requires_grad_(True) for x in inputs]
@@ -56,7 +39,7 @@ def slopes(f, *inputs):
 
 @pytest.mark.parametrize("backward", ["shake", "even", "keep"])
 def test_shake_shake(backward):
-    """The share is uniform and an example's own; gradients have a share of their own, as in torch."""
+    """Each example has a uniform weight, and gradients one of their own, as in torch."""
     x, f = pairs()
     layer = L.ShakeShake(backward, seed=0)
     y, to_x, to_f = slopes(lambda a, b: layer([a, b], training=True), x, f)
@@ -79,7 +62,7 @@ def test_shake_shake(backward):
 
 
 def test_shake_drop():
-    """One coin for the batch; shaken examples have shares from the ranges, forward and backward;
+    """One draw for the batch; shaken examples have shares from the ranges, forward and backward;
     evaluation is the mean.
     """
     x, _ = pairs(500)
@@ -106,7 +89,7 @@ def test_shake_drop():
 
 
 def test_enumerated_swapout_of_every_backend():
-    """Nothing, skip, feed-forward and residual, with the products of two coins."""
+    """Nothing, skip, feed-forward and residual, with the products of two probabilities."""
     x, f = np.full((4000, 2), 1.0, "float32"), np.full((4000, 2), 2.0, "float32")
     layer = again(L.Swapout(0.3, 0.6, seed=0))
     y = array(layer([x, f], training=True))
@@ -131,7 +114,7 @@ def test_enumerated_swapout_of_every_backend():
 
 
 def test_a_layer_is_skipped():
-    """Skipped wholly, with no gradient, at its rate; masks and evaluation are the layer's."""
+    """Skipped at its rate, without a gradient; masks and evaluation are those of the layer."""
     inner = K.Dense(3, kernel_initializer="ones")
     layer = L.LayerDrop(inner, 0.3, seed=0)
     x = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")

@@ -1,6 +1,4 @@
-"""The live checks: a model and a batch are run, and known mistakes with dropout are seen by what
-they do.
-"""
+"""Live checks: run a model on a batch and detect known mistakes with dropout by their effects."""
 
 from .ranks import same_masks_on_ranks
 from .runner import check

@@ -9,12 +9,12 @@ from torch import nn
 
 from ...nn.module import DropoutModule
 from ..finding import Finding
-from .battery import Battery
-from .evaluation import at
-from .record import DROPS, Drawn, PassRecord, drop_like, rate_of
+from .check_run import CheckRun
+from .evaluation import in_file, location
+from .record import DROPOUT_KINDS, DrawRecord, PassRecord, looks_like_dropout, named_rate
 
 ALPHA = 1e-6
-_PLAIN = {
+TORCH_DROPOUTS = {  # those that zero and scale by 1 / (1 - p)
     "F.dropout",
     "F.dropout1d",
     "F.dropout2d",
@@ -22,61 +22,77 @@ _PLAIN = {
     "torch.dropout",
     "torch.feature_dropout",
 }
+_PLAIN_SPECS = {"dropout", "spatial_dropout", "gaussian_dropout"}
 
 
-def channels_of_sequences(battery: Battery) -> Iterator[Finding]:
-    """L10: F.dropout2d, or a torch Dropout2d, is called with an input of three dimensions. No
-    statistics.
+def channels_of_sequences(run: CheckRun) -> Iterator[Finding]:
+    """L10: F.dropout2d, or a Dropout2d layer of torch or of ours, is called with a
+    three-dimensional input. No statistics.
     """
-    for place, calls in battery.early[0].of().items():
-        shape = calls[0].shape
-        if place[2] == "F.dropout2d" and shape is not None and len(shape) == 3:
-            size = "x".join(map(str, shape))
-            yield Finding("L10", f"Dropout2d reads {size} as [batch, channels, length]: what falls is all of axis 2 "
-                          "for a place on axis 1", evidence=(("dimensions", 3.0),), **at(calls[0]))  # fmt: skip
-
-
-def one_layer(battery: Battery) -> Iterator[Finding]:
-    """L11: a recurrent network that runs has one layer and a dropout above 0."""
-    for name, module in battery.model.named_modules():
-        if isinstance(module, nn.RNNBase) and module.num_layers == 1 and module.dropout > 0:
-            yield Finding("L11", f"{type(module).__name__} has one layer, so its dropout of {module.dropout:g} never acts",
-                          site=name, evidence=(("rate", float(module.dropout)),))  # fmt: skip
-
-
-def left_in_evaluation(battery: Battery) -> Iterator[Finding]:
-    """L21, modes: the model is given in training, and a dropout with a rate in it, or a part that
-    holds one, in evaluation.
-
-    A part whose parameters are all frozen is left out: a fixed feature extractor belongs in
-    evaluation. A model that is given in evaluation says nothing, which ``unchecked`` notes.
-    """
-    if not battery.model.training:
-        battery.unchecked.append(
-            ("L21", "the model was given in evaluation, so parts left behind are not to be seen")
+    for calls in run.training_before[0].by_place().values():
+        draw = calls[0]
+        channels = draw.function == "F.dropout2d" or (
+            draw.layer is not None and draw.function == "Dropout2d"
         )
+        if channels and draw.shape is not None and len(draw.shape) == 3:
+            size = "x".join(map(str, draw.shape))
+            text = (
+                f"Dropout2d reads an input of {size} as [batch, channels, length], so it drops "
+                "all of axis 2 at some positions of axis 1"
+            )
+            yield Finding("L10", text, evidence=(("dimensions", 3.0),), **location(draw))
+
+
+def one_layer(run: CheckRun) -> Iterator[Finding]:
+    """L11: a recurrent network has one layer and a dropout above 0."""
+    for name, module in run.model.named_modules():
+        if isinstance(module, nn.RNNBase) and module.num_layers == 1 and module.dropout > 0:
+            kind = type(module).__name__
+            text = f"{kind} has one layer, so its dropout of {module.dropout:g} never acts"
+            evidence = (("rate", float(module.dropout)),)
+            yield Finding("L11", text, site=name, evidence=evidence)
+
+
+def left_in_evaluation(run: CheckRun) -> Iterator[Finding]:
+    """L21, modes: the model is in training mode when it is passed, but one of its parts, which
+    contains a dropout with a rate above 0, is in evaluation mode.
+
+    A part is left out if all its parameters are frozen, because a fixed feature extractor may be in
+    evaluation mode on purpose. Nothing is reported for a model that is passed in evaluation mode;
+    ``unchecked`` says so.
+    """
+    if not run.model.training:
+        why = "the model was passed in evaluation mode, which hides parts left in evaluation"
+        run.unchecked.append(("L21", why))
         return
-    yield from _left(battery.model)
-
-
-def _left(model: nn.Module) -> Iterator[Finding]:
-    def walk(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-        if not module.training:
-            yield name, module
-            return
-        for child_name, child in module.named_children():
-            yield from walk(f"{name}.{child_name}" if name else child_name, child)
-
-    for name, part in walk("", model):
+    for name, part in _topmost_in_evaluation("", run.model):
         parameters = list(part.parameters())
-        rated = [m for m in part.modules() if _acts(m)]
-        if rated and not (parameters and not any(p.requires_grad for p in parameters)):
-            rate = rate_of(rated[0]) or ("dropout", getattr(rated[0], "dropout", 0.0))
-            yield Finding("L21", f"the model is in training, but this part is in evaluation, with {len(rated)} dropout "
-                          f"{'layer' if len(rated) == 1 else 'layers'} (rate {rate[1]:g})", site=name)  # fmt: skip
+        frozen = parameters and not any(p.requires_grad for p in parameters)
+        layers = [m for m in part.modules() if _has_active_rate(m)]
+        if layers and not frozen:
+            noun = "layer" if len(layers) == 1 else "layers"
+            text = (
+                "the model is in training mode, but this part is in evaluation mode, with "
+                f"{len(layers)} dropout {noun} (rate {_rate(layers[0]):g})"
+            )
+            yield Finding("L21", text, site=name)
 
 
-def _acts(module: nn.Module) -> bool:
+def _topmost_in_evaluation(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    if not module.training:
+        yield name, module
+        return
+    for child_name, child in module.named_children():
+        yield from _topmost_in_evaluation(f"{name}.{child_name}" if name else child_name, child)
+
+
+def _rate(module: nn.Module) -> float:
+    named = named_rate(module)
+    return named[1] if named else float(getattr(module, "dropout", 0.0))
+
+
+def _has_active_rate(module: nn.Module) -> bool:
+    """Whether the module is a dropout with a rate that can act."""
     if isinstance(module, nn.RNNBase):
         return module.dropout > 0 and module.num_layers > 1
     if isinstance(module, nn.MultiheadAttention):
@@ -85,55 +101,52 @@ def _acts(module: nn.Module) -> bool:
         isinstance(module, (DropoutModule, nn.modules.dropout._DropoutNd))
         or "drop" in type(module).__name__.lower()
     )
-    return layer and rate_of(module) is not None
+    return layer and named_rate(module) is not None
 
 
-def never_draws(battery: Battery) -> Iterator[Finding]:
-    """L21, draws: in no training pass does a dropout with a rate in (0, 1) draw, though it runs.
+def never_draws(run: CheckRun) -> Iterator[Finding]:
+    """L21, draws: a dropout with a rate in (0, 1) runs, but draws in no training pass.
 
-    Signal: a layer that says that it drops ran in every pass, neither it nor a part of it drew, and
-    it returned its input; or a dropout function with a rate was switched off while its module was
-    in training, at every call. After ``model.train()``, a layer that is still in evaluation counts
-    too unless all parameters of its parent are frozen.
+    Signal: a layer that looks like dropout ran in every pass, neither it nor a part of it drew,
+    and it returned its input; or a dropout function with a rate was switched off at every call
+    while its module was in training mode. After ``model.train()``, a layer that is still in
+    evaluation mode counts too, unless all parameters of its parent are frozen.
     """
-    drew = {d.name for r in battery.training for d in r.draws}
-    on = {d.place[2:] for r in battery.training for d in r.draws}
+    drew = {d.name for r in run.training for d in r.draws}
+    switched_on = {d.place[2:] for r in run.training for d in r.draws}
     reported = set()
-    for name, function, where, rate in dict.fromkeys(i for r in battery.training for i in r.idles):
-        if (function, where) not in on and _trained(battery.model, name):
-            file, _, line = where.rpartition(":")
+    switched_off = [call for r in run.training for call in r.switched_off]
+    for name, function, where, rate in dict.fromkeys(switched_off):
+        if (function, where) not in switched_on and _trains(run.model, name):
             reported.add(name)
-            yield Finding("L21", f"{function} with rate {rate:g} is switched off while the model trains", site=name, file=file,
-                          line=int(line or 0), evidence=(("rate", rate),))  # fmt: skip
-    for name, module in battery.model.named_modules():
-        inside = any(d == name or d.startswith(f"{name}.") or not name for d in drew)
-        ran = all(name in r.modules for r in battery.training)
-        if (
-            name in reported
-            or inside
-            or not ran
-            or not _acts(module)
-            or isinstance(module, nn.RNNBase)
-        ):
+            text = f"{function} with rate {rate:g} is switched off while the model trains"
+            evidence = (("rate", rate),)
+            yield Finding("L21", text, site=name, evidence=evidence, **in_file(where))
+    for name, module in run.model.named_modules():
+        draws_inside = any(d == name or d.startswith(f"{name}.") or not name for d in drew)
+        ran = all(name in r.modules for r in run.training)
+        if name in reported or draws_inside or not ran:
             continue
-        through = [t for r in battery.training for t in r.through.get(name, [])]
-        quiet = isinstance(module, (DropoutModule, nn.MultiheadAttention)) or (
-            through and all(i == o for i, o in through)
-        )
-        if quiet and _idle_host(module) and _trained(battery.model, name):
-            rate = (rate_of(module) or ("dropout", getattr(module, "dropout", 0.0)))[1]
-            yield Finding("L21", f"a layer of rate {rate:g} returns its input in every training pass", site=name,
-                          evidence=(("rate", rate),))  # fmt: skip
+        if not _has_active_rate(module) or isinstance(module, nn.RNNBase):
+            continue
+        if _returns_its_input(run, name, module) and _trains(run.model, name):
+            rate = _rate(module)
+            text = f"a layer of rate {rate:g} returns its input in every training pass"
+            yield Finding("L21", text, site=name, evidence=(("rate", rate),))
 
 
-def _idle_host(module: nn.Module) -> bool:
-    return not isinstance(module, DropoutModule) or (
-        module.mode_override is None and not module.training
-    )
+def _returns_its_input(run: CheckRun, name: str, module: nn.Module) -> bool:
+    """Whether a layer that never drew left its input as it was, without being asked to."""
+    if isinstance(module, DropoutModule):
+        return module.mode_override is None and not module.training
+    if isinstance(module, nn.MultiheadAttention):
+        return True
+    digests = [pair for r in run.training for pair in r.digests.get(name, [])]
+    return bool(digests) and all(before == after for before, after in digests)
 
 
-def _trained(model: nn.Module, name: str) -> bool:
-    """Is there anything to train in the nearest parent that has parameters?"""
+def _trains(model: nn.Module, name: str) -> bool:
+    """Whether the nearest parent that has parameters has any to train."""
     while True:
         parameters = list(model.get_submodule(name).parameters())
         if parameters or not name:
@@ -141,92 +154,102 @@ def _trained(model: nn.Module, name: str) -> bool:
         name = name.rpartition(".")[0]
 
 
-def mask_reused(battery: Battery) -> Iterator[Finding]:
-    """L18: a site draws the same in all training passes, though each began at another seed.
+def mask_reused(run: CheckRun) -> Iterator[Finding]:
+    """L18: a site draws the same mask in all training passes, although each has another seed.
 
-    Signal, without statistics: the global generators stand at one and the same place before the
-    site's draw in every pass, so they are seeded in the forward pass. Or the masks are equal bit by
-    bit where chance would make them so with a probability below 1e-6: (p^n + (1 - p)^n)^cells for n
-    passes. Or a layer that says that it drops drew in the first pass only, or never, and what falls
-    is not nothing and the same in all passes. Keyed and frozen layers of ours, which are meant to
-    repeat themselves, are left out.
+    Signal, without statistics: the global generators are in the same state before the draw of the
+    site in every pass, so the forward pass seeds them. Or the masks are equal bit by bit where
+    chance would make them equal with a probability below 1e-6: (p^n + (1 - p)^n)^entries for n
+    passes. Or a layer that looks like dropout drew in the first pass only, or never, and the same
+    elements are dropped in all passes. Keyed and frozen layers of ours, which repeat their masks on
+    purpose, are left out.
     """
-    passes = [r.of() for r in battery.training]
-    start = {r.draws[0].state for r in battery.training if r.draws}
+    passes = [r.by_place() for r in run.training]
     for place, calls in passes[0].items():
-        one = calls[0]
-        if one.host is not None and any(
-            x is not None for x in (one.host.owner, one.host.frozen, one.host.tape)
+        draw = calls[0]
+        layer = draw.layer
+        if layer is not None and any(
+            x is not None for x in (layer.model_key, layer.frozen_key, layer.tape)
         ):
             continue
-        if place[1] not in DROPS and not drop_like(battery.early[0].by_name.get(place[0])):
+        module = run.training_before[0].by_name.get(draw.name)
+        if draw.kind not in DROPOUT_KINDS and not looks_like_dropout(module):
             continue
-        all_calls = [p[place][0] for p in passes if place in p]
-        if len(all_calls) >= 4:
-            if _one_state(all_calls, start) or _one_mask(all_calls):
-                yield Finding("L18", f"{place[2]} draws the same in {len(all_calls)} training passes that began at other "
-                              "seeds", evidence=(("passes", float(len(all_calls))),), **at(one))  # fmt: skip
+        draws = [p[place][0] for p in passes if place in p]
+        if len(draws) >= 4:
+            if _one_state(draws) or _one_mask(draws):
+                text = (
+                    f"{draw.function} draws the same mask in {len(draws)} training passes with "
+                    "different seeds"
+                )
+                evidence = (("passes", float(len(draws))),)
+                yield Finding("L18", text, evidence=evidence, **location(draw))
         elif (
-            len(all_calls) == 1
-            and place[1] in (*DROPS, "noise")
-            and _ran(battery.training[1:], place[0]) >= 4
+            len(draws) == 1
+            and draw.kind in (*DROPOUT_KINDS, "noise")
+            and _times_run(run.training[1:], draw.name) >= 4
         ):
-            yield Finding(
-                "L18", f"{place[2]} drew in the first training pass and never again", **at(one)
-            )
-    yield from _fixed(battery)
+            text = f"{draw.function} draws in the first training pass and never again"
+            yield Finding("L18", text, **location(draw))
+    yield from _fixed_masks(run)
 
 
-def _one_state(calls: list[Drawn], start: set[str]) -> bool:
-    states = {c.state for c in calls}
-    return len(states) == 1 and "" not in states and len(start) > 0
+def _one_state(draws: list[DrawRecord]) -> bool:
+    states = {d.state for d in draws}
+    return len(states) == 1 and "" not in states
 
 
-def _one_mask(calls: list[Drawn]) -> bool:
-    masks, one = {c.mask for c in calls}, calls[0]
-    if len(masks) != 1 or "" in masks or not one.cells or one.rate is None or not 0 < one.rate < 1:
+def _one_mask(draws: list[DrawRecord]) -> bool:
+    masks, draw = {d.mask for d in draws}, draws[0]
+    if len(masks) != 1 or "" in masks or not draw.entries:
         return False
-    n = len(calls)
-    return one.cells * math.log(one.rate**n + (1.0 - one.rate) ** n) < math.log(ALPHA)
+    if draw.rate is None or not 0 < draw.rate < 1:
+        return False
+    n = len(draws)
+    return draw.entries * math.log(draw.rate**n + (1.0 - draw.rate) ** n) < math.log(ALPHA)
 
 
-def _ran(records: list[PassRecord], name: str) -> int:
+def _times_run(records: list[PassRecord], name: str) -> int:
     return sum(name in r.modules for r in records)
 
 
-def _fixed(battery: Battery) -> Iterator[Finding]:
-    """A layer that never draws, and yet drops: its mask was drawn once, before."""
-    drew = {d.name for r in battery.training for d in r.draws}
-    for name, module in battery.model.named_modules():
-        if not drop_like(module) or isinstance(module, DropoutModule) or name in drew or rate_of(module) is None or any(
-            d.startswith(f"{name}.") for d in drew
-        ) or any(True for _ in module.children()) or next(module.parameters(), None) is not None:  # fmt: skip
+def _fixed_masks(run: CheckRun) -> Iterator[Finding]:
+    """Layers that never draw and yet drop: their mask was drawn once, before the check."""
+    drew = {d.name for r in run.training for d in r.draws}
+    for name, module in run.model.named_modules():
+        if not looks_like_dropout(module) or isinstance(module, DropoutModule):
             continue
-        train = [t for r in battery.training for t in r.through.get(name, [])]
-        rest = [t for r in battery.evaluations for t in r.through.get(name, [])]
-        if train and rest and all(i != o for i, o in train) and all(i == o for i, o in rest):
-            yield Finding("L18", "a layer that draws in no training pass changes its input in all of them, and in no "
-                          "evaluation: its mask is fixed", site=name)  # fmt: skip
+        if any(d == name or d.startswith(f"{name}.") for d in drew) or named_rate(module) is None:
+            continue
+        if any(True for _ in module.children()) or next(module.parameters(), None) is not None:
+            continue
+        training = [pair for r in run.training for pair in r.digests.get(name, [])]
+        evaluation = [pair for r in run.evaluations for pair in r.digests.get(name, [])]
+        changes = training and all(before != after for before, after in training)
+        if changes and evaluation and all(before == after for before, after in evaluation):
+            text = (
+                "the mask is fixed: the layer draws in no training pass, but changes its input in "
+                "all of them and in no evaluation"
+            )
+            yield Finding("L18", text, site=name)
 
 
-def selu(battery: Battery) -> Iterator[Finding]:
-    """L22: plain dropout directly on what SELU returned, or alpha dropout in a pass in which no
-    SELU runs.
+def selu(run: CheckRun) -> Iterator[Finding]:
+    """L22: ordinary dropout is applied directly to the output of SELU, or alpha dropout draws in a
+    pass in which no SELU runs.
 
-    Signal: the tensor that F.dropout is given is the one that F.selu returned; or alpha dropout
+    Signal: the tensor that dropout receives is the one that F.selu returned; or alpha dropout
     draws and F.selu was never called. No statistics.
     """
-    record = battery.early[0]
-    for place, calls in record.of().items():
-        one = calls[0]
-        alpha = "alpha" in place[2].lower() or getattr(
-            getattr(one.host, "point", None), "name", ""
-        ).startswith("alpha")
-        plain = place[2] in _PLAIN or getattr(getattr(one.host, "point", None), "name", "") in (
-            "dropout",
-            "gaussian",
-        )
-        if alpha and not record.selu:
-            yield Finding("L22", f"{place[2]} in a model without SELU", **at(one))
-        elif plain and any(c.after_selu for c in calls):
-            yield Finding("L22", f"{place[2]} directly on the output of SELU", **at(one))
+    record = run.training_before[0]
+    for calls in record.by_place().values():
+        draw = calls[0]
+        spec_name = getattr(draw.spec, "name", "")
+        alpha = "alpha" in draw.function.lower() or "alpha" in spec_name
+        ordinary = draw.function in TORCH_DROPOUTS or spec_name in _PLAIN_SPECS
+        if alpha and not record.selu_ran:
+            text = f"{draw.function} draws in a model without SELU"
+            yield Finding("L22", text, **location(draw))
+        elif ordinary and any(d.after_selu for d in calls):
+            text = f"{draw.function} is applied directly to the output of SELU"
+            yield Finding("L22", text, **location(draw))

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from ...nn.module import DropoutModule
 from ...surgery.model_access import seed_all
 from ..finding import Finding
-from .battery import Battery
-from .evaluation import at, far
-from .preserve import copied, floats, same
-from .record import DROPS
+from .check_run import CheckRun
+from .evaluation import largest_difference, location
+from .preserve import copy_tensors, equal_tensors, float_tensors
+from .record import DROPOUT_KINDS, DrawRecord
 
 STEPS = (1e-5, 1e-6, 1e-7)
 TOLERANCE = 1e-4
@@ -25,173 +25,185 @@ DIRECTIONS = 2
 ROUNDING = 1e-11  # of two passes in double precision; another mask moves a value by far more
 
 
-def recomputed_otherwise(battery: Battery) -> Iterator[Finding]:
-    """L8: the forward pass that checkpointing recomputes draws other masks than the first.
+def recomputed_otherwise(run: CheckRun) -> Iterator[Finding]:
+    """L8: the forward pass that checkpointing recomputes draws other masks than the first one.
 
-    Signal: a site draws within the backward pass, gradients on, with generators at a place where
-    they stood at none of its first draws, and its mask is none of those that it drew first. Where
-    masks cannot be seen (attention, recurrent networks) the generators decide, and for our keyed
-    layers the masks. No statistics.
+    Signal: a site draws within the backward pass, with gradients on, while the generators are in a
+    state that they had at none of its first draws, and its mask is none of those that it drew
+    first. Where masks cannot be observed (attention, recurrent networks) the generators decide, and
+    for our keyed layers the masks. No statistics.
     """
-    for record, _ in battery.with_gradient[:1]:
-        first = [d for d in record.draws if not d.again]
-        for place, again in record.of(
-            again=True
-        ).items():  # the caller's file and line are not on the stack any more
+    for record, _ in run.gradient_passes[:1]:
+        first = [d for d in record.draws if not d.recomputed]
+        for place, again in record.by_place(recomputed=True).items():
+            # the file and line of the caller are not on the stack any more
             alike = [d for d in first if d.place[1:3] == place[1:3]]
-            was = [d for d in alike if d.name == place[0]] or alike
-            if place[1] not in (*DROPS, "noise", "unseen") or not was:
+            originals = [d for d in alike if d.name == place[0]] or alike
+            if place[1] not in (*DROPOUT_KINDS, "noise", "unseen") or not originals:
                 continue
-            states, masks = {w.state for w in was}, {w.mask for w in was}
-            other = [
-                a for a in again if a.state not in states and (not a.mask or a.mask not in masks)
+            states, masks = {d.state for d in originals}, {d.mask for d in originals}
+            others = [
+                d for d in again if d.state not in states and (not d.mask or d.mask not in masks)
             ]
-            if other:
-                yield Finding("L8", f"{place[2]} draws again while its pass is recomputed, and otherwise", **at(was[0]),
-                              evidence=(("recomputed draws", float(len(again))), ("others", float(len(other)))))  # fmt: skip
+            if others:
+                text = f"{place[2]} draws another mask when its forward pass is recomputed"
+                evidence = (
+                    ("recomputed draws", float(len(again))),
+                    ("others", float(len(others))),
+                )
+                yield Finding("L8", text, evidence=evidence, **location(originals[0]))
 
 
-def no_effect(battery: Battery) -> Iterator[Finding]:
+def no_effect(run: CheckRun) -> Iterator[Finding]:
     """L21, effect: the model draws masks, and neither its output nor any gradient depends on them.
 
     Signal: the outputs of all training passes and the gradients of two are equal bit by bit, while
-    a site's masks differed on at least two cells. A branch that starts at 0, as LoRA's, has
-    gradients that differ, and is no finding.
+    the masks of a site differed, and have at least two entries. A branch that starts at 0, such as
+    that of LoRA, has gradients that differ, and is not reported.
     """
-    if len(battery.with_gradient) < 2:
+    if len(run.gradient_passes) < 2:
         return
-    outputs = [r.output for r in battery.training]
-    (one, grads), (two, others) = battery.with_gradient
-    if any(far(outputs[0], o) for o in outputs[1:]) or far(one.output, two.output):
+    outputs = [r.output for r in run.training]
+    (one, gradients), (two, others) = run.gradient_passes
+    if any(largest_difference(outputs[0], output) for output in outputs[1:]):
         return
-    if any(
-        (g is None) != (others[n] is None) or (g is not None and not same(g, others[n]))  # type: ignore[arg-type]
-        for n, g in grads.items()
-    ):
+    if largest_difference(one.output, two.output):
         return
-    for place, calls in battery.early[0].of().items():
-        masks = {d.mask for r in battery.training for d in r.of().get(place, [])[:1]}
-        rate = calls[0].rate
-        if (
-            place[1] in ("dropout", "mask")
-            and rate is not None
-            and 0 < rate < 1
-            and len(masks) > 1
-            and calls[0].cells > 1
-        ):
-            yield Finding("L21", f"{place[2]} drops at rate {rate:g}, and no output and no gradient depends on it",
-                          evidence=(("different masks", float(len(masks))),), **at(calls[0]))  # fmt: skip
+    if not all(_equal_or_none(gradient, others[n]) for n, gradient in gradients.items()):
+        return
+    for place, calls in run.training_before[0].by_place().items():
+        draw = calls[0]
+        masks = {d.mask for r in run.training for d in r.by_place().get(place, [])[:1]}
+        drops = draw.kind in ("dropout", "mask") and draw.rate is not None and 0 < draw.rate < 1
+        if drops and len(masks) > 1 and _many_entries(draw):
+            text = (
+                f"{draw.function} drops at rate {draw.rate:g}, but no output and no gradient "
+                "depends on it"
+            )
+            evidence = (("different masks", float(len(masks))),)
+            yield Finding("L21", text, evidence=evidence, **location(draw))
 
 
-def wrong(battery: Battery) -> Iterator[Finding]:
-    """L30: with its masks held fixed the model's gradient is not that of the function that it
-    computes.
+def _many_entries(draw: DrawRecord) -> bool:
+    """Whether the mask has at least two entries; those of our layers are not counted."""
+    return draw.entries > 1 or draw.layer is not None
+
+
+def _equal_or_none(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return equal_tensors(one, other)
+
+
+def wrong(run: CheckRun) -> Iterator[Finding]:
+    """L30: with fixed masks, the gradient of the model is not that of the function it computes.
 
     A copy in double precision is evaluated from one state of all generators. Statistic: central
     differences with steps 1e-5, 1e-6 and 1e-7 (relative to the size of each tensor) along two
-    random directions in all parameters and inputs, against autograd. A finding needs all three to
-    differ from autograd by more than 1e-4 of the sum of the tensors' shares, in both directions,
-    and to lie nearer to one another than to a quarter of that; a kink does not pass this. It is
-    none where the same model without dropout disagrees as well (a stopped gradient, a reversed
-    one), or where the function does not move at all along what disagrees (a straight-through
-    estimator).
+    random directions in all parameters and inputs, compared with autograd. For a finding all three
+    have to differ from autograd by more than 1e-4 of the sum of the contributions of the tensors,
+    in both directions, and have to be nearer to one another than a quarter of that difference; a
+    kink does not satisfy this. Nothing is reported where the same model without dropout disagrees
+    as well (a stopped gradient, a reversed one), or where the function is constant along what
+    disagrees (a straight-through estimator).
     """
-    if battery.unchecked and any(code == "L30" for code, _ in battery.unchecked):
+    if any(code == "L30" for code, _ in run.unchecked):
         return
-    if not any(d.place[1] in (*DROPS, "noise", "unseen") for d in battery.early[0].draws):
+    kinds = (*DROPOUT_KINDS, "noise", "unseen")
+    if not any(d.kind in kinds for d in run.training_before[0].draws):
         return
-    if any(True for _ in recomputed_otherwise(battery)):
-        battery.unchecked.append(("L30", "L8 explains a gradient that is wrong"))
+    if any(True for _ in recomputed_otherwise(run)):
+        run.unchecked.append(("L30", "L8 explains the wrong gradient"))
         return
     try:
-        twin = battery.twin()
+        twin = run.double_copy()
     except (RuntimeError, TypeError) as error:
-        battery.unchecked.append(
-            ("L30", f"the model cannot be copied in double precision: {str(error).splitlines()[0]}")
-        )
+        text = str(error).splitlines()[0]
+        run.unchecked.append(("L30", f"the model has no copy in double precision: {text}"))
         return
     try:
-        checker = _Checker(battery, twin)
+        checker = _GradientChecker(run, twin)
         try:
             gaps = checker.gaps(training=True)
-        except RuntimeError:  # a model that sets requires_grad of what it is given
-            checker.parameters_alone()
+        except RuntimeError:  # a model that sets requires_grad of its input
+            checker.check_parameters_alone()
             gaps = checker.gaps(training=True)
         if gaps is None or any(g == 0.0 for g in gaps.values()):
             return
-        rest = checker.gaps(training=False)
+        gaps_without = checker.gaps(training=False)
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-        battery.unchecked.append(
-            ("L30", f"the copy in double precision raised: {str(error).splitlines()[0]}")
+        text = str(error).splitlines()[0]
+        run.unchecked.append(("L30", f"the copy in double precision raised: {text}"))
+        return
+    except _NotRepeatable as reason:
+        run.unchecked.append(("L30", str(reason)))
+        return
+    if gaps_without is not None and all(gaps_without.values()):
+        why = "the gradient differs without dropout too (a stopped or reversed gradient?)"
+        run.unchecked.append(("L30", why))
+        return
+    tensor = checker.first_wrong_tensor()
+    if tensor:
+        name, analytic, numeric = tensor
+        text = (
+            f"with fixed masks the slope along {name} is {numeric:.6g}, but autograd gives "
+            f"{analytic:.6g}"
         )
-        return
-    except _Moved as reason:
-        battery.unchecked.append(("L30", str(reason)))
-        return
-    if rest is not None and all(rest.values()):
-        battery.unchecked.append(
-            (
-                "L30",
-                "the gradient is another one without dropout too (a stopped or reversed gradient?)",
-            )
-        )
-        return
-    guilty = checker.guilty()
-    if guilty:
-        name, analytic, numeric = guilty
-        yield Finding("L30", f"with the masks fixed, the slope along {name} is {numeric:.6g}, and autograd says {analytic:.6g}",
-                      site=name.rpartition(".")[0], evidence=(("autograd", analytic), ("differences", numeric),
-                      ("tolerance", TOLERANCE)))  # fmt: skip
+        evidence = (("autograd", analytic), ("differences", numeric), ("tolerance", TOLERANCE))
+        yield Finding("L30", text, site=name.rpartition(".")[0], evidence=evidence)
 
 
-class _Moved(Exception):
+class _NotRepeatable(Exception):
     """Two passes from one state of the generators differ."""
 
 
-class _Checker:
-    def __init__(self, battery: Battery, twin: nn.Module) -> None:
-        self.battery, self.twin = battery, twin
+class _GradientChecker:
+    """Compares autograd with finite differences, on a copy of the model in double precision."""
+
+    def __init__(self, run: CheckRun, twin: nn.Module) -> None:
+        self.run, self.twin = run, twin
         self.inputs, self.named = torch.utils._pytree.tree_map(
-            _double, copied((battery.inputs, battery.named))
+            _to_double, copy_tensors((run.inputs, run.named))
         )
         self.attributes = [
             (m, {n: v for n, v in vars(m).items() if not n.startswith("_")}) for m in twin.modules()
         ]
         self.buffers = [(b, b.detach().clone()) for b in twin.buffers()]
         self.tensors: dict[str, Any] = {n: p for n, p in twin.named_parameters() if p.requires_grad}
-        given = [t for t in floats((self.inputs, self.named)) if t.is_floating_point()]
-        self.tensors |= {f"input {i}": t.requires_grad_() for i, t in enumerate(given)}
+        inputs = [t for t in float_tensors((self.inputs, self.named)) if t.is_floating_point()]
+        self.tensors |= {f"input {i}": t.requires_grad_() for i, t in enumerate(inputs)}
         self.training = True
 
-    def parameters_alone(self) -> None:
-        """Inputs need no gradient from here on."""
+    def check_parameters_alone(self) -> None:
+        """Leave the inputs out from here on."""
         for name in [n for n in self.tensors if n.startswith("input ")]:
             self.tensors.pop(name).requires_grad_(False)
 
     def value(self) -> Tensor:
-        """The scalar, from one state of everything."""
+        """The scalar, always from the same state of buffers, attributes and generators."""
         with torch.no_grad():
-            for buffer, was in self.buffers:
-                buffer.copy_(was)
+            for buffer, before in self.buffers:
+                buffer.copy_(before)
         for module, attributes in self.attributes:
             vars(module).update(attributes)
         self.twin.train(self.training)
         for module in self.twin.modules():
-            if isinstance(module, DropoutModule) and module.owner is not None:
+            if isinstance(module, DropoutModule) and module.model_key is not None:
                 module.calls.reset()
-        seed_all(self.battery.seed + 50_000)
-        self.battery.passes += 1
+        seed_all(self.run.seed + 50_000)
+        self.run.passes += 1
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            inputs, named = torch.utils._pytree.tree_map(_again, (self.inputs, self.named))
-            value = self.battery.scalar(self.twin(*inputs, **named))
+            inputs, named = torch.utils._pytree.tree_map(_clone, (self.inputs, self.named))
+            value = self.run.scalar(self.twin(*inputs, **named))
         if not torch.isfinite(value):
-            raise _Moved("the model's output is not finite in double precision")
+            raise _NotRepeatable("the output of the model is not finite in double precision")
         return value
 
     def gaps(self, training: bool) -> dict[int, float] | None:
-        """For each direction the difference between autograd and finite differences, 0 where it is
-        within tolerance.
+        """For each direction the difference between autograd and finite differences.
+
+        It is 0 where it is within tolerance. Returns None where the output needs no gradient.
         """
         self.training = training
         with torch.enable_grad():
@@ -204,26 +216,26 @@ class _Checker:
         self.grads = {n: t.grad for n, t in self.tensors.items() if t.grad is not None}
         for t in self.tensors.values():
             t.grad = None
-        with torch.no_grad():  # where other kernels may run, which round otherwise
+        with torch.no_grad():  # other kernels, which round otherwise, may run here
             if not math.isclose(
                 float(self.value()), float(value.detach()), rel_tol=ROUNDING, abs_tol=ROUNDING
             ):
-                raise _Moved("two passes from one state of the generators differ")
+                raise _NotRepeatable("two passes from one state of the generators differ")
         return {i: self._gap(self.direction(i, self.grads))[0] for i in range(DIRECTIONS)}
 
     def direction(self, number: int, names: Any) -> dict[str, Tensor]:
-        """Random, in each tensor of its own size."""
-        generator = torch.Generator().manual_seed(self.battery.seed + 60_000 + number)
-        made = {}
+        """A random direction; in each tensor it has the size of the tensor."""
+        generator = torch.Generator().manual_seed(self.run.seed + 60_000 + number)
+        parts = {}
         for name in names:
             t = self.tensors[name].detach()
             size = float(t.square().mean().sqrt()) if t.numel() else 0.0
             noise = torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.device)
-            made[name] = noise * (size or 1.0)
-        return made
+            parts[name] = noise * (size or 1.0)
+        return parts
 
     def _gap(self, direction: dict[str, Tensor]) -> tuple[float, float, float]:
-        """(the gap, autograd's slope, the differences')."""
+        """(the difference, the slope of autograd, the slope of the finite differences)."""
         parts = [float((self.grads[n] * d).sum()) for n, d in direction.items()]
         slope, scale = sum(parts), sum(abs(p) for p in parts)
         numeric = []
@@ -241,7 +253,7 @@ class _Checker:
 
     @contextlib.contextmanager
     def _moved(self, direction: dict[str, Tensor], by: float) -> Iterator[None]:
-        was = {n: self.tensors[n].detach().clone() for n in direction}
+        before = {n: self.tensors[n].detach().clone() for n in direction}
         with torch.no_grad():
             for name, d in direction.items():
                 self.tensors[name].add_(d, alpha=by)
@@ -249,12 +261,12 @@ class _Checker:
             yield
         finally:
             with torch.no_grad():
-                for name, value in was.items():
+                for name, value in before.items():
                     self.tensors[name].copy_(value)
 
-    def guilty(self) -> tuple[str, float, float] | None:
-        """The first tensor along which alone the gradient is wrong, of those that the function
-        depends on.
+    def first_wrong_tensor(self) -> tuple[str, float, float] | None:
+        """(name, slope of autograd, slope of the differences) of the first tensor along which the
+        gradient is wrong, of those that the function depends on.
         """
         self.gaps(training=True)
         for name in self.grads:
@@ -264,10 +276,10 @@ class _Checker:
         return None
 
 
-def _double(x: Any) -> Any:
+def _to_double(x: Any) -> Any:
     return x.detach().double() if isinstance(x, Tensor) and x.is_floating_point() else x
 
 
-def _again(x: Any) -> Any:
-    """The same tensor, safe from a pass that writes over its input."""
+def _clone(x: Any) -> Any:
+    """A copy, for a pass that may overwrite its input."""
     return x.clone() if isinstance(x, Tensor) else x

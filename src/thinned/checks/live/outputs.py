@@ -1,4 +1,4 @@
-"""Rules on what comes out, and on what the model is for."""
+"""Rules on the output of a model, and on what the model is for."""
 
 from __future__ import annotations
 
@@ -8,162 +8,162 @@ from collections.abc import Iterator
 import torch
 
 from ..finding import Finding
-from .battery import Battery
-from .evaluation import at, far
-from .preserve import floats
-from .record import DROPS, PassRecord, drop_like
+from .check_run import CheckRun
+from .evaluation import largest_difference, location
+from .preserve import float_tensors
+from .record import DROPOUT_KINDS, PassRecord, looks_like_dropout
 
 MOVED = 1e-4  # a likelihood ratio of 1 to four places
 ERRORS = 10.0  # standard errors of a mean over at least 16 passes: below 1e-6 for normal noise
 
 
-def policy_ratio(battery: Battery) -> Iterator[Finding]:
+def policy_ratio(run: CheckRun) -> Iterator[Finding]:
     """L13: two training passes of a policy on the same input differ by more than 1e-4 in some
-    output. By sites that draw.
+    output, and dropout drew.
     """
-    if battery.purpose != "policy":
-        battery.unchecked.append(("L13", "depends on what the model is for; say purpose='policy'"))
+    if run.purpose != "policy":
+        run.unchecked.append(("L13", "depends on what the model is for; pass purpose='policy'"))
         return
-    one, two = battery.early
-    apart = far(one.output, two.output)
-    sites = [d for d in one.draws if d.place[1] in DROPS or drop_like(one.by_name.get(d.name))]
-    if apart > MOVED and sites:
-        names = ", ".join(dict.fromkeys(d.name or d.place[2] for d in sites[:4]))
-        yield Finding("L13", f"two training passes of one input differ by {apart:.3g}, through {names}",
-                      evidence=(("difference", apart),), **at(sites[0]))  # fmt: skip
+    one, two = run.training_before
+    difference = largest_difference(one.output, two.output)
+    draws = [
+        d
+        for d in one.draws
+        if d.kind in DROPOUT_KINDS or looks_like_dropout(one.by_name.get(d.name))
+    ]
+    if difference > MOVED and draws:
+        names = ", ".join(dict.fromkeys(d.name or d.function for d in draws[:4]))
+        text = f"two training passes on one input differ by {difference:.3g}, because of {names}"
+        evidence = (("difference", difference),)
+        yield Finding("L13", text, evidence=evidence, **location(draws[0]))
 
 
-def dropped_outputs(battery: Battery) -> Iterator[Finding]:
-    """L14: the model's output is what a dropout returned, and a loss reads it.
+def dropped_outputs(run: CheckRun) -> Iterator[Finding]:
+    """L14: the output of the model is the output of a dropout, and a loss reads it.
 
-    Signal: a tensor of the output is the very result of the last dropout, or a view of it, with
-    exact zeros in training and none in evaluation. That an output goes to a loss is known from
-    ``loss`` or ``purpose``; without them an output may be features, and ``unchecked`` says so.
+    Signal: a tensor of the output is the very result of the last dropout, or a view of it, and it
+    has exact zeros in training and none in evaluation. That a loss reads the output is known from
+    ``loss`` or ``purpose``; without them the output may be features, and ``unchecked`` says so.
     """
-    record = battery.early[0]
-    if record.last is None:
+    record = run.training_before[0]
+    if record.last_dropout is None:
         return
-    one, result = record.last
-    outputs = [t for t in floats(record.output) if t.numel() == result.numel() and t.numel()]
+    draw, result = record.last_dropout
+    outputs = [t for t in float_tensors(record.output) if t.numel() == result.numel() and t.numel()]
     if not any(t is result or t.data_ptr() == result.data_ptr() for t in outputs):
         return
-    rest = [t for t in floats(battery.evaluations[0].output) if t.numel() == result.numel()]
-    zeros, still = (
-        float((result == 0).double().mean()),
-        max((float((t == 0).double().mean()) for t in rest), default=0.0),
-    )
-    if not zeros > still:
+    evaluated = [t for t in float_tensors(run.evaluations[0].output) if t.numel() == result.numel()]
+    zeros = float((result == 0).double().mean())
+    zeros_without = max((float((t == 0).double().mean()) for t in evaluated), default=0.0)
+    if not zeros > zeros_without:
         return
-    if battery.loss is None and battery.purpose in (None, "monte carlo"):
-        why = "the output ends in a dropout, which is wrong where a loss reads it; say purpose= or loss="
-        battery.unchecked.append(("L14", why))
+    if run.loss is None and run.purpose in (None, "monte carlo"):
+        why = "the output is that of a dropout, an error if a loss reads it; pass purpose= or loss="
+        run.unchecked.append(("L14", why))
         return
-    yield Finding("L14", f"{zeros:.1%} of the output are dropped to 0 in training",
-                  evidence=(("zeros in training", zeros), ("in evaluation", still)), **at(one))  # fmt: skip
+    text = f"{zeros:.1%} of the output is dropped to 0 in training"
+    evidence = (("zeros in training", zeros), ("in evaluation", zeros_without))
+    yield Finding("L14", text, evidence=evidence, **location(draw))
 
 
-def mean_shift(battery: Battery) -> Iterator[Finding]:
+def mean_shift(run: CheckRun) -> Iterator[Finding]:
     """L15: the mean output of a regression in training is not its output in evaluation.
 
     Statistic: per pass the mean of (training - evaluation) over all outputs; its mean over the
-    passes, 10 standard errors from 0 and more than 1 % of the outputs' standard deviation in
-    evaluation. Only for ``purpose="regression"``, at least 16 passes, and without batch
-    normalisation, which has other statistics in training.
+    passes is 10 standard errors from 0 and more than 1 % of the standard deviation of the outputs
+    in evaluation. Only for ``purpose="regression"``, at least 16 passes, and without batch
+    normalization, which has other statistics in training.
     """
-    if battery.purpose != "regression":
-        battery.unchecked.append(
-            ("L15", "depends on what the model is for; say purpose='regression'")
-        )
+    if run.purpose != "regression":
+        run.unchecked.append(("L15", "depends on what the model is for; pass purpose='regression'"))
         return
-    if battery.early[0].norms:
-        battery.unchecked.append(("L15", "batch normalisation has other statistics in training"))
+    if run.training_before[0].norms:
+        run.unchecked.append(("L15", "batch normalization has other statistics in training"))
         return
-    if len(battery.training) < 16:
-        battery.unchecked.append(("L15", f"needs 16 samples, but has {len(battery.training)}"))
+    if len(run.training) < 16:
+        run.unchecked.append(("L15", f"needs 16 samples, but has {len(run.training)}"))
         return
-    rest = torch.cat([t.double().flatten() for t in floats(battery.evaluations[0].output)])
+    evaluated = float_tensors(run.evaluations[0].output)
+    evaluation = torch.cat([t.double().flatten() for t in evaluated])
     means = []
-    for record in battery.training:
-        flat = torch.cat([t.detach().double().flatten() for t in floats(record.output)])
-        if flat.shape != rest.shape:
+    for record in run.training:
+        flat = torch.cat([t.detach().double().flatten() for t in float_tensors(record.output)])
+        if flat.shape != evaluation.shape:
             return
-        means.append((flat - rest).mean())
+        means.append((flat - evaluation).mean())
     shifts = torch.stack(means)
     shift, error = float(shifts.mean()), float(shifts.std()) / math.sqrt(len(shifts))
-    spread = float(rest.std()) if rest.numel() > 1 else abs(float(rest.mean()))
+    spread = float(evaluation.std()) if evaluation.numel() > 1 else abs(float(evaluation.mean()))
     if error > 0 and abs(shift) > ERRORS * error and abs(shift) > 0.01 * spread:
-        yield Finding("L15", f"over {len(shifts)} masks the mean output is {shift:+.3g} from that of evaluation",
-                      evidence=(("shift", shift), ("standard error", error)))  # fmt: skip
+        text = f"over {len(shifts)} masks the mean output is {shift:+.3g} from that of evaluation"
+        yield Finding("L15", text, evidence=(("shift", shift), ("standard error", error)))
 
 
-def nothing_left(battery: Battery) -> Iterator[Finding]:
+def nothing_left(run: CheckRun) -> Iterator[Finding]:
     """L19: a dropout of rate 1 drew, or a training pass gave NaN or infinity where no evaluation
     did.
     """
-    record = battery.early[0]
-    for place, calls in record.of().items():
-        if calls[0].rate == 1.0 and place[1] in ("dropout", "attention"):
-            yield Finding(
-                "L19",
-                f"{place[2]} drops everything, at rate 1",
-                evidence=(("rate", 1.0),),
-                **at(calls[0]),
-            )
-    if any(_bad(r) for r in battery.evaluations):
+    for calls in run.training_before[0].by_place().values():
+        draw = calls[0]
+        if draw.rate == 1.0 and draw.kind in ("dropout", "attention"):
+            text = f"{draw.function} drops everything, at rate 1"
+            yield Finding("L19", text, evidence=(("rate", 1.0),), **location(draw))
+    if any(_not_finite(r) for r in run.evaluations):
         return
-    bad = [r for r in battery.training if _bad(r)]
+    bad = [r for r in run.training if _not_finite(r)]
     if bad and bad[0].draws:
-        share = len(bad) / len(battery.training)
-        yield Finding("L19", f"{len(bad)} of {len(battery.training)} training passes give NaN or infinity, and no evaluation",
-                      evidence=(("share of passes", share),))  # fmt: skip
+        count = len(run.training)
+        text = f"{len(bad)} of {count} training passes give NaN or infinity, and no evaluation does"
+        yield Finding("L19", text, evidence=(("share of passes", len(bad) / count),))
 
 
-def _bad(record: PassRecord) -> bool:
-    """NaN or +infinity; -infinity is how logits are masked."""
+def _not_finite(record: PassRecord) -> bool:
+    """Whether the output has NaN or +infinity; -infinity is how logits are masked."""
     return any(
         bool((torch.isnan(t) | (t == math.inf)).any())
-        for t in floats(record.output)
+        for t in float_tensors(record.output)
         if not t.is_complex()
     )
 
 
-def skipped(battery: Battery) -> Iterator[Finding]:
-    """L28: modules with parameters run in some training passes and not in others, under
-    DistributedDataParallel.
+def skipped(run: CheckRun) -> Iterator[Finding]:
+    """L28: under DistributedDataParallel, modules with parameters run in some training passes and
+    not in others.
 
-    Signal: of the modules that own trainable parameters, one ran in at least one pass and was left
-    out of at least one; the model was given wrapped (without ``find_unused_parameters`` or a static
-    graph), or ``ddp=True``.
+    Signal: of the modules that own trainable parameters, at least one ran in one pass and was
+    skipped in another; the model was passed wrapped (without ``find_unused_parameters`` or a static
+    graph), or with ``ddp=True``.
     """
-    some = []
-    for name, module in battery.model.named_modules():
+    skipped_modules = []
+    count = len(run.training)
+    for name, module in run.model.named_modules():
         if any(p.requires_grad for p in module.parameters(recurse=False)):
-            ran = sum(name in r.modules for r in battery.training)
-            if 0 < ran < len(battery.training):
-                some.append((name, ran))
-    if some and not battery.ddp:
-        battery.unchecked.append(
-            ("L28", "layers are skipped in some passes; a mistake under DDP, so say ddp=True")
+            ran = sum(name in r.modules for r in run.training)
+            if 0 < ran < count:
+                skipped_modules.append((name, ran))
+    if skipped_modules and not run.ddp:
+        why = "some passes skip layers, which is an error under DDP; pass ddp=True"
+        run.unchecked.append(("L28", why))
+    elif skipped_modules:
+        name, ran = skipped_modules[0]
+        text = (
+            f"some passes skip {len(skipped_modules)} modules with parameters; this one ran in "
+            f"{ran} of {count}"
         )
-    elif some:
-        n = len(battery.training)
-        yield Finding("L28", f"{len(some)} modules with parameters are skipped in some passes; this ran in {some[0][1]} of {n}",
-                      site=some[0][0], evidence=(("share of passes", some[0][1] / n),))  # fmt: skip
+        yield Finding("L28", text, site=name, evidence=(("share of passes", ran / count),))
 
 
-def nothing_to_sample(battery: Battery) -> Iterator[Finding]:
-    """L29: for Monte Carlo prediction, in no training pass does a dropout draw, or all outputs are
-    equal bit by bit.
+def nothing_to_sample(run: CheckRun) -> Iterator[Finding]:
+    """L29: in a model for Monte Carlo prediction, no training pass draws, or all outputs are equal
+    bit by bit.
     """
-    if battery.purpose != "monte carlo":
-        battery.unchecked.append(
-            ("L29", "depends on what the model is for; say purpose='monte carlo'")
-        )
+    if run.purpose != "monte carlo":
+        why = "depends on what the model is for; pass purpose='monte carlo'"
+        run.unchecked.append(("L29", why))
         return
-    outputs = [r.output for r in battery.training]
-    if not any(r.draws for r in battery.training):
+    outputs = [r.output for r in run.training]
+    others = [*outputs[1:], run.evaluations[0].output]
+    if not any(r.draws for r in run.training):
         yield Finding("L29", "the model draws nothing")
-    elif not any(far(outputs[0], o) for o in outputs[1:]) and not far(
-        outputs[0], battery.evaluations[0].output
-    ):
+    elif not any(largest_difference(outputs[0], other) for other in others):
         yield Finding("L29", f"{len(outputs)} samples of its output are equal")

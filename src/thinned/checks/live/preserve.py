@@ -1,4 +1,4 @@
-"""Everything that a pass may change, put back."""
+"""Restore everything that a pass may change."""
 
 from __future__ import annotations
 
@@ -10,36 +10,32 @@ import torch
 from torch import Tensor, nn
 
 from ...nn.module import DropoutModule
-from ...surgery.model_access import generators_kept, tensors
+from ...surgery.model_access import preserve_generators, tensors_in
 
-_INSIDE = ("_parameters", "_buffers", "_modules")
-
-
-def floats(given: Any) -> list[Tensor]:
-    """The tensors of real numbers among :func:`thinned.surgery.model_access.tensors`."""
-    return [t for t in tensors(given) if t.is_floating_point() or t.is_complex()]
+_CONTAINERS = ("_parameters", "_buffers", "_modules")
 
 
-def copied(given: Any) -> Any:
-    """The same structure with fresh copies of its tensors, for a pass that may write over its
-    input.
-    """
+def float_tensors(value: Any) -> list[Tensor]:
+    """The floating-point and complex tensors in nested containers."""
+    return [t for t in tensors_in(value) if t.is_floating_point() or t.is_complex()]
+
+
+def copy_tensors(value: Any) -> Any:
+    """The same structure with copies of its tensors, for a pass that may overwrite its input."""
     return torch.utils._pytree.tree_map(
         lambda t: (
             t.detach().clone().requires_grad_(t.requires_grad) if isinstance(t, Tensor) else t
         ),
-        given,
+        value,
     )
 
 
 @contextmanager
 def preserve_state(model: nn.Module, inputs: Any) -> Iterator[None]:
-    """Within, anything may be done; after, the model's tensors, gradients and attributes and all
-    generators are as before.
-    """
-    held = [*model.parameters(), *model.buffers()]
-    values = [(t, t.detach().clone(), t.grad) for t in held]
-    loose = [
+    """Restore parameters, buffers, gradients, attributes and generators of ``model`` on exit."""
+    tensors = [*model.parameters(), *model.buffers()]
+    values = [(t, t.detach().clone(), t.grad) for t in tensors]
+    attribute_tensors = [
         (t, t.detach().clone())
         for m in model.modules()
         for t in vars(m).values()
@@ -47,47 +43,48 @@ def preserve_state(model: nn.Module, inputs: Any) -> Iterator[None]:
     ]
     attributes = [_attributes(m) for m in model.modules()]
     calls = [
-        (h.calls, h.calls.count, h.calls.last)
-        for h in model.modules()
-        if isinstance(h, DropoutModule) and h.owner is not None
+        (m.calls, m.calls.count, m.calls.last)
+        for m in model.modules()
+        if isinstance(m, DropoutModule) and m.model_key is not None
     ]
-    own = [
+    own_generators = [
         (g, g.get_state())
         for m in model.modules()
         for g in vars(m).values()
         if isinstance(g, torch.Generator)
     ]
     try:
-        with generators_kept([*held, *tensors(inputs)]):
+        with preserve_generators([*tensors, *tensors_in(inputs)]):
             yield
     finally:
-        for generator, state in own:
+        for generator, state in own_generators:
             generator.set_state(state)
-        for module, was, inside in attributes:
-            _put_back(module, was, inside)
+        for module, before, contents in attributes:
+            _restore_attributes(module, before, contents)
         with torch.no_grad():
             for tensor, value, grad in values:
                 _write(tensor, value)
                 tensor.grad = grad
-            for tensor, value in loose:
+            for tensor, value in attribute_tensors:
                 _write(tensor, value)
         for counter, count, last in calls:
             counter.count, counter.last = count, last
 
 
 def _attributes(module: nn.Module) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
-    was = dict(vars(module))
-    return (
-        module,
-        was,
-        {n: v.copy() for n, v in was.items() if n in _INSIDE or type(v) in (list, dict, set)},
-    )
+    before = dict(vars(module))
+    contents = {
+        n: v.copy() for n, v in before.items() if n in _CONTAINERS or type(v) in (list, dict, set)
+    }
+    return module, before, contents
 
 
-def _put_back(module: nn.Module, was: dict[str, Any], inside: dict[str, Any]) -> None:
+def _restore_attributes(
+    module: nn.Module, before: dict[str, Any], contents: dict[str, Any]
+) -> None:
     vars(module).clear()
-    vars(module).update(was)
-    for name, content in inside.items():
+    vars(module).update(before)
+    for name, content in contents.items():
         container = vars(module)[name]
         container.clear()
         container.extend(content) if isinstance(container, list) else container.update(content)
@@ -96,12 +93,12 @@ def _put_back(module: nn.Module, was: dict[str, Any], inside: dict[str, Any]) ->
 def _write(tensor: Tensor, value: Tensor) -> None:
     if tensor.shape != value.shape:
         tensor.data = value
-    elif not same(tensor, value):
+    elif not equal_tensors(tensor, value):
         tensor.copy_(value)
 
 
-def same(one: Tensor, other: Tensor) -> bool:
-    """Are two tensors equal, NaN where the other is NaN?"""
+def equal_tensors(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal in shape, dtype and values, where NaN equals NaN."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     one, other = one.detach(), other.detach()

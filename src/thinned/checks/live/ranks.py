@@ -1,4 +1,4 @@
-"""The rule on ranks: do they draw the same masks?"""
+"""The rule on ranks: whether they draw the same masks."""
 
 from __future__ import annotations
 
@@ -12,25 +12,42 @@ from torch import nn
 from ..._errors import InputError
 from ...surgery.observe import observe
 from ..finding import Finding, Findings
-from .evaluation import at
-from .preserve import copied, preserve_state
-from .record import DROPS, Drawn, PassRecord
+from .evaluation import location
+from .preserve import copy_tensors, preserve_state
+from .record import DROPOUT_KINDS, DrawRecord, PassRecord
 
 
 def same_masks_on_ranks(model: nn.Module, *inputs: Any, **named: Any) -> Findings:
-    """L9: call it in every process of the default group, as training would call the model; all get
-    the same findings.
+    """L9: whether the processes of the default group draw the same masks.
 
-    Each rank makes one pass in training, from where its generators stand, and puts everything back.
-    Signal: at a site the generators stand at the same place on two ranks; or, for keyed layers of
-    ours, seed, step and examples are equal. Equal masks are what tensor parallel replicas need, so
-    ask within the data parallel group only.
+    Call it in every process, as training calls the model; all processes get the same findings. Each
+    makes one training pass, from the present state of its generators, and restores everything.
+    Signal: at some site the generators are in the same state on two ranks; or, for keyed layers of
+    ours, seed, step and sample ids are equal. Tensor-parallel replicas need equal masks, so call it
+    within the data-parallel group only.
 
-    Raises :class:`thinned.InputError` without a process group, or in a group of one.
+    Args:
+        model: The model, wrapped or not.
+        inputs: Positional inputs of the model.
+        named: Named inputs of the model.
+
+    Returns:
+        The findings of rule L9, one for each site.
+
+    Raises:
+        InputError: Where there is no process group, or only one process in it.
+
+    Example:
+        >>> try:
+        ...     same_masks_on_ranks(nn.Dropout(0.5), torch.ones(2, 3))
+        ... except InputError as error:
+        ...     print(error)
+        there is no process group; call torch.distributed.init_process_group in each process first
     """
     if not dist.is_available() or not dist.is_initialized():
         raise InputError(
-            "there is no process group; call torch.distributed.init_process_group in each process first"
+            "there is no process group; call torch.distributed.init_process_group in each "
+            "process first"
         )
     count = dist.get_world_size()
     if count < 2:
@@ -44,33 +61,31 @@ def same_masks_on_ranks(model: nn.Module, *inputs: Any, **named: Any) -> Finding
     with preserve_state(inner, (inputs, named)), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         inner.train()
-        given, words = copied((inputs, named))
-        observe(inner, given, words, record)
-    mine = [_origin(d) for d in record.draws]
-    everyone: list[Any] = [None] * count
-    dist.all_gather_object(everyone, mine)
-    found = []
-    for number, one in enumerate(record.draws):
-        theirs = [e[number] for e in everyone if number < len(e)]
+        copied_inputs, copied_named = copy_tensors((inputs, named))
+        observe(inner, copied_inputs, copied_named, record)
+    origins: list[Any] = [None] * count
+    dist.all_gather_object(origins, [_origin(d) for d in record.draws])
+    findings = []
+    for number, draw in enumerate(record.draws):
+        across_ranks = [o[number] for o in origins if number < len(o)]
         if (
-            one.place[1] in (*DROPS, "noise", "unseen")
-            and len(theirs) == count
-            and all(theirs)
-            and len(set(theirs)) < count
+            draw.kind in (*DROPOUT_KINDS, "noise", "unseen")
+            and len(across_ranks) == count
+            and all(across_ranks)
+            and len(set(across_ranks)) < count
         ):
-            found.append(
-                Finding("L9", f"{one.place[2]} draws the same on some of {count} ranks", **at(one))
-            )
-    return Findings({f.site + f.message: f for f in found}.values())
+            text = f"{draw.function} draws the same masks on some of {count} ranks"
+            findings.append(Finding("L9", text, **location(draw)))
+    return Findings({f.site + f.message: f for f in findings}.values())
 
 
-def _origin(one: Drawn) -> str:
-    """What decides the mask of a draw: equal on two ranks, equal masks. "" where a draw was not
-    seen as it was made.
+def _origin(draw: DrawRecord) -> str:
+    """What determines the mask: where it is equal on two ranks, so are their masks.
+
+    "" where the draw itself was not observed.
     """
-    if one.host is None or one.host.owner is None:
-        return one.state
-    now = one.host.owner.now()
-    return repr(
-        (now.seed_step.tolist(), None if now.sample_ids is None else now.sample_ids.tolist())
-    )
+    if draw.layer is None or draw.layer.model_key is None:
+        return draw.state
+    now = draw.layer.model_key.tensor_key()
+    ids = None if now.sample_ids is None else now.sample_ids.tolist()
+    return repr((now.seed_step.tolist(), ids))

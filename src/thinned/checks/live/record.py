@@ -1,4 +1,4 @@
-"""What one pass of a check writes down, beyond what ``find`` does."""
+"""What a check records of one pass, in addition to what :func:`thinned.find` records."""
 
 from __future__ import annotations
 
@@ -12,190 +12,239 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...nn import module as our_module
 from ...nn.module import DropoutModule
-from ...surgery.observe import Observer, Seen, line_outside
+from ...surgery.observe import Observer, SiteRecord, line_outside
 from ...surgery.rates import RATES
-from .preserve import copied, floats
+from .preserve import copy_tensors, float_tensors
 
-Place = tuple[str, str, str, str]  # module's name, kind, function, file and line
-DROPS = ("dropout", "attention", "recurrent", "mask")
-_SCALES = {"mul": 1, "__mul__": 1, "__rmul__": 1, "mul_": 1, "__imul__": 1, "multiply": 1,
-           "div": -1, "__truediv__": -1, "div_": -1, "__itruediv__": -1, "true_divide": -1, "divide": -1}  # fmt: skip
+Place = tuple[str, str, str, str]  # name of the module, kind, function, file and line
+DROPOUT_KINDS = ("dropout", "attention", "recurrent", "mask")
+_KEEP_RATES = ("keep_prob", "keep_rate", "keep_p", "p_keep", "retain_prob")
+_FACTOR_EXPONENTS = {
+    **dict.fromkeys(("mul", "__mul__", "__rmul__", "mul_", "__imul__", "multiply"), 1),
+    **dict.fromkeys(("div", "__truediv__", "div_", "__itruediv__", "true_divide", "divide"), -1),
+}
 
 
-@dataclass
-class Drawn:
-    """One call of a site."""
+@dataclass(kw_only=True)
+class DrawRecord:
+    """One call that drew.
+
+    ``state``: digest of the global generator before the draw. ``mask``: digest of the dropped
+    elements, or of the drawn values; "" where it is unknown. ``entries``: the number of independent
+    mask entries (a channel of Dropout2d is one), of which ``dropped`` were dropped; 0 where it is
+    unknown. ``recomputed``: drawn in a forward pass that the backward pass recomputes. ``layer``:
+    the layer of :mod:`thinned.nn` that drew. ``unregistered``: the id of a dropout layer that is
+    not a submodule of the model, or 0. ``after_selu``: the input is the output of SELU.
+    """
 
     place: Place
     rate: float | None
     shape: tuple[int, ...] | None
-    state: str  # of the global generators before the draw
-    mask: str  # of what fell, or of the values drawn; "" where it cannot be seen
-    fell: int  # cells, not elements: a channel of Dropout2d is one
-    cells: int
-    again: bool  # inside a backward pass, with gradients on: a pass that is recomputed
-    host: Any  # the layer, where it is one of ours
-    stray: int  # id of a dropout layer that the model does not know; 0 where there is none
+    state: str
+    mask: str
+    dropped: int
+    entries: int
+    recomputed: bool
+    layer: DropoutModule | None
+    unregistered: int
     after_selu: bool
-    given: str  # of the input
 
     @property
     def name(self) -> str:
         return self.place[0]
 
+    @property
+    def kind(self) -> str:
+        return self.place[1]
+
+    @property
+    def function(self) -> str:
+        return self.place[2]
+
+    @property
+    def spec(self) -> Any:
+        """The :class:`thinned.Drop` of the layer, or None."""
+        return getattr(self.layer, "base_spec", None)
+
 
 @dataclass
-class Norm:
-    """What batch normalisation was given, per channel, in one call."""
+class NormInput:
+    """Moments of the input of batch normalization in one call, per channel.
+
+    ``draws``: the number of dropout draws before it. ``direct_rate``: the rate of the dropout that
+    returned the input, or None.
+    """
 
     mean: Tensor
     var: Tensor
     draws: int
-    direct: float | None  # the rate, where its input is what a dropout returned
+    direct_rate: float | None
 
 
 @dataclass
 class PassRecord(Observer):
-    """One pass."""
+    """What one pass did.
+
+    ``digests``: the digests of input and output of modules that look like dropout, by name.
+    ``factors``: multiplications of a tensor by a number: (module, file and line, factor, shape).
+    ``last_dropout``: the last dropout that drew, with its output.
+    """
 
     model: nn.Module
     keep_inputs: bool = False
-    draws: list[Drawn] = field(default_factory=list)
-    idles: list[tuple[str, str, str, float]] = field(default_factory=list)
+    draws: list[DrawRecord] = field(default_factory=list)
+    switched_off: list[tuple[str, str, str, float]] = field(default_factory=list)
     factors: list[tuple[str, str, float, tuple[int, ...]]] = field(default_factory=list)
-    norms: dict[str, list[Norm]] = field(default_factory=dict)
-    through: dict[str, list[tuple[str, str]]] = field(
-        default_factory=dict
-    )  # drop-like modules: input, output
+    norms: dict[str, list[NormInput]] = field(default_factory=dict)
+    digests: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     modules: set[str] = field(default_factory=set)
     inputs: dict[str, tuple[Any, Any]] = field(default_factory=dict)
-    selu: bool = False
+    selu_ran: bool = False
     output: Any = None
-    last: tuple[Drawn, Tensor] | None = None
-    _selus: list[Tensor] = field(default_factory=list)
+    last_dropout: tuple[DrawRecord, Tensor] | None = None
+    _selu_outputs: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.known = {id(m) for m in self.model.modules()}
         self.by_name = dict(self.model.named_modules())
 
-    def before_draw(self, given: Any) -> tuple[str, bool]:
-        tensors = floats(given)
-        return state(next(iter(tensors), None)), any(
-            t is s for t in tensors[:1] for s in self._selus
+    def before_draw(self, arguments: Any) -> tuple[str, bool]:
+        tensors = float_tensors(arguments)[:1]
+        after_selu = any(t is s for t in tensors for s in self._selu_outputs)
+        return generator_state(next(iter(tensors), None)), after_selu
+
+    def after_draw(self, site: SiteRecord, x: Any, result: Any, token: Any) -> None:
+        first = next(iter(float_tensors(result)), None)
+        dropped, entries = _count_entries(site, x, first)
+        state, after_selu = token or ("", False)
+        unregistered = _unregistered_layer(site, self.known)
+        place, rate = site.place, site.rate
+        if isinstance(unregistered, DropoutModule):  # seen only as a draw of torch's generator
+            place = (site.name, "dropout", type(unregistered).__name__, site.where)
+            rate = getattr(unregistered, "p", None)
+        module = self.by_name.get(site.name)
+        draw = DrawRecord(
+            place=place,
+            rate=rate,
+            shape=None if x is None else tuple(x.shape),
+            state=state,
+            mask=_mask_digest(site, x, result),
+            dropped=dropped,
+            entries=entries,
+            recomputed=recomputing(),
+            layer=module if isinstance(module, DropoutModule) else None,
+            unregistered=0 if unregistered is None else id(unregistered),
+            after_selu=after_selu,
         )
+        self.draws.append(draw)
+        if site.kind == "dropout" and first is not None:
+            self.last_dropout = (draw, first)
 
-    def drawn(self, one: Seen, given: Any, result: Any, before: Any) -> None:
-        first = next(iter(floats(result)), None)
-        fell, cells = _cells(one, given, first)
-        before = before or ("", False)
-        made = Drawn(
-            one.place, one.rate, None if given is None else tuple(given.shape), before[0], _mask(one, given, result),
-            fell, cells, recomputing(), self._host(one), self._stray(one), before[1],
-            digest(given) if given is not None else "",
-        )  # fmt: skip
-        self.draws.append(made)
-        if one.kind == "dropout" and first is not None:
-            self.last = (made, first)
-
-    def _host(self, one: Seen) -> DropoutModule | None:
-        module = self.by_name.get(one.name)
-        return module if isinstance(module, DropoutModule) else None
-
-    def _stray(self, one: Seen) -> int:
-        if not one.function.startswith(("F.", "torch.")) or one.kind != "dropout":
-            return 0
-        frame = sys._getframe(1)
-        while frame is not None:
-            if frame.f_code.co_filename == nn.modules.dropout.__file__:
-                owner = frame.f_locals.get("self")
-                return 0 if id(owner) in self.known else id(owner)
-            frame = frame.f_back  # type: ignore[assignment]
-        return 0
-
-    def idle(
+    def draw_switched_off(
         self, name: str, function: str, where: str, rate: float, module: nn.Module | None
     ) -> None:
         if module is not None and module.training:
-            self.idles.append((name, function, where, rate))
+            self.switched_off.append((name, function, where, rate))
 
-    def called(self, name: str, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+    def after_call(self, name: str, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         if func in (F.selu, torch.selu, torch.selu_, F.selu_):
-            self.selu = True
-            self._selus.append(result)
-        sign = _SCALES.get(getattr(func, "__name__", ""))
-        if sign and len(args) == 2:
+            self.selu_ran = True
+            self._selu_outputs.append(result)
+        exponent = _FACTOR_EXPONENTS.get(getattr(func, "__name__", ""))
+        if exponent and len(args) == 2:
             tensors = [a for a in args if isinstance(a, Tensor) and a.dim()]
-            numbers = [
-                a
-                for a in args
-                if isinstance(a, (int, float)) or (isinstance(a, Tensor) and not a.dim())
-            ]
+            numbers = [a for a in args if _is_number(a)]
             if len(tensors) == 1 and len(numbers) == 1 and float(numbers[0]) != 0:
-                self.factors.append(
-                    (name, line_outside(), float(numbers[0]) ** sign, tuple(tensors[0].shape))
-                )
+                factor = float(numbers[0]) ** exponent
+                self.factors.append((name, line_outside(), factor, tuple(tensors[0].shape)))
 
-    def enters(self, name: str, module: nn.Module, args: Any) -> None:
+    def before_module(self, name: str, module: nn.Module, args: Any) -> None:
         self.modules.add(name)
-        given = next(iter(floats(args)), None)
-        if given is None:
+        x = next(iter(float_tensors(args)), None)
+        if x is None:
             return
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            axes = [a for a in range(given.dim()) if a != 1]
-            x = given.detach().double()
-            direct = self.last[0].rate if self.last is not None and self.last[1] is given else None
-            draws = sum(
-                d.place[1] in DROPS or drop_like(self.by_name.get(d.name)) for d in self.draws
-            )
-            self.norms.setdefault(name, []).append(
-                Norm(x.mean(axes), x.var(axes, correction=0), draws, direct)
-            )
+            self.norms.setdefault(name, []).append(self._norm_input(x))
         if self.keep_inputs and name not in self.inputs and replayable(module):
-            self.inputs[name] = copied(args), {}
+            self.inputs[name] = copy_tensors(args), {}
 
-    def leaves(self, name: str, module: nn.Module, args: Any, result: Any) -> None:
-        if drop_like(module) and not isinstance(module, DropoutModule):
-            self.through.setdefault(name, []).append((digest(args), digest(result)))
+    def _norm_input(self, x: Tensor) -> NormInput:
+        draws = sum(
+            d.kind in DROPOUT_KINDS or looks_like_dropout(self.by_name.get(d.name))
+            for d in self.draws
+        )
+        last = self.last_dropout
+        direct_rate = last[0].rate if last is not None and last[1] is x else None
+        axes = [a for a in range(x.dim()) if a != 1]
+        values = x.detach().double()
+        return NormInput(values.mean(axes), values.var(axes, correction=0), draws, direct_rate)
 
-    def of(self, again: bool = False) -> dict[Place, list[Drawn]]:
-        """The draws by their places."""
-        found: dict[Place, list[Drawn]] = {}
-        for one in self.draws:
-            if one.again == again:
-                found.setdefault(one.place, []).append(one)
+    def after_module(self, name: str, module: nn.Module, args: Any, result: Any) -> None:
+        if looks_like_dropout(module) and not isinstance(module, DropoutModule):
+            self.digests.setdefault(name, []).append((digest(args), digest(result)))
+
+    def by_place(self, recomputed: bool = False) -> dict[Place, list[DrawRecord]]:
+        """The draws of each place, in order: those of the first pass, or the recomputed ones."""
+        found: dict[Place, list[DrawRecord]] = {}
+        for draw in self.draws:
+            if draw.recomputed == recomputed:
+                found.setdefault(draw.place, []).append(draw)
         return found
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) or (isinstance(value, Tensor) and not value.dim())
+
+
+def _unregistered_layer(site: SiteRecord, known: set[int]) -> nn.Module | None:
+    """The dropout layer, of torch or of ours, that drew without being a submodule of the model.
+
+    No hook reaches such a layer. What is visible is the torch function that it calls: a dropout
+    function, or for a layer of ours the draw of its random key.
+    """
+    if site.kind == "dropout" and site.function.startswith(("F.", "torch.")):
+        file = nn.modules.dropout.__file__
+    elif site.kind == "noise":
+        file = our_module.__file__
+    else:
+        return None
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename == file:
+            layer = frame.f_locals.get("self")
+            return None if id(layer) in known else layer
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
 def recomputing() -> bool:
-    """Is a forward pass made within a backward pass? A backward function that draws for itself has
-    gradients off.
+    """Whether a forward pass runs within a backward pass, as activation checkpointing does.
+
+    Gradients are on there; a backward function that draws for itself has them off.
     """
     return torch._C._current_graph_task_id() != -1 and torch.is_grad_enabled()
 
 
-def rate_of(module: nn.Module | None) -> tuple[str, float] | None:
-    """(the attribute, the rate of dropping) of a layer; what is called a keep-probability is turned
-    round.
-    """
+def named_rate(module: nn.Module | None) -> tuple[str, float] | None:
+    """(attribute, rate of dropping) of a layer; a keep-probability is turned into a rate."""
     if module is None:
         return None
-    for name in (*RATES, "prob", "keep_prob", "keep_rate", "keep_p", "p_keep", "retain_prob"):
+    for name in (*RATES, "prob", *_KEEP_RATES):
         value = getattr(module, name, None)
         if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1:
-            return name, 1.0 - value if keeps(name) else float(value)
+            return name, 1.0 - value if names_keep_probability(name) else float(value)
     return None
 
 
-def keeps(name: str) -> bool:
-    """Does this name stand for the probability of keeping?"""
+def names_keep_probability(name: str) -> bool:
+    """Whether an attribute of this name holds the probability of keeping."""
     return "keep" in name or "retain" in name
 
 
-def drop_like(module: nn.Module | None) -> bool:
-    """A layer that says that it drops: by its class's name, or by an attribute that names a rate of
-    dropping.
-    """
+def looks_like_dropout(module: nn.Module | None) -> bool:
+    """Whether the class, or an attribute that holds a rate, has "drop" in its name."""
     if module is None:
         return False
     named = "drop" in type(module).__name__.lower()
@@ -205,82 +254,77 @@ def drop_like(module: nn.Module | None) -> bool:
 
 
 def replayable(module: nn.Module) -> bool:
-    """May the layer be run alone to measure what it drops? It has a rate, says that it drops, and
-    owns no parameters.
+    """Whether the layer can run alone, so that its rate is measured.
+
+    It looks like dropout, has a rate, owns no parameters and is not a layer of ours: the
+    contract tests measure their rates.
     """
     if (
         isinstance(module, DropoutModule)
         or next(module.parameters(), None) is not None
-        or rate_of(module) is None
+        or named_rate(module) is None
     ):
         return False
-    return drop_like(module)
+    return looks_like_dropout(module)
 
 
-def state(given: Tensor | None) -> str:
-    """A digest of where torch's generator stands, that of the tensor's device."""
-    if given is None or given.device.type in ("cpu", "meta"):
-        at = torch.get_rng_state()
+def generator_state(x: Tensor | None) -> str:
+    """A digest of the state of torch's generator on the device of ``x``."""
+    if x is None or x.device.type in ("cpu", "meta"):
+        state = torch.get_rng_state()
     else:
-        at = torch.get_device_module(given.device).get_rng_state(given.device)
-    return hashlib.blake2b(at.numpy().tobytes(), digest_size=12).hexdigest()
+        state = torch.get_device_module(x.device).get_rng_state(x.device)
+    return hashlib.blake2b(state.numpy().tobytes(), digest_size=12).hexdigest()
 
 
-def digest(given: Any) -> str:
-    """A digest of all values in tensors, bit by bit."""
-    made = hashlib.blake2b(digest_size=12)
-    for x in floats(given) if not isinstance(given, Tensor) else [given]:
+def digest(value: Any) -> str:
+    """A digest of all values of the tensors in ``value``, bit by bit."""
+    hashed = hashlib.blake2b(digest_size=12)
+    for x in float_tensors(value) if not isinstance(value, Tensor) else [value]:
         x = x.detach()
         x = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
-        made.update(str(tuple(x.shape)).encode())
-        made.update(x.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return made.hexdigest()
+        hashed.update(str(tuple(x.shape)).encode())
+        hashed.update(x.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()
 
 
-def _mask(one: Seen, given: Any, result: Any) -> str:
-    if one.kind == "python":
+def _mask_digest(site: SiteRecord, x: Any, result: Any) -> str:
+    if site.kind == "python":
         return repr(result)
-    if one.kind in ("mask", "noise"):
+    if site.kind in ("mask", "noise"):
         return digest(result)
-    first = next(iter(floats(result)), None)
-    if one.kind != "dropout" or given is None or first is None or first.shape != given.shape:
+    first = next(iter(float_tensors(result)), None)
+    if site.kind != "dropout" or x is None or first is None or first.shape != x.shape:
         return ""
-    return digest((given != 0) & (first == 0)) if one.fell else digest(first)
+    return digest((x != 0) & (first == 0)) if site.dropped else digest(first)
 
 
-def _cells(one: Seen, given: Any, result: Tensor | None) -> tuple[int, int]:
-    """(how many independent cells fell, of how many): those of torch's functions, and of raw masks."""
+def _count_entries(site: SiteRecord, x: Any, result: Tensor | None) -> tuple[int, int]:
+    """(dropped, all) independent mask entries of a dropout function of torch, or of a raw mask.
+
+    (0, 0) for everything else: alpha dropout fills with another value than 0, and the entries of
+    our layers are not counted, because nothing that is measured by them can go wrong there.
+    """
     if result is None:
         return 0, 0
-    if one.kind == "mask":
+    if site.kind == "mask":
         return int((result == 0).sum()), result.numel()
-    if (
-        one.kind != "dropout"
-        or given is None
-        or not one.function.startswith(("F.", "torch."))
-        or "alpha" in one.function
-    ):
+    function = site.function
+    torch_dropout = site.kind == "dropout" and function.startswith(("F.", "torch."))
+    if x is None or not torch_dropout or "alpha" in function:
         return 0, 0
-    was, fell = given != 0, (given != 0) & (result == 0)
-    if (
-        "1d" in one.function
-        or "2d" in one.function
-        or "3d" in one.function
-        or "feature" in one.function
-    ):
-        lead = given.dim() - 1 if "1d" in one.function and given.dim() == 2 else min(2, given.dim())
-        lead = (
-            1
-            if ("1d" in one.function and given.dim() == 2)
-            or ("3d" in one.function and given.dim() == 4)
-            else lead
-        )
-        was, fell = was.flatten(lead).any(-1), fell.flatten(lead).any(-1)
-    return int(fell.sum()), int(was.sum())
+    nonzero = x != 0
+    dropped = nonzero & (result == 0)
+    if any(part in function for part in ("1d", "2d", "3d", "feature")):
+        # a channel is one entry; unbatched inputs have no axis of examples
+        unbatched = ("1d" in function and x.dim() == 2) or ("3d" in function and x.dim() == 4)
+        axes = 1 if unbatched else min(2, x.dim())
+        nonzero, dropped = nonzero.flatten(axes).any(-1), dropped.flatten(axes).any(-1)
+    return int(dropped.sum()), int(nonzero.sum())
 
 
 def divergence(share: float, rate: float) -> float:
-    """KL(share || rate) of two coins, in nats."""
+    """KL(share || rate) of two Bernoulli distributions, in nats."""
     total = 0.0
     for a, b in ((share, rate), (1.0 - share, 1.0 - rate)):
         if a > 0:
@@ -288,8 +332,10 @@ def divergence(share: float, rate: float) -> float:
     return total
 
 
-def is_off(share: float, rate: float, n: int, alpha: float) -> bool:
-    """Chernoff's bound, exact for n independent values in [0, 1] of mean ``rate``: is their mean
-    too far for chance?
+def differs_beyond_chance(share: float, rate: float, n: int, alpha: float) -> bool:
+    """Whether the mean ``share`` of ``n`` values differs from ``rate`` by more than chance.
+
+    Chernoff's bound, which is exact for independent values in [0, 1] with the mean ``rate``: a
+    chance of at most ``alpha`` for a false alarm.
     """
     return n > 0 and n * divergence(share, rate) > math.log(2.0 / alpha)

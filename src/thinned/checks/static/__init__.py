@@ -1,5 +1,5 @@
-"""Mistakes that source shows: files and notebooks are read, never run, with the standard library
-alone.
+"""Static checks: read files and notebooks, without running them, and find known mistakes. They need
+the standard library alone.
 """
 
 from .fix import Fixed, fixed_paths, fixed_source

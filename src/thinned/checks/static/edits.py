@@ -1,4 +1,4 @@
-"""Changes that rules propose."""
+"""Changes to source that rules propose."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ def _arguments(call: ast.Call) -> list[ast.AST]:
 
 
 def added(module: Module, call: ast.Call, text: str) -> tuple[Change, ...]:
-    """The change that adds a keyword argument at a call's end; none where a bracket stands between."""
-    given = _arguments(call)
-    if not given or isinstance(given[-1], ast.GeneratorExp):
+    """The change that adds a keyword argument at the end of a call; none where a bracket follows
+    the last argument.
+    """
+    arguments = _arguments(call)
+    if not arguments or isinstance(arguments[-1], ast.GeneratorExp):
         return ()
-    end = place(given[-1], end=True)
+    end = place(arguments[-1], end=True)
     tail = module.between(end, place(call, end=True))
     if tail.strip(", \t\r\n") != ")":
         return ()
@@ -30,17 +32,17 @@ def added(module: Module, call: ast.Call, text: str) -> tuple[Change, ...]:
 
 
 def removed(module: Module, call: ast.Call, keyword: ast.keyword) -> tuple[Change, ...]:
-    """The change that takes a keyword argument away with one of its commas; none where brackets or
-    comments stand between.
+    """The change that removes a keyword argument with one of its commas; none where brackets or
+    comments are next to it.
     """
-    given = _arguments(call)
-    at = given.index(keyword)
+    arguments = _arguments(call)
+    index = arguments.index(keyword)
     start, end = place(keyword), place(keyword, end=True)
-    if at > 0:
-        start = place(given[at - 1], end=True)
+    if index > 0:
+        start = place(arguments[index - 1], end=True)
         between = module.between(start, place(keyword))
-    elif len(given) > 1:
-        end = place(given[1])
+    elif len(arguments) > 1:
+        end = place(arguments[1])
         between = module.between(place(keyword, end=True), end)
     else:
         between = ","

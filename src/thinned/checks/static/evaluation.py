@@ -1,4 +1,4 @@
-"""Evaluation without eval() (L25), and training that evaluation mode was left on for (L21)."""
+"""Evaluation without eval() (L25), and training in evaluation mode (L21)."""
 
 from __future__ import annotations
 
@@ -8,30 +8,46 @@ from collections.abc import Iterator
 
 from ..finding import Finding
 from .functional import MODES
-from .layers import guarded, is_torch, maybe_torch, methods, sampling, words
+from .layers import draws, guarded, is_torch, maybe_torch, methods, sampling, words
 from .modes import switches_on, without_gradient
 from .module import Function, Module, argument, opaque, parameters, place
 from .names import dotted
 
-_MEASURES = {"validate", "validation", "evaluate", "evaluation", "eval", "test", "predict", "prediction", "inference", "infer",
-             "val", "valid", "score"}  # fmt: skip
+_MEASURES = {
+    "eval",
+    "evaluate",
+    "evaluation",
+    "infer",
+    "inference",
+    "predict",
+    "prediction",
+    "score",
+    "test",
+    "val",
+    "valid",
+    "validate",
+    "validation",
+}
 _DRAWS = re.compile(r"[dD]ropout|BatchNorm|DropPath|batch_norm|droppath")
 _HELD_OUT = re.compile(r"(^|_)(val|valid|validation|test|dev|eval|holdout)", re.I)
 _OFF = re.compile(
-    r"\.eval\(\)|\.train\((mode=)?False\)|\beval_mode|\.train\((mode=)?(was|prev|mode|training|is_)|training\s*=\s*False|set_eval|\.eval\b"
+    r"\.eval\(\)|\.train\((mode=)?False\)|\beval_mode"
+    r"|\.train\((mode=)?(was|prev|mode|training|is_)|training\s*=\s*False|set_eval|\.eval\b"
 )
 
 
-def l25(module: Module) -> Iterator[Finding]:
-    """Signal: in a file that makes dropout or batch normalisation of torch, (a) a function named as
-    an evaluation runs a model without gradients, and neither it, nor what it calls in the file, nor
-    any caller of it in the file switches to eval(); it has a caller there or makes the model
-    itself. (b) A scope that trains by backward() runs the model without gradients in a loop over
-    validation or test data, and eval() stands nowhere in the file. Let pass: methods of modules
-    (their caller decides), classes that use eval() anywhere, Lightning, models from
+def validation_in_training_mode(module: Module) -> Iterator[Finding]:
+    """Signal: in a file that creates dropout or batch normalization of torch, (a) a function named
+    as an evaluation runs a model without gradients, and neither it, nor a function that it calls in
+    the file, nor any caller of it in the file switches to eval(); it has a caller there or creates
+    the model itself. (b) A scope that trains by backward() runs the model without gradients in a
+    loop over validation or test data, and eval() occurs nowhere in the file. Let pass: methods of
+    modules (their caller decides), classes that call eval() anywhere, Lightning, models from
     from_pretrained, Monte Carlo by name.
     """
-    if not _DRAWS.search(module.text) or not module.imports.table or "torch" not in module.text:
+    if not module.imports.table or "torch" not in module.text:
+        return
+    if not (_DRAWS.search(module.text) or draws(module)):
         return
     for function in module.functions:
         tokens = words(function.name)
@@ -51,14 +67,14 @@ def l25(module: Module) -> Iterator[Finding]:
             yield module.finding(
                 "L25",
                 run,
-                f"{function.name} runs {module.source(run.func)} and nothing here calls eval()",
+                f"{function.name} runs {module.source(run.func)}, and no code here calls eval()",
             )
     yield from _in_training(module)
 
 
 def _run(module: Module, scope: ast.AST) -> ast.Call | None:
-    """The first call of a model without gradients in a scope: of a parameter, or of what the scope
-    made.
+    """The first call of a model without gradients in a scope: of a parameter, or of a model that
+    the scope creates.
     """
     names = (
         set(parameters(scope))
@@ -76,31 +92,31 @@ def _run(module: Module, scope: ast.AST) -> ast.Call | None:
             words(call.func.id)
             & {"model", "net", "network", "classifier", "encoder", "decoder", "generator"}
         )
-        if is_model and (call.func.id in names or _made(module, scope, call.func.id)):
+        if is_model and (call.func.id in names or _creates(module, scope, call.func.id)):
             return call
     return None
 
 
-def _made(module: Module, scope: ast.AST, name: str) -> bool:
-    """Whether a scope makes a name from a torch class of this file, without from_pretrained."""
+def _creates(module: Module, scope: ast.AST, name: str) -> bool:
+    """Whether a scope assigns an instance of a torch class of this file to a name."""
     for value, _ in module.assigned(scope, name):
         inner = value
         while isinstance(inner, ast.Call) and isinstance(
             inner.func, ast.Attribute
         ):  # Net().to(device)
             inner = inner.func.value
-        made = (
+        name_of_class = (
             inner.func.id
             if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name)
             else None
         )
-        if any(c.name == made and is_torch(module, c) for c in module.classes):
+        if any(c.name == name_of_class and is_torch(module, c) for c in module.classes):
             return True
     return False
 
 
 def _unguarded(module: Module, function: Function, run: ast.Call) -> bool:
-    """Whether nothing on the way to an evaluation switches to eval()."""
+    """Whether no scope on the way to an evaluation switches to eval()."""
     callers = [
         c for c in module.calls if isinstance(c.func, ast.Name) and c.func.id == function.name
     ]
@@ -127,7 +143,7 @@ def _unguarded(module: Module, function: Function, run: ast.Call) -> bool:
 
 
 def _code(module: Module, scope: ast.AST) -> str:
-    """The text of a scope; of a file only what stands at its top level."""
+    """The text of a scope; of a file, only its top level."""
     if isinstance(scope, ast.Module):
         kept = [
             s
@@ -160,11 +176,9 @@ def _in_training(module: Module) -> Iterator[Finding]:
                 and without_gradient(module, call)
                 and not sampling(module, call)
             ):
-                yield module.finding(
-                    "L25",
-                    call,
-                    f"{module.source(call.func)} is measured in training mode: eval() stands nowhere",
-                )
+                model = module.source(call.func)
+                message = f"{model} is measured in training mode: no code calls eval()"
+                yield module.finding("L25", call, message)
                 break
 
 
@@ -176,26 +190,25 @@ def _names(node: ast.AST) -> list[str]:
     ]
 
 
-def l21(module: Module) -> Iterator[Finding]:
-    """Signal: (a) F.alpha_dropout or F.feature_alpha_dropout in a module without training=, whose
-    default is False; (b) a scope puts a model in evaluation, and on every way from there to a
-    backward() of its output in a loop with step() no train() follows; the scope hands the model's
-    parameters on, and the file speaks of dropout or of from_pretrained; (c) a class's training loop
-    runs self.model and calls a method that puts it in evaluation, and train() stands in __init__ at
-    most. Let pass: models given to functions that are not in the file, frozen ones, those run
-    without gradients.
+def dead_dropout(module: Module) -> Iterator[Finding]:
+    """Signal: (a) a module calls F.alpha_dropout or F.feature_alpha_dropout without training=, and
+    its default is False; (b) a scope puts a model in evaluation, and on every path from there to a
+    backward() of its output in a loop with step() no train() follows; the scope passes the
+    parameters of the model on, and the file names dropout or from_pretrained; (c) the training loop
+    of a class runs self.model and calls a method that puts it in evaluation, and train() occurs at
+    most in __init__. Let pass: models passed to functions that are not in the file, frozen models,
+    models that run without gradients.
     """
     for call in module.calls:
         mode = MODES.get(module.called(call))
-        if mode is None or mode[2] or argument(call, mode[0], mode[1]) is not None or opaque(call):
+        if mode is None or mode.draws or opaque(call):
             continue
-        if maybe_torch(module, module.class_of(call)) and not guarded(module, call):
-            said = f"{module.source(call.func)} has {mode[0]}=False by default, so it never drops"
-            yield module.finding("L21", call, said, remedy=f"pass {mode[0]}=self.training")
-    if (
-        not re.search(r"[dD]ropout|drop_?path|from_pretrained|drop_rate", module.text)
-        or ".eval()" not in module.text
-    ):
+        left_out = argument(call, mode.name, mode.place) is None
+        if left_out and maybe_torch(module, module.class_of(call)) and not guarded(module, call):
+            text = f"{module.source(call.func)} has {mode.name}=False by default, so it never drops"
+            yield module.finding("L21", call, text, remedy=f"pass {mode.name}=self.training")
+    speaks = re.search(r"[dD]ropout|drop_?path|from_pretrained|drop_rate", module.text)
+    if ".eval()" not in module.text or not (speaks or draws(module)):
         return
     for scope in [module.tree, *module.functions]:
         yield from _left_off(module, scope)
@@ -204,7 +217,7 @@ def l21(module: Module) -> Iterator[Finding]:
 
 
 def _left_off(module: Module, scope: ast.AST) -> Iterator[Finding]:
-    """Models that a scope trains while they are in evaluation."""
+    """Findings for models that a scope trains while they are in evaluation mode."""
     calls = list(module.own(scope, ast.Call))
     methods = {c.func.attr for c in calls if isinstance(c.func, ast.Attribute)}
     if not {"eval", "backward", "step"} <= methods:
@@ -229,16 +242,17 @@ def _left_off(module: Module, scope: ast.AST) -> Iterator[Finding]:
             yield module.finding(
                 "L21",
                 walk.found,
-                f"{name} stays in evaluation while it is trained in {module.line(walk.where)}",
+                f"{name} remains in evaluation mode while {module.line(walk.where)} trains it",
             )
 
 
 def _left_off_by_a_method(module: Module, owner: ast.ClassDef) -> Iterator[Finding]:
-    """A model that one method puts in evaluation, between two turns of another's training loop."""
-    if any(
-        isinstance(c.func, ast.Attribute) and c.func.attr == "train" and m.name != "__init__"
-        for m in methods(owner) for c in module.own(m, ast.Call)
-    ):  # fmt: skip
+    """Findings for a model that one method puts in evaluation mode, called between two iterations
+    of the training loop of another.
+    """
+    after_start = [m for m in methods(owner) if m.name != "__init__"]
+    calls = [c for m in after_start for c in module.own(m, ast.Call)]
+    if any(isinstance(c.func, ast.Attribute) and c.func.attr == "train" for c in calls):
         return
     for method in methods(owner):
         calls = list(module.own(method, ast.Call))
@@ -254,8 +268,11 @@ def _left_off_by_a_method(module: Module, owner: ast.ClassDef) -> Iterator[Findi
             for call in module.own(other, ast.Call) if inside and other is not method else ():
                 model, _, last = (dotted(call.func) or "").rpartition(".")
                 if last == "eval" and model.startswith("self.") and model in names:
-                    said = f"{model} stays in evaluation while {method.name} trains it, in {module.line(inside[0].lineno)}"
-                    yield module.finding("L21", call, said)
+                    message = (
+                        f"{model} remains in evaluation mode while {method.name} trains it, in "
+                        f"{module.line(inside[0].lineno)}"
+                    )
+                    yield module.finding("L21", call, message)
 
 
 def _in_loop(module: Module, node: ast.AST) -> bool:
@@ -263,19 +280,33 @@ def _in_loop(module: Module, node: ast.AST) -> bool:
 
 
 def _optimised(module: Module, scope: ast.AST, name: str) -> bool:
-    """Whether a model's parameters are handed to something in its scope, or in its file where the
-    name is global.
+    """Whether the parameters of a model are passed on in its scope, or in its file where the name
+    is global. A loop over them is not: it freezes or counts them.
     """
-    return any(
-        isinstance(c.func, ast.Attribute) and c.func.attr in ("parameters", "named_parameters") and dotted(c.func.value) == name
-        and not any(isinstance(a, (ast.For, ast.comprehension)) for a in list(module.ancestors(c))[:2])
-        for c in (module.calls if scope is not module.tree else module.own(scope, ast.Call))
-    )  # fmt: skip
+    for call in module.calls if scope is not module.tree else module.own(scope, ast.Call):
+        if (
+            isinstance(call.func, ast.Attribute)
+            and call.func.attr in ("parameters", "named_parameters")
+            and dotted(call.func.value) == name
+        ):
+            near = list(module.ancestors(call))[:2]
+            if not any(isinstance(a, (ast.For, ast.comprehension)) for a in near):
+                return True
+    return False
+
+
+# functions that leave the mode of a model alone
+_HARMLESS = re.compile(
+    r"(^|\.)(print|len|isinstance|type|id|summary|save|load|DataParallel|compile|Adam\w*|SGD)$"
+)
+_HARMLESS_METHOD = re.compile(
+    r"(state_dict|load_state_dict|parameters|named_parameters|to|cuda|cpu|zero_grad|half|float)$"
+)
 
 
 class _Walk:
-    """Follows one model's mode through a scope: ``off`` is the eval() call that surely holds, else
-    None.
+    """Follows the mode of one model through a scope. ``off`` is the eval() call that surely is in
+    effect; None where there is none.
     """
 
     def __init__(self, module: Module, name: str) -> None:
@@ -357,10 +388,7 @@ class _Walk:
         elif name == self.name:
             if self.off is not None and not without_gradient(self.module, call):
                 self.ran = call
-        elif base == self.name and not re.match(
-            r"(state_dict|load_state_dict|parameters|named_parameters|to|cuda|cpu|zero_grad|half|float)$",
-            last,
-        ):
+        elif base == self.name and not _HARMLESS_METHOD.match(last):
             self.off = None
         elif (
             last == "backward"
@@ -371,19 +399,16 @@ class _Walk:
         ):
             self.found, self.where = self.off, call.lineno
         elif any(dotted(a) == self.name for a in [*call.args, *(k.value for k in call.keywords)]):
-            self.handed(call, name)
+            self.passed(call, name)
 
-    def handed(self, call: ast.Call, name: str) -> None:
-        """The model is given to a function: read it where it is in the file, else know nothing
-        more.
+    def passed(self, call: ast.Call, name: str) -> None:
+        """Follow the model into a function of the file that receives it; a function of another file
+        may do anything.
         """
         functions = self.module.named(name)
         if not functions:
-            plain = re.search(
-                r"(^|\.)(print|len|isinstance|type|id|summary|save|load|DataParallel|compile|Adam\w*|SGD)$",
-                name,
-            )
-            self.off = self.off if plain else None
+            if not _HARMLESS.search(name):
+                self.off = None
             return
         body = ast.unparse(functions[-1])
         if ".train(" in body:
@@ -399,7 +424,5 @@ def _paths(node: ast.AST) -> set[str]:
 
 
 def _is_optional(node: ast.stmt) -> bool:
-    """Whether a loop may run no time at all and what it leaves matters; loops over data are taken
-    to run.
-    """
+    """Whether a loop may run zero times; loops over data are assumed to run."""
     return isinstance(node, ast.While)

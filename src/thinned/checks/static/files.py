@@ -20,8 +20,7 @@ def listed(paths: Iterable[str | os.PathLike[str]]) -> Iterator[tuple[Path, bool
     in order of name.
     """
     seen: set[str] = set()
-    for given in paths:
-        path = Path(given)
+    for path in map(Path, paths):
         if path.is_dir():
             for file in _walk(path):
                 if _new(file, seen):
@@ -41,8 +40,8 @@ def _new(path: Path, seen: set[str]) -> bool:
 
 
 def _walk(top: Path) -> Iterator[Path]:
-    """The source files under a folder. Links to folders are not followed; hidden, built and
-    installed ones are left out.
+    """The source files under a folder. Links to folders are not followed; hidden folders, build
+    outputs and installed packages are left out.
     """
     for folder, inside, names in os.walk(top):
         inside[:] = sorted(d for d in inside if not _is_skipped(os.path.join(folder, d), d))
@@ -61,8 +60,8 @@ def _is_skipped(path: str, name: str) -> bool:
 
 
 def decoded(raw: bytes) -> tuple[str, str]:
-    """(text, encoding) of a Python file, by its byte-order mark or coding line, else UTF-8. Line
-    ends stay as they are.
+    """(text, encoding) of a Python file, by its byte-order mark or coding line, otherwise UTF-8.
+    Line ends are kept.
     """
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
@@ -73,5 +72,5 @@ def decoded(raw: bytes) -> tuple[str, str]:
 
 
 def is_unit_test(path: Path, text: str) -> bool:
-    """Whether a file holds unit tests, which make mistakes on purpose."""
+    """Whether a file contains unit tests, which make mistakes on purpose."""
     return bool(_TEST.match(path.name)) and bool(_IS_TEST.search(text))

@@ -1,4 +1,4 @@
-"""Writes the changes that findings propose, where that is safe."""
+"""Applies the safe changes that findings propose."""
 
 from __future__ import annotations
 
@@ -20,12 +20,23 @@ _ENDS = re.compile(r"\r\n|\r|\n")
 
 @dataclass(frozen=True)
 class Fixed:
-    """A file before and after, and the findings that were mended."""
+    """A file before and after the safe changes.
+
+    Args:
+        file: Its path.
+        before: Its text before.
+        after: Its text after.
+        fixed: How many findings were fixed.
+
+    Example:
+        >>> Fixed("net.py", "F.dropout(x)", "F.dropout(x, training=self.training)", fixed=1).fixed
+        1
+    """
 
     file: str
     before: str
     after: str
-    mended: int
+    fixed: int
 
 
 def fixed_source(
@@ -35,23 +46,39 @@ def fixed_source(
     select: Collection[str] | None = None,
     ignore: Collection[str] | None = None,
 ) -> tuple[str, int]:
-    """(the text with all safe changes made, how many findings that mended). A second time it
-    changes nothing.
+    """Apply all safe changes to a text; a second call changes nothing.
 
-    All else stays as it is, with line ends; a notebook's JSON is touched in the changed strings
-    alone. A change after which the text would not parse is left out.
+    The rest of the text is kept, with its line ends; in the JSON of a notebook only the changed
+    strings are replaced. A change that would leave a text that does not parse is skipped.
+
+    Args:
+        text: The source of a Python file, or the JSON of a notebook.
+        filename: Its name, for messages; a notebook ends in ``.ipynb``.
+        select: The rules to fix, by code or name; None: all.
+        ignore: The rules to leave out, by code or name.
+
+    Returns:
+        (the new text, how many findings were fixed).
+
+    Raises:
+        InputError: For an unknown rule.
+
+    Example:
+        >>> text = "import keras\\nlayer = keras.layers.Dropout(keep_prob)"
+        >>> fixed_source(text)
+        ('import keras\\nlayer = keras.layers.Dropout(1 - keep_prob)', 1)
     """
-    mended = 0
-    for _ in range(10):  # a change may have made room for one that overlapped it
+    count = 0
+    for _ in range(10):  # a change may have overlapped another, which then applies in the next pass
         found = [f for f in check_source(text, filename, select=select, ignore=ignore) if f.changes]
         before = text
-        for one in reversed(_apart(found)):
-            changed = _applied(text, one, filename)
+        for finding in reversed(_apart(found)):
+            changed = _applied(text, finding)
             if changed != text and _reads(changed, filename):
-                text, mended = changed, mended + 1
+                text, count = changed, count + 1
         if text == before:
             break
-    return text, mended
+    return text, count
 
 
 def fixed_paths(
@@ -61,13 +88,29 @@ def fixed_paths(
     ignore: Collection[str] | None = None,
     write: bool = True,
 ) -> list[Fixed]:
-    """Make all safe changes in files and folders; what was changed. ``write=False`` writes nothing.
+    """Apply all safe changes to files and folders.
 
-    A file is written beside itself and renamed, so that it is never half there; its encoding, line
-    ends and permissions stay.
+    A new file is written next to the old one and then renamed, so that no file is ever half
+    written; encoding, line ends and permissions are kept.
+
+    Args:
+        paths: Files and folders; see :func:`check_paths`.
+        select: The rules to fix, by code or name; None: all.
+        ignore: The rules to leave out, by code or name.
+        write: Whether to write the files.
+
+    Returns:
+        The files that changed, in order of name.
+
+    Raises:
+        InputError: For an unknown rule.
+
+    Example:
+        >>> fixed_paths([], write=False)
+        []
     """
     found = check_paths(paths, select=select, ignore=ignore)
-    out = []
+    changed = []
     for name in dict.fromkeys(f.file for f in found if f.changes):
         raw = Path(name).read_bytes()
         encoding = (
@@ -78,54 +121,54 @@ def fixed_paths(
             else files.decoded(raw)[1]
         )
         before = raw.decode(encoding)
-        after, mended = fixed_source(before, name, select=select, ignore=ignore)
+        after, count = fixed_source(before, name, select=select, ignore=ignore)
         if after == before or before.encode(encoding) != raw:
             continue
-        out.append(Fixed(name, before, after, mended))
+        changed.append(Fixed(name, before, after, count))
         if write:
             _write(Path(os.path.realpath(name)), after.encode(encoding))
-    return out
+    return changed
 
 
 def _write(path: Path, data: bytes) -> None:
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-        shutil.copymode(path, beside)
-        os.replace(beside, path)
+        shutil.copymode(path, temporary)
+        os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(beside)
+            os.unlink(temporary)
         raise
 
 
 def _apart(found: Sequence[Finding]) -> list[Finding]:
-    """The findings in the order of the text without those whose changes overlap an earlier one's."""
+    """The findings in text order, without those with changes that overlap earlier changes."""
 
-    def span(one: Finding) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-        cell = one.cell or 0
+    def span(finding: Finding) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        cell = finding.cell or 0
         return (
-            min((cell, c.line, c.column) for c in one.changes),
-            max((cell, c.end_line, c.end_column) for c in one.changes),
+            min((cell, c.line, c.column) for c in finding.changes),
+            max((cell, c.end_line, c.end_column) for c in finding.changes),
         )
 
-    out: list[Finding] = []
-    for one in sorted(found, key=span):
-        if not out or span(one)[0] >= span(out[-1])[1]:
-            out.append(one)
-    return out
+    separate: list[Finding] = []
+    for finding in sorted(found, key=span):
+        if not separate or span(finding)[0] >= span(separate[-1])[1]:
+            separate.append(finding)
+    return separate
 
 
-def _applied(text: str, one: Finding, filename: str) -> str:
-    if one.cell is None:
-        return applied(text, one.changes)
-    cell = next(c for c in notebook.cells(text) if c.number == one.cell)
-    return notebook.with_cells(text, {cell.number: applied(cell.text, one.changes)})
+def _applied(text: str, finding: Finding) -> str:
+    if finding.cell is None:
+        return applied(text, finding.changes)
+    cell = next(c for c in notebook.cells(text) if c.number == finding.cell)
+    return notebook.with_cells(text, {cell.number: applied(cell.text, finding.changes)})
 
 
 def applied(text: str, changes: Iterable[Change]) -> str:
-    """A text with changes made."""
+    """A text with changes applied."""
     starts = [0, *(m.end() for m in _ENDS.finditer(text))]
     for change in sorted(changes, key=lambda c: (c.line, c.column), reverse=True):
         first, last = (

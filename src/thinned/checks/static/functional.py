@@ -1,4 +1,4 @@
-"""Functions that do not know the model's mode: F.dropout and attention (L1, L2), and a rate
+"""Functions that ignore the mode of the model: F.dropout and attention (L1, L2), and a rate that is
 overwritten in evaluation (L3).
 """
 
@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from ..finding import Change, Finding
 from .edits import added
@@ -28,17 +29,74 @@ from .module import Module, argument, default, is_false, is_true, number, opaque
 from .names import dotted
 
 _F = "torch.nn.functional."
-# name -> the name and place of its training argument, and whether leaving it out means training
-MODES = {
+
+
+@dataclass(frozen=True)
+class ModeArgument:
+    """The argument of a dropout function that switches evaluation off.
+
+    Args:
+        name: Its name.
+        place: Its place in the signature; None where it is keyword-only.
+        draws: Whether the function draws where the argument is left out.
+        rate_place: The place of the rate ``p``; None where the function has none.
+    """
+
+    name: str = "training"
+    place: int | None = 2
+    draws: bool = True
+    rate_place: int | None = 1
+
+
+# torch's functions, which thinned.functional has under the same names
+TORCH_MODES = {
+    **{f"{_F}{n}": ModeArgument() for n in ("dropout", "dropout1d", "dropout2d", "dropout3d")},
+    **{f"{_F}{n}": ModeArgument(draws=False) for n in ("alpha_dropout", "feature_alpha_dropout")},
     **{
-        f"{_F}{n}": ("training", 2, True)
-        for n in ("dropout", "dropout1d", "dropout2d", "dropout3d")
-    },
-    **{f"{_F}{n}": ("training", 2, False) for n in ("alpha_dropout", "feature_alpha_dropout")},
-    **{
-        f"torch.{n}": ("train", 2, True)
+        f"torch.{n}": ModeArgument("train")
         for n in ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout")
     },
+}
+# the other functions of thinned.functional that draw: the places of ``training`` and of the rate
+_PLACES: dict[str, tuple[int | None, int | None]] = {
+    "attention_dropout": (6, 5),
+    "bias_act_dropout": (4, 3),
+    "concrete_dropout": (3, None),
+    "cutout": (3, None),
+    "disout": (5, 1),
+    "drop_edge": (None, None),
+    "drop_head": (2, 1),
+    "drop_key": (2, 1),
+    "dropout_add": (3, 2),
+    "dropout_add_layer_norm": (5, 4),
+    "embedding_dropout": (3, 2),
+    "hidden_cut": (2, 1),
+    "information_dropout": (2, None),
+    "jumpout": (2, None),
+    "max_pool_dropout": (4, 3),
+    "mixout": (3, 2),
+    "patch_dropout": (3, 1),
+    "shake_drop": (2, 1),
+    "shake_shake": (2, None),
+    "shakeout": (5, 3),
+    "standout": (4, None),
+    "swapout": (3, 2),
+    "targeted_dropout": (3, 1),
+    "thin_units": (4, 1),
+    "variational_dropout": (2, None),
+    "weight_drop": (2, 1),
+    "weighted_channel_dropout": (3, 1),
+    "word_dropout": (3, 2),
+    "zoneout": (3, 2),
+}
+# canonical name of a function -> its mode argument
+MODES = {
+    **TORCH_MODES,
+    **{
+        f"{_F}{n}": ModeArgument("training", place, True, rate_place)
+        for n, (place, rate_place) in _PLACES.items()
+    },
+    f"{_F}drop": ModeArgument("mode", None, True, None),
 }
 # the last part of a name -> the name and place of the rate
 _ATTENTION = {
@@ -51,43 +109,49 @@ _ATTENTION = {
 }
 
 
-def l1(module: Module) -> Iterator[Finding]:
-    """Signal: F.dropout and its kin with the training argument left out or the literal True, in a
-    torch module or in a plain function of a file that imports torch. Let pass: rate 0; a branch
-    that looks at the mode; ``*args``; functions or classes that say that they sample on purpose;
-    plain functions that train, add noise or hand their rate on; scripts' top level; classes that
-    are no modules.
+def dropout_without_training(module: Module) -> Iterator[Finding]:
+    """Signal: F.dropout or a similar function, with the training argument left out or the literal
+    True, in a torch module or in a function of a file that imports torch; also thinned's functions,
+    and ``mode`` of thinned.functional.drop. Let pass: rate 0; a branch that tests the mode;
+    ``*args``; functions or classes that say that they sample on purpose; functions outside classes
+    that train, add noise or take their rate from their caller; the top level of scripts; classes
+    that are not modules.
     """
     for call in module.calls:
         mode = MODES.get(module.called(call))
         if mode is None or opaque(call):
             continue
-        name, index, default = mode
-        given = argument(call, name, index)
-        if (
-            not (is_true(given) or (given is None and default))
-            or number(argument(call, "p", 1)) == 0
-        ):
+        value = argument(call, mode.name, mode.place)
+        draws = is_true(value) or (isinstance(value, ast.Constant) and value.value == "sample")
+        if not (draws or (value is None and mode.draws)) or number(rate_of(call, mode)) == 0:
             continue
         if (
             guarded(module, call)
             or sampling(module, call)
             or not _is_model(module, call)
-            or _is_chosen(module, call, given)
+            or _is_chosen(module, call, value)
         ):
             continue
-        said = "has training=True written in" if given is not None else f"is called without {name}="
+        fault = f"is called without {mode.name}="
+        if value is not None:
+            fault = f"has {mode.name}={module.source(value)} written in"
         yield module.finding(
             "L1",
             call,
-            f"{module.source(call.func)} {said}, so it drops in evaluation too",
-            _switch(module, call, given, name),
+            f"{module.source(call.func)} {fault}, so it drops in evaluation too",
+            _switch(module, call, value, mode),
+            "" if mode.name != "mode" else f"pass {mode.name}={_BY_MODE}, or use a layer",
         )
 
 
+def rate_of(call: ast.Call, mode: ModeArgument) -> ast.expr | None:
+    """The rate that a call of a function with a mode passes; None where it passes none."""
+    return argument(call, "p", mode.rate_place)
+
+
 def _is_model(module: Module, call: ast.Call) -> bool:
-    """Whether a call belongs to a model: a torch module's method, or a function that is not for
-    training or noise.
+    """Whether a call is part of a model: in a method of a torch module, or in a function that is
+    neither for training nor for noise.
     """
     owner, function = module.class_of(call), module.function_of(call)
     if owner is not None:
@@ -99,13 +163,13 @@ def _is_model(module: Module, call: ast.Call) -> bool:
     )
 
 
-def _is_chosen(module: Module, call: ast.Call, given: ast.expr | None) -> bool:
-    """Whether whoever calls decides: by a rate that is a plain function's parameter without a value
-    above 0, or in a function that is itself a dropout; or whoever wrote training=True says why
-    beside it. Tacotron's prenets drop in evaluation by design.
+def _is_chosen(module: Module, call: ast.Call, training: ast.expr | None) -> bool:
+    """Whether drawing in evaluation is a choice: the rate is a parameter of a function outside
+    classes, without a default above 0; the function is itself a dropout; or a comment next to
+    training=True gives the reason. Tacotron's prenets drop in evaluation by design.
     """
     function, owner = module.function_of(call), module.class_of(call)
-    if given is not None:
+    if training is not None:
         near = " ".join(module.lines[max(0, call.lineno - 3) : place(call, end=True)[0]])
         if re.search(r"#.*(training=True|eval|always|inference|test)", near) or (
             owner is not None and "prenet" in owner.name.lower()
@@ -113,7 +177,7 @@ def _is_chosen(module: Module, call: ast.Call, given: ast.expr | None) -> bool:
             return True
     if function is None or owner is not None:
         return bool(owner) and bool(re.search(r"#.*always", module.lines[call.lineno - 1]))
-    rate = argument(call, "p", 1)
+    rate = rate_of(call, MODES[module.called(call)])
     if "dropout" in function.name.lower():
         return True
     if not isinstance(rate, ast.Name) or rate.id not in parameters(function):
@@ -128,65 +192,60 @@ def _steps(module: Module, function: ast.AST) -> bool:
     )
 
 
+_BY_MODE = '"sample" if self.training else "mean"'
+
+
 def _switch(
-    module: Module, call: ast.Call, given: ast.expr | None, name: str
+    module: Module, call: ast.Call, value: ast.expr | None, mode: ModeArgument
 ) -> tuple[Change, ...]:
     """The change that passes ``self.training``, in a method of what is surely a torch module."""
     if not (is_torch(module, module.class_of(call)) and has_self(module.method_of(call))):
         return ()
-    if given is not None:
-        return (module.replace(given, "self.training"),)
-    return added(module, call, f"{name}=self.training")
+    text = "self.training" if mode.name != "mode" else _BY_MODE
+    if value is not None:
+        return (module.replace(value, text),)
+    return added(module, call, f"{mode.name}={text}")
 
 
-def l2(module: Module) -> Iterator[Finding]:
-    """Signal: attention's dropout_p is, in a torch module, a number above 0 or an attribute set
-    from one, with no look at the mode in the expression, in the local name it comes from or around
-    the call. Let pass: a parameter handed on; attributes that are not set in the class; names with
-    several values of which one depends on the mode; properties.
+def attention_without_training(module: Module) -> Iterator[Finding]:
+    """Signal: in a torch module, the dropout_p of attention is a number above 0 or an attribute set
+    from one, and the mode is tested neither in the expression, nor in the local name that it comes
+    from, nor around the call. Let pass: a parameter that is passed on; attributes that are not set
+    in the class; names with several values of which one depends on the mode; properties.
     """
     for call in module.calls:
         last = _last(module, call)
         if last not in _ATTENTION:
             continue
         name, index = _ATTENTION[last]
-        given = argument(call, name, index)
+        rate = argument(call, name, index)
         owner = module.class_of(call)
         if (
-            given is None
+            rate is None
             or not maybe_torch(module, owner)
             or guarded(module, call)
             or sampling(module, call)
+            or not _drops_always(module, rate)
         ):
             continue
-        if _drops_always(module, given):
-            text = module.source(given)
-            changes: tuple[Change, ...] = ()
-            if is_torch(module, owner) and has_self(module.method_of(call)):
-                simple = isinstance(
-                    given, (ast.Name, ast.Attribute, ast.Constant, ast.Call, ast.Subscript)
-                )
-                raw = module.segment(given)
-                changes = (
-                    module.replace(
-                        given, f"{raw if simple else f'({raw})'} if self.training else 0.0"
-                    ),
-                )
-            yield module.finding(
-                "L2", call, f"{last} drops with {name}={text} in evaluation too", changes
-            )
+        changes: tuple[Change, ...] = ()
+        if is_torch(module, owner) and has_self(module.method_of(call)):
+            simple = (ast.Name, ast.Attribute, ast.Constant, ast.Call, ast.Subscript)
+            text = module.segment(rate)
+            text = text if isinstance(rate, simple) else f"({text})"
+            changes = (module.replace(rate, f"{text} if self.training else 0.0"),)
+        message = f"{last} drops with {name}={module.source(rate)} in evaluation too"
+        yield module.finding("L2", call, message, changes)
 
 
 def _last(module: Module, call: ast.Call) -> str:
-    """The last part of a called function's name, where it was imported or is an attribute of what
-    was.
-    """
+    """The last part of the name of a called function that is imported; "" for others."""
     return module.called(call).rpartition(".")[2]
 
 
 def _drops_always(module: Module, node: ast.expr, depth: int = 0) -> bool:
-    """Whether an expression is a rate that is there in evaluation too; False where that is not to
-    be seen.
+    """Whether an expression is a rate above 0 in evaluation too; False where the file does not
+    show it.
     """
     if depth > 3 or of_mode(node):
         return False
@@ -224,8 +283,8 @@ _SETTING = re.compile(
 
 
 def _attribute_drops(module: Module, node: ast.Attribute) -> bool:
-    """``self.p`` set from a number or a parameter and never by the mode; ``self.drop.p`` of a
-    dropout layer; a setting such as ``self.config.dropout``.
+    """Whether an attribute is a rate that ignores the mode: ``self.p`` set from a number or a
+    parameter, ``self.drop.p`` of a dropout layer, a setting such as ``self.config.dropout``.
     """
     owner = module.class_of(node)
     if owner is None:
@@ -233,9 +292,9 @@ def _attribute_drops(module: Module, node: ast.Attribute) -> bool:
     if _SETTING.search(dotted(node) or ""):
         return True
     if node.attr == "p":
-        made = [layer(module, v) for v in attribute(module, node.value)]
-        if made:
-            return any(m is not None and m.drops for m in made)
+        layers = [layer(module, v) for v in attribute(module, node.value)]
+        if layers:
+            return any(known is not None and known.drops for known in layers)
     if any(
         m.name == node.attr or (m.name in ("train", "eval") and _sets(m, node.attr))
         for m in methods(owner)
@@ -263,10 +322,10 @@ def _sets(method: ast.AST, name: str) -> bool:
 _RATE = re.compile(r"drop|^p$|rate$|prob", re.I)
 
 
-def l3(module: Module) -> Iterator[Finding]:
-    """Signal: in a branch that runs in evaluation alone, a method of a torch module sets an
-    attribute whose name speaks of a rate to the literal 0. Let pass: local names; a method that
-    sets the same attribute again elsewhere; ``train`` and ``eval``.
+def rate_lost_in_eval(module: Module) -> Iterator[Finding]:
+    """Signal: in a branch that runs only in evaluation, a method of a torch module sets an
+    attribute with the name of a rate to the literal 0. Let pass: local names; a method that sets
+    the same attribute again elsewhere; ``train`` and ``eval``.
     """
     if not imports(module, "torch"):
         return
@@ -297,5 +356,5 @@ def l3(module: Module) -> Iterator[Finding]:
                     yield module.finding(
                         "L3",
                         statement,
-                        f"{path} becomes 0 in the first evaluation and stays so in training",
+                        f"{path} becomes 0 in the first evaluation and remains 0 in training",
                     )

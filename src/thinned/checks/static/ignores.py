@@ -18,8 +18,8 @@ _ALL = frozenset({"*"})
 
 
 class Ignores:
-    """What a file's comments ask to leave out. ``unknown``: pairs of line and a rule's name that is
-    none.
+    """The findings that the comments of a file ask to leave out. ``unknown``: pairs of a line and
+    an unknown rule name on it.
     """
 
     def __init__(self, module: Module) -> None:
@@ -40,9 +40,9 @@ class Ignores:
     def _codes(self, names: str | None, line: int) -> frozenset[str]:
         if names is None:
             return _ALL
-        given = [n.strip() for n in names.split(",") if n.strip()]
-        self.unknown += [(line, n) for n in given if rules.named(n) is None]
-        return frozenset(code for n in given if (code := rules.named(n)))
+        listed = [n.strip() for n in names.split(",") if n.strip()]
+        self.unknown += [(line, n) for n in listed if rules.named(n) is None]
+        return frozenset(code for n in listed if (code := rules.named(n)))
 
     def covers(self, finding: Finding) -> bool:
         """Whether a finding is to be left out. Its ``line`` counts in the module's text."""
@@ -59,14 +59,14 @@ class Ignores:
 
 
 def _comments(text: str) -> list[tuple[int, str]]:
-    """(line, comment) of a text's comments; not what only looks like one in a string."""
+    """(line, comment) of each comment in a text; strings that look like one are not comments."""
     try:
         tokens = list(tokenize.generate_tokens(io.StringIO(text, newline="").readline))
     except (
         tokenize.TokenError,
         SyntaxError,
         IndentationError,
-    ):  # ast is content with a little more than tokenize
+    ):  # ast accepts a few texts that tokenize does not
         return [
             (i, line[line.index("#") :])
             for i, line in enumerate(re.split(r"\r\n|\r|\n", text), 1)
@@ -76,7 +76,7 @@ def _comments(text: str) -> list[tuple[int, str]]:
 
 
 def _statement(tree: ast.Module, line: int) -> tuple[int, int]:
-    """The lines of the smallest statement around a line; of one with a body its head alone."""
+    """The lines of the smallest statement around a line; of a statement with a body, its head."""
     first = last = line
     best: tuple[int, int] | None = None
     for node in ast.walk(tree):

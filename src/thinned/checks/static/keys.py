@@ -17,11 +17,11 @@ _DRAWS = {
 }
 
 
-def l27(module: Module) -> Iterator[Finding]:
-    """Signal: in one function the same name is the key of two jax.random.bernoulli, hk.dropout or
-    Equinox dropout calls on one way through it, or of one in a loop, and nothing sets it in
-    between. Let pass: keys that are expressions (split, fold_in, next_rng_key), branches that
-    exclude each other, other samplers.
+def key_reused(module: Module) -> Iterator[Finding]:
+    """Signal: in one function the same name is the key of two calls of jax.random.bernoulli,
+    hk.dropout or an Equinox dropout on one path, or of one call in a loop, and no statement between
+    them assigns it. Let pass: keys that are expressions (split, fold_in, next_rng_key), branches
+    that exclude each other, other samplers.
     """
     if not imports(module, "jax") and not imports(module, "equinox"):
         return
@@ -40,7 +40,7 @@ def l27(module: Module) -> Iterator[Finding]:
 
 
 class _Walk:
-    """Follows which keys have drawn, on every way through a function: name -> the line of the first
+    """Follows which keys have drawn on every path through a function: name -> the line of the first
     draw.
     """
 
@@ -50,7 +50,7 @@ class _Walk:
         self.keys: dict[ast.Call, str] = {}
 
     def block(self, statements: list[ast.stmt], used: dict[str, int]) -> bool:
-        """Run a block; whether it surely leaves."""
+        """Walk a block; whether it surely leaves the function or the loop."""
         return any(self.statement(node, used) for node in statements)
 
     def statement(self, node: ast.stmt, used: dict[str, int]) -> bool:
@@ -106,7 +106,7 @@ class _Walk:
                 used.setdefault(name, node.lineno)
 
     def key(self, call: ast.Call) -> ast.expr | None:
-        """The key that a call of dropout draws with, where it is a plain name."""
+        """The key that a call of dropout draws with, where it is a name."""
         known = _DRAWS.get(self.module.called(call))
         if known is not None:
             key = argument(call, *known)
@@ -118,7 +118,7 @@ class _Walk:
 
 
 def _is_equinox(module: Module, call: ast.Call) -> bool:
-    """Whether a call applies a dropout of Equinox: one that the class declares or sets."""
+    """Whether a call applies a dropout of Equinox that the class declares or assigns."""
     owner, name = module.class_of(call), dotted(call.func) or ""
     if owner is None or not name.startswith("self."):
         return False
@@ -130,5 +130,5 @@ def _is_equinox(module: Module, call: ast.Call) -> bool:
     ]
     if any((module.name(d) or "").rpartition(".")[2] in DROPOUTS for d in declared):
         return True
-    made = [layer(module, v) for v in attribute(module, call.func)]
-    return any(m is not None and m.home == "equinox" and m.name in DROPOUTS for m in made)
+    layers = [layer(module, v) for v in attribute(module, call.func)]
+    return any(m is not None and m.framework == "equinox" and m.is_dropout for m in layers)

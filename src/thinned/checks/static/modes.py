@@ -1,5 +1,5 @@
-"""The mode written in or lost: Monte Carlo by train() (L6), literals (L7), layers made in forward
-(L32).
+"""The mode overridden or lost: Monte Carlo by train() (L6), literals (L7), layers created in a
+forward (L32).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ..finding import Change, Finding
 from .edits import removed
 from .layers import (
     BATCH_NORM,
-    DROPOUTS,
+    DRAWING,
     LayerCall,
     applied,
     guarded,
@@ -28,19 +28,32 @@ from .layers import (
 from .module import Function, Module, argument, is_false, is_true, parameters
 from .names import dotted
 
-_PREDICTS = {"predict", "prediction", "predictions", "predictive", "infer", "inference", "mc", "mcd", "uncertainty",
-             "uncertainties", "montecarlo", "monte", "epistemic"}  # fmt: skip
+_PREDICTS = {
+    "epistemic",
+    "infer",
+    "inference",
+    "mc",
+    "mcd",
+    "monte",
+    "montecarlo",
+    "predict",
+    "prediction",
+    "predictions",
+    "predictive",
+    "uncertainties",
+    "uncertainty",
+}
 
 
 def without_gradient(module: Module, node: ast.AST) -> bool:
     """Whether a node runs under torch.no_grad or torch.inference_mode."""
     for above in module.ancestors(node):
-        given: list[ast.expr] = []
+        contexts: list[ast.expr] = []
         if isinstance(above, (ast.With, ast.AsyncWith)):
-            given = [item.context_expr for item in above.items]
+            contexts = [item.context_expr for item in above.items]
         elif isinstance(above, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            given = above.decorator_list
-        if any(_no_gradient(module, g) for g in given):
+            contexts = above.decorator_list
+        if any(_no_gradient(module, context) for context in contexts):
             return True
     return False
 
@@ -72,20 +85,18 @@ def _method_calls(module: Module, scope: ast.AST, name: str) -> list[ast.Call]:
 
 def switches_on(call: ast.Call) -> bool:
     """Whether ``x.train(...)`` surely switches training on."""
-    given = argument(call, "mode", 0)
-    return given is None or is_true(given)
+    mode = argument(call, "mode", 0)
+    return mode is None or is_true(mode)
 
 
-def l6(module: Module) -> Iterator[Finding]:
-    """Signal: a function whose name speaks of predicting or Monte Carlo calls train() on a model
-    outside any loop over modules and runs it without gradients, in a file that makes torch's batch
-    normalisation. Let pass: functions in which anything is put back to eval() after that, or that
-    speak of BatchNorm; train() at the end, to go on training.
+def batchnorm_moves_at_inference(module: Module) -> Iterator[Finding]:
+    """Signal: a function named for predicting or Monte Carlo calls train() on a model outside any
+    loop over modules and runs it without gradients, in a file that creates batch normalization of
+    torch. Let pass: functions that call eval() on anything after that, or that name BatchNorm;
+    train() at the end, before training continues.
     """
-    if not any(
-        (made := layer(module, c)) and made.home == "torch" and BATCH_NORM.match(made.name)
-        for c in module.calls
-    ):
+    layers = [layer(module, call) for call in module.calls]
+    if not any(m and m.framework == "torch" and BATCH_NORM.match(m.name) for m in layers):
         return
     for function in module.functions:
         if not words(function.name) & _PREDICTS or re.search(
@@ -114,7 +125,7 @@ def l6(module: Module) -> Iterator[Finding]:
                 yield module.finding(
                     "L6",
                     call,
-                    f"{name}.train() puts batch normalisation in training too, in {function.name}",
+                    f"{name}.train() puts batch normalization in training too, in {function.name}",
                 )
 
 
@@ -122,47 +133,37 @@ def _over_modules(loop: ast.AST) -> bool:
     return bool(re.search(r"modules\(|children\(|layers|parameters\(", ast.unparse(loop.iter)))  # type: ignore[attr-defined]
 
 
-def l7(module: Module) -> Iterator[Finding]:
-    """Signal: a Keras dropout layer called with the literal training=True, or a Flax dropout made
-    or called with the literal deterministic=False. Let pass: names, docstrings and comments that
-    speak of Monte Carlo, Bayes, sampling or uncertainty; functions that train; calls of whole
-    models.
+def training_literal(module: Module) -> Iterator[Finding]:
+    """Signal: a Keras dropout layer called with the literal training=True, or a Flax dropout that
+    is created or called with the literal deterministic=False. Let pass: names, docstrings and
+    comments that speak of Monte Carlo, Bayes, sampling or uncertainty; functions that train; calls
+    of whole models.
     """
-    keras, flax = (
-        any(imports(module, p) for p in ("keras", "tensorflow", "tf_keras")),
-        imports(module, "flax"),
-    )
+    keras = any(imports(module, p) for p in ("keras", "tensorflow", "tf_keras"))
+    flax = imports(module, "flax")
     if not keras and not flax:
         return
     for call in module.calls:
-        made = applied(module, call) or layer(module, call)
+        drop = applied(module, call) or layer(module, call)
         if (
-            made is None
-            or made.name not in DROPOUTS
+            drop is None
+            or drop.name not in DRAWING
             or sampling(module, call)
             or any(trains(f) for f in module.functions_of(call))
         ):
             continue
         for keyword in call.keywords:
-            if made.home == "keras" and keyword.arg == "training" and is_true(keyword.value):
-                yield module.finding(
-                    "L7",
-                    call,
-                    f"{made.name} is called with training=True",
-                    _keras_fix(module, call, keyword),
-                )
+            if drop.framework == "keras" and keyword.arg == "training" and is_true(keyword.value):
+                message = f"{drop.name} is called with training=True"
+                yield module.finding("L7", call, message, _keras_fix(module, call, keyword))
             elif (
-                made.home == "flax"
+                drop.framework == "flax"
                 and keyword.arg == "deterministic"
                 and is_false(keyword.value)
                 and is_flax(module, module.class_of(call))
             ):
-                yield module.finding(
-                    "L7",
-                    call,
-                    f"{made.name} has deterministic=False written in",
-                    _flax_fix(module, keyword),
-                )
+                message = f"{drop.name} has deterministic=False written in"
+                yield module.finding("L7", call, message, _flax_fix(module, keyword))
 
 
 def _keras_fix(module: Module, call: ast.Call, keyword: ast.keyword) -> tuple[Change, ...]:
@@ -188,45 +189,41 @@ def _flax_fix(module: Module, keyword: ast.keyword) -> tuple[Change, ...]:
 _RUNS = {"forward", "__call__", "call"}
 
 
-def l32(module: Module) -> Iterator[Finding]:
-    """Signal: in a torch module's forward, or a Keras layer's call, a dropout layer is made; in any
-    other method or in a function of a torch file, one is made and applied at once. Let pass: Flax's
-    compact modules, Keras's functional models, rate 0, a layer that is told the mode by
-    ``.train(self.training)`` or ``.eval()``, branches that look at the mode, layers kept on self
-    behind a test whether they are there, functions that train, scripts' top level.
+def dropout_made_in_forward(module: Module) -> Iterator[Finding]:
+    """Signal: the forward of a torch module, or the call of a Keras layer, creates a dropout layer;
+    any other method of a torch module, or a function of a torch file, creates one and applies it at
+    once. Let pass: compact modules of Flax, functional models of Keras, rate 0, a layer that
+    receives the mode by ``.train(self.training)`` or ``.eval()``, branches that test the mode,
+    layers kept on self after a test for their presence, functions that train, the top level of
+    scripts.
     """
     for call in module.calls:
-        made = layer(module, call)
-        if (
-            made is None
-            or made.name not in DROPOUTS
-            or not made.drops
-            or made.home not in ("torch", "keras")
-        ):
+        drop = layer(module, call)
+        if drop is None or not drop.draws or drop.framework not in ("torch", "keras"):
             continue
         method, owner = module.method_of(call), module.class_of(call)
-        if _is_made_here(module, made, method, owner) and not _knows_mode(module, call):
+        if _is_created_here(module, drop, method, owner) and not _knows_mode(module, call):
             where = method.name if method is not None else module.functions_of(call)[0].name
             why = (
                 "a new layer is always in training mode"
-                if made.home == "torch"
-                else "each call makes a new one"
+                if drop.framework == "torch"
+                else "each call creates a new one"
             )
-            yield module.finding("L32", call, f"{made.name} is made inside {where}: {why}")
+            yield module.finding("L32", call, f"{drop.name} is created inside {where}: {why}")
 
 
-def _is_made_here(
-    module: Module, made: LayerCall, method: Function | None, owner: ast.ClassDef | None
+def _is_created_here(
+    module: Module, drop: LayerCall, method: Function | None, owner: ast.ClassDef | None
 ) -> bool:
-    above = module.parents[made.call]
-    at_once = isinstance(above, ast.Call) and above.func is made.call
-    if made.home == "keras":
+    above = module.parents[drop.call]
+    at_once = isinstance(above, ast.Call) and above.func is drop.call
+    if drop.framework == "keras":
         return method is not None and method.name == "call" and is_keras(module, owner)
     if method is not None:
         if not is_torch(module, owner):
             return False
         return method.name in _RUNS or (at_once and method.name != "__init__")
-    functions = module.functions_of(made.call)
+    functions = module.functions_of(drop.call)
     return at_once and bool(functions) and owner is None and not any(trains(f) for f in functions)
 
 
@@ -239,8 +236,8 @@ def _knows_mode(module: Module, call: ast.Call) -> bool:
     scope = module.scope_of(call)
     if isinstance(above, ast.Assign):
         name = dotted(above.targets[0]) or ""
-        told = [c for kind in ("train", "eval") for c in _method_calls(module, scope, kind)]
-        if any(isinstance(c.func, ast.Attribute) and dotted(c.func.value) == name for c in told):
+        calls = [c for kind in ("train", "eval") for c in _method_calls(module, scope, kind)]
+        if any(isinstance(c.func, ast.Attribute) and dotted(c.func.value) == name for c in calls):
             return True
         if name.startswith("self."):
             return any(

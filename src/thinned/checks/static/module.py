@@ -1,4 +1,4 @@
-"""A parsed file and what rules ask of it: names, scopes, classes, places."""
+"""A parsed file, with the queries of the rules: names, scopes, classes, places."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _BREAK = re.compile(r"\r\n|\r|\n")
 
 
 class Module:
-    """One file: its tree, with parents, calls, functions and classes in the order of the text."""
+    """One file: its tree, with parents, calls, functions and classes in text order."""
 
     def __init__(
         self, text: str, filename: str, tree: ast.Module, cells: Sequence[tuple[int, int]] = ()
     ) -> None:
-        """``cells``: of a notebook, each code cell's first line in the text and its number."""
+        """``cells``: in a notebook, the first line of each code cell in the text and its number."""
         self.text, self.filename, self.tree, self.cells = text, filename, tree, cells
         self.parents: dict[ast.AST, ast.AST] = {}
         self.children: dict[ast.AST, list[ast.AST]] = {}
@@ -49,20 +49,17 @@ class Module:
         self._bound: dict[ast.AST, set[str]] = {}
         self._own: dict[tuple[ast.AST, type[ast.AST]], list[Any]] = {}
         self._called: dict[ast.Call, str] = {}
-        self.memo: dict[
-            tuple[str, ast.AST], Any
-        ] = {}  # what rules found out of nodes and ask again
+        # results about nodes that several rules need
+        self.memo: dict[tuple[str, ast.AST], Any] = {}
         self._assigned: dict[ast.AST, dict[str, list[tuple[ast.expr, ast.stmt]]]] = {}
 
     @cached_property
     def lines(self) -> list[str]:
-        """The text's lines as Python counts them, without their ends."""
+        """The lines of the text as Python counts them, without their ends."""
         return _BREAK.split(self.text)
 
-    # Scopes
-
     def ancestors(self, node: ast.AST) -> Iterator[ast.AST]:
-        """What encloses a node, the nearest first."""
+        """The nodes around a node, the nearest first."""
         while node in self.parents:
             node = self.parents[node]
             yield node
@@ -76,36 +73,36 @@ class Module:
         ]
 
     def function_of(self, node: ast.AST) -> Function | None:
-        """The function that a node stands in."""
+        """The function that contains a node."""
         return next(iter(self.functions_of(node)), None)
 
     def class_of(self, node: ast.AST) -> ast.ClassDef | None:
-        """The class whose body or methods a node stands in."""
+        """The class that contains a node, in its body or a method."""
         return next((a for a in self.ancestors(node) if isinstance(a, ast.ClassDef)), None)
 
     def method_of(self, node: ast.AST) -> Function | None:
-        """The method around a node: the function that stands directly in a class."""
+        """The method that contains a node: a function directly in a class."""
         return next(
             (f for f in self.functions_of(node) if isinstance(self.parents[f], ast.ClassDef)), None
         )
 
     def scope_of(self, node: ast.AST) -> Function | ast.Module:
-        """The function that a node stands in, or the file."""
+        """The function that contains a node, or the file."""
         return self.function_of(node) or self.tree
 
     def own(self, scope: ast.AST, kind: type[_N]) -> list[_N]:
-        """The nodes of one kind in a scope's own code, without that of functions and classes
-        defined in it, in order.
+        """The nodes of one kind in the code of a scope, in order, without those of functions and
+        classes that it defines.
         """
         if (scope, ast.AST) not in self._own:
-            made: list[ast.AST] = []
+            nodes: list[ast.AST] = []
             stack = list(reversed(self.children[scope]))
             while stack:
                 node = stack.pop()
-                made.append(node)
+                nodes.append(node)
                 if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                     stack.extend(reversed(self.children[node]))
-            self._own[scope, ast.AST] = made
+            self._own[scope, ast.AST] = nodes
         if (scope, kind) not in self._own:
             self._own[scope, kind] = [
                 node for node in self._own[scope, ast.AST] if isinstance(node, kind)
@@ -121,7 +118,7 @@ class Module:
         ]
 
     def bound(self, function: Function) -> set[str]:
-        """The names that a function binds itself: parameters, and what it assigns."""
+        """The names that a function binds itself: parameters, assigned names, functions."""
         if function not in self._bound:
             names = set(parameters(function))
             names |= {n.id for n in self.own(function, ast.Name) if isinstance(n.ctx, ast.Store)}
@@ -129,20 +126,18 @@ class Module:
             self._bound[function] = names
         return self._bound[function]
 
-    # Names
-
     def name(self, node: ast.AST) -> str | None:
-        """The canonical dotted name that an expression stands for through imports, such as
-        ``torch.nn.functional.dropout``.
+        """The canonical dotted name of an expression that was imported, such as
+        ``torch.nn.functional.dropout``; None for other expressions.
         """
-        meant = self.imports.resolve(node)
-        if meant is None:
+        path = self.imports.resolve(node)
+        if path is None:
             return None
         first = (dotted(node) or "").partition(".")[0]
-        return None if any(first in self.bound(f) for f in self.functions_of(node)) else meant
+        return None if any(first in self.bound(f) for f in self.functions_of(node)) else path
 
     def called(self, node: ast.AST) -> str:
-        """The canonical name of what a call calls; "" where it is unknown or no call."""
+        """The canonical name of a called function; "" where it is unknown or not a call."""
         if not isinstance(node, ast.Call):
             return ""
         if node not in self._called:
@@ -150,8 +145,8 @@ class Module:
         return self._called[node]
 
     def assigned(self, scope: ast.AST, name: str) -> list[tuple[ast.expr, ast.stmt]]:
-        """What a scope's own code assigns to a name (or ``self.x``): (value, statement). Of a tuple
-        the whole value.
+        """The pairs (value, statement) of all assignments to a name or ``self.x`` in the code of a
+        scope. For a tuple of targets, the value is the whole tuple.
         """
         if scope not in self._assigned:
             table: dict[str, list[tuple[ast.expr, ast.stmt]]] = {}
@@ -169,8 +164,8 @@ class Module:
         return self._assigned[scope].get(name, [])
 
     def producer(self, use: ast.expr) -> ast.expr | None:
-        """The expression that a local name holds at a use, one assignment back, where no branch
-        lies between; else None.
+        """The expression that was last assigned to a local name before a use; None where a branch
+        lies between.
         """
         if not isinstance(use, ast.Name):
             return None
@@ -184,15 +179,13 @@ class Module:
         value, statement = max(before, key=lambda pair: place(pair[1]))
         return value if self.parents[statement] in set(self.ancestors(use)) else None
 
-    # Findings
-
     def at(self, line: int, column: int) -> int:
-        """A column in characters from ast's in bytes."""
+        """A column in characters, from a column of ast, which counts bytes."""
         text = self.lines[line - 1]
         return column if text.isascii() else len(text.encode()[:column].decode(errors="ignore"))
 
     def line(self, number: int) -> str:
-        """A line of the text as people count it: "line 3", in a notebook "line 3 of cell 2"."""
+        """A line of the text in words: "line 3", in a notebook "line 3 of cell 2"."""
         if not self.cells:
             return f"line {number}"
         start, cell = max(pair for pair in self.cells if pair[0] <= number)
@@ -220,11 +213,11 @@ class Module:
         )
 
     def segment(self, node: ast.AST) -> str:
-        """An expression as the file writes it; its lines end in ``\\n``."""
+        """The source of an expression; its lines end in ``\\n``."""
         return self.between(place(node), place(node, end=True))
 
     def between(self, start: tuple[int, int], end: tuple[int, int]) -> str:
-        """The text between two places in ast's coordinates."""
+        """The text between two places in the coordinates of ast."""
         lines = self.lines[start[0] - 1 : end[0]]
         first, last = self.at(*start), self.at(*end)
         if len(lines) == 1:
@@ -232,20 +225,20 @@ class Module:
         return "\n".join([lines[0][first:], *lines[1:-1], lines[-1][:last]])
 
     def source(self, node: ast.AST, most: int = 60) -> str:
-        """An expression as the file writes it, in one line, cut where it is long."""
+        """The source of an expression in one line, cut where it is long."""
         text = " ".join(self.segment(node).split())
         return text if len(text) <= most else text[: most - 3] + "..."
 
     def replace(self, node: ast.expr, text: str) -> Change:
-        """The change that puts a text in an expression's place."""
+        """The change that replaces an expression by a text."""
         (line, column), (end_line, end_column) = place(node), place(node, end=True)
         return Change(line, self.at(line, column), end_line, self.at(end_line, end_column), text)
 
 
-_BARE = {"ctx", "op", "ops"}  # fields of operators, of which there is one object for the whole tree
-
-
-_FIELDS = {  # in which nodes of a kind hold others
+# fields of operators, which share one object in the whole tree
+_BARE = {"ctx", "op", "ops"}
+# the fields of each kind of node that contain other nodes
+_FIELDS = {
     kind: ()
     if kind in (ast.Name, ast.Constant)
     else tuple(field for field in kind._fields if field not in _BARE)
@@ -267,14 +260,14 @@ def _inside(node: ast.AST) -> list[ast.AST]:
 
 
 def place(node: ast.AST, end: bool = False) -> tuple[int, int]:
-    """(line, column) of a node's start or end."""
+    """(line, column) of the start or end of a node."""
     if end:
         return node.end_lineno, node.end_col_offset  # type: ignore[attr-defined]
     return node.lineno, node.col_offset  # type: ignore[attr-defined]
 
 
 def parameters(function: Function | ast.Lambda) -> list[str]:
-    """A function's parameters, in order."""
+    """The parameters of a function, in order."""
     a = function.args
     return [
         p.arg for p in (*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg)))
@@ -282,7 +275,7 @@ def parameters(function: Function | ast.Lambda) -> list[str]:
 
 
 def default(function: Function, name: str) -> ast.expr | None:
-    """The default of a function's parameter; None where it has none."""
+    """The default of a parameter of a function; None where it has none."""
     a = function.args
     by_place = zip([*a.posonlyargs, *a.args][::-1], a.defaults[::-1], strict=False)
     return next(
@@ -296,7 +289,7 @@ def default(function: Function, name: str) -> ast.expr | None:
 
 
 def argument(call: ast.Call, name: str, index: int | None = None) -> ast.expr | None:
-    """What a call passes for a parameter, by keyword or by place; None where it passes none."""
+    """The argument that a call passes for a parameter, by keyword or by place; None for none."""
     for keyword in call.keywords:
         if keyword.arg == name:
             return keyword.value
@@ -310,14 +303,14 @@ def argument(call: ast.Call, name: str, index: int | None = None) -> ast.expr | 
 
 
 def opaque(call: ast.Call) -> bool:
-    """Whether a call passes ``*args`` or ``**kwargs``, so that what it passes is not to be seen."""
+    """Whether a call passes ``*args`` or ``**kwargs``, so that its arguments are unknown."""
     return any(isinstance(a, ast.Starred) for a in call.args) or any(
         k.arg is None for k in call.keywords
     )
 
 
 def number(node: ast.AST | None) -> float | None:
-    """A literal number, else None."""
+    """The value of a literal number; None for other expressions."""
     if (
         isinstance(node, ast.Constant)
         and isinstance(node.value, (int, float))
@@ -328,10 +321,10 @@ def number(node: ast.AST | None) -> float | None:
 
 
 def is_true(node: ast.AST | None) -> bool:
-    """Whether it is the literal True."""
+    """Whether a node is the literal True."""
     return isinstance(node, ast.Constant) and node.value is True
 
 
 def is_false(node: ast.AST | None) -> bool:
-    """Whether it is the literal False."""
+    """Whether a node is the literal False."""
     return isinstance(node, ast.Constant) and node.value is False

@@ -1,4 +1,4 @@
-"""What names stand for: imports and aliases resolved to one dotted name each."""
+"""Canonical names: imports and aliases resolved to one dotted name for each thing."""
 
 from __future__ import annotations
 
@@ -6,8 +6,22 @@ import ast
 import re
 from functools import cache
 
-# Old and private homes of a name, each beside the one that the rules know.
-_HOMES = (
+# Other paths of a name, each with the path that the rules know. The order matters: a later row sees
+# what an earlier one wrote. The layers and functions of thinned take torch's and Keras's paths, so
+# that each rule holds for them without a second list; layers.py knows the names that only thinned
+# has.
+_PATHS = (
+    (re.compile(r"^thinned\.nn\.(\w+\.)*(?=[A-Z]\w*$)"), "torch.nn."),
+    (
+        re.compile(
+            r"^thinned\.nn\.(\w+\.)?"
+            r"(?=(key|key_of|step|off|frozen|sampling|recording|replaying)$)"
+        ),
+        "thinned.",
+    ),
+    (re.compile(r"^thinned\.functional\.(\w+\.)?(?=\w+$)"), "torch.nn.functional."),
+    (re.compile(r"^thinned\.presets\.(\w+\.)?(?=\w+$)"), "thinned.presets."),
+    (re.compile(r"^thinned\.keras\.layers\.(\w+\.)*(?=[A-Z]\w*$)"), "keras.layers."),
     (re.compile(r"^(tensorflow|tf)\.(python\.|compat\.v2\.)?keras\b"), "keras"),
     (re.compile(r"^(tf_keras|keras\.(src|api|_tf_keras\.keras))\b"), "keras"),
     (
@@ -28,9 +42,9 @@ _HOMES = (
 
 @cache
 def canonical(name: str) -> str:
-    """The one name of a thing that has several."""
-    for pattern, home in _HOMES:
-        name = pattern.sub(home, name)
+    """The canonical path of a dotted name that has several."""
+    for pattern, path in _PATHS:
+        name = pattern.sub(path, name)
     return name
 
 
@@ -45,9 +59,19 @@ def dotted(node: ast.AST) -> str | None:
     return ".".join([node.id, *reversed(parts)])
 
 
+# the packages of which ``import *`` is read: the package, and the framework of its layers
+_STARS = {
+    "torch.nn": "torch.nn",
+    "keras.layers": "keras.layers",
+    "flax.linen": "flax.linen",
+    "thinned.nn": "torch.nn",
+    "thinned.keras.layers": "keras.layers",
+}
+
+
 class Imports:
-    """The names that a file's imports bind, wherever in the file they stand, and plain aliases of
-    them at its top level.
+    """The names that the imports of a file bind, wherever in the file they stand, and top-level
+    aliases of them.
     """
 
     def __init__(self, statements: list[ast.Import | ast.ImportFrom], body: list[ast.stmt]) -> None:
@@ -60,16 +84,17 @@ class Imports:
                     self.table[alias.asname or top] = alias.name if alias.asname else top
             else:
                 self._from(statement)
-        for made in body:
-            self._alias(made)
+        for top_level in body:
+            self._alias(top_level)
 
     def _from(self, statement: ast.ImportFrom) -> None:
-        home = "." * statement.level + (statement.module or "")
+        package = "." * statement.level + (statement.module or "")
         for alias in statement.names:
             if alias.name == "*":
-                self.stars.append(home)
+                self.stars.append(package)
             else:
-                self.table[alias.asname or alias.name] = f"{home}.{alias.name}".replace("..", ".")
+                path = f"{package}.{alias.name}".replace("..", ".")
+                self.table[alias.asname or alias.name] = path
 
     def _alias(self, statement: ast.stmt) -> None:
         """``layers = tf.keras.layers`` is an alias; ``def dropout`` and other assignments hide an
@@ -80,33 +105,33 @@ class Imports:
         elif isinstance(statement, ast.Assign) and len(statement.targets) == 1:
             target = statement.targets[0]
             if isinstance(target, ast.Name):
-                meant = (
+                path = (
                     self.resolve(statement.value)
                     if isinstance(statement.value, (ast.Attribute, ast.Name))
                     else None
                 )
                 self.table.pop(target.id, None)
-                if meant:
-                    self.table[target.id] = meant
+                if path:
+                    self.table[target.id] = path
 
     def resolve(self, node: ast.AST) -> str | None:
-        """The canonical dotted name of an expression whose first name was imported; else None."""
+        """The canonical dotted name of an expression that starts with an imported name; None for
+        other expressions.
+        """
         name = dotted(node)
         if name is None:
             return None
         first, _, rest = name.partition(".")
-        home = self.table.get(first)
-        if home is None:
+        path = self.table.get(first)
+        if path is None:
             return self._starred(name)
-        return canonical(f"{home}.{rest}" if rest else home)
+        return canonical(f"{path}.{rest}" if rest else path)
 
     def _starred(self, name: str) -> str | None:
-        """A name that some ``import *`` brought, where the package is one whose names are known to
-        be capitalised layers.
+        """The canonical name of a capitalized name that an ``import *`` of a package of layers may
+        have bound.
         """
         if "." in name or not name[:1].isupper():
             return None
-        known = ("torch.nn", "keras.layers", "flax.linen")
-        return next(
-            (f"{canonical(home)}.{name}" for home in self.stars if canonical(home) in known), None
-        )
+        packages = (_STARS.get(canonical(package)) for package in self.stars)
+        return next((f"{package}.{name}" for package in packages if package), None)

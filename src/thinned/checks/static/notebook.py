@@ -1,5 +1,5 @@
-"""Notebooks: their code cells as one text, and texts of cells written back with every other byte as
-it was.
+"""Notebooks: their code cells as one text, and new texts of cells written back without touching any
+other byte.
 """
 
 from __future__ import annotations
@@ -13,15 +13,20 @@ from dataclasses import dataclass
 from typing import Any
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.S)
-_KEPT = {"time", "timeit", "capture", "prun", "debug"}  # cell magics whose cell is Python
+# cell magics that run their cell as Python
+_PYTHON_MAGICS = {"time", "timeit", "capture", "prun", "debug"}
 _ASSIGNED = re.compile(r"^(\s*)([\w.,\s*()\[\]]+?)=\s*[!%](?!=)")
 _MAGIC = re.compile(r"^(\s*)(?:[%!]|\?{1,2}\s*\w|[\w.]+\?{1,2}\s*$)")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A code cell: its place in the notebook, from 1, counting all cells; its text; the spans of
-    its strings in the file.
+    """A code cell.
+
+    Args:
+        number: Its place in the notebook, from 1, counting all cells.
+        text: Its source.
+        pieces: The spans of its strings in the file.
     """
 
     number: int
@@ -30,7 +35,7 @@ class Cell:
 
 
 class Broken(ValueError):
-    """A notebook that cannot be read as one."""
+    """A file that is not a valid notebook."""
 
 
 def cells(raw: str) -> list[Cell]:
@@ -42,7 +47,7 @@ def cells(raw: str) -> list[Cell]:
     spans = iter(m.span() for m in _STRING.finditer(raw))
     root = _place(pairs, spans)
     if not isinstance(root, dict):
-        raise Broken("no notebook: it holds no object")
+        raise Broken("not a notebook: the JSON is not an object")
     listed = root.get("cells")
     if listed is None and isinstance(root.get("worksheets"), list):
         listed = [
@@ -52,18 +57,18 @@ def cells(raw: str) -> list[Cell]:
             for c in sheet.get("cells", [])
         ]
     if not isinstance(listed, list):
-        raise Broken("no notebook: it has no list of cells")
-    out = []
+        raise Broken("not a notebook: it has no list of cells")
+    found = []
     for number, cell in enumerate(listed, 1):
         if isinstance(cell, dict) and _is_code(cell.get("cell_type")):
             source = cell.get("source", cell.get("input", []))
             parts = source if isinstance(source, list) else [source]
             texts = [p for p in parts if isinstance(p, _Text)]
             if len(texts) == len(parts):
-                out.append(
+                found.append(
                     Cell(number, "".join(p.value for p in texts), tuple(p.span for p in texts))
                 )
-    return out
+    return found
 
 
 def raw_line(raw: str, cell: Cell, line: int) -> int:
@@ -91,7 +96,7 @@ class _Text:
 
 
 def _place(node: Any, spans: Iterator[tuple[int, int]]) -> Any:
-    """The same data with each string's span in the file; strings come in the order of the file."""
+    """The same data with the span of each string in the file; strings are in file order."""
     if isinstance(node, _Pairs):
         out = {}
         for key, value in node:
@@ -104,8 +109,8 @@ def _place(node: Any, spans: Iterator[tuple[int, int]]) -> Any:
 
 
 def with_cells(raw: str, texts: dict[int, str]) -> str:
-    """The notebook with new texts for some cells, by number. A cell's lines stay where they are in
-    its list of strings.
+    """The notebook with new texts for some cells, by number. Unchanged lines of a cell keep their
+    places in its list of strings.
     """
     edits: list[tuple[int, int, str]] = []
     for cell in cells(raw):
@@ -123,7 +128,7 @@ def with_cells(raw: str, texts: dict[int, str]) -> str:
 
 
 def _split(old: list[str], new: str) -> list[str]:
-    """A new text cut into as many strings as the old one: equal strings from the start and the end
+    """A new text cut into as many strings as the old text: equal strings at the start and the end
     keep their places.
     """
     if len(old) == 1:
@@ -141,29 +146,29 @@ def _split(old: list[str], new: str) -> list[str]:
 
 
 def python(cell: str) -> str | None:
-    """A cell as Python with as many lines: magics and shell lines become ``pass``. None where it is
-    not Python even so.
+    """A cell as Python with the same number of lines: magics and shell lines become ``pass``. None
+    where the rest is not Python.
     """
     lines = cell.split("\n")
     first = next((i for i, line in enumerate(lines) if line.strip()), None)
     if first is not None and lines[first].lstrip().startswith("%%"):
         name = lines[first].strip()[2:].split()[:1]
-        if not name or name[0] not in _KEPT:
+        if not name or name[0] not in _PYTHON_MAGICS:
             return "\n" * (len(lines) - 1)
         lines[first] = ""
     if not parses("\n".join(lines)):
-        goes_on = False
+        continues = False
         for i, line in enumerate(lines):
-            match, made = _MAGIC.match(line), _ASSIGNED.match(line)
-            if goes_on:
+            magic, assigned = _MAGIC.match(line), _ASSIGNED.match(line)
+            if continues:
                 lines[i] = ""
-                goes_on = line.rstrip().endswith("\\")
+                continues = line.rstrip().endswith("\\")
                 continue
-            if match:
-                lines[i] = match[1] + "pass"
-            elif made:
-                lines[i] = f"{made[1]}{made[2].strip()} = None"
-            goes_on = bool(match or made) and line.rstrip().endswith("\\")
+            if magic:
+                lines[i] = magic[1] + "pass"
+            elif assigned:
+                lines[i] = f"{assigned[1]}{assigned[2].strip()} = None"
+            continues = bool(magic or assigned) and line.rstrip().endswith("\\")
     text = "\n".join(lines)
     return text if parses(text) else None
 
@@ -178,7 +183,7 @@ def parses(text: str) -> bool:
 
 
 def parse(text: str) -> ast.Module:
-    """The tree of a text, in which ``await`` may stand at the top as notebooks allow."""
+    """The tree of a text. ``await`` is allowed at the top level, as in notebooks."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tree = compile(

@@ -1,5 +1,5 @@
-"""What follows what: dropout before batch normalisation (L5), on sequences (L10), on outputs (L14),
-with SELU (L22).
+"""The order of layers: dropout before batch normalization (L5), on sequences (L10), on outputs
+(L14), with SELU (L22).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from .layers import (
     ALPHA,
     BATCH_NORM,
     CONVOLUTION,
-    DROPOUTS,
     LINEAR,
-    PLAIN,
     RECURRENT,
+    RECURRENT_WRAPPERS,
+    ZEROING,
     LayerCall,
     applied,
     bases,
@@ -36,8 +36,12 @@ _BETWEEN = re.compile(r"Pool|^(Identity|Flatten|ZeroPadding\w+|Permute|Reshape|U
 
 @dataclass(frozen=True)
 class LayerChain:
-    """Layers that run one after the other; None stands for what is not known. ``name``: of the
-    variable that holds it.
+    """Layers that run one after the other.
+
+    Args:
+        layers: The layers; None for an unknown one.
+        name: The variable that holds the chain; "" where there is none.
+        node: The call that creates the chain, or the first ``add``.
     """
 
     layers: tuple[LayerCall | None, ...]
@@ -47,24 +51,22 @@ class LayerChain:
 
 @lru_cache(maxsize=1)
 def chains(module: Module) -> list[LayerChain]:
-    """Every chain of a file: Sequential of PyTorch and Keras, from a literal, and Keras's
-    ``model.add`` one after the other.
+    """Every chain of a file: Sequential of PyTorch and Keras that is written out, and consecutive
+    calls of ``model.add`` of Keras.
     """
-    out = []
+    found = []
     for call in module.calls:
         if module.called(call) in ("torch.nn.Sequential", "keras.Sequential"):
-            made = _elements(module, call)
-            if made:
-                out.append(
-                    LayerChain(tuple(layer(module, e) for e in made), _target(module, call), call)
-                )
+            elements = tuple(layer(module, e) for e in _elements(module, call))
+            if elements:
+                found.append(LayerChain(elements, _target(module, call), call))
     for scope in [module.tree, *module.functions] if ".add(" in module.text else []:
-        out += _adds(module, scope)
-    return out
+        found += _adds(module, scope)
+    return found
 
 
 def _elements(module: Module, call: ast.Call) -> list[ast.expr]:
-    """The layers' expressions in a Sequential's call."""
+    """The expressions of the layers in a call of Sequential."""
     if len(call.args) != 1:
         return list(call.args)
     only: ast.expr | None = (
@@ -99,60 +101,56 @@ def _target(module: Module, call: ast.AST) -> str:
 
 
 def _adds(module: Module, scope: ast.AST) -> list[LayerChain]:
-    """``model.add(layer)`` statements on one name, one after the other in one block."""
-    out = []
+    """The chains of consecutive ``model.add(layer)`` statements on one name in one block."""
+    found = []
     for above in [scope, *module.own(scope, ast.stmt)]:
         for field in ("body", "orelse"):
             block = getattr(above, field, None)
             if isinstance(block, list) and not (
                 isinstance(above, (ast.FunctionDef, ast.ClassDef)) and above is not scope
             ):
-                out += _runs(module, block)
-    return out
+                found += _runs(module, block)
+    return found
 
 
 def _runs(module: Module, block: list[ast.stmt]) -> list[LayerChain]:
-    """The runs of ``add`` in a block; what only prints does not end one."""
-    out: list[LayerChain] = []
-    name, made, first = "", list[LayerCall | None](), None
+    """The runs of ``add`` in a block; a statement that only prints does not end a run."""
+    found: list[LayerChain] = []
+    name, layers, first = "", list[LayerCall | None](), None
     for statement in [*block, ast.Pass()]:
         call = statement.value if isinstance(statement, ast.Expr) else None
         called = (dotted(call.func) or "") if isinstance(call, ast.Call) else ""
         if name and called in (f"{name}.summary", "print"):
             continue
-        given = (
+        added = (
             call.args[0]
             if isinstance(call, ast.Call) and called.endswith(".add") and len(call.args) == 1
             else None
         )
-        to = called.removesuffix(".add") if given is not None else ""
-        if to != name:
-            if any(made) and first is not None:
-                out.append(LayerChain(tuple(made), name, first))
-            name, made, first = to, [], call
-        if given is not None and to:
-            made.append(layer(module, given))
-    return out
+        target = called.removesuffix(".add") if added is not None else ""
+        if target != name:
+            if any(layers) and first is not None:
+                found.append(LayerChain(tuple(layers), name, first))
+            name, layers, first = target, [], call
+        if added is not None and target:
+            layers.append(layer(module, added))
+    return found
 
 
-def _activation(made: LayerCall) -> str | None:
-    """The activation that a layer applies last: "relu", "selu", "" where it is given but not to be
-    seen; None where none.
+def _activation(layer_call: LayerCall) -> str | None:
+    """The activation that a layer applies last: "relu", "selu"; "" where it is an unknown
+    expression, None where the layer has none.
     """
-    if ACTIVATION.match(made.name):
-        if made.name == "Activation":
-            return _word(argument(made.call, "activation", 0))
-        return made.name.lower()
-    given = (
-        argument(made.call, "activation", 1 if made.name == "Dense" else None)
-        if made.home == "keras"
-        else None
-    )
-    return (
-        None
-        if given is None or (isinstance(given, ast.Constant) and given.value is None)
-        else _word(given)
-    )
+    if ACTIVATION.match(layer_call.name):
+        if layer_call.name == "Activation":
+            return _word(argument(layer_call.call, "activation", 0))
+        return layer_call.name.lower()
+    if layer_call.framework != "keras":
+        return None
+    value = argument(layer_call.call, "activation", 1 if layer_call.name == "Dense" else None)
+    if value is None or (isinstance(value, ast.Constant) and value.value is None):
+        return None
+    return _word(value)
 
 
 def _word(node: ast.AST | None) -> str:
@@ -161,144 +159,169 @@ def _word(node: ast.AST | None) -> str:
     return (dotted(node) or "").rpartition(".")[2].lower() if node is not None else ""
 
 
-def l5(module: Module) -> Iterator[Finding]:
+def dropout_before_batchnorm(module: Module) -> Iterator[Finding]:
     """Signal: in one chain, dropout, then only linear, convolution, activation, pooling or shape
-    layers, then batch normalisation; or the same by calls one after the other. Let pass: anything
-    unknown between; other normalisations.
+    layers, then batch normalization; or the same in consecutive calls. Let pass: any unknown layer
+    between; other normalizations; UniformDropout, which hardly shifts the variance.
     """
     for chain in chains(module):
-        for at, made in enumerate(chain.layers):
-            if made is None or not made.drops:
+        for index, drop in enumerate(chain.layers):
+            if drop is None or not _shifts(drop):
                 continue
-            for after in chain.layers[at + 1 :]:
+            for after in chain.layers[index + 1 :]:
                 if after is None:
                     break
                 if BATCH_NORM.match(after.name):
-                    yield module.finding(
-                        "L5",
-                        made.call,
-                        f"{made.name} comes before {after.name} in {module.line(after.call.lineno)}",
-                    )
+                    where = module.line(after.call.lineno)
+                    message = f"{drop.name} comes before {after.name} in {where}"
+                    yield module.finding("L5", drop.call, message)
                     break
-                if not _is_plain(after):
+                if not _may_stand_between(after):
                     break
     for call in module.calls:
-        after = applied(module, call)
-        drop = (
-            _dropped_before(module, call)
-            if after is not None and BATCH_NORM.match(after.name)
-            else None
-        )
-        if after is not None and drop is not None:
-            yield module.finding(
-                "L5",
-                call,
-                f"{after.name} comes after {drop.name} of {module.line(drop.call.lineno)}",
-            )
+        norm = applied(module, call)
+        if norm is None or not BATCH_NORM.match(norm.name):
+            continue
+        drop = _dropped_before(module, call)
+        if drop is not None:
+            message = f"{norm.name} comes after {drop.name} of {module.line(drop.call.lineno)}"
+            yield module.finding("L5", call, message)
 
 
-def _is_plain(made: LayerCall) -> bool:
-    known = made.name in LINEAR or CONVOLUTION.match(made.name) or ACTIVATION.match(made.name)
-    return bool(known or _BETWEEN.search(made.name))
+def _shifts(drop: LayerCall) -> bool:
+    """Whether dropout shifts the variance of what follows. UniformDropout is the remedy of L5."""
+    return drop.drops and drop.name != "UniformDropout"
+
+
+def _may_stand_between(layer_call: LayerCall) -> bool:
+    name = layer_call.name
+    known = name in LINEAR or CONVOLUTION.match(name) or ACTIVATION.match(name)
+    return bool(known or _BETWEEN.search(name))
 
 
 def _dropped_before(module: Module, call: ast.Call) -> LayerCall | None:
-    """The dropout behind a layer's call, with plain layers alone between."""
-    given: ast.expr | None = call
+    """The dropout before the call of a layer, with only layers between that keep the shift."""
+    node: ast.expr | None = call
     for _ in range(6):
-        given = given.args[0] if isinstance(given, ast.Call) and given.args else None
-        given = module.producer(given) if isinstance(given, ast.Name) else given
-        made = applied(module, given)
-        if made is None or made.drops:
-            return made
-        if not _is_plain(made):
+        node = node.args[0] if isinstance(node, ast.Call) and node.args else None
+        node = module.producer(node) if isinstance(node, ast.Name) else node
+        before = applied(module, node)
+        if before is None or _shifts(before):
+            return before
+        if not _may_stand_between(before):
             return None
     return None
 
 
-_ROWS = RECURRENT | {
-    "Embedding",
-    "TransformerEncoder",
-    "TransformerEncoderLayer",
-    "TransformerDecoder",
-    "MultiheadAttention",
-}
+_SEQUENCES = (
+    RECURRENT
+    | RECURRENT_WRAPPERS
+    | {
+        "Embedding",
+        "EmbeddingDropout",
+        "MultiheadAttention",
+        "TransformerDecoder",
+        "TransformerEncoder",
+        "TransformerEncoderLayer",
+    }
+)
 _WHOLE = {"word", "words", "token", "tokens", "step", "time", "frame", "node"}
 
 
-def l10(module: Module) -> Iterator[Finding]:
-    """Signal: torch's Dropout1d or Dropout2d (or F.dropout1d, F.dropout2d) directly on what an
-    embedding, a recurrent network or a transformer gives, in a chain or in a forward. Let pass:
-    anything permuted, transposed or reshaped between; attributes whose name says that words or
-    steps are to be dropped.
+def channel_dropout_on_sequences(module: Module) -> Iterator[Finding]:
+    """Signal: Dropout1d or Dropout2d of torch or thinned, thinned's SpatialDropout, F.dropout1d or
+    F.dropout2d directly on the output of an embedding, a recurrent network or a transformer, in a
+    chain or in a forward. Let pass: anything permuted, transposed or reshaped between; a layout
+    that is written out; attributes named for dropping words or steps.
     """
     for chain in chains(module):
-        for before, made in zip(chain.layers, chain.layers[1:], strict=False):
-            if (
-                made
-                and before
-                and made.home == "torch"
-                and made.name in ("Dropout1d", "Dropout2d")
-                and before.name in _ROWS
-                and made.drops
-            ):
-                yield _rows(module, made.call, made.name, before.name)
+        for before, drop in zip(chain.layers, chain.layers[1:], strict=False):
+            if drop and before and _is_of_channels(drop) and before.name in _SEQUENCES:
+                yield _on_sequence(module, drop.call, drop.name, before.name)
     for call in module.calls:
         drop = applied(module, call)
-        name = module.called(call).rpartition(".")[2]
-        if (
-            drop is not None
-            and drop.home == "torch"
-            and drop.name in ("Dropout1d", "Dropout2d")
-            and drop.drops
-        ):
+        called = module.called(call)
+        if drop is not None and _is_of_channels(drop):
             name = drop.name
-        elif module.called(call) not in (
-            "torch.nn.functional.dropout1d",
-            "torch.nn.functional.dropout2d",
-        ):
+        elif called in ("torch.nn.functional.dropout1d", "torch.nn.functional.dropout2d"):
+            name = called.rpartition(".")[2]
+        else:
             continue
         source = _source(module, call)
-        whole = words((dotted(call.func) or "").rpartition(".")[2]) & _WHOLE
-        if source is not None and source.home == "torch" and source.name in _ROWS and not whole:
-            yield _rows(module, call, name, source.name)
+        if source is None or source.framework != "torch" or source.name not in _SEQUENCES:
+            continue
+        if not words((dotted(call.func) or "").rpartition(".")[2]) & _WHOLE:
+            yield _on_sequence(module, call, name, source.name)
 
 
-def _rows(module: Module, node: ast.AST, name: str, before: str) -> Finding:
-    return module.finding(
-        "L10",
-        node,
-        f"{name} follows {before}, whose output is [batch, time, features]: whole steps fall",
-    )
+def _is_of_channels(drop: LayerCall) -> bool:
+    """Whether a layer of torch drops along the second axis of three: [batch, channel, length]."""
+    if drop.framework != "torch" or not drop.drops:
+        return False
+    if drop.name == "SpatialDropout":
+        return argument(drop.call, "layout") is None
+    return drop.name in ("Dropout1d", "Dropout2d")
+
+
+def _on_sequence(module: Module, node: ast.AST, name: str, before: str) -> Finding:
+    output = f"{before}, which outputs [batch, time, features]"
+    message = f"{name} follows {output}: whole steps are dropped"
+    return module.finding("L10", node, message)
 
 
 def _source(module: Module, call: ast.Call) -> LayerCall | None:
-    """The layer whose output a call is given, directly or by a local name."""
+    """The layer that made the first argument of a call, directly or through a local name."""
     if not call.args:
         return None
-    given: ast.expr | None = call.args[0]
-    if isinstance(given, ast.Name):
-        given = module.producer(given)
-    return applied(module, given)
+    node: ast.expr | None = call.args[0]
+    if isinstance(node, ast.Name):
+        node = module.producer(node)
+    return applied(module, node)
 
 
 _LOSS = re.compile(
-    r"(CrossEntropy|NLL|BCE|BCEWithLogits|MSE|L1|SmoothL1)Loss|cross_entropy|nll_loss|binary_cross_entropy|mse_loss"
+    r"(CrossEntropy|NLL|BCE|BCEWithLogits|MSE|L1|SmoothL1)Loss"
+    r"|cross_entropy|nll_loss|binary_cross_entropy|mse_loss"
 )
-_PART = {"block", "layer", "feedforward", "forward", "ffn", "mlp", "attention", "encoder", "decoder", "embedding", "embed",
-         "backbone", "projection", "extractor", "features", "stem", "cell", "module", "conv", "head", "feed", "part",
-         "unit", "sublayer", "expert"}  # fmt: skip
+_PART = {
+    "attention",
+    "backbone",
+    "block",
+    "cell",
+    "conv",
+    "decoder",
+    "embed",
+    "embedding",
+    "encoder",
+    "expert",
+    "extractor",
+    "features",
+    "feed",
+    "feedforward",
+    "ffn",
+    "forward",
+    "head",
+    "layer",
+    "mlp",
+    "module",
+    "part",
+    "projection",
+    "stem",
+    "sublayer",
+    "unit",
+}
 
 
-def l14(module: Module) -> Iterator[Finding]:
-    """Signal: a Keras chain that is compiled and ends in dropout; a torch chain that is called a model or net, whose parameters
-    are trained and which ends in dropout of a linear layer; or a torch module whose forward returns dropout of a linear
-    layer, where the same file makes one outside other modules and has a loss. Let pass: parts by name (block, encoder, head
-    ...), modules made inside modules, chains that are used in others.
+def dropout_on_outputs(module: Module) -> Iterator[Finding]:
+    """Signal: a Keras chain that is compiled and ends in dropout; a torch chain named as a model
+    or net, with trained parameters, that ends in dropout of a linear layer; or a torch module with
+    a forward that returns dropout of a linear layer, where the same file creates it outside other
+    modules and has a loss. Let pass: parts by name (block, encoder, head, ...), modules created
+    inside modules, chains that are used in others.
     """
     for chain in chains(module):
         last = chain.layers[-1]
-        if last is None or not last.drops or last.home != "keras" or not chain.name:
+        if last is None or not last.drops or last.framework != "keras" or not chain.name:
             continue
         compiled = re.search(rf"\b{re.escape(chain.name)}\.compile\(", module.text)
         used = re.search(rf"[\[(,]\s*{re.escape(chain.name)}\s*[\]),]", module.text)
@@ -323,7 +346,7 @@ def _chains_end(module: Module) -> Iterator[Finding]:
             last is None
             or before is None
             or not last.drops
-            or last.home != "torch"
+            or last.framework != "torch"
             or before.name not in LINEAR
         ):
             continue
@@ -339,10 +362,10 @@ def _chains_end(module: Module) -> Iterator[Finding]:
 
 
 def _is_whole(module: Module, owner: ast.ClassDef) -> bool:
-    """Whether a file makes this module, and nowhere inside another class."""
-    made = [c for c in module.calls if isinstance(c.func, ast.Name) and c.func.id == owner.name]
+    """Whether a file creates this module, and never inside another class."""
+    calls = [c for c in module.calls if isinstance(c.func, ast.Name) and c.func.id == owner.name]
     derived = any(owner.name in (dotted(b) for b in c.bases) for c in module.classes)
-    return bool(made) and not derived and all(not _in_module(module, c) for c in made)
+    return bool(calls) and not derived and all(not _in_module(module, c) for c in calls)
 
 
 def _in_module(module: Module, node: ast.AST) -> bool:
@@ -358,11 +381,9 @@ def _returned(module: Module, method: ast.AST) -> Iterator[Finding]:
         if isinstance(value, ast.Name):
             value = module.producer(value)
         drop = applied(module, value)
-        functional = (
-            module.called(value) == "torch.nn.functional.dropout" if value is not None else False
-        )
+        functions = ("torch.nn.functional.dropout", "torch.nn.functional.drop")
         if not isinstance(value, ast.Call) or not (
-            functional or (drop is not None and drop.name in DROPOUTS)
+            module.called(value) in functions or (drop is not None and drop.is_dropout)
         ):
             continue
         before = _source(module, value)
@@ -370,53 +391,60 @@ def _returned(module: Module, method: ast.AST) -> Iterator[Finding]:
             yield module.finding(
                 "L14",
                 value,
-                f"forward returns dropout of {before.name}: the model's outputs are dropped",
+                f"forward returns dropout of {before.name}: the outputs of the model are dropped",
             )
 
 
-def l22(module: Module) -> Iterator[Finding]:
-    """Signal: in a chain or a nested call, plain dropout directly on SELU, or alpha dropout
+def selu_without_alpha_dropout(module: Module) -> Iterator[Finding]:
+    """Signal: in a chain or a nested call, dropout with zeros directly on SELU, or alpha dropout
     directly on another activation. Let pass: activations chosen by a variable; layers between;
     attributes that may be several layers.
     """
     for chain in chains(module):
-        for before, made in zip(chain.layers, chain.layers[1:], strict=False):
-            if before and made and made.drops and _mismatch(_activation(before), made.name):
-                yield _selu(module, made.call, made.name, _activation(before) or "")
+        for before, drop in zip(chain.layers, chain.layers[1:], strict=False):
+            if before and drop and drop.drops and _mismatch(_activation(before), drop.name):
+                yield _selu(module, drop.call, drop.name, _activation(before) or "")
                 break
-    seen = set()
+    reported = set()
     for call in module.calls:
-        made = applied(module, call)
-        if made is None or not made.drops or not call.args:
+        drop = applied(module, call)
+        if drop is None or not drop.drops or not call.args:
             continue
-        given: ast.expr | None = call.args[0]
-        given = module.producer(given) if isinstance(given, ast.Name) else given
-        before = applied(module, given)
-        name = _activation(before) if before is not None else _function(module, given)
-        if _mismatch(name, made.name) and module.class_of(call) not in seen:
-            seen.add(module.class_of(call))
-            yield _selu(module, call, made.name, name or "")
+        node: ast.expr | None = call.args[0]
+        node = module.producer(node) if isinstance(node, ast.Name) else node
+        before = applied(module, node)
+        name = _activation(before) if before is not None else _function(module, node)
+        if _mismatch(name, drop.name) and module.class_of(call) not in reported:
+            reported.add(module.class_of(call))
+            yield _selu(module, call, drop.name, name or "")
+
+
+_LAYER = {
+    "relu": "ReLU",
+    "selu": "SELU",
+    "gelu": "GELU",
+    "elu": "ELU",
+    "tanh": "Tanh",
+    "sigmoid": "Sigmoid",
+    "silu": "SiLU",
+    "leaky_relu": "LeakyReLU",
+    "relu6": "ReLU6",
+    "mish": "Mish",
+    "softplus": "Softplus",
+}
 
 
 def _function(module: Module, node: ast.AST | None) -> str | None:
     """The activation that a call of torch.nn.functional or torch applies."""
-    home, _, name = module.called(node).rpartition(".") if node is not None else ("", "", "")
-    return (
-        name
-        if home in ("torch.nn.functional", "torch", "torch.special")
-        and ACTIVATION.match(_LAYER.get(name, ""))
-        else None
-    )
-
-
-_LAYER = {"relu": "ReLU", "selu": "SELU", "gelu": "GELU", "elu": "ELU", "tanh": "Tanh", "sigmoid": "Sigmoid", "silu": "SiLU",
-          "leaky_relu": "LeakyReLU", "relu6": "ReLU6", "mish": "Mish", "softplus": "Softplus"}  # fmt: skip
+    package, _, name = module.called(node).rpartition(".") if node is not None else ("", "", "")
+    known = package in ("torch.nn.functional", "torch", "torch.special")
+    return name if known and ACTIVATION.match(_LAYER.get(name, "")) else None
 
 
 def _mismatch(activation: str | None, dropout: str) -> bool:
     if not activation or activation in ("linear", "softmax", "activation"):
         return False
-    return dropout in (PLAIN if activation == "selu" else ALPHA)
+    return dropout in (ZEROING if activation == "selu" else ALPHA)
 
 
 def _selu(module: Module, node: ast.AST, dropout: str, activation: str) -> Finding:

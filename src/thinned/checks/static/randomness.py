@@ -1,5 +1,5 @@
-"""Generators: recomputation without their state (L8), one seed on all ranks (L9), one mask for ever
-(L18).
+"""Random generators: recomputation without their state (L8), one seed on all ranks (L9), the same
+mask at every step (L18).
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ from collections.abc import Iterator
 
 from ..finding import Finding
 from .edits import removed
-from .layers import imports, is_torch, maybe_torch, methods
+from .layers import calls_thinned, draws, imports, is_torch, maybe_torch, methods
 from .module import Module, argument, is_false, number
 from .names import dotted
 
 _DROPS = re.compile(r"[dD]ropout|[dD]rop_?[pP]ath|drop_prob|drop_rate|layerdrop")
 
 
-def l8(module: Module) -> Iterator[Finding]:
-    """Signal: a call of, or with, something named checkpoint passes the literal
-    preserve_rng_state=False, in a file whose code speaks of dropout. Let pass: expressions; files
-    in which nothing is dropped, for the models they wrap are not to be seen.
+def recomputed_with_other_masks(module: Module) -> Iterator[Finding]:
+    """Signal: a call of, or with, a function named checkpoint passes the literal
+    preserve_rng_state=False, in a file with dropout in its code. Let pass: expressions; files
+    without dropout, which do not show what the models that they wrap do; files that key their masks
+    with thinned.key.
     """
-    if "preserve_rng_state" not in module.text or not _DROPS.search(_code(module)):
+    if "preserve_rng_state" not in module.text or not _drops(module):
+        return
+    if calls_thinned(module, None, "key"):
         return
     for call in module.calls:
         keyword = next(
@@ -41,8 +44,13 @@ def l8(module: Module) -> Iterator[Finding]:
             )
 
 
+def _drops(module: Module) -> bool:
+    """Whether the code of a file has dropout: by a name, or by a layer under another name."""
+    return bool(_DROPS.search(_code(module))) or draws(module)
+
+
 def _code(module: Module) -> str:
-    """The names that a file's code uses, without comments and docstrings."""
+    """The names in the code of a file, without comments and docstrings."""
     names = []
     for node in module.children:
         if isinstance(node, ast.Name):
@@ -71,15 +79,18 @@ _PARALLEL = (
 )
 
 
-def l9(module: Module) -> Iterator[Finding]:
+def same_seed_on_all_ranks(module: Module) -> Iterator[Finding]:
     """Signal: a file sets up process groups, DistributedDataParallel or an Accelerator, trains by
-    backward(), drops something, and every seed that it sets in its functions is without a rank. Let
-    pass: files with any seed that speaks of a rank, process or device; seeds before processes start
-    (outside functions, under ``if __name__``); Trainers, which seed by themselves. DDP needs equal
-    parameters, which it sends at the start, not equal seeds.
+    backward(), has dropout, and no seed that it sets in its functions depends on a rank. Let pass:
+    files with any seed that names a rank, process or device; seeds before processes start (outside
+    functions, under ``if __name__``); Trainers, which seed by themselves; files that key their
+    masks with thinned.key. DDP needs equal parameters, which it broadcasts at the start, not equal
+    seeds.
     """
     names = {module.called(c) for c in module.calls}
-    if not any(n in _PARALLEL for n in names) or not _DROPS.search(_code(module)):
+    if not any(n in _PARALLEL for n in names) or not _drops(module):
+        return
+    if calls_thinned(module, None, "key"):
         return
     if not any(
         isinstance(c.func, ast.Attribute) and c.func.attr == "backward" for c in module.calls
@@ -119,12 +130,13 @@ _SEEDS_ANY = _SEEDS | {
 }
 
 
-def l18(module: Module) -> Iterator[Finding]:
-    """Signal: (a) a torch module's forward seeds a global generator with a constant or an
-    attribute, in a class or file with dropout, outside fork_rng; (b) a torch class that speaks of
-    dropout makes a random 0/1 mask in __init__ and its forward multiplies by it; (c) in JAX a key
-    from a literal seed, made inside a training step, a loss or a module's call, goes to dropout.
-    Let pass: seeds elsewhere; fixed masks of weights and connections; init(); keys folded or split.
+def mask_reused(module: Module) -> Iterator[Finding]:
+    """Signal: (a) the forward of a torch module seeds a global generator with a constant or an
+    attribute, in a class or file with dropout, outside fork_rng; (b) a torch class named for
+    dropout draws a random 0/1 mask in __init__ and multiplies by it in forward; (c) in JAX a key
+    from a literal seed, created inside a training step, a loss or the call of a module, goes to
+    dropout. Let pass: seeds elsewhere; fixed masks of weights and connections; init(); keys that
+    are folded or split.
     """
     if imports(module, "torch"):
         yield from _seeded(module)
@@ -135,12 +147,14 @@ def l18(module: Module) -> Iterator[Finding]:
 
 def _seeded(module: Module) -> Iterator[Finding]:
     for call in module.calls:
-        if module.called(call) not in _SEEDS_ANY or not call.args or not _DROPS.search(module.text):
+        if module.called(call) not in _SEEDS_ANY or not call.args:
+            continue
+        if not (_DROPS.search(module.text) or draws(module)):
             continue
         fixed = isinstance(call.args[0], ast.Constant) or (dotted(call.args[0]) or "").startswith(
             "self."
         )
-        around = [f.name for f in module.functions_of(call)]
+        names_around = [f.name for f in module.functions_of(call)]
         forked = any(
             "fork_rng" in ast.unparse(i.context_expr)
             for a in module.ancestors(call)
@@ -150,17 +164,17 @@ def _seeded(module: Module) -> Iterator[Finding]:
         if (
             fixed
             and not forked
-            and any(n in _FORWARD for n in around)
+            and any(n in _FORWARD for n in names_around)
             and maybe_torch(module, module.class_of(call))
         ):
-            yield module.finding(
-                "L18",
-                call,
-                f"{module.source(call)} in {around[0]} gives the same masks at every step",
-            )
+            text, where = module.source(call), names_around[0]
+            message = f"{text} in {where} gives the same masks at every step"
+            yield module.finding("L18", call, message)
 
 
-_COIN = re.compile(r"bernoulli|Bernoulli|binomial|rand\(.*\)\s*[<>]|[<>].*rand\(|rand_like\(.*[<>]")
+_DRAWN = re.compile(
+    r"bernoulli|Bernoulli|binomial|rand\(.*\)\s*[<>]|[<>].*rand\(|rand_like\(.*[<>]"
+)
 
 
 def _kept(module: Module) -> Iterator[Finding]:
@@ -173,7 +187,7 @@ def _kept(module: Module) -> Iterator[Finding]:
             continue
         for name, value in _masks(module, start):
             draws = value if not isinstance(value, ast.Name) else (module.producer(value) or value)
-            if not re.search(r"drop", owner.name + name, re.I) or not _COIN.search(
+            if not re.search(r"drop", owner.name + name, re.I) or not _DRAWN.search(
                 ast.unparse(draws)
             ):
                 continue
@@ -214,9 +228,9 @@ def _literal_keys(module: Module) -> Iterator[Finding]:
             or number(call.args[0]) is None
         ):
             continue
-        around = module.functions_of(call)
-        if not any(_STEP.search(f.name) for f in around) or any(
-            "init" in f.name.strip("_") for f in around
+        functions = module.functions_of(call)
+        if not any(_STEP.search(f.name) for f in functions) or any(
+            "init" in f.name.strip("_") for f in functions
         ):
             continue
         use = next((a for a in module.ancestors(call) if isinstance(a, ast.Call)), None)
@@ -225,19 +239,17 @@ def _literal_keys(module: Module) -> Iterator[Finding]:
             isinstance(k, ast.Constant) and k.value == "dropout" and v is call
             for k, v in zip(above.keys, above.values, strict=True)
         )
-        given = isinstance(above, ast.keyword) and above.arg == "dropout"
+        is_keyword = isinstance(above, ast.keyword) and above.arg == "dropout"
         name = module.called(use) if use is not None else ""
         drops = name in ("haiku.dropout", "jax.random.bernoulli") and is_first(use, call)
-        if (in_dict or given or drops) and not (
+        if (in_dict or is_keyword or drops) and not (
             use is not None and (dotted(use.func) or "").endswith("init")
         ):
-            yield module.finding(
-                "L18",
-                call,
-                f"{module.source(call)} inside {around[0].name} gives the same masks at every step",
-            )
+            text, where = module.source(call), functions[0].name
+            message = f"{text} inside {where} gives the same masks at every step"
+            yield module.finding("L18", call, message)
 
 
-def is_first(use: ast.Call | None, given: ast.expr) -> bool:
-    """Whether an expression is a call's first argument."""
-    return use is not None and bool(use.args) and use.args[0] is given
+def is_first(use: ast.Call | None, node: ast.expr) -> bool:
+    """Whether an expression is the first argument of a call."""
+    return use is not None and bool(use.args) and use.args[0] is node

@@ -1,4 +1,4 @@
-"""Checks texts, files and folders."""
+"""Static checks of texts, files and folders."""
 
 from __future__ import annotations
 
@@ -17,20 +17,33 @@ from .ignores import Ignores
 from .module import Module
 from .table import STATIC
 
-# A file that has none of these holds nothing that a rule looks for.
+# A file without any of these has nothing that a rule looks for.
 _FRAMEWORK = re.compile(
-    r"\b(torch|keras|tensorflow|tf_keras|jax|flax|haiku|equinox|flash_attn|trl|xformers)\b|[lL]ightning"
+    r"\b(torch|keras|tensorflow|tf_keras|jax|flax|haiku|equinox|flash_attn|trl|xformers|thinned)\b"
+    r"|[lL]ightning"
 )
 _SUBJECT = re.compile(
-    r"[dD]rop|keep_?prob|dot_product_attention|flash_attn_|preserve_rng_state|no_grad|inference_mode|\.eval\(\)|bernoulli|p_drop"
+    r"[dD]rop|keep_?prob|dot_product_attention|flash_attn_|preserve_rng_state|no_grad|inference_mode"
+    r"|\.eval\(\)|bernoulli|p_drop|\bthinned\b"
 )
 
 
 def chosen(select: Collection[str] | None, ignore: Collection[str] | None = None) -> list[str]:
-    """The codes of the static rules to run: ``select`` (all where None) without ``ignore``, by code
-    or name.
+    """The codes of the static rules to run: ``select`` without ``ignore``.
 
-    Raises :class:`thinned.InputError` for a name that is no rule's.
+    Args:
+        select: Rules by code or name; None: all.
+        ignore: Rules to leave out, by code or name.
+
+    Returns:
+        The codes in the order of the table.
+
+    Raises:
+        InputError: For an unknown rule.
+
+    Example:
+        >>> chosen(["L2", "dropout-without-training"])
+        ['L1', 'L2']
     """
     wanted = {_code(name) for name in select} if select is not None else set(STATIC)
     return [code for code in STATIC if code in wanted - {_code(name) for name in ignore or ()}]
@@ -50,20 +63,29 @@ def check_source(
     select: Collection[str] | None = None,
     ignore: Collection[str] | None = None,
 ) -> Findings:
-    """The known mistakes in a text of Python, or in a notebook's JSON where ``filename`` ends in
-    ``.ipynb``.
+    """Find known mistakes in the text of a Python file or a notebook, without running it.
 
-    ``select``, ``ignore``: rules by code or name, such as ``["L1", "rate-lost-in-eval"]``; all
-    without. A text that cannot be read is told in ``.unchecked`` of the result. Raises
-    :class:`thinned.InputError` for an unknown rule.
+    Args:
+        text: The source, or the JSON of a notebook.
+        filename: Its name, for the findings. A name that ends in ``.ipynb`` makes it a notebook.
+        select: The rules to check, by code or name, such as ``["L1", "rate-lost-in-eval"]``; None:
+            all.
+        ignore: The rules to leave out, by code or name.
 
-    >>> found = check_source("import torch.nn as nn\\nlayer = nn.LSTM(8, 8, dropout=0.3)")
-    >>> [(f.code, f.line) for f in found]
-    [('L11', 2)]
+    Returns:
+        The findings, most severe first. A text that cannot be read is named in ``.unchecked``.
+
+    Raises:
+        InputError: For an unknown rule, or a text that is not a str.
+
+    Example:
+        >>> found = check_source("import torch.nn as nn\\nlayer = nn.LSTM(8, 8, dropout=0.3)")
+        >>> [(f.code, f.line) for f in found]
+        [('L11', 2)]
     """
     if not isinstance(text, str):
         raise InputError(
-            f"text has to be a str, but got {type(text).__name__}; for files use check_paths"
+            f"text must be a str, but got {type(text).__name__}; for files use check_paths"
         )
     found, unchecked = _check(text.removeprefix("\ufeff"), str(filename), chosen(select, ignore))
     return Findings(found, unchecked)
@@ -75,12 +97,26 @@ def check_paths(
     select: Collection[str] | None = None,
     ignore: Collection[str] | None = None,
 ) -> Findings:
-    """The known mistakes in files and folders of Python and notebooks, read without running them.
+    """Find known mistakes in files and folders of Python and notebooks, without running them.
 
-    Folders are searched for .py, .pyw and .ipynb; hidden folders, virtual environments, ``build``,
-    ``dist``, ``node_modules`` and files of unit tests are left out there, but a file that is named
-    is always read. What cannot be read is told in ``.unchecked`` of the result. ``select``,
-    ``ignore``: as in :func:`check_source`.
+    Folders are searched for .py, .pyw and .ipynb. Hidden folders, virtual environments, ``build``,
+    ``dist``, ``node_modules`` and files of unit tests are left out of the search, but a file that
+    is named is always read.
+
+    Args:
+        paths: A file or folder, or several.
+        select: The rules to check, by code or name; None: all.
+        ignore: The rules to leave out, by code or name.
+
+    Returns:
+        The findings, most severe first. Files that cannot be read are named in ``.unchecked``.
+
+    Raises:
+        InputError: For an unknown rule.
+
+    Example:
+        >>> check_paths("nowhere.py").unchecked
+        (('nowhere.py', 'there is no such file or folder'),)
     """
     return checked(paths, select=select, ignore=ignore)[0]
 
@@ -91,7 +127,23 @@ def checked(
     select: Collection[str] | None = None,
     ignore: Collection[str] | None = None,
 ) -> tuple[Findings, int]:
-    """(findings, number of files that were read)."""
+    """Like :func:`check_paths`, and count the files.
+
+    Args:
+        paths: A file or folder, or several.
+        select: The rules to check, by code or name; None: all.
+        ignore: The rules to leave out, by code or name.
+
+    Returns:
+        (findings, number of files that were read).
+
+    Raises:
+        InputError: For an unknown rule.
+
+    Example:
+        >>> checked([])
+        ((), 0)
+    """
     codes = chosen(select, ignore)
     found: list[Finding] = []
     unchecked: list[tuple[str, str]] = []
@@ -115,14 +167,14 @@ def checked(
                 if _is_default(error) and path.suffix != ".ipynb"
                 else ""
             )
-            unchecked.append((str(path), f"cannot be read: {_said(error)}{hint}"))
+            unchecked.append((str(path), f"cannot be read: {_reason(error)}{hint}"))
             continue
         if not was_named and files.is_unit_test(path, text):
             continue
-        some, not_read = _check(text, str(path), codes)
-        found += some
-        unchecked += not_read
-        read += not any(where == str(path) for where, _ in not_read)
+        in_file, not_checked = _check(text, str(path), codes)
+        found += in_file
+        unchecked += not_checked
+        read += not any(place == str(path) for place, _ in not_checked)
     return Findings(found, unchecked), read
 
 
@@ -130,7 +182,7 @@ def _is_default(error: BaseException) -> bool:
     return isinstance(error, UnicodeDecodeError) and error.encoding.startswith("utf-8")
 
 
-def _said(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     """An error in one line."""
     if isinstance(error, UnicodeDecodeError):
         return f"it is not {error.encoding.upper()}"
@@ -152,11 +204,11 @@ def _check(
 def _check_python(
     text: str, filename: str, codes: Collection[str], starts: Sequence[tuple[int, int]] = ()
 ) -> tuple[list[Finding], list[tuple[str, str]]]:
-    """``starts``: of a notebook, the first line of each cell and its number."""
+    """``starts``: of a notebook, the first line of each cell, and its number."""
     try:
         tree = notebook.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return [], [(filename, f"is not Python: {_said(error)}")]
+        return [], [(filename, f"is not Python: {_reason(error)}")]
     if not (_FRAMEWORK.search(text) and _SUBJECT.search(text)):
         return [], []
     try:
@@ -166,7 +218,7 @@ def _check_python(
             return [], []
         found = [f for code in codes for f in STATIC[code](module) if not ignores.covers(f)]
     except RecursionError:
-        return [], [(filename, "is nested too deeply")]
+        return [], [(filename, "is nested too deeply to be checked")]
     return found, [
         (f"{filename}, {module.line(line)}", f"ignore names an unknown rule, {name!r}")
         for line, name in ignores.unknown
@@ -194,15 +246,14 @@ def _check_notebook(
         "\n".join(parts), filename, codes, list(zip(starts, numbers, strict=False))
     )
     placed = []
-    for one in found:
-        at = bisect_right(starts, one.line) - 1
-        shift = starts[at] - 1
+    for finding in found:
+        index = bisect_right(starts, finding.line) - 1
+        shift = starts[index] - 1
         changes = tuple(
-            replace(c, line=c.line - shift, end_line=c.end_line - shift) for c in one.changes
+            replace(c, line=c.line - shift, end_line=c.end_line - shift) for c in finding.changes
         )
-        line = one.line - shift
-        raw_line = notebook.raw_line(text, cells[at], line)
-        placed.append(
-            replace(one, cell=cells[at].number, line=line, raw_line=raw_line, changes=changes)
-        )
+        line = finding.line - shift
+        raw_line = notebook.raw_line(text, cells[index], line)
+        number = cells[index].number
+        placed.append(replace(finding, cell=number, line=line, raw_line=raw_line, changes=changes))
     return placed, [*unchecked, *more]

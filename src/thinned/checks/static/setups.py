@@ -1,4 +1,4 @@
-"""Dropout against its surroundings: policy ratios (L13) and DistributedDataParallel (L28)."""
+"""Dropout and what surrounds it: policy ratios (L13) and DistributedDataParallel (L28)."""
 
 from __future__ import annotations
 
@@ -7,29 +7,28 @@ import re
 from collections.abc import Iterator
 
 from ..finding import Finding
-from .layers import layer, of_mode
+from .layers import calls_thinned, layer, of_mode
 from .modes import switches_on
 from .module import Module, argument, is_false, is_true, number, opaque
 
 _LOG = re.compile(r"log_?p|logprob|log_prob|lp\b", re.I)
 
 
-def l13(module: Module) -> Iterator[Finding]:
-    """Signal: (a) disable_dropout=False is passed to a Config, Arguments or Trainer; (b) a function
-    calls train() and makes exp of the difference of two log-probabilities, in a file that makes
-    torch dropout layers. Let pass: functions that call eval(); files without dropout; other
-    exponentials.
+def policy_ratio_with_dropout(module: Module) -> Iterator[Finding]:
+    """Signal: (a) a Config, Arguments or Trainer receives disable_dropout=False; (b) a function
+    calls train() and computes exp of the difference of two log-probabilities, in a file that
+    creates torch dropout layers. Let pass: functions that call eval(), thinned.off or
+    thinned.replaying; files without dropout; other exponentials.
     """
     for call in module.calls:
         name = (module.source(call.func) or "").rpartition(".")[2]
-        given = argument(call, "disable_dropout")
-        if is_false(given) and re.search(r"(Config|Arguments|Trainer)$", name):
+        keeps = is_false(argument(call, "disable_dropout"))
+        if keeps and re.search(r"(Config|Arguments|Trainer)$", name):
             yield module.finding(
                 "L13", call, f"{name} leaves dropout on while log-probabilities are compared"
             )
-    if not any(
-        (made := layer(module, c)) and made.home == "torch" and made.drops for c in module.calls
-    ):
+    layers = [layer(module, call) for call in module.calls]
+    if not any(known and known.framework == "torch" and known.draws for known in layers):
         return
     for function in module.functions:
         calls = list(module.own(function, ast.Call))
@@ -40,6 +39,7 @@ def l13(module: Module) -> Iterator[Finding]:
             if isinstance(c.func, ast.Attribute)
         )
         off = any(c.func.attr == "eval" for c in methods if isinstance(c.func, ast.Attribute))
+        off = off or calls_thinned(module, function, "off", "replaying", "frozen")
         ratio = next((c for c in calls if _is_ratio(module, c)), None)
         if ratio is not None and on and not off:
             yield module.finding(
@@ -64,14 +64,18 @@ _LAYERDROP = re.compile(r"(^|_)layer_?drop(out)?(_p|_rate|_prob)?$", re.I)
 _DDP = "torch.nn.parallel.DistributedDataParallel"
 
 
-def l28(module: Module) -> Iterator[Finding]:
+def layers_skipped_under_ddp(module: Module) -> Iterator[Finding]:
     """Signal: DistributedDataParallel without find_unused_parameters=True (or static_graph) in a
-    file that gives a name such as layerdrop a literal above 0, or whose forward skips a loop's turn
-    by chance in training. Let pass: ``**kwargs``, values that are expressions, stochastic depth
-    that multiplies.
+    file that sets a name such as layerdrop to a literal above 0, creates a thinned LayerDrop, or
+    has a forward that skips iterations of a loop at random in training. Let pass: ``**kwargs``,
+    values that are expressions, stochastic depth that multiplies.
     """
     wraps = [c for c in module.calls if module.called(c) == _DDP]
-    if not wraps or not (_skips(module) or any(_is_layerdrop(n) for n in module.children)):
+    if not wraps:
+        return
+    layers = [layer(module, call) for call in module.calls]
+    skips = any(known and known.name == "LayerDrop" and known.draws for known in layers)
+    if not (skips or _skips(module) or any(_is_layerdrop(n) for n in module.children)):
         return
     for call in wraps:
         unused = argument(call, "find_unused_parameters")
@@ -99,7 +103,7 @@ def _is_layerdrop(node: ast.AST) -> bool:
 
 
 def _skips(module: Module) -> bool:
-    """Whether a loop in a forward goes on to the next layer by chance."""
+    """Whether a loop in a forward skips layers at random."""
     for node in module.children:
         if (
             isinstance(node, ast.If)

@@ -1,22 +1,36 @@
-"""Which function finds which mistake."""
+"""``STATIC``: the code of each static rule and the function that finds it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 from ..finding import Finding
-from .evaluation import l21, l25
-from .functional import l1, l2, l3
-from .keys import l27
-from .modes import l6, l7, l32
+from . import evaluation, functional, keys, modes, order, randomness, rates, setups
 from .module import Module
-from .order import l5, l10, l14, l22
-from .randomness import l8, l9, l18
-from .rates import l4, l11, l17, l19
-from .setups import l13, l28
 
-STATIC: dict[str, Callable[[Module], Iterator[Finding]]] = {
-    "L1": l1, "L2": l2, "L3": l3, "L4": l4, "L5": l5, "L6": l6, "L7": l7, "L8": l8, "L9": l9, "L10": l10, "L11": l11,
-    "L13": l13, "L14": l14, "L17": l17, "L18": l18, "L19": l19, "L21": l21, "L22": l22, "L25": l25, "L27": l27, "L28": l28,
-    "L32": l32,
-}  # fmt: skip
+StaticRule = Callable[[Module], Iterator[Finding]]
+
+STATIC: dict[str, StaticRule] = {
+    "L1": functional.dropout_without_training,
+    "L2": functional.attention_without_training,
+    "L3": functional.rate_lost_in_eval,
+    "L4": rates.keep_probability_as_rate,
+    "L5": order.dropout_before_batchnorm,
+    "L6": modes.batchnorm_moves_at_inference,
+    "L7": modes.training_literal,
+    "L8": randomness.recomputed_with_other_masks,
+    "L9": randomness.same_seed_on_all_ranks,
+    "L10": order.channel_dropout_on_sequences,
+    "L11": rates.recurrent_dropout_of_one_layer,
+    "L13": setups.policy_ratio_with_dropout,
+    "L14": order.dropout_on_outputs,
+    "L17": rates.scaled_twice,
+    "L18": randomness.mask_reused,
+    "L19": rates.nothing_left,
+    "L21": evaluation.dead_dropout,
+    "L22": order.selu_without_alpha_dropout,
+    "L25": evaluation.validation_in_training_mode,
+    "L27": keys.key_reused,
+    "L28": setups.layers_skipped_under_ddp,
+    "L32": modes.dropout_made_in_forward,
+}

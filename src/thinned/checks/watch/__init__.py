@@ -1,5 +1,6 @@
-"""What dropout does in a training loop, watched. Verdicts need no torch, so that is not imported
-before it is asked for.
+"""Watch what dropout does in a training loop.
+
+The verdicts need no torch, so it is imported only when :func:`watch` is.
 """
 
 from __future__ import annotations

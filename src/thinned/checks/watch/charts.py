@@ -1,4 +1,4 @@
-"""A watched run as a picture."""
+"""A chart of a watched run."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ try:
 except ImportError as e:  # pragma: no cover
     raise ImportError(missing(e, "watch")) from e
 
-COLOURS = ("#3b6fb6", "#d08c2e", "#4c9a6a", "#a05195", "#b0413e", "#6b7a8f", "#2f9aa0", "#8c6d46")
-MOST = 8  # lines in one panel
+COLORS = ("#3b6fb6", "#d08c2e", "#4c9a6a", "#a05195", "#b0413e", "#6b7a8f", "#2f9aa0", "#8c6d46")
+MAX_LINES = 8  # lines in one panel
 
 
 def plot(watch: Any, path: Path) -> Path:
-    """Three panels over the steps: losses, measured rates, dead units."""
+    """Draw three panels over the steps: losses, measured rates, dead units."""
     samples = [r for r in watch.history if r["what"] == "sample"]
     if not samples:
-        raise InputError("a picture needs at least one sample, but nothing was measured yet")
+        raise InputError(
+            "a chart needs at least one sample, but nothing was measured yet; call watch.step first"
+        )
     figure = Figure(figsize=(7.6, 7.2), layout="constrained")
     losses, rates, dead = figure.subplots(3, 1, sharex=True)
     _losses(losses, watch.history, samples)
@@ -44,35 +46,37 @@ def _title(axes: Any, text: str) -> None:
 
 def _losses(axes: Any, history: Any, samples: Any) -> None:
     _title(axes, "Loss on the same batch with dropout and without")
-    for key, label, colour in (
-        ("train", "with dropout", COLOURS[1]),
-        ("eval", "without", COLOURS[0]),
+    for key, label, color in (
+        ("train", "with dropout", COLORS[1]),
+        ("eval", "without", COLORS[0]),
     ):
         known = [(r["step"], r[key]) for r in samples if r[key] is not None]
         if known:
-            axes.plot(*zip(*known, strict=True), color=colour, label=label)
+            axes.plot(*zip(*known, strict=True), color=color, label=label)
     valid = [(r["step"], r["loss"]) for r in history if r["what"] == "validation"]
     if valid:
         axes.plot(
-            *zip(*valid, strict=True), "o-", color=COLOURS[2], markersize=4, label="validation"
+            *zip(*valid, strict=True), "o-", color=COLORS[2], markersize=4, label="validation"
         )
 
 
 def _rates(axes: Any, samples: Any) -> None:
-    _title(axes, "Measured rates, and nominal ones dashed")
+    _title(axes, "Measured rates (nominal rates dashed)")
     names = list(
         dict.fromkeys(
             n for r in samples for n, rate in r["rates"].items() if rate["measured"] is not None
         )
     )
-    for number, name in enumerate(names[:MOST]):
-        seen = [(r["step"], r["rates"][name]) for r in samples if name in r["rates"]]
-        colour = COLOURS[number]
-        axes.plot([s for s, _ in seen], [r["measured"] for _, r in seen], color=colour, label=name)
+    for number, name in enumerate(names[:MAX_LINES]):
+        values = [(r["step"], r["rates"][name]) for r in samples if name in r["rates"]]
+        color = COLORS[number]
         axes.plot(
-            [s for s, _ in seen],
-            [r["nominal"] for _, r in seen],
-            color=colour,
+            [s for s, _ in values], [r["measured"] for _, r in values], color=color, label=name
+        )
+        axes.plot(
+            [s for s, _ in values],
+            [r["nominal"] for _, r in values],
+            color=color,
             linewidth=1,
             linestyle="--",
         )
@@ -80,14 +84,14 @@ def _rates(axes: Any, samples: Any) -> None:
 
 
 def _dead(axes: Any, samples: Any) -> None:
-    _title(axes, "Dead units, % of each ReLU's")
-    for number, name in enumerate(list(samples[-1]["dead"])[:MOST]):
-        seen = [(r["step"], r["dead"][name]) for r in samples if name in r["dead"]]
+    _title(axes, "Dead units, % of the units of each ReLU")
+    for number, name in enumerate(list(samples[-1]["dead"])[:MAX_LINES]):
+        values = [(r["step"], r["dead"][name]) for r in samples if name in r["dead"]]
         label = name or "the model"
         axes.plot(
-            [s for s, _ in seen],
-            [100 * d / max(of, 1) for _, (d, of) in seen],
-            color=COLOURS[number],
+            [s for s, _ in values],
+            [100 * d / max(of, 1) for _, (d, of) in values],
+            color=COLORS[number],
             label=label,
         )
     axes.set_ylim(-0.5, max(10.0, axes.get_ylim()[1]))

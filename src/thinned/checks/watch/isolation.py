@@ -1,4 +1,4 @@
-"""Run a model that trains, and leave nothing behind."""
+"""Run a model during its training without changing it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...surgery.model_access import eagerly, generators_kept
+from ...surgery.model_access import force_eager, preserve_generators
 
 
 def requires_collectives(model: nn.Module) -> str:
-    """The name of what makes a forward pass of ``model`` wait for other ranks; "" where nothing
-    does.
-    """
+    """What makes a forward pass of ``model`` wait for other ranks ("FSDP", ...), or ""."""
     for module in model.modules():
         kind = type(module)
         if kind.__name__ == "FullyShardedDataParallel" or any(
@@ -29,23 +27,22 @@ def requires_collectives(model: nn.Module) -> str:
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Within: passes of ``model`` make no gradients; behind it generators, buffers, modes and
-    attributes are as before.
+def preserve_state(model: nn.Module) -> Iterator[None]:
+    """Restore generators, buffers, modes and attributes of ``model`` on exit; no gradients within.
 
-    Generators: torch's on all devices of the model, Python's and NumPy's. Buffers are copies while
-    it runs, so that also a backward pass that is still to come finds its own. Attributes that a
-    pass sets (hidden states, counters of calls) are set back; an object that it changes in place is
-    not.
+    Generators are those of torch on all devices of the model, of Python and of NumPy. Within,
+    buffers are copies, so that a backward pass that comes later finds the originals unchanged.
+    Attributes that a pass sets (hidden states, call counters) are restored; an object that it
+    changes in place is not.
     """
     modules = list(model.modules())
     before = [(m, dict(m.__dict__)) for m in modules]
     try:
         with ExitStack() as stack:
-            stack.enter_context(generators_kept(model.parameters()))
+            stack.enter_context(preserve_generators(model.parameters()))
             stack.enter_context(torch.no_grad())
-            eagerly(stack)
-            _set_apart(modules)
+            force_eager(stack)
+            _copy_buffers(modules)
             yield
     finally:
         for module, attributes in before:
@@ -56,7 +53,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
                 module.__dict__.update(attributes)
 
 
-def _set_apart(modules: list[nn.Module]) -> None:
+def _copy_buffers(modules: list[nn.Module]) -> None:
     copies: dict[int, Any] = {}
     for module in modules:
         if module._buffers:
@@ -66,20 +63,21 @@ def _set_apart(modules: list[nn.Module]) -> None:
             module.__dict__["_buffers"] = {
                 n: None if b is None else copies[id(b)] for n, b in module._buffers.items()
             }
-        if "calls" in module.__dict__:  # of a keyed layer
+        if "calls" in module.__dict__:  # a keyed layer counts its calls
             module.__dict__["calls"] = copy.copy(module.__dict__["calls"])
         if module.__dict__.get("tape") is not None:
             module.__dict__["tape"] = None
 
 
 @contextmanager
-def evaluating(model: nn.Module, but: tuple[nn.Module, ...] = ()) -> Iterator[None]:
-    """Within: every module is in evaluation, except ``but``. Set by hand, for some models do more
-    in ``eval()``.
+def evaluation_mode(model: nn.Module, exceptions: tuple[nn.Module, ...] = ()) -> Iterator[None]:
+    """Put every module in evaluation mode except those in ``exceptions``, which keep theirs.
+
+    The flag is set directly, because some models do more in ``eval()``.
     """
     modes = [(m, m.training) for m in model.modules()]
     for module, training in modes:
-        module.training = training and module in but
+        module.training = training and module in exceptions
     try:
         yield
     finally:

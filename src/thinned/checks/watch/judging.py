@@ -1,6 +1,4 @@
-"""What a watched run says: verdicts from plain records. Every threshold stands here, with its
-reason.
-"""
+"""Verdicts and findings of a watched run, from its records. All thresholds and their reasons."""
 
 from __future__ import annotations
 
@@ -14,29 +12,31 @@ from ..finding import Finding, Findings
 
 WatchRecord = dict[str, Any]
 
-LEAST = 4  # samples before losses are judged: of fewer the standard error says little
-GAP = 0.10  # of the loss: a smaller gap between training and validation is within what another split would give
-EFFECT = 0.01  # of the loss: a dropout that changes it by less regularises hardly
-STRONG = 1.5  # train-mode loss over eval-mode loss: beyond, a third of what is minimised is the noise itself
-LEARNT = 0.5  # of the first loss: what fell below is learning, whatever the noise adds to a loss that has become small
-RATE = 0.6  # Srivastava et al. 2014, section 7.3: keeping 40 to 80 % was flat, keeping less underfitted
-MOVING = 0.05  # of the loss: falling faster from one half of the samples to the next, training is not done
-RISEN = 1.05  # validation loss over its lowest: beyond, it has turned
-SHIFT = (
-    0.9,
-    1.1,
-)  # Var_eval / Var_train at a batch normalisation: within, the outputs change by less than 5 %
-DEAD = 0.10  # of a layer's units
-VANISHED = 1e-6  # root mean square of a layer's gradient over that of the strongest layer: below 32-bit resolution of a sum
+# One line each: docs/watch.md has them as a table.
+LEAST = 4  # samples before losses are judged; of fewer the standard error says little
+GAP = 0.10  # of the loss; another split of the data gives gaps between train and validation below
+EFFECT = 0.01  # of the loss; a dropout that changes it by less hardly regularizes
+STRONG = 1.5  # loss with dropout over without; above, a third of what is minimized is the noise
+LEARNED = 0.5  # of the first loss; a loss below it shows learning, even if noise is a large share
+RATE = 0.6  # Srivastava et al. 2014, section 7.3: keeping 40 to 80 % is flat, less underfits
+MOVING = 0.05  # of the loss; it decreases by more from half to half of the samples while it learns
+RISEN = 1.05  # validation loss over its lowest; above, it has turned
+SHIFT = (0.9, 1.1)  # Var_eval / Var_train at batch normalization; within, outputs change < 5 %
+DEAD = 0.10  # of the units of a layer
+VANISHED = 1e-6  # RMS of a gradient over the strongest one; below the 32-bit resolution of a sum
 EXPLODED = 100.0  # times the median of the samples before
-OFF_RATE = 0.02  # between the measured rate and the nominal one, beside 4 standard errors
-REPEATS = 3  # equal masks on end, each of them beyond chance
+OFF_RATE = 0.02  # between the measured and the nominal rate, in addition to 4 standard errors
+REPEATS = 3  # equal masks in a row, each of them beyond chance
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One sentence on a run. ``name``: "overfitting", "dropout-too-strong", ...; ``advice``: what
-    to do, "" where nothing.
+    """One sentence on a run, and what to do.
+
+    Args:
+        name: "overfitting", "dropout-too-strong", ...; the page on watching lists all.
+        text: The sentence.
+        advice: What to do; "" where nothing has to be done.
     """
 
     name: str
@@ -47,50 +47,50 @@ class Verdict:
         return f"{self.text} {self.advice}".strip()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Losses:
-    """Means of the last samples. ``train``, ``eval``: of the same batches in both modes; ``valid``:
-    None without validation.
+    """Mean losses of the last samples.
 
-    ``alone``: with dropout off and batch normalisation as in training.
+    ``train``, ``eval``: on the same batches in both modes. ``without``: with dropout off and batch
+    normalization as in training. ``valid``: None without validation. ``error``: the standard error
+    of ``eval``; ``noise``: that of ``train - without``. ``decreasing``: whether ``eval`` still
+    decreases. ``scale``: the largest of the losses.
     """
 
     train: float
     eval: float
-    alone: float
-    error: float  # standard error of eval
-    noise: float  # standard error of train - alone
+    without: float
+    error: float
+    noise: float
     valid: float | None
-    moving: bool  # is eval still falling?
+    decreasing: bool
     scale: float
 
 
 def judge(history: Sequence[WatchRecord], window: int) -> tuple[tuple[Verdict, ...], Findings]:
-    """What the records say, from the last ``window`` samples: verdicts on the fit, and findings by
-    rule.
-    """
+    """Verdicts on the fit, and findings by rule, from the last ``window`` samples."""
     samples = [r for r in history if r["what"] == "sample"]
     if not samples:
         return (Verdict("nothing-seen", "Nothing was measured yet."),), Findings()
     last = samples[-window:]
-    found = [
-        *_rates(samples),
-        *_quiet(samples[-1]),
-        *_evaluation(samples[-1]),
-        *_repeated(samples[-1]),
-        *_shifted(last),
+    findings = [
+        *_wrong_rates(samples),
+        *_inactive(samples[-1]),
+        *_draws_in_evaluation(samples[-1]),
+        *_repeated_masks(samples[-1]),
+        *_variance_shifts(last),
     ]
-    verdicts = [*_fit(history, last), *_gradients(samples), *_dead(samples, window)]
+    verdicts = [*_fit(history, last), *_gradients(samples), *_dead_units(samples, window)]
     losses = losses_of(history, window)
     if any(v.name == "gap-is-dropout" for v in verdicts) and losses is not None:
         assert losses.valid is not None
         message = (
-            f"training loss {losses.train:.4g} against validation loss {losses.valid:.4g}; without dropout the training "
-            f"batches have {losses.eval:.4g}"
+            f"the training loss is {losses.train:.4g} and the validation loss {losses.valid:.4g}, "
+            f"but without dropout the training batches have {losses.eval:.4g}"
         )
         evidence = (("train", losses.train), ("eval", losses.eval), ("validation", losses.valid))
-        found.append(Finding("L16", message, evidence=evidence))
-    return tuple(verdicts), Findings(found)
+        findings.append(Finding("L16", message, evidence=evidence))
+    return tuple(verdicts), Findings(findings)
 
 
 def losses_of(history: Sequence[WatchRecord], window: int) -> Losses | None:
@@ -101,17 +101,24 @@ def losses_of(history: Sequence[WatchRecord], window: int) -> Losses | None:
     if len(known) < LEAST:
         return None
     validations = [r["loss"] for r in history if r["what"] == "validation"]
-    train, evaluation = [r["train"] for r in known], [r["eval"] for r in known]
-    root = math.sqrt(len(known))
-    t, e = fmean(train), fmean(evaluation)
     valid = validations[-1] if validations and _finite(validations[-1]) else None
-    scale = max(abs(t), abs(e), abs(valid or 0.0), 1e-12)
-    half = len(known) // 2
-    fallen = fmean(evaluation[:half]) - fmean(evaluation[-half:])
-    noise = stdev([r["train"] - r["alone"] for r in known]) / root
-    alone = fmean(r["alone"] for r in known)
+    train, evaluation = fmean(r["train"] for r in known), [r["eval"] for r in known]
+    mean = fmean(evaluation)
+    scale = max(abs(train), abs(mean), abs(valid or 0.0), 1e-12)
+    root = math.sqrt(len(known))
     error = stdev(evaluation) / root
-    return Losses(t, e, alone, error, noise, valid, fallen > max(MOVING * scale, 2 * error), scale)
+    half = len(known) // 2
+    decrease = fmean(evaluation[:half]) - fmean(evaluation[-half:])
+    return Losses(
+        train=train,
+        eval=mean,
+        without=fmean(r["without"] for r in known),
+        error=error,
+        noise=stdev([r["train"] - r["without"] for r in known]) / root,
+        valid=valid,
+        decreasing=decrease > max(MOVING * scale, 2 * error),
+        scale=scale,
+    )
 
 
 def _finite(x: float | None) -> bool:
@@ -119,118 +126,102 @@ def _finite(x: float | None) -> bool:
 
 
 def _fit(history: Sequence[WatchRecord], last: Sequence[WatchRecord]) -> list[Verdict]:
-    if any(
-        r[k] is not None and not math.isfinite(r[k])
-        for r in last
-        for k in ("loss", "train", "eval")
-    ):
-        return [
-            Verdict(
-                "not-finite",
-                "The loss is not finite.",
-                "Lower the learning rate, or clip gradients.",
-            )
-        ]
-    x = losses_of(history, len(last))
-    if x is None:
+    values = [r[k] for r in last for k in ("loss", "train", "eval")]
+    if any(value is not None and not math.isfinite(value) for value in values):
+        advice = "Lower the learning rate, or clip gradients."
+        return [Verdict("not-finite", "The loss is not finite.", advice)]
+    losses = losses_of(history, len(last))
+    if losses is None:
         count = sum(r["what"] == "sample" for r in history)
-        why = (
-            "no loss is known: pass loss="
-            if last[-1]["train"] is None
-            else f"{count} of at least {LEAST} samples were taken"
-        )
-        return [Verdict("too-early", f"Too early to judge the fit: {why}.")]
-    said = [*_dropout_strength(x, last, history), *([] if x.valid is None else _gap(x, history))]
-    if not said:
-        text = f"No sign of trouble: {x.train:.4g} with dropout, {x.eval:.4g} without"
-        rest = (
-            ", no validation loss known." if x.valid is None else f", {x.valid:.4g} on validation."
-        )
-        said = [Verdict("fine", text + rest)]
-    return said
-
-
-def _acting(last: Sequence[WatchRecord]) -> list[WatchRecord]:
-    return [r for r in last[-1]["rates"].values() if r["in_train"]]
+        why = f"{count} of at least {LEAST} samples were taken"
+        if last[-1]["train"] is None:
+            why = "no loss is known (pass loss=)"
+        return [Verdict("too-early", f"It is too early to judge the fit: {why}.")]
+    verdicts = _dropout_strength(losses, last, history)
+    if losses.valid is not None:
+        verdicts += _gap(losses, losses.valid, history)
+    if verdicts:
+        return verdicts
+    end = "" if losses.valid is None else f" and {losses.valid:.4g} on validation data"
+    text = (
+        f"No problem was found: the loss is {losses.train:.4g} with dropout, {losses.eval:.4g} "
+        f"without{end}."
+    )
+    return [Verdict("fine", text)]
 
 
 def _dropout_strength(
-    x: Losses, last: Sequence[WatchRecord], history: Sequence[WatchRecord]
+    losses: Losses, last: Sequence[WatchRecord], history: Sequence[WatchRecord]
 ) -> list[Verdict]:
-    acting = _acting(last)
-    if not acting:
+    active = [r for r in last[-1]["rates"].values() if r["in_train"]]
+    if not active:
         return []
-    effect = x.train - x.alone
-    gap = 0.0 if x.valid is None else x.valid - x.eval
-    rates = [r["measured"] if r["measured"] is not None else r["nominal"] or 0.0 for r in acting]
-    no_gap = gap <= max(GAP * x.scale, 3 * x.error)
-    heavy = x.train > STRONG * x.alone > 0 or max(rates) > RATE
-    if heavy and no_gap and not x.moving and not _learnt(x, history):
-        held = (
-            "no validation loss is known to say what it buys"
-            if x.valid is None
+    effect = losses.train - losses.without
+    gap = 0.0 if losses.valid is None else losses.valid - losses.eval
+    rates = [r["measured"] if r["measured"] is not None else r["nominal"] or 0.0 for r in active]
+    no_gap = gap <= max(GAP * losses.scale, 3 * losses.error)
+    strong = losses.train > STRONG * losses.without > 0 or max(rates) > RATE
+    if strong and no_gap and not losses.decreasing and not _learned(losses, history):
+        reason = (
+            "no validation loss is known that would show a benefit"
+            if losses.valid is None
             else "validation shows no gap to close"
         )
-        text = f"Dropout is too strong: the loss is {x.train:.4g} with it and {x.alone:.4g} without, and {held}."
-        return [
-            Verdict(
-                "dropout-too-strong",
-                text,
-                f"Halve the rates (the highest is {max(rates):.2g}), or widen the layers.",
-            )
-        ]
-    if abs(effect) < EFFECT * x.scale and abs(effect) < max(2 * x.noise, EFFECT * x.scale):
-        text = f"Dropout has hardly an effect: {x.train:.4g} with it, {x.alone:.4g} without."
-        return [
-            Verdict(
-                "no-effect",
-                text,
-                "Raise the rates if validation lags behind training; else it is not needed.",
-            )
-        ]
+        text = (
+            f"Dropout is too strong: the loss is {losses.train:.4g} with it and "
+            f"{losses.without:.4g} without, and {reason}."
+        )
+        advice = f"Halve the rates (the highest is {max(rates):.2g}), or widen the layers."
+        return [Verdict("dropout-too-strong", text, advice)]
+    if abs(effect) < EFFECT * losses.scale:
+        text = (
+            f"Dropout has hardly any effect: the loss is {losses.train:.4g} with it and "
+            f"{losses.without:.4g} without."
+        )
+        advice = (
+            "Raise the rates if the validation loss exceeds the training loss; otherwise dropout "
+            "is not needed."
+        )
+        return [Verdict("no-effect", text, advice)]
     return []
 
 
-def _learnt(x: Losses, history: Sequence[WatchRecord]) -> bool:
+def _learned(losses: Losses, history: Sequence[WatchRecord]) -> bool:
     first = next(r["eval"] for r in history if r["what"] == "sample" and _finite(r["eval"]))
-    return bool(0 <= x.eval < LEARNT * first)
+    return bool(0 <= losses.eval < LEARNED * first)
 
 
-def _gap(x: Losses, history: Sequence[WatchRecord]) -> list[Verdict]:
-    assert x.valid is not None
+def _gap(losses: Losses, valid: float, history: Sequence[WatchRecord]) -> list[Verdict]:
+    train, evaluation = losses.train, losses.eval
     validations = [r for r in history if r["what"] == "validation" and _finite(r["loss"])]
     best = min(validations, key=lambda r: r["loss"])
-    within = max(GAP * x.scale, 3 * x.error)
-    if x.valid - x.eval > within:
-        text = f"Overfitting: without dropout the loss is {x.eval:.4g} on training batches and {x.valid:.4g} on validation."
-        turned = best["loss"] > 0 and x.valid > RISEN * best["loss"]
-        stop = (
-            f"Validation was best at step {best['step']} ({best['loss']:.4g}): stop there"
-            if turned
-            else "Raise the rates"
+    tolerance = max(GAP * losses.scale, 3 * losses.error)
+    if valid - evaluation > tolerance:
+        text = (
+            f"The model overfits: without dropout the loss is {evaluation:.4g} on training batches "
+            f"and {valid:.4g} on validation data."
         )
-        return [
-            Verdict(
-                "overfitting",
-                text,
-                f"{stop}, or add dropout (thinned.insert), data or weight decay.",
-            )
-        ]
-    by_dropout = x.train - x.alone > (x.train - x.valid) / 2  # and not by batch normalisation's
-    if x.train - x.valid > within / 2 and x.valid >= x.eval - within and by_dropout:
-        text = f"Training loss {x.train:.4g} above validation loss {x.valid:.4g} is dropout's doing: without it, {x.eval:.4g}."
-        return [
-            Verdict("gap-is-dropout", text, "Nothing is wrong; compare both in evaluation mode.")
-        ]
-    if x.valid < x.eval - within:
-        text = f"Validation is easier than training even without dropout: {x.valid:.4g} against {x.eval:.4g}."
-        return [
-            Verdict(
-                "validation-easier",
-                text,
-                "Look for augmentation of training data alone, or for leaked rows.",
-            )
-        ]
+        advice = "Raise the rates"
+        if best["loss"] > 0 and valid > RISEN * best["loss"]:
+            lowest = f"{best['loss']:.4g} at step {best['step']}"
+            advice = f"The validation loss was lowest ({lowest}): stop there"
+        advice += ", or add dropout (thinned.insert), data or weight decay."
+        return [Verdict("overfitting", text, advice)]
+    by_dropout = train - losses.without > (train - valid) / 2  # and not by batch normalization
+    if train - valid > tolerance / 2 and valid >= evaluation - tolerance and by_dropout:
+        text = (
+            f"The training loss of {train:.4g} exceeds the validation loss of {valid:.4g} because "
+            f"of dropout: without it, the training loss is {evaluation:.4g}."
+        )
+        advice = "Nothing is wrong; compare both in evaluation mode."
+        return [Verdict("gap-is-dropout", text, advice)]
+    if valid < evaluation - tolerance:
+        text = (
+            "The validation data is easier than the training data: without dropout the loss is "
+            f"{valid:.4g} on validation data and {evaluation:.4g} on training batches."
+        )
+        advice = "Check whether only the training data is augmented, or whether rows have leaked."
+        return [Verdict("validation-easier", text, advice)]
     return []
 
 
@@ -238,15 +229,18 @@ def _gradients(samples: Sequence[WatchRecord]) -> list[Verdict]:
     now = samples[-1]["gradients"]
     if not now:
         return []
-    bad = [name for name, g in now.items() if not math.isfinite(g)]
-    if bad:
-        text = f"The gradient of {_names(bad)} is not finite."
+    not_finite = [name for name, g in now.items() if not math.isfinite(g)]
+    if not_finite:
+        text = f"The gradient of {_names(not_finite)} is not finite."
         return [Verdict("gradient-not-finite", text, "Lower the learning rate, or clip gradients.")]
-    said = []
-    total, before = _total(now), [_total(r["gradients"]) for r in samples[:-1] if r["gradients"]]
-    if len(before) >= LEAST and total > EXPLODED * median(before) > 0:
-        text = f"Gradients explode: {total / median(before):.3g} times the median so far."
-        said.append(Verdict("exploding", text, "Clip gradients, or lower the learning rate."))
+    verdicts = []
+    largest = _largest(now)
+    before = [_largest(r["gradients"]) for r in samples[:-1] if r["gradients"]]
+    if len(before) >= LEAST and largest > EXPLODED * median(before) > 0:
+        text = (
+            f"Gradients explode: they are {largest / median(before):.3g} times the median so far."
+        )
+        verdicts.append(Verdict("exploding", text, "Clip gradients, or lower the learning rate."))
     recent = [r["gradients"] for r in samples[-3:]]
     small = [
         n
@@ -256,74 +250,68 @@ def _gradients(samples: Sequence[WatchRecord]) -> list[Verdict]:
     ]
     if small and len(small) < len(now):
         text = (
-            f"The gradient of {_names(small)} vanishes: below a millionth of the strongest layer's."
+            f"The gradient of {_names(small)} vanishes: it is below a millionth of that of the "
+            "layer with the largest gradient."
         )
-        said.append(
-            Verdict(
-                "vanishing",
-                text,
-                "Look for dead units, saturated activations or a detached branch in front of it.",
-            )
-        )
-    return said
+        advice = "Look for dead units, saturated activations or a detached branch after it."
+        verdicts.append(Verdict("vanishing", text, advice))
+    return verdicts
 
 
-def _total(gradients: dict[str, float]) -> float:
+def _largest(gradients: dict[str, float]) -> float:
     return max((g for g in gradients.values() if math.isfinite(g)), default=0.0)
 
 
-def _dead(samples: Sequence[WatchRecord], window: int) -> list[Verdict]:
-    bad = {name: (dead, of) for name, (dead, of) in samples[-1]["dead"].items() if dead > DEAD * of}
-    if not bad:
+def _dead_units(samples: Sequence[WatchRecord], window: int) -> list[Verdict]:
+    dead_units = samples[-1]["dead"]
+    many = {name: (dead, of) for name, (dead, of) in dead_units.items() if dead > DEAD * of}
+    if not many:
         return []
-    name, (dead, of) = max(bad.items(), key=lambda item: item[1][0] / item[1][1])
-    text = f"Dead units: {dead} of {of} behind {name or 'the model'} were 0 for all examples of the last {window} samples"
-    others = f", and more in {len(bad) - 1} other layers." if len(bad) > 1 else "."
-    return [
-        Verdict(
-            "dead-units",
-            text + others,
-            "Lower the learning rate, or use a leaky activation; the layer may be narrower.",
-        )
-    ]
+    name, (dead, of) = max(many.items(), key=lambda item: item[1][0] / item[1][1])
+    others = f", and many in {len(many) - 1} other layers" if len(many) > 1 else ""
+    text = (
+        f"{dead} of {of} units of {name or 'the model'} are dead: they were 0 for all examples of "
+        f"the last {window} samples{others}."
+    )
+    advice = "Lower the learning rate, use a leaky activation, or use a narrower layer."
+    return [Verdict("dead-units", text, advice)]
 
 
 def _names(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _rates(samples: Sequence[WatchRecord]) -> list[Finding]:
-    found = []
+def _wrong_rates(samples: Sequence[WatchRecord]) -> list[Finding]:
+    findings = []
     for name, now in samples[-1]["rates"].items():
-        same = [
-            r["rates"][name]
-            for r in samples
-            if name in r["rates"] and r["rates"][name]["nominal"] == now["nominal"]
+        records = [r["rates"][name] for r in samples if name in r["rates"]]
+        measured = [
+            r["measured"]
+            for r in records
+            if r["nominal"] == now["nominal"] and r["in_train"] and r["measured"] is not None
         ]
-        seen = [r["measured"] for r in same if r["in_train"] and r["measured"] is not None]
-        if now["nominal"] is None or len(seen) < 2 * LEAST:
+        nominal = now["nominal"]
+        if nominal is None or len(measured) < 2 * LEAST:
             continue
-        mean, error = fmean(seen), stdev(seen) / math.sqrt(len(seen))
-        if abs(mean - now["nominal"]) > OFF_RATE + 4 * error:
+        mean, error = fmean(measured), stdev(measured) / math.sqrt(len(measured))
+        if abs(mean - nominal) > OFF_RATE + 4 * error:
             message = (
-                f"{mean:.1%} fell in {len(seen)} samples where {now['nominal']:.1%} were asked for"
+                f"the measured rate is {mean:.1%} over {len(measured)} samples, the nominal rate "
+                f"{nominal:.1%}"
             )
-            found.append(
-                Finding(
-                    "L20", message, name, evidence=(("nominal", now["nominal"]), ("measured", mean))
-                )
-            )
-    return found
+            evidence = (("nominal", nominal), ("measured", mean))
+            findings.append(Finding("L20", message, name, evidence=evidence))
+    return findings
 
 
-def _quiet(last: WatchRecord) -> list[Finding]:
+def _inactive(last: WatchRecord) -> list[Finding]:
     if not last["training"]:
-        return [Finding("L21", "the model is in evaluation while it trains")]
-    message = "has a rate, but is in evaluation or switched off while the model trains"
-    return [Finding("L21", message, name or "(the model)") for name in last["quiet"]]
+        return [Finding("L21", "the model is in evaluation mode while it trains")]
+    message = "has a rate, but is in evaluation mode or switched off while the model trains"
+    return [Finding("L21", message, name or "(the model)") for name in last["inactive"]]
 
 
-def _evaluation(last: WatchRecord) -> list[Finding]:
+def _draws_in_evaluation(last: WatchRecord) -> list[Finding]:
     codes = {"dropout": "L1", "attention": "L2"}
     return [
         Finding(codes[r["kind"]], "draws in evaluation too", name)
@@ -332,30 +320,31 @@ def _evaluation(last: WatchRecord) -> list[Finding]:
     ]
 
 
-def _repeated(last: WatchRecord) -> list[Finding]:
-    found = []
-    for name, one in last["masks"].items():
-        if one.get("repeats", 0) >= REPEATS:
-            message = f"the last {one['repeats'] + 1} samples had one mask"
-        elif one.get("always") or one.get("never"):
-            message = f"of {one['units']} units {one['always']} always and {one['never']} never fell in {one['passes']} samples"
+def _repeated_masks(last: WatchRecord) -> list[Finding]:
+    findings = []
+    for name, masks in last["masks"].items():
+        if masks.get("repeats", 0) >= REPEATS:
+            message = f"the last {masks['repeats'] + 1} samples have the same mask"
+        elif masks.get("always") or masks.get("never"):
+            message = (
+                f"over {masks['passes']} samples, {masks['always']} of {masks['units']} units are "
+                f"always dropped and {masks['never']} never"
+            )
         else:
             continue
-        found.append(Finding("L18", message, name))
-    return found
+        findings.append(Finding("L18", message, name))
+    return findings
 
 
-def _shifted(last: Sequence[WatchRecord]) -> list[Finding]:
-    found = []
+def _variance_shifts(last: Sequence[WatchRecord]) -> list[Finding]:
+    findings = []
     for name, now in last[-1]["shift"].items():
-        seen = [r["shift"][name]["ratio"] for r in last if name in r["shift"]]
-        ratios = [r for r in seen if r is not None]
-        if not now["behind"] or len(ratios) < LEAST:
+        measured = [r["shift"][name]["ratio"] for r in last if name in r["shift"]]
+        ratios = [ratio for ratio in measured if ratio is not None]
+        if not now["draws_before"] or len(ratios) < LEAST:
             continue
         ratio = median(ratios)
         if not SHIFT[0] <= ratio <= SHIFT[1]:
-            message = (
-                f"evaluation has {ratio:.2f} times the variance that training has at its input"
-            )
-            found.append(Finding("L5", message, name, evidence=(("ratio", ratio),)))
-    return found
+            message = f"its input has {ratio:.2f} times the variance in evaluation as in training"
+            findings.append(Finding("L5", message, name, evidence=(("ratio", ratio),)))
+    return findings

@@ -1,5 +1,5 @@
-"""One sample of a training run: the same batch as the model stands, in evaluation, and without
-dropout alone; observed.
+"""One sample of a training run: passes on the same batch, in training mode, in evaluation mode,
+and with only dropout switched off.
 """
 
 from __future__ import annotations
@@ -18,75 +18,79 @@ from ...nn.module import DropoutModule
 from ...nn.spec_layer import SpecLayer
 from ...surgery.observe import observing
 from ...surgery.rates import rate_of
-from .isolation import evaluating, untouched
-from .units import Functions, Units
+from .isolation import evaluation_mode, preserve_state
+from .units import UnitObserver, Units
 
 ForwardPass = Callable[[nn.Module], Any]
-_ALPHA = "alpha"  # its dropped values are not 0
+_ALPHA = "alpha"  # alpha dropout does not fill with 0
+_KINDS = ("dropout", "attention", "recurrent", "mask")
 
 
 def measure(model: nn.Module, run: ForwardPass, units: Units, window: int) -> dict[str, Any]:
-    """Passes by ``run`` (its result: the loss, or None), as a plain record; the model is left as it
-    was.
+    """Make the passes of one sample and return their record; the model is left unchanged.
 
-    In evaluation batch normalisation changes too, to its running statistics. So where it trains, a
-    third pass has it as in training, and dropout alone is off: what dropout does is the difference
-    to that.
+    ``run`` makes a pass and returns its loss, or None. In evaluation, batch normalization changes
+    to its running statistics as well. So where it trains, a third pass leaves it in training mode
+    and switches only dropout off: the difference to that pass is the effect of dropout.
     """
-    quiet = [name for name, module in model.named_modules() if _quiet(module)]
+    inactive = [name for name, module in model.named_modules() if _is_inactive(module)]
     norms = tuple(
         m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training
     )
-    with untouched(model):
-        train, before, given = _pass(model, run, units, True)
-    with untouched(model), evaluating(model):
-        evaluation, _, plain = _pass(model, run, units, False)
-    alone = evaluation.loss
+    with preserve_state(model):
+        train, draws_before, variances = _pass(model, run, units, True)
+    with preserve_state(model), evaluation_mode(model):
+        evaluation, _, variances_without = _pass(model, run, units, False)
+    loss_without = evaluation.loss
     if norms:
-        with untouched(model), evaluating(model, norms):
-            without, _, plain = _pass(model, run, None, False)
-            alone = without.loss
+        with preserve_state(model), evaluation_mode(model, norms):
+            without, _, variances_without = _pass(model, run, None, False)
+            loss_without = without.loss
     modules = dict(model.named_modules())
     rates = {
         _label(site, modules[site.name]): {
             "kind": site.kind,
             "nominal": site.rate,
-            "measured": site.fell / site.of
-            if site.of and _zeroes(site, modules[site.name])
-            else None,
-            "in_train": place in train.seen,
-            "in_eval": place in evaluation.seen,
+            "measured": _measured_rate(site, modules[site.name]),
+            "in_train": place in train.sites,
+            "in_eval": place in evaluation.sites,
         }
-        for place, site in {**evaluation.seen, **train.seen}.items()
-        if site.kind in ("dropout", "attention", "recurrent", "mask")
+        for place, site in {**evaluation.sites, **train.sites}.items()
+        if site.kind in _KINDS
     }
     return {
         "train": train.loss,
         "eval": evaluation.loss,
-        "alone": alone,
+        "without": loss_without,
         "rates": rates,
-        "quiet": quiet,
+        "inactive": inactive,
         "training": model.training,
-        "masks": {name: one.record(rate_at(modules, name)) for name, one in units.fallen.items()},
+        "masks": {
+            name: counts.record(nominal_rate(modules, name))
+            for name, counts in units.drop_counts.items()
+        },
         "dead": units.dead(window),
         "shift": {
-            name: {"ratio": _ratio(v, plain[name]), "behind": before[name]}
-            for name, v in given.items()
-            if name in plain
+            name: {
+                "ratio": _variance_ratio(variance, variances_without[name]),
+                "draws_before": draws_before[name],
+            }
+            for name, variance in variances.items()
+            if name in variances_without
         },
         "gradients": gradients(model),
     }
 
 
-def rate_at(modules: dict[str, nn.Module], name: str) -> float | None:
-    """The rate that the layer ``name`` holds; None for functional dropout."""
+def nominal_rate(modules: dict[str, nn.Module], name: str) -> float | None:
+    """The rate of the layer ``name``; None for functional dropout."""
     module = modules.get(name.partition("#")[0])
     attribute = None if module is None else rate_of(module)
     return None if attribute is None else float(getattr(module, attribute))
 
 
-def _quiet(module: nn.Module) -> bool:
-    """Has it a rate, and does not draw as it stands?"""
+def _is_inactive(module: nn.Module) -> bool:
+    """Whether the module has a rate above 0 but does not draw in its present mode."""
     attribute = rate_of(module)
     if attribute is None or not getattr(module, attribute):
         return False
@@ -94,7 +98,7 @@ def _quiet(module: nn.Module) -> bool:
 
 
 def _label(site: Any, module: nn.Module) -> str:
-    """The layer's name; where a call in someone's code draws, also what and where."""
+    """The name of the layer; for a call in other code also the function and its line."""
     name = site.name or "(the model)"
     if isinstance(module, (DropoutModule, nn.modules.dropout._DropoutNd)):
         return str(name)
@@ -102,58 +106,63 @@ def _label(site: Any, module: nn.Module) -> str:
     return f"{name} {site.function}" + (f" {line}" if line else "")
 
 
-def _zeroes(site: Any, module: nn.Module) -> bool:
-    """Does what falls there become 0 with probability ``rate``?"""
+def _measured_rate(site: Any, module: nn.Module) -> float | None:
+    """The share of elements that became 0; None where the rate is not a share of zeros."""
     if isinstance(module, SpecLayer):
-        return isinstance(module.base_spec.law, Bernoulli) and isinstance(
-            module.base_spec.fill, Zero
+        spec = module.base_spec
+        zeros = isinstance(spec.law, Bernoulli) and isinstance(spec.fill, Zero)
+    else:
+        zeros = (
+            not isinstance(module, DropoutModule)
+            and site.kind in ("dropout", "mask")
+            and _ALPHA not in site.function
         )
-    return (
-        not isinstance(module, DropoutModule)
-        and site.kind in ("dropout", "mask")
-        and _ALPHA not in site.function
-    )
+    return site.dropped / site.elements if site.elements and zeros else None
 
 
 def _pass(
     model: nn.Module, run: ForwardPass, units: Units | None, training: bool
 ) -> tuple[Any, dict[str, int], dict[str, Tensor]]:
-    """(what was observed, with the loss; how many draws came before each batch normalisation; its
-    inputs' variances).
-    """
+    """(observation with the loss, draws before each batch normalization, variances of its input)"""
     variances: dict[str, Tensor] = {}
     draws: dict[str, int] = {}
     with ExitStack() as stack:
-        seen: Any = stack.enter_context(observing(model))
-        functions = Functions(
-            units or Units(), lambda: seen.stack[-1][0] if seen.stack else "", training
+        observation: Any = stack.enter_context(observing(model))
+        unit_observer = UnitObserver(
+            units or Units(),
+            lambda: observation.stack[-1][0] if observation.stack else "",
+            training,
         )
         for name, module in model.named_modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                stack.enter_context(_variance(module, name, seen, variances, draws))
+                stack.enter_context(_variance(module, name, observation, variances, draws))
             elif (
                 training
                 and isinstance(module, SpecLayer)
                 and module.mode() == "sample"
                 and module.p
             ):
-                stack.enter_context(_falling(module, functions))
-        stack.enter_context(functions)
+                stack.enter_context(_counting_dropped(module, unit_observer))
+        stack.enter_context(unit_observer)
         loss = run(model)
-    seen.loss = None if loss is None else float(loss)
-    return seen, draws, variances
+    observation.loss = None if loss is None else float(loss)
+    return observation, draws, variances
 
 
 @contextmanager
 def _variance(
-    norm: nn.Module, name: str, seen: Any, variances: dict[str, Tensor], draws: dict[str, int]
+    norm: nn.Module,
+    name: str,
+    observation: Any,
+    variances: dict[str, Tensor],
+    draws: dict[str, int],
 ) -> Iterator[None]:
     def before(_: nn.Module, args: Any) -> None:
         x = args[0].detach()
         rows = x.transpose(0, 1).flatten(1) if x.dim() > 1 else x[None]  # [channels, rest]
         variances[name] = rows.double().var(1)
         draws[name] = sum(
-            one.calls for one in seen.seen.values() if one.kind in ("dropout", "mask")
+            site.calls for site in observation.sites.values() if site.kind in ("dropout", "mask")
         )
 
     handle = norm.register_forward_pre_hook(before)
@@ -164,45 +173,44 @@ def _variance(
 
 
 @contextmanager
-def _falling(module: SpecLayer, functions: Functions) -> Iterator[None]:
-    """Show ``functions`` what one of our layers drops. Its noise is no call of torch's that could
-    be seen.
-    """
+def _counting_dropped(module: SpecLayer, unit_observer: UnitObserver) -> Iterator[None]:
+    """Count what one of our layers drops, which no call of a torch function shows."""
     spec = module.base_spec
-    kept: list[Tensor] = []
+    inputs: list[Tensor] = []
 
     def before(_: nn.Module, args: Any) -> None:
-        kept.append(args[0].clone() if module.inplace else args[0])
+        inputs.append(args[0].clone() if module.inplace else args[0])
 
     def after(_: nn.Module, args: Any, result: Tensor) -> None:
-        given = kept.pop()
+        x = inputs.pop()
         if isinstance(spec.law, Bernoulli) and isinstance(spec.fill, Zero):
-            functions.dropped(given, result, spec.per == spec.of)
+            unit_observer.count_dropped(x, result, spec.per == spec.of)
 
-    # The first of the hooks after, and the last of those before: within observing, which names the
-    # module.
-    first, last = (
-        module.register_forward_pre_hook(before),
-        module.register_forward_hook(after, prepend=True),
-    )
+    # The last hook before and the first hook after the layer, so that both run while `observing`
+    # has the layer on its stack.
+    last = module.register_forward_pre_hook(before)
+    first = module.register_forward_hook(after, prepend=True)
     try:
         yield
     finally:
-        first.remove()
         last.remove()
+        first.remove()
 
 
-def _ratio(train: Tensor, evaluation: Tensor) -> float | None:
+def _variance_ratio(train: Tensor, evaluation: Tensor) -> float | None:
     """The geometric mean over channels of Var_eval / Var_train."""
-    seen = (train > 0) & (evaluation > 0)
-    if train.shape != evaluation.shape or not seen.any():
+    if train.shape != evaluation.shape:
         return None
-    return math.exp(float((evaluation[seen].log() - train[seen].log()).mean()))
+    positive = (train > 0) & (evaluation > 0)
+    if not positive.any():
+        return None
+    return math.exp(float((evaluation[positive].log() - train[positive].log()).mean()))
 
 
 def gradients(model: nn.Module) -> dict[str, float]:
-    """The root mean square of the gradient that stands at each layer's own parameters; a layer
-    without one is left out.
+    """The root mean square of the present gradient of the own parameters of each layer.
+
+    Layers without a gradient are left out.
     """
     found = {}
     for name, module in model.named_modules():

@@ -1,4 +1,4 @@
-"""Where the values of a watched run go: TensorBoard, loggers, functions, the terminal."""
+"""Where the values of a watched run are sent: TensorBoard, loggers, functions, the terminal."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..._optional import missing
 Send = Callable[[dict[str, float], int], Any]
 _ILLEGAL = re.compile(
     r"[^A-Za-z0-9_\-. ]"
-)  # in a layer's part of a name; a "/" would be a path of its own
+)  # in the part of a name that is the name of a layer; "/" would start a new path
 
 
 class Sinks:
-    """Everything that a record is sent to."""
+    """All receivers of the records."""
 
     def __init__(
         self, sends: Sequence[Send], view: Any = None, closing: Sequence[Callable[[], Any]] = ()
@@ -26,10 +26,13 @@ class Sinks:
 
     @classmethod
     def of(cls, log: Any, show: bool) -> Sinks:
-        """Sinks for what a caller names. Raises :class:`thinned.InputError` for what cannot log."""
+        """The sinks of the arguments ``log`` and ``show`` of :func:`thinned.watch`.
+
+        Raises :class:`thinned.InputError` for an object that cannot log.
+        """
         opened: list[Callable[[], Any]] = []
-        each = log if isinstance(log, (list, tuple)) else [] if log is None else [log]
-        sends = [_send(one, opened) for one in each]
+        sinks = log if isinstance(log, (list, tuple)) else [] if log is None else [log]
+        sends = [_send(sink, opened) for sink in sinks]
         return cls(sends, _view() if show else None, opened)
 
     def write(self, watch: Any, record: dict[str, Any]) -> None:
@@ -50,9 +53,9 @@ class Sinks:
 def scalars(record: dict[str, Any]) -> dict[str, float]:
     """A record as flat names and numbers, such as "watch/rate/fc1.drop".
 
-    Names hold ASCII letters, digits, "_", "-", ".", "/" and spaces alone, which is all that MLflow
-    takes on every system; what else a layer's name holds becomes "_", and names that are then equal
-    are told apart by "_" at the end.
+    Names consist of ASCII letters, digits, "_", "-", ".", "/" and spaces, which MLflow accepts on
+    every system. Other characters in the name of a layer become "_"; names that are then equal get
+    another "_" at the end.
     """
     if record["what"] == "validation":
         return {"watch/loss/validation": record["loss"]}
@@ -74,15 +77,15 @@ def scalars(record: dict[str, Any]) -> dict[str, float]:
 
 
 def _legal(layers: Iterable[str]) -> dict[str, str]:
-    """Each layer's name as loggers take it. Names that are legal stay what they are."""
-    made = {layer: layer for layer in layers if not _ILLEGAL.search(layer)}
+    """The names of layers as loggers accept them; legal names are kept."""
+    legal = {layer: layer for layer in layers if not _ILLEGAL.search(layer)}
     for layer in layers:
-        if layer not in made:
+        if layer not in legal:
             name = _ILLEGAL.sub("_", layer)
-            while name in made.values():
+            while name in legal.values():
                 name += "_"
-            made[layer] = name
-    return made
+            legal[layer] = name
+    return legal
 
 
 def _send(sink: Any, opened: list[Callable[[], Any]]) -> Send:
@@ -100,7 +103,8 @@ def _send(sink: Any, opened: list[Callable[[], Any]]) -> Send:
     if callable(sink):
         return lambda values, step: sink({**values, "watch/step": step})
     raise InputError(
-        f"log has to have add_scalar, log_metrics or log, be a function of a dict, or a folder, but got {sink!r}"
+        "log has to be a folder, a function of a dict, or an object with add_scalar, log_metrics "
+        f"or log, but got {sink!r}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What single units do: which are dead, which always or never fall, and whether masks repeat."""
+"""What single units do: which are dead, always or never dropped, and whether masks repeat."""
 
 from __future__ import annotations
 
@@ -23,60 +23,65 @@ RELUS = {
     F.hardtanh,
 }
 _CONV1D = {F.conv1d, torch.conv1d}
-_CELLS = 4096  # of a mask, to be compared with the next
-CHANCE = 1e-6  # below it, units that always or never fall and masks that are equal are no chance
+_COMPARED = 4096  # mask entries that are compared with those of the next mask
+CHANCE = 1e-6  # equal masks, and units always or never dropped, are reported below this probability
 
 
 @dataclass
-class Fallen:
-    """How often each unit of one site fell, and whether its masks repeat. Kept from sample to
-    sample.
+class DropCounts:
+    """How often each unit of one site was dropped, over all samples, and whether its masks repeat.
+
+    ``dropped``, ``total``: [units], the number of dropped values and of all values. ``last_mask``:
+    the first entries of the last mask: 1 dropped, 0 kept, -1 unknown because the input was 0.
+    ``repeats``: the number of equal masks in a row before the last one.
     """
 
-    fell: Tensor | None = None  # [units], of how many values
-    of: Tensor | None = None
+    dropped: Tensor | None = None
+    total: Tensor | None = None
     passes: int = 0
-    last: Tensor | None = (
-        None  # -1 where nothing can be seen, else 0 or 1: the first cells of the last mask
-    )
+    last_mask: Tensor | None = None
     repeats: int = 0
 
-    def see(self, given: Tensor, result: Tensor, axis: int, elementwise: bool) -> None:
-        alive = given != 0
-        dropped = alive & (result == 0)
-        fell, of = _by_unit(dropped, axis), _by_unit(alive, axis)
-        if self.fell is None or self.of is None or self.fell.shape != fell.shape:
-            self.fell, self.of, self.passes = torch.zeros_like(fell), torch.zeros_like(of), 0
-        self.fell, self.of, self.passes = self.fell + fell, self.of + of, self.passes + 1
+    def update(self, x: Tensor, result: Tensor, axis: int, elementwise: bool) -> None:
+        """Count one pass; ``axis`` is that of the units."""
+        nonzero = x != 0
+        mask = nonzero & (result == 0)
+        dropped, total = _by_unit(mask, axis), _by_unit(nonzero, axis)
+        if self.dropped is None or self.total is None or self.dropped.shape != dropped.shape:
+            self.dropped, self.total = torch.zeros_like(dropped), torch.zeros_like(total)
+            self.passes = 0
+        self.dropped, self.total = self.dropped + dropped, self.total + total
+        self.passes += 1
         if elementwise:
-            self._compare(alive.flatten()[:_CELLS], dropped.flatten()[:_CELLS])
+            self._compare(nonzero.flatten()[:_COMPARED], mask.flatten()[:_COMPARED])
 
-    def _compare(self, alive: Tensor, dropped: Tensor) -> None:
-        mask = torch.where(alive, dropped.to(torch.int8), -1)
-        last, self.last = self.last, mask
+    def _compare(self, nonzero: Tensor, dropped: Tensor) -> None:
+        mask = torch.where(nonzero, dropped.to(torch.int8), -1)
+        last, self.last_mask = self.last_mask, mask
         if last is None or last.shape != mask.shape:
             self.repeats = 0
             return
-        seen = (last >= 0) & (mask >= 0)
-        cells, share = int(seen.sum()), float(mask[seen].double().mean()) if seen.any() else 0.0
-        telling = (
-            share**2 + (1 - share) ** 2
-        ) ** cells < CHANCE  # for masks of their own to be equal
-        self.repeats = self.repeats + 1 if telling and bool((last[seen] == mask[seen]).all()) else 0
+        known = (last >= 0) & (mask >= 0)
+        entries = int(known.sum())
+        share = float(mask[known].double().mean()) if entries else 0.0
+        # the probability that two independent masks of this rate are equal
+        by_chance = (share**2 + (1 - share) ** 2) ** entries
+        equal = bool((last[known] == mask[known]).all())
+        self.repeats = self.repeats + 1 if by_chance < CHANCE and equal else 0
 
     def record(self, rate: float | None) -> dict[str, int]:
-        """Units, and how many of them fell always or never where chance does not explain it."""
-        if self.fell is None or self.of is None:
+        """The number of units, and how many were dropped always or never beyond chance."""
+        if self.dropped is None or self.total is None:
             return {}
-        found = {"units": len(self.fell), "repeats": self.repeats, "passes": self.passes}
+        units = len(self.dropped)
+        found = {"units": units, "repeats": self.repeats, "passes": self.passes}
         if rate is not None and 0 < rate < 1:
-            seen = self.of > 0
-            always, never = seen & (self.fell == self.of), seen & (self.fell == 0)
-            # A unit's values may share a coin, a pass never does.
-            found["always"] = int(always.sum()) if len(seen) * rate**self.passes < CHANCE else 0
-            found["never"] = (
-                int(never.sum()) if len(seen) * (1 - rate) ** self.passes < CHANCE else 0
-            )
+            known = self.total > 0
+            always = known & (self.dropped == self.total)
+            never = known & (self.dropped == 0)
+            # The values of a unit in one pass may share a mask entry; those of two passes do not.
+            found["always"] = int(always.sum()) if units * rate**self.passes < CHANCE else 0
+            found["never"] = int(never.sum()) if units * (1 - rate) ** self.passes < CHANCE else 0
         return found
 
 
@@ -87,98 +92,102 @@ def _by_unit(x: Tensor, axis: int) -> Tensor:
 
 @dataclass
 class Units:
-    """The units of all sites, from sample to sample."""
+    """The units of all sites, over all samples.
 
-    fallen: dict[str, Fallen] = field(default_factory=dict)
-    zero: dict[str, Tensor] = field(
-        default_factory=dict
-    )  # [units]: in how many samples on end a unit was 0 throughout
-
-    def relu(self, name: str, result: Tensor, axis: int) -> None:
-        alive = _by_unit(result > 0, axis) > 0
-        before = self.zero.get(name)
-        if before is None or before.shape != alive.shape:
-            before = torch.zeros(alive.shape, dtype=torch.long)
-        self.zero[name] = torch.where(alive, 0, before + 1)
-
-    def dead(self, window: int) -> dict[str, list[int]]:
-        """For each ReLU: how many units were 0 for all examples of the last ``window`` samples, and
-        how many it has.
-        """
-        return {name: [int((zero >= window).sum()), len(zero)] for name, zero in self.zero.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        fallen = {name: dict(vars(one)) for name, one in self.fallen.items()}
-        return {"fallen": fallen, "zero": dict(self.zero)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.fallen = {name: Fallen(**one) for name, one in state["fallen"].items()}
-        self.zero = dict(state["zero"])
-
-
-class Functions(TorchFunctionMode):
-    """See ReLUs and functional dropout as they are called.
-
-    ``within``: the name of the module that runs. A second call in the same module has "#2" behind
-    its name.
+    ``zero_streaks``: for each ReLU, [units], in how many samples in a row the unit was 0 for all
+    examples.
     """
 
-    def __init__(self, units: Units, within: Callable[[], str], training: bool) -> None:
+    drop_counts: dict[str, DropCounts] = field(default_factory=dict)
+    zero_streaks: dict[str, Tensor] = field(default_factory=dict)
+
+    def update_relu(self, name: str, result: Tensor, axis: int) -> None:
+        """Count the output of a ReLU; ``axis`` is that of the units."""
+        alive = _by_unit(result > 0, axis) > 0
+        before = self.zero_streaks.get(name)
+        if before is None or before.shape != alive.shape:
+            before = torch.zeros(alive.shape, dtype=torch.long)
+        self.zero_streaks[name] = torch.where(alive, 0, before + 1)
+
+    def dead(self, window: int) -> dict[str, list[int]]:
+        """For each ReLU [dead, all] units; dead is 0 for all examples of ``window`` samples."""
+        return {
+            name: [int((streaks >= window).sum()), len(streaks)]
+            for name, streaks in self.zero_streaks.items()
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        counts = {name: dict(vars(count)) for name, count in self.drop_counts.items()}
+        return {"drop_counts": counts, "zero_streaks": dict(self.zero_streaks)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        counts = state["drop_counts"]
+        self.drop_counts = {name: DropCounts(**count) for name, count in counts.items()}
+        self.zero_streaks = dict(state["zero_streaks"])
+
+
+class UnitObserver(TorchFunctionMode):
+    """Observes ReLUs and functional dropout as they are called.
+
+    ``running_module`` returns the name of the module that runs. A second call in the same module
+    has "#2" after the name.
+    """
+
+    def __init__(self, units: Units, running_module: Callable[[], str], training: bool) -> None:
         super().__init__()
-        self.units, self.within, self.training = units, within, training
+        self.units, self.running_module, self.training = units, running_module, training
         self.calls: dict[str, int] = {}
-        self.middle = (
-            -1
-        )  # where the units of three dimensions are: last in sequences, second behind a convolution
+        # the axis of units in three dimensions: last in sequences, second after a convolution
+        self.axis_of_three = -1
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in _CONV1D:
-            self.middle = 1
+            self.axis_of_three = 1
         elif func is F.linear:
-            self.middle = -1
+            self.axis_of_three = -1
         if self.training and func in (F.dropout, torch.dropout, torch.dropout_):
-            given = args[0] if args else kwargs["input"]
-            copied = (
-                given.clone()
-                if (func is torch.dropout_ or kwargs.get("inplace") or True in args[3:4])
-                else given
-            )
-            result = func(*args, **kwargs)
-            on = args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True))
-            rate = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
-            if on and rate > 0:
-                self.dropped(copied, result, True)
-            return result
+            return self._call_dropout(func, args, kwargs)
         result = func(*args, **kwargs)
         if (
             not self.training
             and func in RELUS
             and isinstance(result, Tensor)
-            and self._kills(func, args, kwargs)
+            and self._has_floor_of_zero(func, args, kwargs)
         ):
-            self.units.relu(self._named(), result, self._axis(result))
+            self.units.update_relu(self._call_name(), result, self._unit_axis(result))
         return result
 
-    def dropped(self, given: Tensor, result: Tensor, elementwise: bool) -> None:
-        """Note what fell in the module that runs."""
-        if isinstance(result, Tensor) and given.shape == result.shape and given.dim():
-            one = self.units.fallen.setdefault(self._named(), Fallen())
-            one.see(given, result, self._axis(given), elementwise)
+    def _call_dropout(self, func: Any, args: Any, kwargs: Any) -> Any:
+        x = args[0] if args else kwargs["input"]
+        inplace = func is torch.dropout_ or kwargs.get("inplace") or True in args[3:4]
+        before = x.clone() if inplace else x
+        result = func(*args, **kwargs)
+        on = args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True))
+        rate = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
+        if on and rate > 0:
+            self.count_dropped(before, result, True)
+        return result
 
-    def _named(self) -> str:
-        name = self.within()
+    def count_dropped(self, x: Tensor, result: Tensor, elementwise: bool) -> None:
+        """Count what is dropped in the module that runs."""
+        if isinstance(result, Tensor) and x.shape == result.shape and x.dim():
+            counts = self.units.drop_counts.setdefault(self._call_name(), DropCounts())
+            counts.update(x, result, self._unit_axis(x), elementwise)
+
+    def _call_name(self) -> str:
+        name = self.running_module()
         self.calls[name] = self.calls.get(name, 0) + 1
         return name if self.calls[name] == 1 else f"{name}#{self.calls[name]}"
 
-    def _axis(self, x: Tensor) -> int:
-        return self.middle if x.dim() == 3 else 1 if x.dim() > 1 else 0
+    def _unit_axis(self, x: Tensor) -> int:
+        return self.axis_of_three if x.dim() == 3 else 1 if x.dim() > 1 else 0
 
     @staticmethod
-    def _kills(func: Any, args: Any, kwargs: Any) -> bool:
-        """Has the function a floor of 0? hardtanh has another."""
+    def _has_floor_of_zero(func: Any, args: Any, kwargs: Any) -> bool:
+        """hardtanh may have another floor."""
         floor = args[1] if len(args) > 1 else kwargs.get("min_val", -1.0)
         return func is not F.hardtanh or floor == 0
 
 
-__all__ = ["CHANCE", "Fallen", "Functions", "Units"]
+__all__ = ["CHANCE", "DropCounts", "UnitObserver", "Units"]

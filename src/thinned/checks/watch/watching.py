@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._errors import InputError, real, whole
-from ...surgery.model_access import not_scripted, unwrapped
+from ...surgery.model_access import check_not_scripted, unwrap
 from ..finding import Findings
 from .isolation import requires_collectives
 from .judging import Verdict, judge
@@ -22,41 +22,54 @@ from .passes import measure
 from .sinks import Sinks
 from .units import Units
 
-_SLOWEST = 5.0  # times the mean step: a longer pause between two steps, such as a validation, counts as this
+_LONGEST_STEP = 5.0  # times the mean step; a longer pause, such as a validation, counts as this
 
 
 class Watch:
-    """A training run that is watched. Made by :func:`watch`; printed, it is a table and the
-    verdict.
+    """A watched training run. :func:`watch` makes it; printed, it is a table with verdicts.
 
-    ``history``: plain records, one for each sample and each validation.
+    Its ``history`` has a record (a dict) for each sample and for each validation.
+
+    Args:
+        model: The model, without wrappers.
+        loss: A function of output and target that returns the loss; see :func:`watch`.
+        forward: A function of model and batch that returns the loss; see :func:`watch`.
+        every: Sample every so many steps; None samples as often as ``budget`` allows.
+        budget: The share of the training time that watching may take.
+        window: How many samples a verdict is based on.
+        active: Whether this process samples.
+        sinks: Where the values are sent.
+
+    Example:
+        >>> run = watch(nn.Sequential(nn.Linear(4, 2), nn.Dropout(0.5)))
+        >>> run.step(torch.zeros(2, 4))
+        True
+        >>> run.verdicts[0].text
+        'It is too early to judge the fit: no loss is known (pass loss=).'
     """
 
     def __init__(
         self,
         model: nn.Module,
-        loss: Callable[..., Any] | None,
-        forward: Callable[..., Any] | None,
-        every: int | None,
-        budget: float,
-        window: int,
-        active: bool,
-        sinks: Sinks,
+        *,
+        loss: Callable[..., Any] | None = None,
+        forward: Callable[..., Any] | None = None,
+        every: int | None = None,
+        budget: float = 0.03,
+        window: int = 8,
+        active: bool = True,
+        sinks: Sinks | None = None,
     ) -> None:
         self.history: list[dict[str, Any]] = []
         self.every, self.budget, self.window = every, budget, window
         self.steps = 0
         self.spent = self.elapsed = 0.0  # seconds
-        self._model, self._loss, self._forward, self._active, self._sinks = (
-            model,
-            loss,
-            forward,
-            active,
-            sinks,
-        )
+        self._model, self._loss, self._forward = model, loss, forward
+        self._active = active
+        self._sinks = sinks or Sinks(())
         self._units = Units()
-        self._cost = 0.0
-        self._before: float | None = None
+        self._last_cost = 0.0  # of a sample, in seconds
+        self._last_step: float | None = None
         self._judged: tuple[int, Any] = (-1, None)
 
     def __enter__(self) -> Watch:
@@ -71,30 +84,32 @@ class Watch:
         self.close()
 
     def close(self) -> None:
-        """End the live view and what was opened for logging. The records stay."""
+        """End the live view and close what was opened for logging. The records are kept."""
         self._sinks.close()
 
     def step(self, *batch: Any, loss: Tensor | float | None = None, **named: Any) -> bool:
-        """Call it once a training step, behind ``backward()`` and before gradients are set to None;
-        True where it sampled.
+        """Count a training step, and sample where one is due. Returns whether it sampled.
 
-        ``batch``: what the model is called with; with a loss function the last one is the target:
-        ``watch.step(x, y)``, ``watch.step(x1, x2, y)``. ``named``: named inputs. ``loss``: the
-        step's own loss, for the record. On a sampled step the batch goes twice through the model,
-        as it stands and in evaluation, and once more where batch normalisation trains. Passes on
-        what the model raises.
+        Call it once per training step, after ``backward()`` and before gradients are set to None.
+        In a step that samples, the batch passes through the model twice more, in its present mode
+        and in evaluation mode, and a third time where batch normalization trains. Errors of the
+        model pass through.
+
+        Args:
+            batch: The positional inputs of the model; with a loss function the last one is the
+                target: ``watch.step(x, y)``, ``watch.step(x1, x2, y)``.
+            loss: The loss of the step itself, for the record.
+            named: Named inputs of the model.
         """
         if not self._active:
             return False
         start = time.perf_counter()
-        if self._before is not None:
-            gap = start - self._before
-            self.elapsed += (
-                min(gap, _SLOWEST * self.elapsed / self.steps)
-                if self.steps > 1 and self.elapsed
-                else gap
-            )
-        self._before = start
+        if self._last_step is not None:
+            duration = start - self._last_step
+            if self.steps > 1 and self.elapsed:
+                duration = min(duration, _LONGEST_STEP * self.elapsed / self.steps)
+            self.elapsed += duration
+        self._last_step = start
         self.steps += 1
         if not self._due():
             return False
@@ -102,23 +117,21 @@ class Watch:
         record |= measure(
             self._model, lambda model: self._run(model, batch, named), self._units, self.window
         )
-        self._cost = time.perf_counter() - start
-        self.spent += self._cost
-        self._add(record | {"seconds": self._cost})
-        self._before = time.perf_counter()  # what was spent here is no part of what training takes
+        self._last_cost = time.perf_counter() - start
+        self.spent += self._last_cost
+        self._add(record | {"seconds": self._last_cost})
+        self._last_step = time.perf_counter()  # sampling does not count as training time
         return True
 
     def validated(self, loss: Tensor | float) -> None:
-        """Say what the validation loss is now, measured in evaluation mode by the same loss
-        function.
-        """
+        """Record a validation loss, measured in evaluation mode by the same loss function."""
         if self._active:
             self._add({"what": "validation", "step": self.steps, "loss": _number(loss)})
 
     def _due(self) -> bool:
         if self.every is not None:
             return (self.steps - 1) % self.every == 0
-        return self.spent + self._cost <= self.budget * self.elapsed or not self._cost
+        return self.spent + self._last_cost <= self.budget * self.elapsed or not self._last_cost
 
     def _run(self, model: nn.Module, batch: tuple[Any, ...], named: dict[str, Any]) -> Any:
         if self._forward is not None:
@@ -127,7 +140,8 @@ class Watch:
             return loss_in(model(*batch, **named))
         if not batch:
             raise InputError(
-                "with a loss function the last argument of watch.step has to be the target, but got none"
+                "with a loss function the last argument of watch.step has to be the target, but "
+                "got no arguments; write watch.step(x, y)"
             )
         return self._loss(model(*batch[:-1], **named), batch[-1])
 
@@ -137,14 +151,15 @@ class Watch:
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
-        """What the run says so far, in sentences; thresholds and their reasons stand in
-        ``thinned.checks.watch.judging``.
+        """Verdicts on the run so far, one sentence each.
+
+        ``thinned.checks.watch.judging`` has the thresholds and their reasons.
         """
         return self._judge()[0]
 
     @property
     def findings(self) -> Findings:
-        """The known mistakes that were seen."""
+        """The known mistakes that showed."""
         return self._judge()[1]
 
     def _judge(self) -> tuple[tuple[Verdict, ...], Findings]:
@@ -155,32 +170,30 @@ class Watch:
 
     @property
     def overhead(self) -> float:
-        """Seconds that watching took over those that training took so far."""
+        """Seconds that watching took, divided by those that training took so far."""
         return self.spent / self.elapsed if self.elapsed else 0.0
 
     def __str__(self) -> str:
-        from .watched import text
+        from .report import text
 
         return text(self)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the records as JSON lines, beside ``path`` first and then renamed to it."""
+        """Write the records as JSON lines, first to ``path`` + ".part", which is then renamed."""
         to = Path(path)
-        beside = to.with_name(to.name + ".part")
+        part = to.with_name(to.name + ".part")
         head = {"what": "watch", "version": 1, "steps": self.steps, "window": self.window}
         head |= {"spent": self.spent, "elapsed": self.elapsed}
-        beside.write_text(
-            "".join(json.dumps(r) + "\n" for r in (head, *self.history)), encoding="utf-8"
-        )
-        beside.replace(to)
+        lines = [json.dumps(record) + "\n" for record in (head, *self.history)]
+        part.write_text("".join(lines), encoding="utf-8")
+        part.replace(to)
         return to
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Watch:
-        """Read what :meth:`save` wrote, to be printed, judged and plotted. It cannot watch any
-        further.
+        """Read what :meth:`save` wrote, to print, judge and plot it; it takes no more samples.
 
-        Raises :class:`thinned.InputError` where the file holds no such records.
+        Raises :class:`thinned.InputError` where the file does not contain such records.
         """
         try:
             head, *history = [
@@ -188,17 +201,18 @@ class Watch:
             ]
             if head["what"] != "watch" or head["version"] != 1:
                 raise KeyError("version")
-            made = Watch(nn.Identity(), None, None, None, 0.03, head["window"], False, Sinks(()))
-            made.steps, made.spent, made.elapsed = head["steps"], head["spent"], head["elapsed"]
+            run = Watch(nn.Identity(), window=head["window"], active=False)
+            run.steps, run.spent, run.elapsed = head["steps"], head["spent"], head["elapsed"]
         except (ValueError, KeyError, TypeError) as e:
             raise InputError(
-                f"{path} has to hold the records of a watch, as its save() writes them, but got {e!r}"
+                f"{path} has to hold the records of a watch, as its save() writes them, but got "
+                f"{e!r}"
             ) from e
-        made.history = history
-        return made
+        run.history = history
+        return run
 
     def state_dict(self) -> dict[str, Any]:
-        """All that going on needs, for a checkpoint: plain values and tensors."""
+        """Everything that continuing needs, for a checkpoint: numbers, strings and tensors."""
         names = ("history", "steps", "spent", "elapsed")
         return {n: getattr(self, n) for n in names} | {
             "history": list(self.history),
@@ -206,18 +220,16 @@ class Watch:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         self.history, self.steps = list(state["history"]), state["steps"]
         self.spent, self.elapsed = state["spent"], state["elapsed"]
         self._units.load_state_dict(state["units"])
         self._judged = (-1, None)
 
     def plot(self, path: str | os.PathLike[str]) -> Path:
-        """Draw rates, losses in both modes and dead units over the steps, as the file's ending
-        says.
+        """Plot losses, rates and dead units over the steps, to a file of any format of matplotlib.
 
-        Raises :class:`thinned.InputError` without samples, ``ImportError`` with the remedy without
-        matplotlib.
+        Raises :class:`thinned.InputError` without samples, ``ImportError`` without matplotlib.
         """
         from .charts import plot
 
@@ -225,26 +237,21 @@ class Watch:
 
 
 def _number(loss: Tensor | float | None) -> float | None:
-    return (
-        float(loss.detach()) if isinstance(loss, Tensor) else None if loss is None else float(loss)
-    )
+    if loss is None:
+        return None
+    return float(loss.detach()) if isinstance(loss, Tensor) else float(loss)
 
 
 def loss_in(output: Any) -> Any:
-    """The loss that an output holds, as models of Hugging Face give it; None where there is none."""
+    """The loss in the output of a model, as those of Hugging Face return it, or None."""
     if isinstance(output, dict):
         return output.get("loss")
-    held = getattr(output, "loss", None)
-    if (
-        held is None
-        and isinstance(output, tuple | list)
-        and output
-        and isinstance(output[0], Tensor)
-    ):
+    loss = getattr(output, "loss", None)
+    if loss is not None:
+        return loss
+    if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
         return output[0] if output[0].dim() == 0 else None
-    if held is None and isinstance(output, Tensor) and output.dim() == 0:
-        return output
-    return held
+    return output if isinstance(output, Tensor) and output.dim() == 0 else None
 
 
 def watch(
@@ -259,32 +266,46 @@ def watch(
     show: bool = False,
     ranks: str = "first",
 ) -> Watch:
-    """Watch a training loop: what dropout does in it, and whether it is too much, too little, or
-    broken.
+    """Watch a training loop: what dropout does in it, and whether it is too much or too little.
 
-    ``loss``: ``f(output, target)``, such as ``nn.CrossEntropyLoss()``; None where the model returns
-    a loss itself, or where losses are not to be compared. ``forward``: instead of it, ``f(model,
-    *batch, **named)`` which returns the loss. ``every``: sample each so many steps; None: as often
-    as ``budget`` allows, a share of the time that training takes. ``window``: how many samples a
-    verdict looks back. ``log``: where values go, one or a list of: a TensorBoard writer or anything
-    with ``add_scalar``, a logger with ``log_metrics`` or ``log``, a function of a dict, or a folder
-    for TensorBoard. ``show``: a live table in a terminal, lines elsewhere. ``ranks``: "first" or
-    "all" watch under a process group.
+    In a step that samples, the batch passes through the model two or three times more, without
+    gradients: in its present mode, in evaluation mode, and, where batch normalization trains, with
+    only dropout switched off. Generators, buffers, modes, gradients and the attributes of modules
+    are restored, so a watched run equals an unwatched one bit by bit; but hooks of the model run in
+    these passes too, and objects that a pass changes in place are not restored. Compiled models are
+    watched without compilation.
 
-    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 2))
-    >>> with watch(net, loss=nn.CrossEntropyLoss()) as seen:
-    ...     seen.step(torch.zeros(2, 4), torch.tensor([0, 1]))
-    True
-    >>> seen.history[0]["rates"]["2"]["nominal"]
-    0.5
+    Args:
+        model: The model that trains.
+        loss: A function of output and target that returns the loss, such as
+            ``nn.CrossEntropyLoss()``; None where the model returns its loss itself, or where
+            losses are not compared.
+        forward: In place of ``loss``, a function that gets the model and the arguments of
+            ``step`` and returns the loss.
+        every: Sample every so many steps, at least 1; None samples as often as ``budget`` allows.
+        budget: The share of the training time that watching may take, in (0, 1].
+        window: How many samples a verdict is based on, at least 4.
+        log: Where values are sent, one or a list of: a TensorBoard writer or another object with
+            ``add_scalar``, a logger with ``log_metrics`` or ``log``, a function of a dict, or a
+            folder for TensorBoard.
+        show: Whether to show a live table in a terminal, and lines of text elsewhere.
+        ranks: Which ranks of a process group sample, "first" or "all".
 
-    On sampled steps the batch goes two or three times more through the model, without gradients: as
-    it stands, in evaluation, and where batch normalisation trains also with dropout alone switched
-    off. Generators, buffers, modes, gradients and the attributes of modules are put back, so that a
-    watched run equals an unwatched one bit by bit; but hooks of yours run in these passes too, and
-    objects that a pass changes in place stay changed. Compiled models are watched as they were
-    written. Raises :class:`thinned.InputError` for bad arguments, for a scripted model, and where a
-    forward pass speaks to other ranks (FSDP, SyncBatchNorm) and not all sample in the same steps.
+    Returns:
+        The :class:`Watch`; the loop calls its ``step``.
+
+    Raises:
+        InputError: Where an argument is outside its range, where the model is scripted, or where
+            its forward pass communicates with other ranks (FSDP, SyncBatchNorm) and not all ranks
+            sample in the same steps.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 2))
+        >>> with watch(net, loss=nn.CrossEntropyLoss()) as run:
+        ...     run.step(torch.zeros(2, 4), torch.tensor([0, 1]))
+        True
+        >>> run.history[0]["rates"]["2"]["nominal"]
+        0.5
     """
     if loss is not None and forward is not None:
         raise InputError(
@@ -294,32 +315,32 @@ def watch(
         every = whole(every, "every", 1)
     if not 0 < real(budget, "budget") <= 1:
         raise InputError(
-            f"budget has to be above 0 and at most 1, the share of training time to spend, but got {budget}"
+            "budget has to be above 0 and at most 1, a share of the training time, but got "
+            f"{budget}"
         )
     window = whole(window, "window", 4)
     if ranks not in ("first", "all"):
         raise InputError(f"ranks has to be 'first' or 'all', but got {ranks!r}")
-    inside = unwrapped(model)
-    not_scripted(inside)
+    inner = unwrap(model)
+    check_not_scripted(inner)
     group = torch.distributed.is_available() and torch.distributed.is_initialized()
     if (
         group
         and torch.distributed.get_world_size() > 1
-        and (what := requires_collectives(inside))
+        and (cause := requires_collectives(inner))
         and (ranks == "first" or every is None)
     ):
         raise InputError(
-            f"passes of a model with {what} wait for all ranks; watch with ranks='all' and every=N"
+            f"passes of a model with {cause} wait for all ranks; watch with ranks='all' and every=N"
         )
     first = not group or torch.distributed.get_rank() == 0
-    active = first or ranks == "all"
     return Watch(
-        inside,
-        loss,
-        forward,
-        every,
-        float(budget),
-        window,
-        active,
-        Sinks.of(log if first else None, show and first),
+        inner,
+        loss=loss,
+        forward=forward,
+        every=every,
+        budget=float(budget),
+        window=window,
+        active=first or ranks == "all",
+        sinks=Sinks.of(log if first else None, show and first),
     )

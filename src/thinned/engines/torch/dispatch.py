@@ -1,8 +1,8 @@
-"""Which implementation runs a plan on a tensor, and how autograd sees it.
+"""Chooses the implementation that runs a plan on a tensor, and defines the gradients.
 
-The map itself is never stored: backward draws it again from the key. For small tensors autograd's
-Python function would cost more than the work, so there the factor is drawn as a tensor and torch
-multiplies.
+The noise itself is never stored: the backward pass draws it again from the key. For small tensors a
+Python autograd function would cost more than the work, so there the factor is drawn as a tensor and
+torch multiplies.
 """
 
 from __future__ import annotations
@@ -28,57 +28,69 @@ from .tensor_key import TensorKey
 
 Impl = Literal["auto", "reference", "native", "triton"]
 IMPLEMENTATIONS = ("auto", "reference", "native", "triton")
-SMALL = 1 << 15  # elements up to which the factor is stored for autograd
-TINY = 1 << 12  # and without autograd
-_EXACT = (torch.float32, torch.float64)  # where a stored factor holds the gain without bias
+SMALL = 1 << 15  # number of elements up to which the factor is stored for autograd
+TINY = 1 << 12  # the same without autograd
+_EXACT = (torch.float32, torch.float64)  # in these a stored factor holds the gain without bias
 
 
 class PreparedPlan(NamedTuple):
-    """A plan as the operators take it."""
+    """A plan with the arguments of its operators.
+
+    ``constants``, ``strides``, ``axis``, ``law`` and ``offset`` are those of the operators
+    (:mod:`thinned.engines.torch.ops`). ``small``: whether y = a x, so that the factor a can replace
+    the map. ``rows`` and ``columns``: the examples and elements of an element mask on an input with
+    the examples on its first axis, for the direct call of the kernel; ``rows`` is 0 for others.
+    """
 
     plan: Plan
-    numbers: Tensor
-    cells: tuple[int, ...]
+    constants: Tensor
+    strides: tuple[int, ...]
     axis: int
     law: int
     offset: int
-    small: bool  # may the factor stand for the map?
-    rows: (
-        int  # and columns: for an element mask on an input whose first axis is the examples; else 0
-    )
+    small: bool
+    rows: int
     columns: int
 
 
 @lru_cache(maxsize=4096)
 def prepare(plan: Plan) -> PreparedPlan:
-    """Prepare a plan, once."""
-    numbers = ops.numbers(plan.threshold, plan.gain, plan.shift, plan.dropped, plan.spread)
+    """Prepare a plan; the result is cached."""
+    constants = ops.pack_constants(plan.threshold, plan.gain, plan.shift, plan.dropped, plan.spread)
     axis = -1 if plan.sample_axis is None else plan.sample_axis
-    small = not (plan.shift or plan.dropped or plan.erased or plan.kept_fraction)
-    plain = small and plan.law == "bernoulli" and 0 < plan.threshold < WORDS
-    rows = plan.shape[0] if plain and axis == 0 and plan.cells_shape == plan.shape else 0
+    small = not (plan.shift or plan.dropped or plan.drops_everything or plan.kept_fraction)
+    by_threshold = small and plan.law == "bernoulli" and 0 < plan.threshold < WORDS
+    by_element = axis == 0 and plan.mask_shape == plan.shape
     return PreparedPlan(
-        plan, numbers, plan.strides, axis, ops.LAWS.index(plan.law), 0, small, rows, plan.cells
+        plan=plan,
+        constants=constants,
+        strides=plan.strides,
+        axis=axis,
+        law=ops.LAWS.index(plan.law),
+        offset=0,
+        small=small,
+        rows=plan.shape[0] if by_threshold and by_element else 0,
+        columns=plan.elements,
     )
 
 
 def plan_constants(drop: Drop) -> Tensor | None:
-    """A point's numbers where they do not depend on the shape; None for blocks."""
+    """Return the constants of a spec, which do not depend on the shape; None for blocks."""
     if isinstance(drop.per, Block):
         return None
-    with ops.plainly():
-        return prepare(plan(drop, (1,) * max(1, drop.of.count(" ") + 1))).numbers.clone()
+    with ops.ordinary_tensors():
+        return prepare(plan(drop, (1,) * max(1, drop.of.count(" ") + 1))).constants.clone()
 
 
 def sample_in_graph(
-    x: Tensor, drop: Drop, numbers: Tensor, tensor_key: TensorKey, impl: Impl | None
+    x: Tensor, drop: Drop, constants: Tensor, tensor_key: TensorKey, impl: Impl | None
 ) -> Tensor:
-    """:func:`sample` in a graph: the numbers are an input of the graph, and sizes may be symbols."""
+    """:func:`sample` in a graph: the constants are an input, and sizes may be symbolic."""
     if impl == "reference" or x.dtype not in ops.TYPES:
         return reference.sample(x, plan(drop, tuple(int(n) for n in x.shape)), tensor_key)
     own, axis, law = _layout(drop, x.dim())
     noise = (
-        numbers,
+        constants,
         tensor_key.seed_step,
         tensor_key.sample_ids,
         strides(x.shape, own, axis),
@@ -93,14 +105,15 @@ def sample_in_graph(
 
 @torch._dynamo.assume_constant_result
 def _layout(drop: Drop, rank: int) -> tuple[tuple[bool, ...], int, int]:
-    """(which axes have cells of their own, the examples' axis or -1, the law's number), for any
-    sizes.
+    """Return (which axes are drawn separately, the axis of the examples or -1, the distribution).
+
+    For any sizes, so it is a constant of a graph.
     """
     return *noise_axes(str(drop.per), drop.of, rank), prepare(plan(drop, (2,) * rank)).law
 
 
 def default() -> Impl:
-    """The implementation that ``THINNED_IMPL`` names; "auto" without it."""
+    """Return the implementation that ``THINNED_IMPL`` names; "auto" without it."""
     name = os.environ.get("THINNED_IMPL", "auto")
     if name not in IMPLEMENTATIONS:
         raise unknown("THINNED_IMPL", name, IMPLEMENTATIONS)
@@ -111,14 +124,15 @@ _DEFAULT = default()
 
 
 def choose(x: Tensor, impl: Impl | None = None) -> tuple[Impl, str]:
-    """The implementation for ``x`` and why. An explicit choice that cannot be kept is an
-    :class:`InputError`.
+    """Return the implementation for ``x``, and the reason.
+
+    Raises :class:`InputError` where an explicit choice cannot run.
     """
     wanted = impl or _DEFAULT
     if wanted not in IMPLEMENTATIONS:
         raise unknown("impl", wanted, IMPLEMENTATIONS)
     if wanted == "reference":
-        return "reference", "asked for"
+        return "reference", "requested"
     kind: Impl = "native" if x.device.type == "cpu" else "triton"
     if wanted not in ("auto", kind):
         raise InputError(f"impl={wanted!r} does not run on {x.device}; use impl='auto'")
@@ -144,8 +158,9 @@ def sample(
     inplace: bool = False,
     impl: Impl | None = None,
 ) -> Tensor:
-    """What training sees: ``x`` with its noise, under autograd. ``x`` is not empty and
-    ``prepared.plan`` not the identity.
+    """Return the training output, under autograd.
+
+    ``x`` must not be empty, and ``prepared.plan`` must not be the identity.
     """
     if inplace:
         _check_writable(x)
@@ -153,7 +168,8 @@ def sample(
             return x.copy_(sample(x.resolve_neg(), prepared, tensor_key, False, impl))
     if torch._C._get_tracing_state() is not None:
         raise InputError(
-            "torch.jit.trace would bake one mask into its graph; trace model.eval(), or use torch.compile or torch.export"
+            "torch.jit.trace would record one fixed mask in its graph; trace model.eval(), or use "
+            "torch.compile or torch.export"
         )
     if x.is_nested:
         raise InputError(
@@ -168,47 +184,49 @@ def sample(
     ):
         kind, _ = choose(x, impl)
         if kind == "reference":
-            part = prepared.offset or prepared.cells != prepared.plan.strides
+            is_shard = prepared.offset or prepared.strides != prepared.plan.strides
             y = (
-                ops.readable(x, *(*_noise(prepared, tensor_key), False))
-                if part
+                ops.reference_map(x, *(*_noise(prepared, tensor_key), False))
+                if is_shard
                 else reference.sample(x, prepared.plan, tensor_key)
             )
             return x.copy_(y) if inplace else y
     plan = prepared.plan
-    lifted = under_transform()
-    if plan.kept_fraction and not plan.erased:
-        if lifted:
+    transformed = under_transform()
+    if plan.kept_fraction and not plan.drops_everything:
+        if transformed:
             y = reference.affine(x, plan, mask(plan, tensor_key, x.device))
             return x.copy_(y) if inplace else y
-        return _Blocks.apply(x, plan, tensor_key, inplace)
-    if torch.compiler.is_compiling() or type(x) not in _PLAIN:
+        return _BlockMap.apply(x, plan, tensor_key, inplace)
+    if torch.compiler.is_compiling() or type(x) not in _ORDINARY_TYPES:
         if isinstance(x, FakeTensor):
-            prepared, tensor_key = (
-                prepared._replace(numbers=_fake(x, prepared.numbers)),
-                tensor_key._replace(seed_step=_fake(x, tensor_key.seed_step)),
-            )
+            prepared = prepared._replace(constants=_fake(x, prepared.constants))
+            tensor_key = tensor_key._replace(seed_step=_fake(x, tensor_key.seed_step))
         y = ops.apply(x, *_noise(prepared, tensor_key), False)
         return x.copy_(y) if inplace else y
-    if lifted:
+    if transformed:
         y = _by_factor(x, plan, _noise(prepared, tensor_key))
         return x.copy_(y) if inplace else y
-    learns = x.requires_grad and torch.is_grad_enabled()
-    if prepared.small and x.numel() <= (SMALL if learns else TINY) and x.dtype in _EXACT:
+    needs_gradient = x.requires_grad and torch.is_grad_enabled()
+    if prepared.small and x.numel() <= (SMALL if needs_gradient else TINY) and x.dtype in _EXACT:
         a = _small_factor(x, prepared, tensor_key)
         return x.mul_(a) if inplace else x * a
     noise = _noise(prepared, tensor_key)
-    if not learns:
+    if not needs_gradient:
         if inplace:
             ops.map_into(x, x, *noise, False)
             torch.autograd.graph.increment_version(x)
             return x
         return ops.map(x, *noise, False)
-    return _Map.apply(x, noise, inplace)
+    return _AffineMap.apply(x, noise, inplace)
 
 
 def _small_factor(x: Tensor, prepared: PreparedPlan, tensor_key: TensorKey) -> Tensor:
-    """``thinned::factor`` without the dispatcher, which would cost more than the work."""
+    """``thinned::factor``, without the dispatcher where possible: it costs more than the work.
+
+    The direct call passes addresses, so it needs contiguous CPU tensors, and no mode or subclass
+    that expects to see an operator.
+    """
     key, sample_ids = tensor_key.seed_step, tensor_key.sample_ids
     a = torch.empty_like(x)
     direct = (
@@ -218,34 +236,39 @@ def _small_factor(x: Tensor, prepared: PreparedPlan, tensor_key: TensorKey) -> T
         and key.is_cpu
         and native.factor is not None
     )
-    listed = sample_ids is None or (
+    ids_fit = sample_ids is None or (
         sample_ids.dim() == 1
         and sample_ids.is_cpu
         and sample_ids.dtype == torch.int64
         and sample_ids.is_contiguous()
     )
-    if not (direct and listed) or torch._C._len_torch_dispatch_stack():
+    if not (direct and ids_fit) or torch._C._len_torch_dispatch_stack():
         return ops.factor(x, *_noise(prepared, tensor_key))
     native.factor(  # type: ignore[misc]
-        a.data_ptr(), prepared.numbers.data_ptr(), key.data_ptr(), 0 if sample_ids is None else sample_ids.data_ptr(), prepared.rows,
-        prepared.columns, tensor_key.stream, tensor_key.call, (x.dtype == torch.float64) + 2 * (key.numel() > 1),
-    )  # fmt: skip
+        a.data_ptr(),
+        prepared.constants.data_ptr(),
+        key.data_ptr(),
+        0 if sample_ids is None else sample_ids.data_ptr(),
+        prepared.rows,
+        prepared.columns,
+        tensor_key.stream,
+        tensor_key.call,
+        (x.dtype == torch.float64) + 2 * (key.numel() > 1),
+    )
     return a
 
 
 def under_transform() -> bool:
-    """Is a transform at work that an autograd function of ours does not know: vmap, grad, forward
-    mode?
-    """
+    """Return whether vmap, grad or forward mode is active: they do not know these functions."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def _noise(prepared: PreparedPlan, tensor_key: TensorKey) -> tuple[Any, ...]:
     return (
-        prepared.numbers,
+        prepared.constants,
         tensor_key.seed_step,
         tensor_key.sample_ids,
-        prepared.cells,
+        prepared.strides,
         prepared.axis,
         prepared.law,
         prepared.offset,
@@ -255,15 +278,15 @@ def _noise(prepared: PreparedPlan, tensor_key: TensorKey) -> tuple[Any, ...]:
 
 
 def _check_writable(x: Tensor) -> None:
-    """Raise what torch raises, before anything is written."""
+    """Raise as torch does for in-place operations, before anything is written."""
     if x.is_leaf and x.requires_grad and torch.is_grad_enabled():
         raise RuntimeError(
             "a leaf Variable that requires grad is being used in an in-place operation."
         )
     if torch._debug_has_internal_overlap(x) == 1:
         raise RuntimeError(
-            "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
-            "Please clone() the tensor before performing the operation."
+            "unsupported operation: more than one element of the written-to tensor refers to a "
+            "single memory location. Please clone() the tensor before performing the operation."
         )
 
 
@@ -271,14 +294,15 @@ def _fake(x: FakeTensor, t: Tensor) -> Tensor:
     return t if isinstance(t, FakeTensor) else x.fake_mode.from_tensor(t)
 
 
-_PLAIN = (Tensor, torch.nn.Parameter)
+_ORDINARY_TYPES = (Tensor, torch.nn.Parameter)
 
 
 def _by_factor(x: Tensor, plan: Plan, noise: tuple[Any, ...]) -> Tensor:
-    """a x + b in torch's own operations, which every transform understands; a comes from an
-    operator without gradient.
+    """Return a x + b in torch operations, which every transform understands.
+
+    a comes from an operator without a gradient.
     """
-    if plan.erased:
+    if plan.drops_everything:
         return torch.where(torch.ones((), dtype=torch.bool, device=x.device), plan.dropped, x)
     exact = x.dtype in _EXACT
     wide = x if exact else x.float()
@@ -289,8 +313,8 @@ def _by_factor(x: Tensor, plan: Plan, noise: tuple[Any, ...]) -> Tensor:
     return y if exact else y.to(x.dtype)
 
 
-class _Map(torch.autograd.Function):
-    """The map under autograd: nothing but the key is kept."""
+class _AffineMap(torch.autograd.Function):
+    """y = a x + b under autograd; only the key is stored."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, noise: tuple[Any, ...], inplace: bool) -> Tensor:
@@ -305,15 +329,13 @@ class _Map(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         noise = (*ctx.saved_tensors, *ctx.rest)
-        if (
-            torch.is_grad_enabled() and grad.requires_grad
-        ):  # a second derivative: the same map again
+        if torch.is_grad_enabled() and grad.requires_grad:  # for a second derivative
             return ops.apply(grad, *noise, True), None, None
         return ops.map(grad, *noise, True), None, None
 
 
-class _Add(torch.autograd.Function):
-    """residual + the map, in one pass."""
+class _AddMap(torch.autograd.Function):
+    """residual + a x + b, in one pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, residual: Tensor, noise: tuple[Any, ...]) -> Tensor:
@@ -326,9 +348,10 @@ class _Add(torch.autograd.Function):
         return ops.apply(grad, *ctx.saved_tensors, *ctx.rest, True), grad, None
 
 
-class _Rectified(torch.autograd.Function):
-    """The map of max(0, x + bias): the result itself says where the gradient flows, so nothing else
-    is kept or drawn.
+class _ReluMap(torch.autograd.Function):
+    """The dropout of max(0, x + bias).
+
+    The result shows where the gradient flows, so nothing else is stored or drawn again.
     """
 
     @staticmethod
@@ -348,30 +371,37 @@ class _Rectified(torch.autograd.Function):
         return grad, None if ctx.bias is None else grad.sum_to_size(ctx.bias), None, None
 
 
-def fused(x: Tensor, prepared: PreparedPlan) -> bool:
-    """Do the fused pairs run natively for this tensor? Else their parts run one after the other."""
+def runs_fused(x: Tensor, prepared: PreparedPlan) -> bool:
+    """Return whether the fused pairs run natively for ``x``; otherwise their parts run in turn."""
     plan = prepared.plan
     simple = not (plan.shift or plan.dropped or plan.kept_fraction) and plan.law == "bernoulli"
-    here = (
+    has_kernels = (
         _DEFAULT == "auto"
         and x.device.type == "cpu"
         and not ops.missing
         and x.dtype in ops.TYPES
-        and type(x) in _PLAIN
+        and type(x) in _ORDINARY_TYPES
     )
-    return simple and here and not under_transform() and not torch.compiler.is_compiling()
+    return simple and has_kernels and not under_transform() and not torch.compiler.is_compiling()
 
 
 def add(x: Tensor, residual: Tensor, prepared: PreparedPlan, tensor_key: TensorKey) -> Tensor:
-    """residual + what training sees of ``x``."""
-    same = x.shape == residual.shape and x.dtype == residual.dtype and type(residual) in _PLAIN
-    if not (same and fused(x, prepared)):
+    """Return residual + the training output of ``x``."""
+    same = (
+        x.shape == residual.shape
+        and x.dtype == residual.dtype
+        and type(residual) in _ORDINARY_TYPES
+    )
+    if not (same and runs_fused(x, prepared)):
         return residual + sample(x, prepared, tensor_key)
-    return _Add.apply(x, residual, _noise(prepared, tensor_key))
+    return _AddMap.apply(x, residual, _noise(prepared, tensor_key))
 
 
-class _AddNorm(torch.autograd.Function):
-    """layer_norm(residual + the map) by one Triton kernel; backward by torch's own and the map."""
+class _AddNormMap(torch.autograd.Function):
+    """layer_norm(residual + a x + b) by one Triton kernel.
+
+    The backward pass is that of torch's layer norm, then the map.
+    """
 
     @staticmethod
     def forward(
@@ -385,9 +415,9 @@ class _AddNorm(torch.autograd.Function):
     ) -> Tensor:
         from . import triton
 
-        numbers, key, sample_ids, *_, stream, call = noise
+        constants, key, sample_ids, *_, stream, call = noise
         y, total, mean, rstd = triton.add_norm(
-            x, residual, weight, bias, eps, numbers, key, sample_ids, stream, call
+            x, residual, weight, bias, eps, constants, key, sample_ids, stream, call
         )
         ctx.rest = noise[3:]
         ctx.save_for_backward(total, mean, rstd, weight, bias, *noise[:3])
@@ -412,27 +442,27 @@ def add_norm(
     prepared: PreparedPlan,
     tensor_key: TensorKey,
 ) -> Tensor:
-    """layer_norm(residual + what training sees of ``x``), on a GPU."""
-    return _AddNorm.apply(x, residual, weight, bias, eps, _noise(prepared, tensor_key))
+    """Return layer_norm(residual + the training output of ``x``), on a GPU."""
+    return _AddNormMap.apply(x, residual, weight, bias, eps, _noise(prepared, tensor_key))
 
 
-def rectified(
+def relu_dropout(
     x: Tensor, bias: Tensor | None, prepared: PreparedPlan, tensor_key: TensorKey
 ) -> Tensor:
-    """What training sees of max(0, x + bias)."""
-    if not fused(x, prepared) or (bias is not None and bias.dtype != x.dtype):
+    """Return the training output of max(0, x + bias)."""
+    if not runs_fused(x, prepared) or (bias is not None and bias.dtype != x.dtype):
         return sample(torch.relu(x if bias is None else x + bias), prepared, tensor_key)
-    return _Rectified.apply(x, bias, prepared.plan.gain, _noise(prepared, tensor_key))
+    return _ReluMap.apply(x, bias, prepared.plan.gain, _noise(prepared, tensor_key))
 
 
-class _Blocks(torch.autograd.Function):
-    """Blocks: the seeds' coins, grown, counted and applied; backward draws them again."""
+class _BlockMap(torch.autograd.Function):
+    """Blocks: seeds are drawn, grown, counted and applied; the backward pass draws them again."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, plan: Plan, tensor_key: TensorKey, inplace: bool) -> Tensor:
         ctx.plan, ctx.rest = plan, tensor_key[2:]
         ctx.save_for_backward(tensor_key.seed_step, tensor_key.sample_ids)
-        y = _blocked(x, plan, tensor_key)
+        y = _apply_blocks(x, plan, tensor_key)
         if not inplace:
             return y
         ctx.mark_dirty(x)
@@ -441,72 +471,75 @@ class _Blocks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         key, sample_ids = ctx.saved_tensors
-        return _blocked(grad, ctx.plan, TensorKey(key, sample_ids, *ctx.rest)), None, None, None
+        return (
+            _apply_blocks(grad, ctx.plan, TensorKey(key, sample_ids, *ctx.rest)),
+            None,
+            None,
+            None,
+        )
 
 
-def _blocked(x: Tensor, plan: Plan, tensor_key: TensorKey) -> Tensor:
-    """The map of a plan whose scale is the realised one."""
-    boxes = _boxes(plan)
-    twice = x.requires_grad and torch.is_grad_enabled()  # a second derivative
+def _apply_blocks(x: Tensor, plan: Plan, tensor_key: TensorKey) -> Tensor:
+    """Return the training output of a plan that divides by the kept fraction."""
+    sizes = _seeds_and_extent(plan)
+    second_derivative = x.requires_grad and torch.is_grad_enabled()
     if (
-        boxes is None
+        sizes is None
         or ops.missing
         or _DEFAULT == "reference"
         or not (x.is_cpu and x.is_contiguous())
-        or twice
+        or second_derivative
     ):
         return reference.affine(x, plan, mask(plan, tensor_key, x.device))
-    count = torch.zeros(1, dtype=torch.int64)
-    fell = _fell(plan, tensor_key, boxes, count)
-    if fell.numel() != x.numel():
-        return reference.affine(x, plan, ~fell)
-    return ops.masked(x, fell, plan.gain * x.numel() / max(1, int(count)))
+    kept_count = torch.zeros(1, dtype=torch.int64)
+    is_dropped = _dropped_by_blocks(plan, tensor_key, sizes, kept_count)
+    if is_dropped.numel() != x.numel():  # the mask is shared along an axis
+        return reference.affine(x, plan, ~is_dropped)
+    return ops.masked(x, is_dropped, plan.gain * x.numel() / max(1, int(kept_count)))
 
 
-def _fell(
-    plan: Plan, tensor_key: TensorKey, boxes: tuple[list[int], list[int]], count: Tensor
+def _dropped_by_blocks(
+    plan: Plan, tensor_key: TensorKey, sizes: tuple[list[int], list[int]], kept_count: Tensor
 ) -> Tensor:
-    """Where boxes fell, on the shape of the cells grown; adds to ``count`` how many places are
-    kept.
+    """Return which elements the blocks drop, and add the number of kept ones to ``kept_count``.
+
+    The result has the mask's shape, with the seeds grown to blocks.
     """
-    seeds, extent = boxes
-    own, numbers, planes = (
-        plan.sample_axis is not None,
-        prepare(plan).numbers,
-        plan.cells // math.prod(seeds),
-    )
-    sample_ids = None if tensor_key.sample_ids is None or not own else tensor_key.sample_ids
-    fell = ops.blocks(
-        numbers,
+    seeds, extent = sizes
+    own = plan.sample_axis is not None
+    is_dropped = ops.blocks(
+        prepare(plan).constants,
         tensor_key.seed_step,
-        sample_ids,
-        plan.samples,
-        planes,
+        tensor_key.sample_ids if own else None,
+        plan.examples,
+        plan.elements // math.prod(seeds),
         own,
         seeds,
         extent,
         tensor_key.stream,
         tensor_key.call,
-        count,
+        kept_count,
     )
-    return fell.reshape([n + e - 1 for n, e in zip(plan.cells_shape, plan.extent, strict=True)])
+    shape = [n + e - 1 for n, e in zip(plan.mask_shape, plan.extent, strict=True)]
+    return is_dropped.reshape(shape)
 
 
 @lru_cache(maxsize=4096)
-def _boxes(plan: Plan) -> tuple[list[int], list[int]] | None:
-    """(seeds, extent) of three last axes that hold all blocks; None where the examples are not
-    first, or there are none.
+def _seeds_and_extent(plan: Plan) -> tuple[list[int], list[int]] | None:
+    """Return the sizes of the seeds and of a block along three last axes that hold all blocks.
+
+    None where the examples are not on the first axis, or there are no such axes.
     """
     inner = [i for i, e in enumerate(plan.extent) if e > 1]
     if not inner or plan.sample_axis not in (0, None) or len(plan.shape) - inner[0] > 3:
         return None
     start = inner[0]
     pad = [1] * (3 - len(plan.shape) + start)
-    return pad + list(plan.cells_shape[start:]), pad + list(plan.extent[start:])
+    return pad + list(plan.mask_shape[start:]), pad + list(plan.extent[start:])
 
 
 def mask(plan: Plan, tensor_key: TensorKey, device: torch.device | None = None) -> Tensor:
-    """The mask of a Bernoulli plan, True where kept; bool, broadcasts to ``plan.shape``."""
+    """Return the mask of a Bernoulli plan, True where kept; it broadcasts to ``plan.shape``."""
     if (
         ops.missing
         or _DEFAULT == "reference"
@@ -514,32 +547,39 @@ def mask(plan: Plan, tensor_key: TensorKey, device: torch.device | None = None) 
         or torch.compiler.is_compiling()
     ):
         return reference.kept(plan, tensor_key, device)
-    boxes = _boxes(plan)
-    if boxes is not None:
-        return ~_fell(plan, tensor_key, boxes, torch.zeros(1, dtype=torch.int64))
-    numbers, own = prepare(plan).numbers, plan.sample_axis is not None
-    draw_noise = ops.kept(
-        numbers,
+    sizes = _seeds_and_extent(plan)
+    if sizes is not None:
+        return ~_dropped_by_blocks(plan, tensor_key, sizes, torch.zeros(1, dtype=torch.int64))
+    draws = ops.kept(
+        prepare(plan).constants,
         tensor_key.seed_step,
         tensor_key.sample_ids,
-        plan.samples,
-        plan.cells,
-        own,
+        plan.examples,
+        plan.elements,
+        plan.sample_axis is not None,
         0,
         tensor_key.stream,
         tensor_key.call,
     )
-    return reference.grown(draw_noise, plan)
+    return reference.mask_of_draws(draws, plan)
 
 
-def draw_noise(size: Sequence[int], own: tuple[bool, ...], axis: int, law: LawName, numbers: Tensor, tensor_key: TensorKey, like: Tensor
-          ) -> Tensor:  # fmt: skip
-    """The factor a of every cell of ``size``, of the type and device of ``like``. It makes no plan:
-    sizes may be symbols.
+def draw_noise(
+    size: Sequence[int],
+    own: tuple[bool, ...],
+    axis: int,
+    law: LawName,
+    constants: Tensor,
+    tensor_key: TensorKey,
+    like: Tensor,
+) -> Tensor:
+    """Return the factor a of every mask element of ``size``, of the dtype and device of ``like``.
+
+    No plan is made, because sizes may be symbolic.
     """
-    cells = like.new_empty(list(size))
+    out = like.new_empty(list(size))
     noise = (
-        numbers,
+        constants,
         tensor_key.seed_step,
         tensor_key.sample_ids,
         strides(size, own, axis),
@@ -549,11 +589,12 @@ def draw_noise(size: Sequence[int], own: tuple[bool, ...], axis: int, law: LawNa
         tensor_key.stream,
         tensor_key.call,
     )
-    return ops.plain_factor(cells, *noise) if _DEFAULT == "reference" else ops.factor(cells, *noise)
+    return ops.reference_factor(out, *noise) if _DEFAULT == "reference" else ops.factor(out, *noise)
 
 
 @torch._dynamo.assume_constant_result
 def noise_axes(per: str, of: str, rank: int) -> tuple[tuple[bool, ...], int]:
-    """(which axes have cells of their own, the examples' axis or -1), for any sizes."""
-    one = plan(Drop(Bernoulli(0.5), per, of), (2,) * rank)
-    return tuple(n > 1 for n in one.cells_shape), -1 if one.sample_axis is None else one.sample_axis
+    """Return (which axes are drawn separately, the axis of the examples or -1), for any sizes."""
+    planned = plan(Drop(Bernoulli(0.5), per, of), (2,) * rank)
+    own = tuple(n > 1 for n in planned.mask_shape)
+    return own, -1 if planned.sample_axis is None else planned.sample_axis

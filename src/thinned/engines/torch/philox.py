@@ -1,6 +1,4 @@
-"""Philox4x32-10 in torch's own operations: the same words as the NumPy engine, bit for bit, on any
-device.
-"""
+"""Philox4x32-10 in torch operations, on any device: bit for bit the words of the NumPy engine."""
 
 from __future__ import annotations
 
@@ -11,13 +9,13 @@ from torch._subclasses.fake_tensor import FakeTensor
 from ...algebra.key import LOW, MULTIPLIERS, ROUNDS, TAG, WEYL, WORD, Key, derive
 from .tensor_key import TensorKey, to_key
 
-_LANES = 1 << 15  # a chunk whose temporaries stay in cache
+_LANES = 1 << 15  # blocks of a chunk, so few that its temporaries remain in cache
 
 
 def philox(
     counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor | int, Tensor | int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Four int64 tensors of 32-bit words, from counters that broadcast.
+    """Return the four words of Philox4x32-10 as int64 tensors, for counters that broadcast.
 
     A product of two 32-bit numbers overflows int64 but keeps its 64 bits, so a shift and a mask
     read both halves.
@@ -38,7 +36,7 @@ def philox(
 
 
 def derived_key(tensor_key: TensorKey) -> tuple[Tensor, Tensor]:
-    """The Philox key of one call of one layer, where the seed may not be read: two tensors."""
+    """Return the Philox key of one call of one layer as two tensors, without reading the seed."""
     seed = tensor_key.seed_step[0]
     stream = torch.full_like(seed, tensor_key.stream)
     counter = (
@@ -52,10 +50,11 @@ def derived_key(tensor_key: TensorKey) -> tuple[Tensor, Tensor]:
 
 
 def words(
-    key: Key | TensorKey, samples: int, cells: int, device: torch.device | None = None
+    key: Key | TensorKey, examples: int, elements: int, device: torch.device | None = None
 ) -> Tensor:
-    """The random words of ``cells`` cells for each of ``samples`` examples: int64 [samples, cells]
-    in [0, 2^32).
+    """Return the random words of the mask elements of each example.
+
+    int64 [examples, elements], in [0, 2^32).
     """
     philox_key: tuple[Tensor | int, Tensor | int]
     if isinstance(key, TensorKey) and traced(key.seed_step):
@@ -67,38 +66,38 @@ def words(
         if ids is not None and ids.dim() == 2:
             ids, step = ids[0], ids[1]
     else:
-        plainly = to_key(key) if isinstance(key, TensorKey) else key
+        concrete = to_key(key) if isinstance(key, TensorKey) else key
         philox_key, step, ids = (
-            derive(plainly.seed, plainly.stream, plainly.call),
-            plainly.step,
-            plainly.samples,
+            derive(concrete.seed, concrete.stream, concrete.call),
+            concrete.step,
+            concrete.samples,
         )
     ids = (
-        torch.arange(samples, device=device)
+        torch.arange(examples, device=device)
         if ids is None
         else torch.as_tensor(ids, dtype=torch.int64, device=device)
     )
-    steps = torch.as_tensor(step, dtype=torch.int64, device=device).expand(samples)
-    blocks = torch.arange((cells + 7) // 8, device=device)
+    steps = torch.as_tensor(step, dtype=torch.int64, device=device).expand(examples)
+    blocks = torch.arange((elements + 7) // 8, device=device)  # eight elements a block
     each, steps = ids[:, None], steps[:, None]
-    if len(blocks) * samples <= _LANES or traced(ids):
-        return _of_blocks(blocks, each, steps, philox_key)[:, :cells]
-    out = torch.empty(samples, 8 * len(blocks), dtype=torch.int64, device=device)
+    if len(blocks) * examples <= _LANES or traced(ids):
+        return _words_of_blocks(blocks, each, steps, philox_key)[:, :elements]
+    out = torch.empty(examples, 8 * len(blocks), dtype=torch.int64, device=device)
     rows = max(1, _LANES // max(len(blocks), 1))
     columns = min(max(len(blocks), 1), _LANES)
-    for i in range(0, samples, rows):
+    for i in range(0, examples, rows):
         for j in range(0, len(blocks), columns):
-            part = _of_blocks(
+            part = _words_of_blocks(
                 blocks[j : j + columns], each[i : i + rows], steps[i : i + rows], philox_key
             )
             out[i : i + rows, 8 * j : 8 * (j + columns)] = part
-    return out[:, :cells]
+    return out[:, :elements]
 
 
-def _of_blocks(
+def _words_of_blocks(
     blocks: Tensor, ids: Tensor, steps: Tensor, key: tuple[Tensor | int, Tensor | int]
 ) -> Tensor:
-    """The words of whole blocks: [samples, 8 * blocks], from ids and steps [samples, 1]."""
+    """Return the words of whole blocks, [examples, 8 * blocks]; ids and steps are [examples, 1]."""
 
     def halves(flag: int) -> Tensor:
         four = torch.stack(philox((blocks[None] | flag, ids & WORD, ids >> 32, steps), key), -1)
@@ -108,7 +107,7 @@ def _of_blocks(
 
 
 def traced(t: Tensor) -> bool:
-    """Is this tensor's content out of reach: in a graph that is being traced, or under a transform?"""
+    """Return whether the values of a tensor cannot be read: while tracing, or under a transform."""
     return (
         torch.compiler.is_compiling()
         or isinstance(t, FakeTensor)

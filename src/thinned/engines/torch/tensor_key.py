@@ -1,4 +1,7 @@
-"""Whose noise it is, in tensors: what an operator takes, so that no key is baked into a graph."""
+"""The random key as tensors.
+
+Operators take it as an input, so that compiled graphs do not capture one key.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,20 @@ _ONE = (1,)
 
 
 class TensorKey(NamedTuple):
-    """``key``: int64 [1] or [2], seed and step. ``sample_ids``: int64 [n], the examples' ids; or [2, n],
-    their ids and steps.
+    """A :class:`thinned.Key` as tensors, the form that layers and compiled graphs use.
 
-    ``stream`` and ``call``: as in :class:`thinned.algebra.Key`, the stream as a signed 64-bit
-    number.
+    Layers return it, and every ``key`` argument of :mod:`thinned.functional` takes it.
+
+    Args:
+        seed_step: int64 [1], the seed, or [2], the seed and the step.
+        sample_ids: int64 [n], the sample id of each example; or [2, n], their ids and their steps.
+            None numbers the examples 0, 1, 2 and so on.
+        stream: The stream of the layer, as a signed 64-bit number.
+        call: How many times the layer was called before in this step.
+
+    Example:
+        >>> TensorKey(torch.tensor([7, 2])).seed_step  # the seed 7 and the step 2
+        tensor([7, 2])
     """
 
     seed_step: Tensor
@@ -29,15 +41,15 @@ class TensorKey(NamedTuple):
 
 
 def to_int64(value: int) -> int:
-    """A 64-bit number as torch stores it."""
+    """Return a 64-bit number as the signed one that torch stores."""
     return (value & (2 * _SIGN - 1) ^ _SIGN) - _SIGN
 
 
 def random_key(generator: torch.Generator | None = None) -> TensorKey:
-    """64 bits of ``generator`` (default: torch's global one for the CPU), without reading them.
+    """Return a key with a seed of 64 bits from ``generator``, without reading them.
 
-    So ``torch.manual_seed``, ``fork_rng`` and activation checkpointing do for our masks what they
-    do for torch's.
+    The default is the global generator of torch for the CPU. ``torch.manual_seed``, ``fork_rng``
+    and activation checkpointing therefore treat these masks like those of torch.
     """
     if generator is None:
         return TensorKey(torch.randint(-_SIGN, _SIGN - 1, _ONE, device="cpu"))
@@ -47,7 +59,7 @@ def random_key(generator: torch.Generator | None = None) -> TensorKey:
 
 
 def from_key(key: Key) -> TensorKey:
-    """A plain key in tensors."""
+    """Return a key as tensors."""
     ids = None if key.samples is None else int64_vector("samples", key.samples)
     if isinstance(key.step, int):
         return TensorKey(
@@ -71,22 +83,23 @@ def from_key(key: Key) -> TensorKey:
 
 
 def int64_vector(name: str, values: Any) -> Tensor:
-    """``values`` as a 1-d int64 tensor, or :class:`thinned.InputError`."""
-    given = torch.as_tensor(values)
+    """Return ``values`` as a 1-d int64 tensor, or raise :class:`thinned.InputError`."""
+    tensor = torch.as_tensor(values)
     if (
-        given.dim() != 1
-        or given.is_floating_point()
-        or given.is_complex()
-        or given.dtype == torch.bool
+        tensor.dim() != 1
+        or tensor.is_floating_point()
+        or tensor.is_complex()
+        or tensor.dtype == torch.bool
     ):
         raise InputError(
-            f"{name} has to be a 1-d tensor of integers, but got {given.dtype} {list(given.shape)}"
+            f"{name} has to be a 1-d tensor of integers, but got {tensor.dtype} "
+            f"{list(tensor.shape)}"
         )
-    return given.to(torch.int64).contiguous()
+    return tensor.to(torch.int64).contiguous()
 
 
 def to_key(tensor_key: TensorKey) -> Key:
-    """:func:`from_key`, backwards: reads the tensors."""
+    """Return the key of tensors, reading their values: the inverse of :func:`from_key`."""
     seed, *step = tensor_key.seed_step.tolist()
     now = step[0] if step else 0
     ids, steps = (

@@ -1,4 +1,4 @@
-"""Layers inside attention: heads that fall, and keys."""
+"""Layers that drop attention heads, or keys."""
 
 from __future__ import annotations
 
@@ -12,33 +12,48 @@ from ..._errors import InputError
 from ...engines import keras as engine
 from ...presets import dropout
 from .. import arguments
-from .base import PACKAGE, Noisy, floating
+from .base import PACKAGE, RatedLayer, ThinnedLayer, floating
 
-_POINT = dropout(0.5)
+_DROPOUT = dropout(0.5)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class DropHead(Noisy, keras.layers.Layer):
-    """DropHead: whole attention heads fall, and the rest is scaled so that the sum over heads keeps
-    its weight.
+class DropHead(RatedLayer, keras.layers.Layer):
+    """DropHead: drops whole attention heads, and scales the others to keep the sum over heads.
 
-    Input [b, ...] with the heads along ``axis``, before the output projection: -2 for [b, t, heads,
-    d], Keras's order, 1 for [b, heads, t, d]. One coin for each example and head; survivors are
-    times heads / (how many stayed). Where all would fall, all stay. ``rate`` in [0, 1). Keras's
-    MultiHeadAttention does not show its heads; its ``dropout`` drops probabilities.
+    Input [b, ...] with the heads along ``axis``, before the output projection. It makes one draw
+    for each example and head; kept heads are multiplied by heads / (the number of kept heads).
+    Where every head of an example would be dropped, all are kept. Evaluation is the input. For
+    Keras's MultiHeadAttention, which does not show its heads, use :class:`DropHeadAttention`.
 
-    Zhou, Ge, Wei, Zhou, Xu 2020, "Scheduled DropHead". Raises :class:`thinned.InputError`, a
-    ValueError.
+    Args:
+        rate: The probability of dropping a head, in [0, 1); may be set at any time.
+        axis: The axis of the heads: -2 for [b, t, heads, d], Keras's order; 1 for
+            [b, heads, t, d].
+        seed: An integer that fixes the draws; None takes a random one.
+        **kwargs: Arguments of ``keras.layers.Layer``, such as ``name`` and ``dtype``.
+
+    Raises:
+        InputError: Where an argument breaks a rule, or the input has no such axis. It is a
+            ValueError.
+
+    Example:
+        >>> DropHead(0.2, axis=1).axis
+        1
+
+    Reference:
+        Zhou, Ge, Wei, Zhou, Xu 2020, "Scheduled DropHead: a regularization method for transformer
+        models".
     """
 
     below_one = True
+    config_names = ("rate", "axis", "seed")
 
     def __init__(self, rate: float, axis: int = -2, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if isinstance(axis, bool) or not isinstance(axis, int) or axis == 0:
-            raise arguments.invalid(
-                "axis", "Expected an integer other than 0, which holds the examples.", axis
-            )
+            rule = "Expected an integer other than 0, the axis of the examples."
+            raise arguments.invalid("axis", rule, axis)
         self.axis = axis
         self.start(rate, seed)
         self.built = True
@@ -47,36 +62,53 @@ class DropHead(Noisy, keras.layers.Layer):
         x = floating(inputs, self)
         if not training:
             return x
-        shape, dtype = self._coins(tuple(ops.shape(x))), engine.wide(x)
-        stays = engine.kept(shape, _POINT, self.now(), self.seed_generator, None, dtype)
-        stays = ops.cast(_some(stays, stays, self.axis), dtype)
-        gain = stays * (shape[self.axis] / ops.sum(stays, self.axis, keepdims=True))
-        return ops.cast(ops.where(stays > 0, ops.cast(x, dtype), 0.0) * gain, x.dtype)
+        shape, dtype = self._mask_shape(tuple(ops.shape(x))), engine.noise_dtype(x)
+        keep = engine.bernoulli_mask(shape, _DROPOUT, self.now(), self.seed_generator, dtype=dtype)
+        keep = ops.cast(_keep_at_least_one(keep, keep, self.axis), dtype)
+        gain = keep * (shape[self.axis] / ops.sum(keep, self.axis, keepdims=True))
+        return ops.cast(ops.where(keep > 0, ops.cast(x, dtype), 0.0) * gain, x.dtype)
 
-    def _coins(self, shape: Any) -> Any:
+    def _mask_shape(self, shape: Any) -> Any:
         if not -len(shape) < self.axis < len(shape) or self.axis % len(shape) == 0:
             raise InputError(
-                f"DropHead needs heads along axis {self.axis}, but got an input of {len(shape)} axes"
+                f"DropHead needs heads along axis {self.axis}, but got an input of {len(shape)} "
+                "axes"
             )
         return tuple(n if i in (0, self.axis % len(shape)) else 1 for i, n in enumerate(shape))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        self._coins(tuple(input_shape))
+        self._mask_shape(tuple(input_shape))
         return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rate": self.rate, "axis": self.axis, "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class DropHeadAttention(keras.layers.MultiHeadAttention):
-    """Keras's MultiHeadAttention whose heads fall by :class:`DropHead`, between the values and the
-    output projection.
+class DropHeadAttention(ThinnedLayer, keras.layers.MultiHeadAttention):
+    """Keras's MultiHeadAttention with :class:`DropHead` between the values and the output
+    projection.
 
-    ``head_rate`` in [0, 1), settable at any time; everything else, weights and files among it, is
-    Keras's layer: ``DropHeadAttention(8, 64, head_rate=0.1, dropout=0.1)``. ``seed`` is that of
-    both kinds of noise. Zhou et al. 2020. Raises :class:`thinned.InputError`, a ValueError.
+    Everything else is Keras's layer, including its weights and files:
+    ``DropHeadAttention(8, 64, head_rate=0.1, dropout=0.1)``.
+
+    Args:
+        num_heads: The number of attention heads.
+        key_dim: The size of each head for queries and keys.
+        *args: Further arguments of ``keras.layers.MultiHeadAttention``, by position.
+        head_rate: The probability of dropping a head, in [0, 1); may be set at any time.
+        seed: An integer that fixes the draws of both kinds of noise; None takes a random one.
+        **kwargs: Further arguments of ``keras.layers.MultiHeadAttention``.
+
+    Raises:
+        InputError: Where an argument breaks a rule. It is a ValueError.
+
+    Example:
+        >>> DropHeadAttention(8, 64, head_rate=0.1).head_rate
+        0.1
+
+    Reference:
+        Zhou et al. 2020, "Scheduled DropHead: a regularization method for transformer models".
     """
+
+    config_names = ("head_rate",)
 
     def __init__(
         self,
@@ -95,7 +127,7 @@ class DropHeadAttention(keras.layers.MultiHeadAttention):
 
     @property
     def head_rate(self) -> float:
-        """The probability that a head falls."""
+        """The probability of dropping a head."""
         return self.heads.rate
 
     @head_rate.setter
@@ -117,20 +149,29 @@ class DropHeadAttention(keras.layers.MultiHeadAttention):
         )
         return self.heads(heads, training=bool(training)), scores
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "head_rate": self.head_rate}
-
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class DropKey(Noisy, keras.layers.Layer):
-    """DropKey: attention scores fall to -inf before the softmax, so that the rest still sums to 1.
+class DropKey(RatedLayer, keras.layers.Layer):
+    """DropKey: sets attention scores to -inf before the softmax, so that the others still sum to 1.
 
-    Input [b, ..., keys], one coin for each element; where all keys of a query would fall, all stay.
-    ``rate`` in [0, 1). Evaluation is the input. Hide what pads after this layer, or use
-    :class:`DropKeyAttention`, which knows the masks.
+    Input: scores [b, ..., keys], with a draw for each element. Where all keys of a query would be
+    dropped, all are kept. Evaluation is the input. Mask the padding after this layer, or use
+    :class:`DropKeyAttention`, which takes masks.
 
-    Li, Hu, Nie, Zhang, Sebe, Wang 2023, "DropKey", equation 5. Raises :class:`thinned.InputError`,
-    a ValueError.
+    Args:
+        rate: The probability of dropping a key, in [0, 1); may be set at any time.
+        seed: An integer that fixes the draws; None takes a random one.
+        **kwargs: Arguments of ``keras.layers.Layer``, such as ``name`` and ``dtype``.
+
+    Raises:
+        InputError: Where an argument breaks a rule. It is a ValueError.
+
+    Example:
+        >>> DropKey(0.1).rate
+        0.1
+
+    Reference:
+        Li, Hu, Nie, Zhang, Sebe, Wang 2023, "DropKey", equation 5.
     """
 
     below_one, kind = True, "attention"
@@ -144,30 +185,43 @@ class DropKey(Noisy, keras.layers.Layer):
         x = floating(inputs, self)
         if not training:
             return x
-        stays = engine.kept(
-            tuple(ops.shape(x)), _POINT, self.now(), self.seed_generator, None, "float32"
-        )
-        return ops.where(_some(stays, stays, -1), x, ops.full_like(x, -math.inf))
+        keep = engine.bernoulli_mask(tuple(ops.shape(x)), _DROPOUT, self.now(), self.seed_generator)
+        return ops.where(_keep_at_least_one(keep, keep, -1), x, ops.full_like(x, -math.inf))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
-
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class DropKeyAttention(Noisy, keras.layers.MultiHeadAttention):
-    """Keras's MultiHeadAttention with keys hidden from queries by :class:`DropKey`.
+class DropKeyAttention(RatedLayer, keras.layers.MultiHeadAttention):
+    """Keras's MultiHeadAttention with :class:`DropKey` on its keys.
 
-    ``key_rate`` in [0, 1), settable at any time: one coin for each example, head, query and key. Of
-    the keys that the masks allow a query, all stay where all would fall. Everything else, weights
-    and files among it, is Keras's layer: ``DropKeyAttention(8, 64, key_rate=0.1)``; ``dropout``
-    drops probabilities after the softmax, and both may be set. ``seed`` is that of both kinds of
-    noise. Li et al. 2023. Raises :class:`thinned.InputError`, a ValueError.
+    It makes one draw for each example, head, query and key. Of the keys that the masks allow a
+    query, all are kept where all would be dropped. Everything else is Keras's layer, including its
+    weights and files: ``DropKeyAttention(8, 64, key_rate=0.1)``; its ``dropout`` drops
+    probabilities after the softmax, and both may be set.
+
+    Args:
+        num_heads: The number of attention heads.
+        key_dim: The size of each head for queries and keys.
+        *args: Further arguments of ``keras.layers.MultiHeadAttention``, by position.
+        key_rate: The probability of hiding a key, in [0, 1); may be set at any time.
+        seed: An integer that fixes the draws of both kinds of noise; None takes a random one.
+        **kwargs: Further arguments of ``keras.layers.MultiHeadAttention``.
+
+    Raises:
+        InputError: Where an argument breaks a rule. It is a ValueError.
+
+    Example:
+        >>> DropKeyAttention(8, 64, key_rate=0.1).key_rate
+        0.1
+
+    Reference:
+        Li et al. 2023, "DropKey", equation 5.
     """
 
     below_one, kind = True, "attention"
+    config_names = ("key_rate",)
 
     def __init__(
         self,
@@ -183,7 +237,7 @@ class DropKeyAttention(Noisy, keras.layers.MultiHeadAttention):
 
     @property
     def key_rate(self) -> float:
-        """The probability that a key is hidden; :attr:`rate` is the same."""
+        """The probability of hiding a key; the same as :attr:`rate`."""
         return self.rate
 
     @key_rate.setter
@@ -201,29 +255,30 @@ class DropKeyAttention(Noisy, keras.layers.MultiHeadAttention):
         **kwargs: Any,
     ) -> Any:
         if training:
-            attention_mask = self._shown(ops.shape(query), ops.shape(key), attention_mask)
+            attention_mask = self._key_mask(ops.shape(query), ops.shape(key), attention_mask)
         return super()._compute_attention(
             query, key, value, attention_mask, training, *args, **kwargs
         )
 
-    def _shown(self, query: Any, key: Any, mask: Any) -> Any:
-        """Which keys each query sees: bool [b, heads, *queries, *keys], the shape of the scores."""
+    def _key_mask(self, query: Any, key: Any, mask: Any) -> Any:
+        """The keys that each query sees: bool [b, heads, *queries, *keys], the shape of scores.
+
+        ``query`` and ``key`` are shapes.
+        """
         over = [axis % len(query) for axis in self._attention_axes]
         rest = [n for axis, n in enumerate(query[:-1]) if axis not in over]
-        coins = (*rest, *(query[axis] for axis in over), *(key[axis] for axis in over))
-        stays = engine.kept(coins, _POINT, self.now(), self.seed_generator, None, "float32")
+        shape = (*rest, *(query[axis] for axis in over), *(key[axis] for axis in over))
+        keep = engine.bernoulli_mask(shape, _DROPOUT, self.now(), self.seed_generator)
         keys = tuple(range(-len(over), 0))
         if mask is None:
-            return _some(stays, stays, keys)
+            return _keep_at_least_one(keep, keep, keys)
         mask = ops.cast(mask, "bool")
-        while len(mask.shape) < len(coins):
+        while len(mask.shape) < len(shape):
             mask = ops.expand_dims(mask, -2 * len(over) - 1)
-        return ops.logical_and(mask, _some(stays, ops.logical_and(mask, stays), keys))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "key_rate": self.key_rate}
+        allowed = ops.logical_and(mask, keep)
+        return ops.logical_and(mask, _keep_at_least_one(keep, allowed, keys))
 
 
-def _some(stays: Any, left: Any, axes: Any) -> Any:
-    """The mask, with all where along ``axes`` nothing is ``left``."""
-    return ops.logical_or(stays, ops.logical_not(ops.any(left, axes, keepdims=True)))
+def _keep_at_least_one(keep: Any, allowed: Any, axes: Any) -> Any:
+    """``keep``, with True along ``axes`` wherever ``allowed`` has no True there."""
+    return ops.logical_or(keep, ops.logical_not(ops.any(allowed, axes, keepdims=True)))

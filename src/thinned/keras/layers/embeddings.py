@@ -1,4 +1,4 @@
-"""The layer around an embedding whose words fall."""
+"""The layer that drops words of an embedding."""
 
 from __future__ import annotations
 
@@ -7,37 +7,51 @@ from typing import Any
 import keras
 from keras import ops
 
-from ...algebra.drop import Drop as Point
+from ...algebra.drop import Drop
 from ...algebra.law import Bernoulli
 from ...engines import keras as engine
 from .. import arguments
-from .base import PACKAGE, Noisy
+from .base import PACKAGE, RatedLayer
 
-_WORDS = Point(Bernoulli(0.5), per="v", of="v")
+_WORDS = Drop(Bernoulli(0.5), per="v", of="v")
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class EmbeddingDropout(Noisy, keras.layers.Wrapper):
-    """An embedding whose words fall: one coin a call for each word of the table, wherever the word
-    stands in the batch.
+class EmbeddingDropout(RatedLayer, keras.layers.Wrapper):
+    """Embedding dropout: zeroes the vectors of whole words, everywhere in the batch at once.
 
-    ``layer``: a keras Embedding, whose weights these are: ``EmbeddingDropout(Embedding(10_000, 400,
-    mask_zero=True), 0.1)``. Where its ``mask_zero`` is set, 0 pads, never falls and is not scaled;
-    the mask is passed on. ``rate`` in [0, 1], 0.1 in AWD-LSTM; survivors are divided by 1 - rate,
-    and evaluation is the plain embedding.
+    Each call makes one draw for each word of the table. Kept vectors are divided by 1 - rate, and
+    evaluation is the embedding itself. Where ``mask_zero`` of the embedding is set, the padding id
+    0 is never dropped or scaled, and the mask is passed on. Input: ids of any shape; output
+    [*ids.shape, d]. To drop single tokens see :class:`WordDropout`.
 
-    Input: ids of any shape; output [*ids.shape, d]. For tokens that fall one by one see
-    :class:`WordDropout`. Gal and Ghahramani 2016, section 4.2. Raises :class:`thinned.InputError`,
-    a ValueError.
+    Args:
+        layer: A keras Embedding, which keeps its weights, such as ``Embedding(10_000, 400,
+            mask_zero=True)``.
+        rate: The probability of dropping a word, in [0, 1], 0.1 in AWD-LSTM; may be set at any
+            time.
+        seed: An integer that fixes the draws; None takes a random one.
+        **kwargs: Arguments of ``keras.layers.Layer``, such as ``name`` and ``dtype``.
+
+    Raises:
+        InputError: Where an argument breaks a rule, or ``layer`` is no Embedding. It is a
+            ValueError.
+
+    Example:
+        >>> EmbeddingDropout(keras.layers.Embedding(10_000, 400), 0.1).rate
+        0.1
+
+    Reference:
+        Gal and Ghahramani 2016, "A theoretically grounded application of dropout in recurrent
+        neural networks", section 4.2.
     """
 
     def __init__(
         self, layer: keras.Layer, rate: float = 0.1, seed: int | None = None, **kwargs: Any
     ) -> None:
         if not isinstance(layer, keras.layers.Embedding):
-            raise arguments.invalid(
-                "layer", "Expected a keras.layers.Embedding.", type(layer).__name__
-            )
+            rule = "Expected a keras.layers.Embedding."
+            raise arguments.invalid("layer", rule, type(layer).__name__)
         super().__init__(layer, **{"autocast": False, **kwargs})
         self.start(rate, seed)
 
@@ -48,7 +62,7 @@ class EmbeddingDropout(Noisy, keras.layers.Wrapper):
         y = self.layer(ids)
         if not training:
             return y
-        dtype = engine.wide(y)
+        dtype = engine.noise_dtype(y)
         gain = engine.factor(
             (self.layer.input_dim,), _WORDS, self.now(), self.seed_generator, dtype
         )
@@ -63,6 +77,3 @@ class EmbeddingDropout(Noisy, keras.layers.Wrapper):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return self.layer.compute_output_shape(input_shape)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rate": self.rate, "seed": self.seed}

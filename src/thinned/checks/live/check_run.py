@@ -1,0 +1,244 @@
+"""The passes of a check: which ones are made, in which order and mode, and what each one left."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...surgery.model_access import seed_all
+from ...surgery.observe import observe, observing
+from .preserve import copy_tensors, equal_tensors, float_tensors
+from .record import NormInput, PassRecord
+
+Rates = dict[tuple[str, str], float]
+
+
+@dataclass
+class CheckRun:
+    """A model under check, and the records of the passes that were made.
+
+    ``training_before``, ``training_after``: training passes before and after the evaluations.
+    ``adapted_evaluation``: an evaluation with running statistics that fit the training passes.
+    ``gradient_passes``: training passes with a backward pass, and their gradients by parameter.
+    ``rate_snapshots``: rates before the evaluations, after them, and after training again.
+    ``changed_statistics``: running statistics that an evaluation changed. ``zeroed``: parameters
+    that a pass zeroed, and the zeroed share. ``needs_grad``: the model differentiates in its
+    forward pass.
+    """
+
+    model: nn.Module
+    inputs: tuple[Any, ...]
+    named: dict[str, Any]
+    seed: int
+    samples: int
+    loss: Callable[..., Tensor] | None = None
+    target: Any = None
+    purpose: str | None = None
+    ddp: bool = False
+    training_before: list[PassRecord] = field(default_factory=list)
+    evaluations: list[PassRecord] = field(default_factory=list)
+    training_after: list[PassRecord] = field(default_factory=list)
+    adapted_evaluation: PassRecord | None = None
+    gradient_passes: list[tuple[PassRecord, dict[str, Tensor | None]]] = field(default_factory=list)
+    rate_snapshots: list[Rates] = field(default_factory=list)
+    changed_statistics: set[str] = field(default_factory=set)
+    zeroed: dict[str, float] = field(default_factory=dict)
+    unchecked: list[tuple[str, str]] = field(default_factory=list)
+    passes: int = 0
+    needs_grad: bool = False
+
+    @property
+    def training(self) -> list[PassRecord]:
+        """All training passes without a gradient."""
+        return [*self.training_before, *self.training_after]
+
+    def make_passes(self) -> None:
+        """Make two training passes, two evaluations, and the remaining training passes."""
+        self.values = {n: p.detach().clone() for n, p in self.model.named_parameters()}
+        self.training_before = [self.make_pass(True, i, keep_inputs=i == 0) for i in range(2)]
+        self.rate_snapshots.append(rates(self.model))
+        before = running_statistics(self.model)
+        self.evaluations = [self.make_pass(False, i) for i in range(2)]
+        after = running_statistics(self.model)
+        self.changed_statistics = {
+            n for n, b in before.items() if n in after and not equal_tensors(b, after[n])
+        }
+        self.rate_snapshots.append(rates(self.model))
+        self.training_after = [self.make_pass(True, i) for i in range(2, self.samples)]
+        self.rate_snapshots.append(rates(self.model))
+
+    def make_pass(self, training: bool, number: int, keep_inputs: bool = False) -> PassRecord:
+        """Make one pass in the given mode, from its own seed."""
+        self.model.train(training)
+        name = f"{'training' if training else 'evaluation'} pass {number + 1}"
+        record = self.observe_pass(name, number if training else 10_000 + number, keep_inputs)
+        self._restore_parameters()
+        return record
+
+    def observe_pass(self, name: str, number: int, keep_inputs: bool = False) -> PassRecord:
+        """Make one pass in the present modes."""
+        seed_all(self.seed * 1_000_003 % 2**31 + number)
+        self.passes += 1
+        record = PassRecord(self.model, keep_inputs)
+        inputs, named = copy_tensors((self.inputs, self.named))
+        try:
+            with torch.set_grad_enabled(self.needs_grad), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    observation = observe(self.model, inputs, named, record)
+                except RuntimeError as error:
+                    if self.needs_grad or "grad" not in str(error):
+                        raise
+                    self.needs_grad = True
+                    return self.observe_pass(name, number, keep_inputs)
+        except Exception as error:
+            add_note(error, f"thinned.check: raised in {name}, seed {self.seed}")
+            raise
+        record.output = observation.output
+        return record
+
+    def _restore_parameters(self) -> None:
+        for name, parameter in self.model.named_parameters():
+            before = self.values.get(name)
+            if (
+                before is None
+                or before.shape != parameter.shape
+                or equal_tensors(before, parameter)
+            ):
+                continue
+            nonzero = before != 0
+            share = float((nonzero & (parameter == 0)).sum()) / max(1, int(nonzero.sum()))
+            if share > 0:
+                self.zeroed.setdefault(name, share)
+            with torch.no_grad():
+                parameter.copy_(before)
+
+    def scalar(self, output: Any) -> Tensor:
+        """The loss; without one, the projection of the output on a fixed random direction."""
+        if self.loss is not None:
+            return self.loss(output) if self.target is None else self.loss(output, self.target)
+        generator = torch.Generator().manual_seed(self.seed)
+        total = torch.zeros((), dtype=torch.float64)
+        for x in float_tensors(output):
+            x = torch.view_as_real(x) if x.is_complex() else x
+            direction = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(
+                x.device, x.dtype
+            )
+            total = total + (x * direction).sum().double().cpu() / max(1, x.numel()) ** 0.5
+        return total
+
+    def make_gradient_passes(self) -> None:
+        """Make two training passes with a backward pass, or note why there can be none."""
+        for number in range(2):
+            self.model.train(True)
+            for p in self.model.parameters():
+                p.grad = None
+            seed_all(self.seed * 1_000_003 % 2**31 + 20_000 + number)
+            self.passes += 1
+            record = PassRecord(self.model)
+            inputs, named = copy_tensors((self.inputs, self.named))
+            backward = False
+            try:
+                with torch.enable_grad(), warnings.catch_warnings(), observing(self.model, record):
+                    warnings.simplefilter("ignore")
+                    record.output = self.model(*inputs, **named)
+                    value = self.scalar(record.output)
+                    if not value.requires_grad:
+                        why = "no gradient reaches the output of the model"
+                        self.unchecked += [(code, why) for code in ("L8", "L30")]
+                        return
+                    backward = True
+                    # Not Tensor.backward: its wrapper would hide what checkpointing recomputes
+                    # from a function mode.
+                    torch.autograd.Variable._execution_engine.run_backward(
+                        (value,),
+                        (torch.ones_like(value),),
+                        False,
+                        False,
+                        (),
+                        allow_unreachable=True,
+                        accumulate_grad=True,
+                    )
+            except Exception as error:
+                if backward:  # an inference-only model may have none; the rest is checked
+                    text = str(error).splitlines()[0] if str(error) else ""
+                    why = f"the backward pass raised {type(error).__name__}: {text}"
+                    self.unchecked += [(code, why) for code in ("L8", "L30")]
+                    self.gradient_passes.clear()
+                    return
+                place = "the training pass with a gradient"
+                add_note(error, f"thinned.check: raised in {place}, seed {self.seed}")
+                raise
+            gradients = {
+                n: None if p.grad is None else p.grad.detach()
+                for n, p in self.model.named_parameters()
+            }
+            self.gradient_passes.append((record, gradients))
+            for p in self.model.parameters():
+                p.grad = None
+
+    def make_adapted_evaluation(self) -> None:
+        """Make an evaluation with running statistics that are exact averages of the training
+        passes.
+        """
+        norms = [norm for calls in self.training_before[0].norms.values() for norm in calls]
+        if not any(norm.draws for norm in norms):
+            return
+        saved: list[tuple[Tensor, Tensor]] = []
+        for name, module in self.model.named_modules():
+            calls: list[NormInput] = [n for r in self.training for n in r.norms.get(name, [])]
+            mean, var = getattr(module, "running_mean", None), getattr(module, "running_var", None)
+            if not calls or mean is None or var is None:
+                continue
+            averages = ((mean, [n.mean for n in calls]), (var, [n.var for n in calls]))
+            with torch.no_grad():
+                for buffer, values in averages:
+                    saved.append((buffer, buffer.detach().clone()))
+                    buffer.copy_(torch.stack(values).mean(0).to(buffer))
+        if saved:
+            self.adapted_evaluation = self.make_pass(False, 2)
+        with torch.no_grad():
+            for buffer, before in saved:
+                buffer.copy_(before)
+
+    def double_copy(self) -> nn.Module:
+        """A copy of the model in double precision."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return copy.deepcopy(self.model).double()
+
+
+def add_note(error: BaseException, text: str) -> None:
+    """Add a note to an error, which Python prints from 3.11 on."""
+    if hasattr(error, "add_note"):
+        error.add_note(text)
+    else:
+        error.__notes__ = [*getattr(error, "__notes__", []), text]  # type: ignore[attr-defined]
+
+
+def rates(model: nn.Module) -> Rates:
+    """Every number that is a rate by its name, by module and attribute."""
+    exact = {"p", "rate", "prob", "_rate"}
+    return {
+        (name, attribute): float(value)
+        for name, module in model.named_modules()
+        for attribute, value in vars(module).items()
+        if isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and (attribute in exact or "drop" in attribute or "keep" in attribute)
+    }
+
+
+def running_statistics(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of all running means and variances, by name."""
+    return {
+        n: b.detach().clone()
+        for n, b in model.named_buffers()
+        if n.rpartition(".")[2] in ("running_mean", "running_var")
+    }
