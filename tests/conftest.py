@@ -1,4 +1,4 @@
-"""Tests are stricter than users: fixed seeds, and memory that torch leaves uninitialised is NaN."""
+"""Tests are stricter than users: fixed seeds, and memory that torch does not initialize is NaN."""
 
 from __future__ import annotations
 

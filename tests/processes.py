@@ -40,9 +40,9 @@ def ranks(script: Path, arguments: list[list[str]], folder: Path, seconds: float
         for p in started:
             p.kill()
             p.wait()
-    told = {
+    outputs = {
         i: path.read_text(errors="replace")[-4000:]
         for i, path in enumerate(errors)
         if codes[i] != 0
     }
-    assert all(code == 0 for code in codes), (codes, told)
+    assert all(code == 0 for code in codes), (codes, outputs)

@@ -1,4 +1,4 @@
-"""Who may import whom, read from the source."""
+"""Which package may import which, read from the source."""
 
 from __future__ import annotations
 

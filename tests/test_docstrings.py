@@ -41,10 +41,10 @@ def public():
         for item in module.__all__:
             value = getattr(module, item)
             written_here = getattr(value, "__module__", "").startswith("thinned")
-            if (inspect.isclass(value) or inspect.isfunction(value)) and written_here:
-                if id(value) not in seen:
-                    seen.add(id(value))
-                    yield pytest.param(value, id=f"{name}.{item}")
+            documented = inspect.isclass(value) or inspect.isfunction(value)
+            if documented and written_here and id(value) not in seen:
+                seen.add(id(value))
+                yield pytest.param(value, id=f"{name}.{item}")
 
 
 def sections(doc: str) -> dict[str, str]:
@@ -122,7 +122,7 @@ def test_public_docstrings_have_their_sections(value):
 
 
 def test_methods_name_their_paper():
-    """Each layer and spec of the catalogue has a Reference section."""
+    """Each layer and spec of the catalog has a Reference section."""
     import thinned
 
     for name, row in thinned.CATALOG.items():

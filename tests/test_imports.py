@@ -37,9 +37,14 @@ def test_torch_parts_need_torch_alone():
 
 
 def test_keras_callback_needs_no_torch():
-    """Keras runs on other backends; here a stand-in has the one name that is asked for at import."""
-    keras = "import sys, types; k = sys.modules['keras'] = types.ModuleType('keras'); k.callbacks = types.SimpleNamespace("
-    code = f"{keras}Callback=object)\nfrom thinned.integrations.keras import WatchCallback\nWatchCallback([0], [0]).verdicts"
+    """Keras runs on other backends; a stand-in has the only name that the import needs."""
+    code = """
+import sys, types
+keras = sys.modules["keras"] = types.ModuleType("keras")
+keras.callbacks = types.SimpleNamespace(Callback=object)
+from thinned.integrations.keras import WatchCallback
+WatchCallback([0], [0]).verdicts
+"""
     assert not loaded(code) & (HEAVY - {"keras"})
 
 

@@ -625,12 +625,14 @@ BAD = [
                                                             "'concrete_dropout' 'q'"),
     ({"dropout": {"method": "concrete_dropout", "p": 0.0}}, "a rate that is learned has to be "
                                                             "above 0"),
-    ({"dropout": {"method": "gaussian_dropout", "rate": 0.1}}, "unknown argument 'rate' of 'gaussian_dropout'"),
+    ({"dropout": {"method": "gaussian_dropout", "rate": 0.1}}, "unknown argument 'rate' of "
+                                                               "'gaussian_dropout'"),
     ({"dropout": {"p": 0.1}}, "a dict such as {'method': 'shakeout', 'c': 0.2}"),
     ({"dropout": {"method": "drop_connect", "p": 1.5}}, "dropout probability has to be between 0 "
                                                         "and 1, but got 1.5"),
     ({"dropout": {"method": "thinned", "dims": 1}}, "unknown setting of 'thinned' 'dims'"),
-    ({"dropout": {"method": "uniform_dropout", "p": Annealed(0.1, 5)}}, "unknown argument 'p' of 'uniform_dropout'"),
+    ({"dropout": {"method": "uniform_dropout", "p": Annealed(0.1, 5)}}, "unknown argument 'p' of "
+                                                                        "'uniform_dropout'"),
     ({"input_dropout": "standout"}, "'standout' needs the layer that gives the units"),
     ({"input_dropout": "jumpout"}, "'jumpout' follows a ReLU"),
     ({"dropout": "jumpout", "activation": "tanh"}, "'jumpout' follows a ReLU"),

@@ -52,7 +52,7 @@ def _jumpout(
 ) -> Any:
     if not isinstance(place.activation, torch_nn.ReLU):
         raise InputError(
-            "'jumpout' follows a ReLU, whose positive outputs it counts; use it with "
+            "'jumpout' follows a ReLU and counts its positive outputs; use it with "
             "activation='relu'"
         )
     return nn.Jumpout(sigma, min_rate, max_rate, power)
@@ -110,8 +110,8 @@ def _fast(place: LayerContext, p: Any = 0.5) -> Any:
     kind = place.activation
     if not isinstance(kind, (torch_nn.ReLU, torch_nn.Identity, type(None))):
         raise InputError(
-            "'fast_dropout' has moments for activation='relu' and 'identity' only; with others it may "
-            "follow the last hidden layer alone"
+            "'fast_dropout' has moments for activation='relu' and 'identity' only; with others "
+            "it may follow the last hidden layer alone"
         )
     return nn.FastDropout(place.layer, p, "relu" if isinstance(kind, torch_nn.ReLU) else None)
 

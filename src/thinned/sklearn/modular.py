@@ -195,9 +195,17 @@ class Fitted:
     """
 
     def __init__(
-        self, coefs: Any, intercepts: Any, activation: str, head: str, specs: Points, state: State, seed: int, step: int,
+        self,
+        coefs: Any,
+        intercepts: Any,
+        activation: str,
+        head: str,
+        specs: Points,
+        state: State,
+        seed: int,
+        step: int,
         dtype: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         parts = [
             [torch.from_numpy(np.asarray(part, dtype)) for part in some]
             for some in (coefs, intercepts)

@@ -21,7 +21,10 @@ from ..algebra.plan import averages
 
 @dataclass(frozen=True)
 class Kept:
-    """A place of one network where all rows of a batch share a mask: only kept units are computed."""
+    """A place of one network where all rows of a batch share a mask.
+
+    Only kept units are computed.
+    """
 
     index: Tensor  # of the kept units
     gain: Tensor  # of each of them
