@@ -9,8 +9,11 @@ import importlib.util
 import inspect
 import re
 import textwrap
+from typing import Any
 
 import pytest
+
+import thinned
 
 MODULES = [
     "thinned",
@@ -123,8 +126,6 @@ def test_public_docstrings_have_their_sections(value):
 
 def test_methods_name_their_paper():
     """Each layer and spec of the catalog has a Reference section."""
-    import thinned
-
     for name, row in thinned.CATALOG.items():
         value = thinned
         for part in row.constructor.split("."):
@@ -133,3 +134,29 @@ def test_methods_name_their_paper():
             if callable(made) and name not in ("consistent_dropout", "monte_carlo"):
                 found = sections(inspect.cleandoc(made.__doc__ or ""))
                 assert "Reference" in found, f"{name}: {made.__qualname__} names no paper"
+
+
+# What may be anything: what a model of the user takes, values that only the user's object or
+# another library defines, and arrays of any library.
+ANYTHING_GOES = {
+    "*inputs", "**named", "*batch", "*args", "**kwargs", "**settings", "**changes", "**params",
+    "target", "log", "logs", "step", "samples", "x", "inputs", "input_shape", "sequences_shape",
+    "initial_state_shape", "sequences", "initial_state", "mask", "estimator", "param_grid",
+    "scoring", "refit", "cv", "error_score", "data", "state",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("value", list(public()))
+def test_arguments_have_types(value):
+    """``Any`` stands only where anything goes."""
+    methods = (
+        [m for m in vars(value).values() if inspect.isfunction(m)] if inspect.isclass(value) else []
+    )
+    for function in (value, *methods):
+        if function.__name__.startswith("_") or function is thinned.InputError:
+            continue
+        stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+        for p in inspect.signature(function).parameters.values():
+            if p.annotation in (Any, "Any"):
+                name = stars.get(p.kind, "") + p.name
+                assert name in ANYTHING_GOES, f"{function.__qualname__}({name}: Any)"

@@ -195,7 +195,9 @@ WRONG_TYPES = [
 ]
 
 
-@pytest.mark.parametrize(("build", "message"), WRONG_TYPES, ids=lambda v: v[-40:] if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    ("build", "message"), WRONG_TYPES, ids=lambda v: v[-40:] if isinstance(v, str) else ""
+)
 def test_wrong_types_name_the_argument_and_the_remedy(build, message):
     with pytest.raises(InputError, match=re.escape(message)):
         build()

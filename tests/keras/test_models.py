@@ -132,7 +132,7 @@ def the_rest():
     ids = keras.Input((None,), dtype="int32")
     h = L.EmbeddingDropout(K.Embedding(12, 6, mask_zero=True), 0.2)(ids)
     h = L.DropState(K.LSTMCell(6), 0.2, "recurrent", return_sequences=True)(h)
-    h = L.DropState(K.GRUCell(6), 0.2, input_rate=0.2, return_sequences=True)(h)
+    h = L.DropState(K.GRUCell(6), 0.2, inputs=0.2, return_sequences=True)(h)
     h = L.VariationalRNNDropout(K.GRUCell(6), 0.2, return_sequences=True)(h)
     h = L.RecurrentDropout(K.LSTMCell(6), return_sequences=True)(h)
     h = L.WeightDrop(L.RNNDrop(K.LSTMCell(6), return_sequences=True), 0.2)(h)

@@ -19,7 +19,6 @@ _TORCH_NAMES = {
     "beta": "rate",
     "cell_p": "cell_rate",
     "skip_p": "skip_rate",
-    "inputs": "input_rate",
     "n_samples": "samples",
     "module": "layer",
 }

@@ -6,6 +6,7 @@ import copy
 import itertools
 import warnings
 from abc import ABCMeta, abstractmethod
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ from .network import head
 from .records import FeatureRows, FitJob, FitPlan, Setting, Track
 from .specs import Points, specs
 from .training import threads, train
+from .types import Noise, Rows, Seed, Units, Weight
 
 _ROWS = 1 << 21  # numbers in one piece of a prediction
 MONTE_CARLO = 100  # networks where a spread is asked for and samples is 0
@@ -74,10 +76,10 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
 
     def __init__(
         self,
-        hidden_layer_sizes: Any = (256, 256),
+        hidden_layer_sizes: Units = (256, 256),
         *,
-        dropout: Any = 0.5,
-        input_dropout: Any = 0.0,
+        dropout: Noise | Sequence[Noise] = 0.5,
+        input_dropout: Noise = 0.0,
         activation: str = "relu",
         solver: str = "adam",
         alpha: float = 0.0001,
@@ -87,9 +89,9 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         learning_rate_init: float = 0.001,
         max_iter: int = 200,
         shuffle: bool = True,
-        random_state: Any = None,
+        random_state: Seed = None,
         tol: float = 1e-4,
-        verbose: Any = False,
+        verbose: bool | int = False,
         warm_start: bool = False,
         momentum: float = 0.9,
         nesterovs_momentum: bool = True,
@@ -100,7 +102,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
         samples: int = 0,
-        divergence: Any = 1.0,
+        divergence: Weight = 1.0,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.dropout = dropout
@@ -399,7 +401,7 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
     def _widest(self) -> int:
         return max(max(w.shape) for w in self.coefs_)
 
-    def predict_samples(self, X: Any, samples: int | None = None) -> Any:
+    def predict_samples(self, X: Rows, samples: int | None = None) -> Any:
         """Return the outputs of thinned networks, one for each draw of the masks.
 
         A mask is a function of the fitted network, of the position of the row in ``X`` and of the

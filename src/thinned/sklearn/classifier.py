@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d, compute_sample_weight
@@ -12,6 +14,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 
 from .base import DropoutEstimator
+from .types import Noise, Rows, Seed, Units, Weight
 
 
 class DropoutClassifier(ClassifierMixin, DropoutEstimator):
@@ -99,10 +102,10 @@ class DropoutClassifier(ClassifierMixin, DropoutEstimator):
 
     def __init__(
         self,
-        hidden_layer_sizes: Any = (256, 256),
+        hidden_layer_sizes: Units = (256, 256),
         *,
-        dropout: Any = 0.5,
-        input_dropout: Any = 0.0,
+        dropout: Noise | Sequence[Noise] = 0.5,
+        input_dropout: Noise = 0.0,
         activation: str = "relu",
         solver: str = "adam",
         alpha: float = 0.0001,
@@ -112,9 +115,9 @@ class DropoutClassifier(ClassifierMixin, DropoutEstimator):
         learning_rate_init: float = 0.001,
         max_iter: int = 200,
         shuffle: bool = True,
-        random_state: Any = None,
+        random_state: Seed = None,
         tol: float = 1e-4,
-        verbose: Any = False,
+        verbose: bool | int = False,
         warm_start: bool = False,
         momentum: float = 0.9,
         nesterovs_momentum: bool = True,
@@ -125,8 +128,8 @@ class DropoutClassifier(ClassifierMixin, DropoutEstimator):
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
         samples: int = 0,
-        divergence: Any = 1.0,
-        class_weight: Any = None,
+        divergence: Weight = 1.0,
+        class_weight: Mapping[Any, float] | str | None = None,
     ) -> None:
         super().__init__(
             hidden_layer_sizes,
@@ -163,7 +166,9 @@ class DropoutClassifier(ClassifierMixin, DropoutEstimator):
         tags.classifier_tags.multi_label = True
         return tags
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DropoutClassifier:
+    def fit(
+        self, X: Rows, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> DropoutClassifier:
         """Train the network.
 
         Warns as ``MLPClassifier`` does (``ConvergenceWarning``) where ``max_iter`` ends training.
@@ -180,7 +185,11 @@ class DropoutClassifier(ClassifierMixin, DropoutEstimator):
         return self._fit(X, y, sample_weight, incremental=False)
 
     def partial_fit(
-        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
+        self,
+        X: Rows,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> DropoutClassifier:
         """Train for one epoch on these rows.
 
@@ -204,12 +213,12 @@ class DropoutClassifier(ClassifierMixin, DropoutEstimator):
             )
         return self._fit(X, y, sample_weight, incremental=True)
 
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: Rows) -> Any:
         """Return the most likely class of each row, or its labels as a row of 0 and 1."""
         outputs = self._outputs(self._rows(X))
         return self._binarizer.inverse_transform(outputs[:, 0] if self.n_outputs_ == 1 else outputs)
 
-    def predict_proba(self, X: Any) -> Any:
+    def predict_proba(self, X: Rows) -> Any:
         """Return the probabilities of the classes.
 
         Args:
@@ -222,7 +231,7 @@ class DropoutClassifier(ClassifierMixin, DropoutEstimator):
         outputs = self._outputs(self._rows(X))
         return np.hstack([1.0 - outputs, outputs]) if self.n_outputs_ == 1 else outputs
 
-    def predict_log_proba(self, X: Any) -> Any:
+    def predict_log_proba(self, X: Rows) -> Any:
         """Return the logarithms of :meth:`predict_proba`."""
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import column_or_1d
 
 from .base import MONTE_CARLO, DropoutEstimator
+from .types import Rows
 
 
 class DropoutRegressor(RegressorMixin, DropoutEstimator):
@@ -72,7 +74,9 @@ class DropoutRegressor(RegressorMixin, DropoutEstimator):
         ``return_std``.
     """
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> DropoutRegressor:
+    def fit(
+        self, X: Rows, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> DropoutRegressor:
         """Train the network.
 
         Args:
@@ -85,11 +89,13 @@ class DropoutRegressor(RegressorMixin, DropoutEstimator):
         """
         return self._fit(X, y, sample_weight, incremental=False)
 
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> DropoutRegressor:
+    def partial_fit(
+        self, X: Rows, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> DropoutRegressor:
         """Train for one epoch on these rows."""
         return self._fit(X, y, sample_weight, incremental=True)
 
-    def predict(self, X: Any, return_std: bool = False) -> Any:
+    def predict(self, X: Rows, return_std: bool = False) -> Any:
         """Return the predicted values.
 
         Args:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
 from sklearn.model_selection import ParameterGrid, check_cv
@@ -21,6 +22,7 @@ from sklearn.utils.validation import _check_method_params, _check_sample_weight
 from .base import DropoutEstimator
 from .records import FeatureRows, FitJob
 from .training import train
+from .types import Rows
 
 
 class DropoutSearchCV(BaseSearchCV):
@@ -98,7 +100,7 @@ class DropoutSearchCV(BaseSearchCV):
         )
         self.param_grid = param_grid
 
-    def fit(self, X: Any, y: Any = None, **params: Any) -> DropoutSearchCV:
+    def fit(self, X: Rows, y: ArrayLike | None = None, **params: Any) -> DropoutSearchCV:
         """Train every candidate on every fold, score it on the rest, and train the best one on all
         rows.
         """

@@ -97,7 +97,7 @@ def test_a_state_keeps_its_mask_and_its_files():
     """
     x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
     cell = K.GRUCell(4, reset_after=False, use_bias=False)
-    layer = L.DropState(cell, 0.3, input_rate=0.5, seed=3, return_sequences=True)
+    layer = L.DropState(cell, 0.3, inputs=0.5, seed=3, return_sequences=True)
     plain = K.RNN(K.GRUCell(4, reset_after=False, use_bias=False), return_sequences=True)
     y = array(layer(x))
     plain.build(x.shape)
@@ -111,21 +111,21 @@ def test_a_state_keeps_its_mask_and_its_files():
     np.testing.assert_array_equal(drawn[0, 2], drawn[0, 4])  # what pads does not move a state
     assert [(s.kind, s.argument) for s in tk.find(layer)] == [
         ("recurrent", "rate"),
-        ("recurrent", "input_rate"),
+        ("recurrent", "inputs"),
     ]
     other = again(layer)
-    assert (other.rate, other.input_rate, other.method, other.per) == (
+    assert (other.rate, other.inputs, other.method, other.per) == (
         0.3,
         0.5,
         "variational",
         "sequence",
     )
-    layer.rate = layer.input_rate = 1.0  # no input and no memory: without bias the state is 0
+    layer.rate = layer.inputs = 1.0  # no input and no memory: without bias the state is 0
     assert not array(layer(x, training=True)).any()
     both = K.Bidirectional(L.DropState(K.LSTMCell(4), 0.3, return_sequences=True))
     assert array(both(x, training=True)).shape == (2, 5, 8)
-    with pytest.raises(ValueError, match="argument `input_rate`"):
-        layer.input_rate = 2
+    with pytest.raises(ValueError, match="argument `inputs`"):
+        layer.inputs = 2
 
 
 NAMED = [  # a layer of its own, the same by DropState, and the cell
@@ -151,14 +151,14 @@ def test_named_methods_are_those_of_drop_state(number):
     np.testing.assert_array_equal(drawn, array(general(x, training=True)))
     np.testing.assert_array_equal(array(layer(x)), array(general(x)))
     copy = again(layer)
-    assert {"rate": 0.3, "input_rate": 0.2, "seed": 3}.items() <= copy.get_config().items()
+    assert {"rate": 0.3, "inputs": 0.2, "seed": 3}.items() <= copy.get_config().items()
     assert "method" not in copy.get_config()
     copy.build(x.shape)
     copy.set_weights(layer.get_weights())
     np.testing.assert_array_equal(array(copy(x, training=True)), drawn)
     assert [(s.kind, s.argument, s.rate) for s in tk.find(layer)] == [
         ("recurrent", "rate", 0.3),
-        ("recurrent", "input_rate", 0.2),
+        ("recurrent", "inputs", 0.2),
     ]
 
 

@@ -97,14 +97,13 @@ class GaussianDropout(SpecLayer):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class UniformDropout(SpecLayer):
-    """Uniform dropout (Uout): y = x (1 + r), r ~ U(-rate, rate), while training; y = x in
+    """Uniform dropout (Uout): y = x (1 + r), r ~ U(-beta, beta), while training; y = x in
     evaluation.
 
     Use it before batch normalization: it hardly shifts the variance.
 
     Args:
-        rate: Half the width of the noise (the paper's beta), in [0, 1]; 0.1 in the paper. It may be
-            set at any time.
+        beta: Half the width of the noise, in [0, 1]; 0.1 in the paper. It may be set at any time.
         noise_shape: The shape of the noise, as in Keras; None draws for each element.
         seed: An integer that fixes the draws; None takes a random one.
         **kwargs: Arguments of ``keras.layers.Layer``, such as ``name`` and ``dtype``.
@@ -113,7 +112,7 @@ class UniformDropout(SpecLayer):
         InputError: Where an argument breaks a rule. It is a ValueError.
 
     Example:
-        >>> UniformDropout().rate
+        >>> UniformDropout().beta
         0.1
 
     Reference:
@@ -121,17 +120,26 @@ class UniformDropout(SpecLayer):
         normalization by variance shift"; :func:`thinned.presets.uniform_dropout`.
     """
 
-    config_names = ("rate", "noise_shape", "seed")
+    config_names = ("beta", "noise_shape", "seed")
 
     def __init__(
         self,
-        rate: float = 0.1,
+        beta: float = 0.1,
         noise_shape: Sequence[int | None] | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        spec = presets.uniform_dropout(arguments.rate_of(rate))
+        spec = presets.uniform_dropout(arguments.rate_of(beta, "beta"))
         super().__init__(spec, seed=seed, noise_shape=noise_shape, **kwargs)
+
+    @property
+    def beta(self) -> float:
+        """Half the width of the noise, in [0, 1]."""
+        return self.rate
+
+    @beta.setter
+    def beta(self, beta: float) -> None:
+        self.rate = beta
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

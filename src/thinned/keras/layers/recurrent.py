@@ -139,8 +139,8 @@ class StateLayer(RatedLayer, keras.layers.RNN):
     """Base of the recurrent layers that drop their state. Abstract."""
 
     abstract = True
-    kind, other_rates = "recurrent", ("input_rate",)
-    input_rate = rate_property("input_rate")
+    kind, other_rates = "recurrent", ("inputs",)
+    inputs = rate_property("inputs")
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class StateLayer(RatedLayer, keras.layers.RNN):
         rate: float,
         method: str,
         *,
-        input_rate: float,
+        inputs: float,
         per: str | None = None,
         scale: str | None = None,
         seed: int | None,
@@ -166,14 +166,14 @@ class StateLayer(RatedLayer, keras.layers.RNN):
         super().__init__(DropStateCell(cell, place, self.scale, dtype=policy), **kwargs)
         self.start(rate, seed)
         self.cell.rate_state = self.rate_state
-        self.input_rate = input_rate
+        self.inputs = inputs
 
     def call(
         self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False
     ) -> Any:
         x = floating(sequences, self)
         if training:
-            x = engine.sample(x, _LOCKED, self.input_rate_state.state.value, self.seed_generator)
+            x = engine.sample(x, _LOCKED, self.inputs_state.state.value, self.seed_generator)
             b, t = ops.shape(x)[:2]
             units = self.cell.output_size
             shape = (b, t if self.per == "step" else 1, units)
@@ -209,7 +209,7 @@ class DropState(StateLayer):
         cell: A keras LSTMCell, GRUCell or SimpleRNNCell without dropout of its own.
         rate: The probability of dropping a unit, in [0, 1]; may be set at any time.
         method: "variational", "recurrent" (LSTM and GRU) or "rnndrop" (LSTM).
-        input_rate: The rate of :class:`LockedDropout` on the input, in [0, 1]; may be set at any
+        inputs: The rate of :class:`LockedDropout` on the input, in [0, 1]; may be set at any
             time.
         per: "step" draws m at each step, "sequence" once. None is the paper's: "step" for
             "recurrent", "sequence" otherwise; the other methods have only that.
@@ -234,21 +234,21 @@ class DropState(StateLayer):
         Moon, Choi, Lee, Song 2015, "RNNDROP: a novel dropout for RNNs in ASR".
     """
 
-    config_names = ("rate", "method", "input_rate", "per", "scale", "seed")
+    config_names = ("rate", "method", "inputs", "per", "scale", "seed")
 
     def __init__(
         self,
         cell: keras.Layer,
         rate: float = 0.5,
         method: Method = "variational",
-        input_rate: float = 0.0,
+        inputs: float = 0.0,
         per: Literal["step", "sequence"] | None = None,
         scale: Literal["inverted", "classic"] | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            cell, rate, method, input_rate=input_rate, per=per, scale=scale, seed=seed, **kwargs
+            cell, rate, method, inputs=inputs, per=per, scale=scale, seed=seed, **kwargs
         )
 
 
@@ -262,7 +262,7 @@ class VariationalRNNDropout(StateLayer):
     Args:
         cell: A keras LSTMCell, GRUCell or SimpleRNNCell without dropout of its own.
         rate: The probability of dropping a unit, in [0, 1]; may be set at any time.
-        input_rate: The rate of :class:`LockedDropout` on the input, in [0, 1]; may be set at any
+        inputs: The rate of :class:`LockedDropout` on the input, in [0, 1]; may be set at any
             time.
         scale: "inverted" divides the mask by 1 - rate while training; "classic" multiplies by
             1 - rate in evaluation.
@@ -273,7 +273,7 @@ class VariationalRNNDropout(StateLayer):
         InputError: Where an argument breaks a rule. It is a ValueError.
 
     Example:
-        >>> VariationalRNNDropout(keras.layers.LSTMCell(8), 0.3, input_rate=0.5).input_rate
+        >>> VariationalRNNDropout(keras.layers.LSTMCell(8), 0.3, inputs=0.5).inputs
         0.5
 
     Reference:
@@ -281,20 +281,18 @@ class VariationalRNNDropout(StateLayer):
         neural networks".
     """
 
-    config_names = ("rate", "input_rate", "scale", "seed")
+    config_names = ("rate", "inputs", "scale", "seed")
 
     def __init__(
         self,
         cell: keras.Layer,
         rate: float = 0.5,
-        input_rate: float = 0.0,
+        inputs: float = 0.0,
         scale: Literal["inverted", "classic"] = "inverted",
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            cell, rate, "variational", input_rate=input_rate, scale=scale, seed=seed, **kwargs
-        )
+        super().__init__(cell, rate, "variational", inputs=inputs, scale=scale, seed=seed, **kwargs)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -308,7 +306,7 @@ class RecurrentDropout(StateLayer):
         cell: A keras LSTMCell or GRUCell without dropout of its own.
         rate: The probability of dropping a unit, in [0, 1]; the paper uses 0.25 per step and 0.5
             per sequence. It may be set at any time.
-        input_rate: The rate of :class:`LockedDropout` on the input, in [0, 1]; may be set at any
+        inputs: The rate of :class:`LockedDropout` on the input, in [0, 1]; may be set at any
             time.
         per: "step" draws the mask at each step, "sequence" once.
         scale: "classic" multiplies by 1 - rate in evaluation; "inverted" divides the mask by
@@ -327,13 +325,13 @@ class RecurrentDropout(StateLayer):
         Semeniuta, Severyn, Barth 2016, "Recurrent dropout without memory loss".
     """
 
-    config_names = ("rate", "input_rate", "per", "scale", "seed")
+    config_names = ("rate", "inputs", "per", "scale", "seed")
 
     def __init__(
         self,
         cell: keras.Layer,
         rate: float = 0.25,
-        input_rate: float = 0.0,
+        inputs: float = 0.0,
         per: Literal["step", "sequence"] = "step",
         scale: Literal["inverted", "classic"] = "classic",
         seed: int | None = None,
@@ -343,7 +341,7 @@ class RecurrentDropout(StateLayer):
             cell,
             rate,
             "recurrent",
-            input_rate=input_rate,
+            inputs=inputs,
             per=per,
             scale=scale,
             seed=seed,
@@ -361,7 +359,7 @@ class RNNDrop(StateLayer):
     Args:
         cell: A keras LSTMCell without dropout of its own.
         rate: The probability of dropping a unit, in [0, 1]; may be set at any time.
-        input_rate: The rate of :class:`LockedDropout` on the input, in [0, 1]; may be set at any
+        inputs: The rate of :class:`LockedDropout` on the input, in [0, 1]; may be set at any
             time.
         seed: An integer that fixes the draws; None takes a random one.
         **kwargs: Arguments of ``keras.layers.RNN``, such as ``return_sequences``.
@@ -377,14 +375,14 @@ class RNNDrop(StateLayer):
         Moon, Choi, Lee, Song 2015, "RNNDROP: a novel dropout for RNNs in ASR".
     """
 
-    config_names = ("rate", "input_rate", "seed")
+    config_names = ("rate", "inputs", "seed")
 
     def __init__(
         self,
         cell: keras.Layer,
         rate: float = 0.2,
-        input_rate: float = 0.0,
+        inputs: float = 0.0,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(cell, rate, "rnndrop", input_rate=input_rate, seed=seed, **kwargs)
+        super().__init__(cell, rate, "rnndrop", inputs=inputs, seed=seed, **kwargs)
