@@ -641,7 +641,7 @@ BAD = [
                                          "'dropout' at place 2"),
     ({"dropout": ["fast_dropout", "standout"]}, "behind it comes 'fast_dropout' or nothing, but "
                                                 "got 'standout' at place 2"),
-    ({"dropout": "fast_dropout", "activation": "tanh"}, "'fast_dropout' knows the moments of "
+    ({"dropout": "fast_dropout", "activation": "tanh"}, "'fast_dropout' has moments for "
                                                         "activation='relu'"),
     ({"dropout": ["drop_connect", "targeted_unit_dropout"]}, "another method has the weights "
                                                              "into them"),
