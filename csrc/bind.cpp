@@ -90,7 +90,7 @@ Job job(const Tensor& constants, const Tensor& key, const std::optional<Tensor>&
 void execute(Job& j) {
   j.prepare();
   const int64_t tasks = j.tasks();
-  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, std::min<int64_t>(j.row(), Job::TILE)));
+  const int64_t grain = std::max<int64_t>(1, 32768 / j.cost());
   if (tasks <= grain) {
     j.run(*kernels, 0, tasks);
   } else {
@@ -152,6 +152,20 @@ Tensor kept(Tensor constants, Tensor key, std::optional<Tensor> sample_ids, int6
   Tensor y = torch::stable::empty({examples, elements}, ScalarType::Bool);
   Job j = job(constants, key, sample_ids, own ? 0 : -1, examples, thinned::BERNOULLI, offset, stream, call, false);
   uint8_t* out = static_cast<uint8_t*>(y.mutable_data_ptr());
+  if (own && elements > 0 && elements <= Kernels::NARROW && j.threshold != 0 && j.threshold < thinned::ALWAYS) {
+    constexpr int64_t together = 4 * thinned::Rows::PAD;
+    torch::stable::parallel_for(0, (examples + together - 1) / together, 8, [&](int64_t begin, int64_t end) {
+      uint8_t is_dropped[together * Kernels::NARROW + 256];
+      uint64_t samples[together];
+      uint32_t steps[together];
+      for (int64_t start = begin * together; start < std::min(end * together, examples); start += together) {
+        const int64_t n = std::min(together, examples - start);
+        kernels->is_dropped_each(is_dropped, n, elements, j.offset, j.lanes(start, n, samples, steps), uint32_t(j.threshold));
+        for (int64_t i = 0; i < n * elements; ++i) out[start * elements + i] = !is_dropped[i];
+      }
+    });
+    return y;
+  }
   constexpr int64_t tile = 4096;
   const int64_t tiles = (elements + tile - 1) / tile;
   torch::stable::parallel_for(0, examples * tiles, 8, [&](int64_t begin, int64_t end) {

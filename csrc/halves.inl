@@ -32,3 +32,14 @@ static inline void settle(uint8_t* out, uint64_t ties, int at, uint64_t block, c
     out[i] = below(threshold >> 16, threshold, 8 * block + uint64_t(i), lane);
   }
 }
+
+// The same where `out` holds `each` consecutive elements, from `first` on, of one example after the other.
+static inline void settle_each(uint8_t* out, uint64_t ties, int at, uint64_t first, int each, const Rows& of,
+                               uint32_t threshold) {
+  if (!(threshold & 0xFFFFu)) return;
+  for (; ties; ties &= ties - 1) {
+    const int i = at + __builtin_ctzll(ties);
+    const Lane lane = {{of.key[0], of.key[1]}, of.samples[i / each], of.steps[i / each]};
+    out[i] = below(threshold >> 16, threshold, first + uint64_t(i % each), lane);
+  }
+}

@@ -11,6 +11,15 @@ struct Lane {
   uint32_t step;
 };
 
+// The random keys of examples that are drawn together. Both lists are read up to the next multiple of PAD.
+struct Rows {
+  static constexpr int64_t PAD = 32;
+  const uint32_t* key;
+  const uint64_t* samples;
+  const uint32_t* steps;
+  Rows from(int64_t i) const { return {key, samples + i, steps + i}; }
+};
+
 // y = residual + a x + b. Kept (or continuous): a = gain (1 + spread noise), b = shift. Dropped: a = 0, b = dropped.
 struct Affine {
   double gain, shift, dropped;
@@ -59,6 +68,11 @@ struct Kernels {
   void (*is_dropped)(uint8_t* out, int64_t n, uint64_t first, const Lane& lane, uint32_t threshold);
   // Writes the words of elements first, first + 1 ...
   void (*words)(uint32_t* out, int64_t n, uint64_t first, const Lane& lane);
+  // The two of the above for `examples` examples, one after the other, with n <= NARROW elements each: the registers hold blocks of
+  // different examples. Both write up to 255 bytes more.
+  static constexpr int64_t NARROW = 96;
+  void (*is_dropped_each)(uint8_t* out, int64_t examples, int64_t n, uint64_t first, const Rows& of, uint32_t threshold);
+  void (*words_each)(uint32_t* out, int64_t examples, int64_t n, uint64_t first, const Rows& of);
   // Writes one word for each (element, sample, step), for elements that are not consecutive.
   void (*scattered)(uint32_t* out, int64_t n, const uint64_t* elements, const uint64_t* samples, const uint32_t* steps,
                     const uint32_t* key);

@@ -1,5 +1,6 @@
 // The bodies of the kernels, compiled once for each instruction set. The including file has set the target, and has defined
-// is_dropped_run<G>, on G * STEP consecutive mask elements from the start of a Philox block, and halves_run, on STEP.
+// is_dropped_run<G>, on G * STEP consecutive mask elements from the start of a Philox block, and halves_run, on STEP; and
+// is_dropped_each and halves_each on one block, and is_dropped_one on one element, of each of EACH examples.
 
 template <typename T>
 struct Math {
@@ -242,6 +243,65 @@ static void words(uint32_t* out, int64_t n, uint64_t first, const Lane& lane) {
   }
 }
 
+// Blocks come by block and example, 8 elements each; rows of 8 `blocks` elements are what is left of them.
+template <typename T>
+static inline void deal(T* rows, const T* drawn, int64_t block, int64_t blocks) {
+  for (int64_t e = 0; e < EACH; ++e) __builtin_memcpy(rows + 8 * (e * blocks + block), drawn + 8 * e, 8 * sizeof(T));
+}
+
+// Moves n elements of each row together, from `skip` on. Eight are copied at a time: the next row overwrites the excess.
+template <typename T>
+static inline void compact(T* out, const T* rows, int64_t count, int64_t n, int64_t skip, int64_t stride) {
+  for (int64_t e = 0; e < count; ++e)
+    for (int64_t i = 0; i < n; i += 8) __builtin_memcpy(out + e * n + i, rows + e * stride + skip + i, 8 * sizeof(T));
+}
+
+static void is_dropped_rows(uint8_t* out, int64_t examples, int64_t n, uint64_t first, const Rows& of, uint32_t threshold) {
+  const int64_t skip = int64_t(first & 7), blocks = (skip + n + 7) / 8;
+  const uint64_t block = first >> 3;
+  alignas(64) uint8_t drawn[8 * EACH], rows[EACH * (Kernels::NARROW + 16) + 64];
+  for (int64_t e = 0; e < examples; e += EACH) {
+    const int64_t count = examples - e < EACH ? examples - e : EACH;
+    const Rows these = of.from(e);
+    if (n == 1) {
+      is_dropped_one(out + e, first, these, threshold);
+    } else if (n == 8 && !skip) {
+      is_dropped_each(out + 8 * e, block, these, threshold);
+    } else if (blocks == 1) {
+      is_dropped_each(rows, block, these, threshold);
+      compact(out + e * n, rows, count, n, skip, 8);
+    } else if (n == 8 * blocks && count == EACH) {
+      for (int64_t b = 0; b < blocks; ++b) {
+        is_dropped_each(drawn, block + uint64_t(b), these, threshold);
+        deal(out + e * n, drawn, b, blocks);
+      }
+    } else {
+      for (int64_t b = 0; b < blocks; ++b) {
+        is_dropped_each(drawn, block + uint64_t(b), these, threshold);
+        deal(rows, drawn, b, blocks);
+      }
+      compact(out + e * n, rows, count, n, skip, 8 * blocks);
+    }
+  }
+}
+
+static void words_rows(uint32_t* out, int64_t examples, int64_t n, uint64_t first, const Rows& of) {
+  const int64_t skip = int64_t(first & 7), blocks = (skip + n + 7) / 8;
+  uint16_t high[8 * EACH], low[8 * EACH];
+  uint32_t drawn[8 * EACH], rows[EACH * (Kernels::NARROW + 16) + 8];
+  for (int64_t e = 0; e < examples; e += EACH) {
+    const int64_t count = examples - e < EACH ? examples - e : EACH;
+    for (int64_t b = 0; b < blocks; ++b) {
+      const uint64_t block = (first >> 3) + uint64_t(b);
+      halves_each(high, block, of.from(e));
+      halves_each(low, block | LOW, of.from(e));
+      for (int64_t i = 0; i < 8 * EACH; ++i) drawn[i] = uint32_t(high[i]) << 16 | low[i];
+      deal(rows, drawn, b, blocks);
+    }
+    compact(out + e * n, rows, count, n, skip, 8 * blocks);
+  }
+}
+
 template <typename T>
 static void stream_as(const T* x, const T* r, T* y, int64_t n, uint64_t first, const Lane& lane, uint32_t threshold,
                       const Affine& map) {
@@ -277,5 +337,6 @@ static void stream(int type, const void* x, const void* r, void* y, int64_t n, u
 #include "perceptron.inl"
 
 static constexpr Kernels table(const char* name) {
-  return {name, is_dropped, words, scattered, normal, stream, select, constant, scale, rows, units, adam};
+  return {name, is_dropped, words, is_dropped_rows, words_rows, scattered, normal,
+          stream, select, constant, scale, rows, units, adam};
 }

@@ -25,12 +25,22 @@ MAY = {
     "studies": {"algebra", "presets", "train", "nn", "functional"},
     "sklearn": {"algebra", "presets", "engines.torch", "functional", "nn"},
     "testing": {"algebra", "presets", "functional", "engines.numpy", "nn"},
-    "integrations": {"checks", "nn"},
+    "integrations": {"checks", "nn", "surgery"},
     "cli": {"studies", "presets", "checks"},
 }
 # Third-party package -> the packages that may import it.
 PACKAGES = {
-    "numpy": {"engines.numpy", "functional", "keras", "train", "studies", "testing", "sklearn"},
+    "numpy": {
+        "engines.numpy",
+        "engines.torch",
+        "nn",
+        "functional",
+        "keras",
+        "train",
+        "studies",
+        "testing",
+        "sklearn",
+    },
     "torch": {
         "engines.torch",
         "functional",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .checks.live import check
     from .checks.watch import Watch, watch
     from .functional import explain
-    from .nn import ModelKey, Tape, frozen, key, key_of, off, recording, replaying, sampling, step
+    from .nn import ModelKey, Tape, key, key_of, step
     from .presets import CATALOG
     from .studies import study
     from .surgery import (
@@ -39,9 +39,14 @@ if TYPE_CHECKING:
         apply,
         expose,
         find,
+        frozen,
         insert,
+        off,
+        recording,
         replace,
+        replaying,
         rescale,
+        sampling,
         set_rate,
         strip,
         thin,
@@ -58,13 +63,13 @@ _HOME = {
     "ModelKey": "nn",
     "key": "nn",
     "explain": "functional",
-    "replaying": "nn",
-    "recording": "nn",
+    "replaying": "surgery",
+    "recording": "surgery",
     "key_of": "nn",
-    "frozen": "nn",
+    "frozen": "surgery",
     "Tape": "nn",
-    "off": "nn",
-    "sampling": "nn",
+    "off": "surgery",
+    "sampling": "surgery",
     "step": "nn",
     "replace": "surgery",
     "rescale": "surgery",

@@ -30,6 +30,12 @@ class ArgumentError(InputError, TypeError):
     """
 
 
+class MissingNameError(InputError, KeyError):
+    """A table has no such name. It is a KeyError as well, as for any mapping."""
+
+    __str__ = ValueError.__str__  # that of KeyError quotes the message
+
+
 def assert_never(value: NoReturn) -> NoReturn:
     """Close a match on a closed union: mypy reports a member that no case handles.
 
@@ -46,7 +52,7 @@ def probability(
     The message begins as the one of PyTorch does, so code that matches on it keeps working.
     Raises :class:`InputError` where ``value`` is out of range or not a number.
     """
-    number = real(value, what)
+    number = real(value, what, "it is the probability of dropping, so 0.5 drops half")
     if not (0.0 <= number <= 1.0) or (below_one and number == 1.0):
         rule = "at least 0 and below 1" if below_one else "between 0 and 1"
         remedy = "it is the probability of dropping, so 0.5 drops half"
@@ -56,14 +62,40 @@ def probability(
     return number
 
 
-def real(value: object, what: str) -> float:
+def real(value: object, what: str, remedy: str = "") -> float:
     """Return ``value`` as a finite float, or raise :class:`InputError`."""
-    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
-        raise InputError(f"{what} has to be a number, but got {value!r}")
-    number = float(value)
+    number = _float(value)
+    if number is None:
+        written = f" ({remedy})" if remedy else ""
+        raise InputError(f"{what} has to be a number, but got {value!r}{written}")
     if not math.isfinite(number):
         raise InputError(f"{what} has to be a finite number, but got {value}")
     return number
+
+
+def _float(value: Any) -> float | None:
+    """``value`` as a float, or None where it is no single number."""
+    if isinstance(value, (bool, str, type)) or not hasattr(value, "__float__"):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):  # tensors and arrays of several numbers
+        return None
+
+
+def flag(value: object, what: str) -> bool:
+    """Return ``value``, or raise :class:`InputError` unless it is True or False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{what} has to be True or False, but got {value!r}")
+    return value
+
+
+def choice(value: object, what: str, known: Iterable[str]) -> str:
+    """Return ``value``, or raise :class:`InputError` unless it is one of the names ``known``."""
+    known = tuple(known)
+    if not isinstance(value, str) or value not in known:
+        raise unknown(what, value, known)
+    return value
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -78,6 +110,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return "known: " + (", ".join(known) or "none")
 
 
+def nearest_argument(name: str, known: Iterable[str]) -> str:
+    """:func:`nearest` for the argument of a call, which knows the other names of a rate."""
+    known = tuple(known)
+    if name in _RATE_NAMES and "p" in known:
+        return "did you mean 'p'?"
+    return nearest(name, known)
+
+
+# what other libraries call the rate of dropping
+_RATE_NAMES = ("rate", "dropout", "drop_prob", "drop_rate", "dropout_p", "prob", "probability")
+
+
 def unknown(what: str, name: object, known: Iterable[str], of: str = "") -> InputError:
     """Return the error for a name that is not in a table; ``of`` names the owner of the table."""
     owner = f" of {of}" if of else ""
@@ -89,7 +133,9 @@ def check_keywords(function: Callable[..., Any], keywords: Iterable[str], of: st
     known = inspect.signature(function).parameters
     for keyword in keywords:
         if keyword not in known:
-            raise unknown("argument", keyword, known, of)
+            raise InputError(
+                f"unknown argument {keyword!r} of {of}; {nearest_argument(keyword, known)}"
+            )
 
 
 def whole(value: Any, what: str, least: int, most: int | None = None) -> int:

@@ -280,3 +280,9 @@ def test_defaults():
 def test_combinations_without_a_meaning(build, message):
     with pytest.raises(InputError, match=message):
         build()
+
+
+@pytest.mark.parametrize("data", [3, None, {"law": {"bernoulli": 3}}])
+def test_malformed_json_raises(data):
+    with pytest.raises(InputError, match="has to be"):
+        Drop.from_json(data)

@@ -128,3 +128,9 @@ def test_bits_are_balanced_and_uncorrelated():
         )
         agree = np.unpackbits((left ^ right).view(np.uint8)).mean()
         assert abs(agree - 0.5) < 4.9 * 0.5 / np.sqrt(left.size * 32)
+
+
+@pytest.mark.parametrize("seed", ["x", 1.5, True, None])
+def test_a_seed_is_a_whole_number(seed):
+    with pytest.raises(InputError, match="seed has to be a whole number"):
+        Key(seed)

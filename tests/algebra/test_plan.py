@@ -7,8 +7,9 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-from thinned import InputError, presets
+from thinned import InputError, functional, presets
 from thinned.algebra import Bernoulli, Block, Drop, Gaussian, KeptFraction, Key, moments, plan
 from thinned.algebra.per import block_fraction, covering, expand, seed_rate
 from thinned.algebra.plan import WORDS, coefficients, threshold
@@ -180,3 +181,13 @@ def test_continuous_moments():
 
 def test_plans_are_cached():
     assert plan(presets.dropout(0.25), (8, 9)) is plan(presets.dropout(0.25), (8, 9))
+
+
+def test_an_example_has_at_most_2_34_mask_elements():
+    """Beyond, the counter of blocks would draw the same words again."""
+    assert plan(presets.dropout(0.5), (2, 2**34)).elements == 2**34
+    assert plan(presets.spatial_dropout(0.5), (2, 3, 2**40)).elements == 3
+    with pytest.raises(InputError, match=r"17179869185 mask elements, .* at most 2\^34"):
+        plan(presets.dropout(0.5), (2, 2**34 + 1))
+    with pytest.raises(InputError, match=r"at most 2\^34"):
+        functional.uniform((1, 2**34 + 1), Key(0), torch.empty(0, device="meta"))

@@ -109,3 +109,16 @@ def test_public_draws_share_along_the_other_axes():
     subset = F.random_subset(500, 6, 2, Key(1), torch.device("cpu"))
     assert (subset[:, 0] < subset[:, 1]).all()
     assert len(subset.unique(dim=0)) == 15
+
+
+@pytest.mark.parametrize("spec", [0.3, "dropout", None])
+def test_what_is_no_spec_raises(spec):
+    with pytest.raises(InputError, match="spec has to be a thinned"):
+        F.drop(torch.ones(2, 3), spec)
+    with pytest.raises(InputError, match="spec has to be a thinned"):
+        F.mask(spec, (2, 3), Key(1))
+
+
+def test_a_seed_is_no_key():
+    with pytest.raises(InputError, match="key has to be a thinned"):
+        F.drop(torch.ones(2, 3), presets.dropout(0.5), key=1)

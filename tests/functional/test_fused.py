@@ -95,3 +95,18 @@ def test_bad_calls():
         F.dropout_add(torch.ones(2), torch.ones(2), 2)
     with pytest.raises(InputError, match="samples has to name each of the 2"):
         F.dropout_add(torch.ones(2), torch.ones(2), 0.5, key=KEY)
+
+
+@pytest.mark.parametrize("p", ["x", None, True, dropout(0.5), [0.3]])
+def test_what_is_no_rate_raises(p):
+    x, ones = torch.ones(2, 4), torch.ones(4)
+    F.dropout(x, 1.0)  # a cache of rates must not take True for 1
+    for call in (
+        lambda: F.dropout(x, p),
+        lambda: F.dropout_add(x, x, p),
+        lambda: F.dropout_add_layer_norm(x, x, ones, ones, p),
+        lambda: F.bias_act_dropout(x, ones, p=p),
+        lambda: F.swapout(x, x, p, training=False),
+    ):
+        with pytest.raises(InputError, match="dropout probability has to be a number"):
+            call()

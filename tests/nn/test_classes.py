@@ -122,3 +122,67 @@ def test_copies_and_pickles_create_layers_without_arguments():
         WithArguments(0.25, witdh=3)
     with pytest.raises(TypeError, match="missing"):
         WithArguments(0.25)
+
+
+def _linear():
+    return torch.nn.Linear(3, 3)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: tnn.Dropout("drop_path", 0.3), r"'drop_path'; that method is thinned.nn.DropPath"),
+        (lambda: tnn.Dropout(0.5, 0.3), "inplace has to be True or False, but got 0.3"),
+        (lambda: tnn.Dropout(torch.ones(2)), "has to be a number"),
+        (lambda: tnn.Dropout(float), "has to be a number"),
+        (lambda: tnn.Dropout(0.5, impl="nativ"), "unknown impl 'nativ'"),
+        (lambda: tnn.Dropout(0.5, layout=3), "layout has to be"),
+        (lambda: tnn.Dropout(0.5, shard=3), "shard has to be"),
+        (lambda: tnn.SpecDropout(thinned.presets.dropout(0.3), schedule=0.3), "schedule has to be"),
+        (lambda: tnn.DropConnect(_linear(), 0.3, names=3), "names has to be"),
+        (lambda: tnn.DropConnect(_linear(), 0.3, names=["weight", 3]), "names has to be"),
+        (lambda: tnn.DropConnect(_linear(), 0.3, activation="relu"), "activation has to be"),
+        (lambda: tnn.ConcreteDropout(3, temperature="x"), "temperature has to be a number"),
+        (lambda: tnn.ConcreteDropout(3, per=["x"]), "unknown per"),
+        (lambda: tnn.ConcreteDropout(3, _linear()), "has to be a number"),
+        (lambda: tnn.DropHead(_linear()), "has to be a number"),
+        (lambda: tnn.Shakeout(_linear(), c="x"), "c has to be a number"),
+        (lambda: tnn.MaxPoolDropout2d(2.5), "kernel_size has to be a whole number"),
+        (lambda: tnn.MaxPoolDropout2d(2, stride="x"), "stride has to be a whole number"),
+        (lambda: tnn.DropEdge(0.5, 0.3), "exact has to be True or False"),
+        (lambda: tnn.PatchDropout(0.5, 1, 0.3), "indices has to be True or False"),
+        (lambda: tnn.Swapout(0.5, 2.0), "skip_p has to be between 0 and 1"),
+        (lambda: tnn.ShakeDrop(0.5, alpha=1.0), "alpha has to be a range"),
+        (lambda: tnn.ShakeShake("none"), "unknown backward"),
+        (lambda: tnn.Jumpout(min_rate="x"), "min_rate has to be a number"),
+        (lambda: tnn.InformationDropout("x", _linear()), "module of InformationDropout has to be"),
+        (lambda: tnn.Standout(0.5), "module of Standout has to be"),
+        (lambda: tnn.AttentionDropout(0.1, scale="x"), "scale has to be a number"),
+        (lambda: tnn.VariationalRNNDropout(torch.nn.LSTM(3, 3), tied=0.5), "tied has to be True"),
+    ],
+)
+def test_wrong_types_of_arguments_raise_when_a_layer_is_built(build, message):
+    with pytest.raises(InputError, match=message):
+        build()
+
+
+@pytest.mark.parametrize("rate", ["x", "0.3", True, None, 2.0, float("nan"), [0.3]])
+@pytest.mark.parametrize(
+    "build",
+    [
+        tnn.Dropout,
+        tnn.DropHead,
+        lambda: tnn.DropConnect(_linear()),
+        lambda: tnn.DropState(torch.nn.LSTM(3, 3)),
+    ],
+)
+def test_setting_a_wrong_rate_raises(build, rate):
+    layer = build()
+    before = layer.p
+    with pytest.raises(InputError, match="dropout probability has to be"):
+        layer.p = rate
+    assert layer.p == before
+
+
+def test_uniform_noise_may_be_wider_than_the_input():
+    assert tnn.UniformDropout(2.0).p == 2.0

@@ -10,6 +10,7 @@ import io
 import pickle
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 import torch._dynamo.testing
@@ -19,6 +20,7 @@ import thinned
 from thinned import InputError, nn, presets
 from thinned import functional as F
 from thinned.algebra import Key
+from thinned.algebra.key import CONTRACT
 
 from ..processes import ranks
 from .ranks import BATCH, batch, net
@@ -506,3 +508,246 @@ def test_tapes_and_frozen_noise_under_checkpointing(keyed, preserve):
     with thinned.recording(drop) as tape:
         check(none(), none())
     assert [len(calls) for calls in tape.drawn.values()] == [2]
+
+
+class Rows(torch.nn.Module):
+    """A linear layer, a dropout layer of any kind and another linear layer."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.drop, self.last = torch.nn.Linear(8, 12), layer, torch.nn.Linear(12, 1)
+
+    def forward(self, x):
+        return self.last(self.drop(self.first(x)))
+
+
+MAPPED = {
+    "dropout": lambda: nn.Dropout(0.5),
+    "gaussian": lambda: nn.GaussianDropout(0.5),
+    "alpha": lambda: nn.AlphaDropout(0.5),
+    "reference": lambda: nn.Dropout(0.5, impl="reference"),
+    "block": lambda: nn.SpecDropout(presets.drop_block(0.3, 3)),
+    "drop path": lambda: nn.DropPath(0.5),
+}
+
+
+@ignore_jit
+@pytest.mark.parametrize("randomness", ["error", "different", "same"])
+@pytest.mark.parametrize("kind", MAPPED)
+def test_ids_mapped_by_vmap_give_each_example_its_mask(kind, randomness):
+    """Per-example losses and gradients equal those of a loop; grad within vmap, and without."""
+    model = Rows(MAPPED[kind]())
+    key = thinned.key(model, 7)
+    parameters = dict(model.named_parameters())
+    shape = (1, 2, 5, 8) if kind == "block" else (1, 8)
+    x, ids = torch.randn(4, *shape), torch.tensor([7, 3, 11, 2])
+
+    def loss(parameters, x, i):
+        key.at(2, samples=i[None])
+        return torch.func.functional_call(model, parameters, (x,)).sum()
+
+    each = torch.func.vmap(torch.func.grad_and_value(loss), (None, 0, 0), randomness=randomness)(
+        parameters, x, ids
+    )
+    alone = torch.func.vmap(loss, (None, 0, 0), randomness=randomness)(parameters, x, ids)
+    for i in range(4):
+        expected = loss(parameters, x[i], ids[i].clone())
+        grads = torch.autograd.grad(expected, list(parameters.values()))
+        torch.testing.assert_close(alone[i], expected)
+        torch.testing.assert_close(each[1][i], expected)
+        for name, grad in zip(parameters, grads, strict=True):
+            torch.testing.assert_close(each[0][name][i], grad)
+
+
+@ignore_jit
+def test_fixed_ids_within_vmap_are_refused_unless_shared_on_purpose():
+    model = Rows(nn.Dropout(0.5))
+    key = thinned.key(model, 7)
+    x = torch.randn(4, 1, 8)
+    key.at(0)
+    for randomness in ("error", "different"):
+        with pytest.raises(InputError, match="would share one mask; map the ids too"):
+            torch.func.vmap(model, randomness=randomness)(x)
+    key.at(0)
+    shared = torch.func.vmap(model, randomness="same")(x)
+    key.at(0)
+    torch.testing.assert_close(shared[2], model.last(model.drop(model.first(x[2]))))
+    key.at(0)
+    torch.func.hessian(lambda row: model(row).sum())(x[0])  # maps tangents, not examples
+
+
+def test_mapped_ids_that_cannot_be_used_are_refused():
+    model = Rows(nn.Dropout(0.5))
+    key = thinned.key(model, 7)
+    x, ids = torch.randn(4, 1, 8), torch.arange(4)
+
+    def run(at):
+        def loss(row, i):
+            at(i)
+            return model(row).sum()
+
+        return lambda: torch.func.vmap(torch.func.grad(loss))(x, ids)
+
+    for at, message in (
+        (lambda i: key.at(i), "step has to be one number"),
+        (lambda i: key.at(i[None]), "step has to be one number"),
+        (lambda i: key.at([0], samples=i[None]), "step has to be one number"),
+        (lambda i: key.at(0, samples=[i]), "samples has to be a 1-d"),
+        (lambda i: key.at(0, samples=i), "samples has to be a 1-d"),
+        (lambda i: key.at(0, samples=i[None] * 0.5), "samples has to be a 1-d"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run(at)()
+    run(lambda i: key.at(0, samples=i[None]))()
+    with pytest.raises(InputError, match="mapped by a vmap that has ended"):
+        model(x[0])
+    copy.deepcopy(model)
+    with thinned.recording(model), pytest.raises(InputError, match="tape cannot hold keys"):
+        run(lambda i: key.at(0, samples=i[None]))()
+    capturable = thinned.key(copy.deepcopy(net()), capturable=True)
+    with pytest.raises(InputError, match="capturable"):
+        torch.func.vmap(lambda i: capturable.at(0, samples=i[None]))(ids)
+
+
+BAD_VECTORS = [
+    "abc",
+    ["a", "b"],
+    [],
+    (),
+    range(0),
+    iter([1, 2]),
+    (i for i in (1, 2)),
+    [1, 2.5],
+    [1.0, 2.0],
+    [True, False],
+    [[1], [2]],
+    [None, 1],
+    {1, 2},
+    {1: 2},
+    [1, 2**63],
+    [1, -1],
+    [2**70, 1],
+    numpy.array([1, None], dtype=object),
+    numpy.array([1, 2], dtype=object),
+    numpy.array([2**63, 1], dtype=numpy.uint64),
+    numpy.array([1.5, 2.0]),
+    numpy.array(["a", "b"]),
+    numpy.ones((2, 2), dtype=int),
+    torch.tensor([0.5, 1.0]),
+    torch.tensor([True, False]),
+    torch.tensor([1, -2]),
+    torch.tensor([[1, 2]]),
+    torch.tensor([1j, 2]),
+    torch.tensor([1, 2]).to_sparse(),
+]
+
+
+@pytest.mark.parametrize("bad", BAD_VECTORS, ids=lambda v: f"{type(v).__name__} {v}"[:40])
+def test_bad_ids_steps_and_copies(bad):
+    model = net()
+    key = thinned.key(model, 3)
+    x = torch.ones(2, 4)
+    for at in (
+        lambda: key.at(0, samples=bad),
+        lambda: key.at(bad),
+        lambda: key.at(0, samples=[1, 2], copies=bad),
+        lambda: F.drop(x, presets.dropout(0.5), key=Key(1, samples=bad)),
+        lambda: F.drop(x, presets.dropout(0.5), key=Key(1, step=bad)),
+    ):
+        with pytest.raises(InputError, match="has to"):
+            at()
+    assert key.step is None
+
+
+@pytest.mark.parametrize("bad", [1.7, True, "1", None, 2**32, -1, torch.tensor(1.5), object()])
+def test_bad_steps(bad):
+    key = thinned.key(net(), 3)
+    for make in (lambda: key.at(bad), lambda: Key(1, step=bad), lambda: Key(1, call=bad)):
+        with pytest.raises(InputError, match="has to be"):
+            make()
+
+
+@pytest.mark.parametrize(
+    "bad", [1.7, True, "1", None, 2**64, -(2**63) - 1, torch.tensor([1, 2]), numpy.bool_(True)]
+)
+def test_bad_seeds(bad):
+    model = net()
+    with pytest.raises(InputError, match="seed has to be"):
+        thinned.key(model, bad)
+    with pytest.raises(InputError, match="seed has to be"):
+        Key(bad)
+    key = thinned.key(model, numpy.uint64(2**64 - 1))
+    with pytest.raises(InputError, match="seed has to be"):
+        key.load_state_dict({"seed": bad, "step": 0})
+    with pytest.raises(InputError, match="step has to be"):
+        key.load_state_dict({"seed": 1, "step": "x"})
+    with pytest.raises(InputError, match="none for step"):
+        key.load_state_dict({"seed": 1})
+    assert key.seed == 2**64 - 1
+
+
+def test_copies_of_an_example_draw_masks_of_their_own():
+    """Repeated ids are reported; copy 0 is the mask of today, whatever else is in the batch."""
+    model = nn.Dropout(0.5)
+    key = thinned.key(model, 3)
+    x, ids = torch.ones(4, 64), torch.tensor([5, 6, 5, 6])
+    with pytest.warns(UserWarning, match=r"more than once.*copies="):
+        key.at(1, samples=ids)
+    same = model(x)
+    assert torch.equal(same[:2], same[2:])
+    key.at(1, samples=ids, copies=[0, 0, 1, 2])
+    distinct = model(x)
+    assert torch.equal(distinct[:2], same[:2])
+    assert len(distinct.unique(dim=0)) == 4
+    key.at(1, samples=[6], copies=[2])
+    assert torch.equal(model(x[:1]), distinct[3:])
+    assert key.tensor_key().sample_ids.tolist() == [6 + 2 * 2**47]
+    key.at(torch.tensor([1, 1, 2, 2]), samples=ids)  # replay
+    with pytest.warns(UserWarning, match="more than once"):
+        key.at(1, samples=ids, copies=[1, 0, 1, 0])
+    for samples, copies, message in (
+        (None, [0, 1], "got no samples"),
+        ([1, 2], [0], "of one length, but got 2 and 1"),
+        ([2**47], [0], "below 2\\^47"),
+        ([1], [2**16], "below 2\\^16"),
+    ):
+        with pytest.raises(InputError, match=message):
+            key.at(0, samples=samples, copies=copies)
+
+
+def test_copied_models_name_their_own_key():
+    model, (x, ids) = net(), batch()
+    key = thinned.key(model, 3)
+    averaged = torch.optim.swa_utils.AveragedModel(model)
+    key.at(5, samples=ids)
+    y = model(x)
+    for twin in (averaged, copy.deepcopy(averaged)):
+        with pytest.raises(InputError, match=r"copy of a keyed model .*thinned.key_of\(copy\).at"):
+            twin(x)
+        thinned.key_of(twin).at(5, samples=ids)
+        assert torch.equal(twin(x), y)
+
+
+def test_replicas_of_data_parallel_are_refused():
+    model = nn.Dropout(0.5)
+    thinned.key(model).at(0)
+    with pytest.raises(InputError, match=r"DataParallel.*DistributedDataParallel"):
+        model._replicate_for_data_parallel()(torch.ones(2, 3))
+
+
+def test_the_number_of_the_mask_contract_is_stored_and_checked():
+    model, (x, ids) = net(), batch()
+    key = thinned.key(model, 3)
+    key.at(0, samples=ids)
+    with thinned.recording(model) as tape:
+        model(x)
+    state, keys = tape.state_dict(), key.state_dict()
+    assert state["contract"] == keys["contract"] == CONTRACT == 1
+    with pytest.raises(InputError, match="tape was stored under mask contract 2"):
+        thinned.Tape.from_state_dict({**state, "contract": 2})
+    with pytest.raises(InputError, match="key was stored under mask contract 2"):
+        key.load_state_dict({**keys, "contract": 2})
+    old = thinned.Tape.from_state_dict(state["drawn"])  # before the contract had a number
+    assert old.drawn.keys() == tape.drawn.keys()
+    key.load_state_dict({"seed": 3, "step": 0})

@@ -41,6 +41,62 @@ def test_sampling_draws_where_torch_would_fuse_the_layer(without):
     assert not any(m._forward_pre_hooks for m in model.modules())
 
 
+PADDING = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+WITHOUT = {
+    "gradients": torch.enable_grad,
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+}
+
+
+def nested_encoder():
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.5)
+    return torch.nn.TransformerEncoder(layer, 2)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("replaced", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
+@pytest.mark.parametrize("without", WITHOUT)
+def test_sampling_draws_where_torch_would_make_a_nested_tensor(without, dtype, replaced):
+    model = nested_encoder()
+    if replaced:
+        thinned.replace(model)
+    model.eval()
+    padding = PADDING
+    if dtype is torch.float32:
+        padding = torch.zeros(PADDING.shape).masked_fill(PADDING, float("-inf"))
+
+    def run():
+        return model(X, src_key_padding_mask=padding)
+
+    with WITHOUT[without]():
+        before = run()
+        with thinned.sampling(model):
+            first, second = run(), run()
+            assert first.isfinite().all()
+            assert not torch.equal(first, second)
+            with thinned.off(model):
+                torch.testing.assert_close(run()[~PADDING], before[~PADDING])
+        assert torch.equal(run(), before)
+    assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("change", ["lora", "weight", "attention", "targeted", "sparse", "classic"])
+def test_evaluation_is_the_same_on_the_nested_path(change, index):
+    model = nested_encoder()
+    CHANGES[change](model.layers[index])
+    model.eval()
+    right = model(X, src_key_padding_mask=PADDING)
+    with torch.no_grad():
+        y = model(X, src_key_padding_mask=PADDING)
+    torch.testing.assert_close(y[~PADDING], right[~PADDING])
+
+
 def lora(model):
     model.linear1 = nn.LoraDropout(model.linear1, 4)
     torch.nn.init.normal_(model.linear1.up)

@@ -77,7 +77,7 @@ def test_a_row_is_complete(name):
     ("name", "settings", "message"),
     [
         ("drop_block", {"blok_size": 3}, "unknown argument 'blok_size' of 'drop_block'; did you"),
-        ("dropout", {"rate": 0.3}, "unknown argument 'rate' of 'dropout'; known: p, scale"),
+        ("dropout", {"rate": 0.3}, "unknown argument 'rate' of 'dropout'; did you mean 'p'?"),
         ("uniform_dropout", {"p": 0.1}, "unknown argument 'p' of 'uniform_dropout'; known: beta"),
         ("drop_out", {}, "unknown dropout method 'drop_out'; did you mean 'dropout'"),
         ("dropout", {"scale": "unscaled"}, "unknown scale 'unscaled'; known: classic, inverted"),
@@ -92,3 +92,15 @@ def test_make_names_what_is_wrong(name, settings, message):
 def test_rows_are_built_by_keyword():
     for record in (presets.Preset, presets.Advice):
         assert all(field.kw_only for field in dataclasses.fields(record))
+
+
+def test_missing_names_and_other_names_of_the_rate():
+    with pytest.raises(InputError, match="did you mean 'gaussian_dropout'") as caught:
+        presets.CATALOG["gaussian"]
+    assert isinstance(caught.value, KeyError)
+    assert "gaussian" not in presets.CATALOG
+    assert presets.CATALOG.get("gaussian") is None
+    with pytest.raises(InputError, match="did you mean 'p'"):
+        presets.make("drop_path", rate=0.1)
+    with pytest.raises(InputError, match="unknown dropout method"):
+        presets.make([])

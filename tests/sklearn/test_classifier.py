@@ -184,7 +184,11 @@ BAD = [
     ({"dropout": [0.1, 0.2]}, InputError, "one for each of the 1 hidden layers, but got 2 values"),
     ({"dropout": [1.5]}, ValueError, "dropout probability has to be between 0 and 1, but got 1.5"),
     ({"dropout": "dropuot"}, InputError, "dropuot"),
-    ({"dropout": "attention_dropout"}, InputError, "'attention_dropout' is a method for another place"),
+    (
+        {"dropout": "attention_dropout"},
+        InputError,
+        "'attention_dropout' is a method for another place",
+    ),
     ({"dropout": presets.drop_block()}, InputError, "those for rows are 'dropout', "
                                                     "'gaussian_dropout'"),
     ({"input_dropout": -0.1}, ValueError, "The 'input_dropout' parameter"),

@@ -141,6 +141,8 @@ class Drop:
         Raises:
             InputError: Where a part is missing, unknown or malformed.
         """
+        if not isinstance(data, Mapping):
+            raise InputError(f"a dropout has to be a dict of its parts, but got {data!r}")
         known = {f.name for f in fields(cls)}
         for key in data:
             if key not in known:
@@ -223,15 +225,14 @@ def _encode(part: str, value: Law | Fill | Scale | Block) -> Any:
 def _decode(part: str, value: Any) -> Any:
     if part == "per" and isinstance(value, str):
         return value
-    arguments: Mapping[str, Any] = {}
     if isinstance(value, str):
-        name = value
-    elif isinstance(value, Mapping) and len(value) == 1:
-        name, arguments = next(iter(value.items()))
-    else:
+        value = {value: {}}
+    arguments = next(iter(value.values())) if isinstance(value, Mapping) and value else None
+    if not isinstance(arguments, Mapping) or len(value) != 1:
         raise InputError(
             f"{part} has to be a name or a dict from one name to its arguments, but got {value!r}"
         )
+    name = next(iter(value))
     if name not in _PARTS[part]:
         raise unknown(part, name, _PARTS[part])
     arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}

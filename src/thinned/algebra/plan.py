@@ -12,6 +12,7 @@ from .._errors import assert_never
 from . import per as _per
 from .drop import Drop
 from .fill import value_of
+from .key import check_size
 from .law import Bernoulli, Gaussian, Law, Uniform
 from .per import EXAMPLE, Block
 from .scale import Classic, Inverted, KeptFraction, MomentMatch, Unscaled
@@ -175,7 +176,8 @@ def plan(drop: Drop, shape: tuple[int, ...]) -> Plan:
         The numbers that an engine needs.
 
     Raises:
-        InputError: Where the layout of the spec does not fit the shape.
+        InputError: Where the layout of the spec does not fit the shape, or one example has more
+            than 2^34 mask elements.
 
     Example:
         >>> from thinned import presets
@@ -201,11 +203,12 @@ def plan(drop: Drop, shape: tuple[int, ...]) -> Plan:
         # a seed stands at the first element of its block, and only where the whole block fits
         mask_shape = tuple(n - e + 1 for n, e in zip(mask_shape, extent, strict=True))
     limit = threshold(rate)
+    sample_axis = names.index(EXAMPLE) if EXAMPLE in names and own[names.index(EXAMPLE)] else None
+    check_size(math.prod(n for i, n in enumerate(mask_shape) if i != sample_axis))
     # The scale follows the rate that the 32-bit threshold has, so that E[y] = x holds exactly; the
     # scale of blocks follows the kept fraction of each mask instead.
     gain, shift, dropped = coefficients(drop, nominal if block else limit / WORDS)
     mean_gain, mean_shift = averages(drop)
-    sample_axis = names.index(EXAMPLE) if EXAMPLE in names and own[names.index(EXAMPLE)] else None
     law, spread = _law_constants(drop.law)
     return Plan(
         shape=shape,

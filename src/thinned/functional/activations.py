@@ -10,12 +10,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .._errors import InputError
+from .._errors import InputError, real
 from ..engines.torch import reference
 from .core import KeyLike, Rate, bernoulli_mask, check_rate, fold_in, is_noop, normal, uniform
 
 _NODES = 64  # of the Gauss-Hermite rule
 _MIN_STD = 1e-12  # too small to change a result; below it the slopes of mean / std overflow
+
+
+def check_jumpout(min_rate: float, max_rate: float, power: float) -> None:
+    """Raise unless the arguments of :func:`jumpout` other than sigma are in range."""
+    if not 0.0 <= real(min_rate, "min_rate") <= real(max_rate, "max_rate") < 1.0:
+        raise InputError(
+            "jumpout needs 0 <= min_rate <= max_rate < 1, but got "
+            f"min_rate={min_rate} and max_rate={max_rate}; 0 and 0.6 are usual"
+        )
+    real(power, "power")
 
 
 def jumpout(
@@ -62,11 +72,8 @@ def jumpout(
         Wang, Zhou, Bilmes 2019, "Jumpout: improved dropout for deep neural networks with ReLUs",
         algorithm 1.
     """
-    if not 0.0 <= min_rate <= max_rate < 1.0:
-        raise InputError(
-            "jumpout needs 0 <= min_rate <= max_rate < 1, but got "
-            f"min_rate={min_rate} and max_rate={max_rate}; 0 and 0.6 are usual"
-        )
+    check_jumpout(min_rate, max_rate, power)
+    check_rate(sigma, "sigma")
     if is_noop(x, sigma if min_rate == 0 else 1.0, training):
         return x
     drawn = (min_rate + sigma * normal((1,), fold_in(key, 1), x, per="", of="b").abs()).clamp(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .._errors import InputError, unknown
+from .._errors import InputError, real, unknown
 from ..engines.torch import reference
 from .core import KeyLike, bernoulli_mask, check_rate, inverse_keep, is_noop
 
@@ -86,6 +86,8 @@ def attention_dropout(
             f"method='heads' needs a query of shape [b, h, l, e], but got {list(query.shape)}"
         )
     check_rate(p, below_one=method != "probabilities")
+    if scale is not None and not isinstance(scale, Tensor):
+        real(scale, "scale", "it multiplies the scores; None is 1 / sqrt(e)")
     if method == "heads" or is_noop(query, p, training):
         y = F.scaled_dot_product_attention(
             query, keys, value, attn_mask, 0.0, is_causal, scale=scale

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .._errors import InputError, unknown
+from .._errors import InputError, real, unknown
 from ..engines.torch import reference
 from .core import (
     KeyLike,
@@ -87,6 +87,17 @@ def shake_shake(
     return _two_slopes(first, a, b) + _two_slopes(second, 1.0 - a, 1.0 - b)
 
 
+def check_range(name: str, ends: tuple[float, float]) -> tuple[float, float]:
+    """Return ``ends``, or raise unless it is (low, high) with low <= high."""
+    pair = isinstance(ends, (tuple, list)) and len(ends) == 2
+    if not pair or not real(ends[0], f"low of {name}") <= real(ends[1], f"high of {name}"):
+        raise InputError(
+            f"{name} has to be a range (low, high) with low <= high, but got {ends!r}; "
+            "the paper uses (-1, 1) for alpha and (0, 1) for beta"
+        )
+    return ends[0], ends[1]
+
+
 def shake_drop(
     branch: Tensor,
     p: Rate = 0.5,
@@ -129,12 +140,8 @@ def shake_drop(
         Yamada, Iwamura, Akiba, Kise 2019, "ShakeDrop regularization for deep residual learning",
         equation 4.
     """
-    for name, (low, high) in (("alpha", alpha), ("beta", beta)):
-        if not low <= high:
-            raise InputError(
-                f"{name} has to be a range (low, high) with low <= high, but got {(low, high)}; "
-                "the paper uses (-1, 1) for alpha and (0, 1) for beta"
-            )
+    check_range("alpha", alpha)
+    check_range("beta", beta)
     check_rate(p)
     if not isinstance(p, Tensor) and p == 0:
         return branch
@@ -197,6 +204,7 @@ def swapout(
     check_same_shape(input, branch, "input and branch")
     if skip_p is not None:
         check_rate(skip_p, "skip_p")
+    check_rate(p)
     rates: tuple[Rate, Rate] = (p if skip_p is None else skip_p, p)
     if not training:
         return input * (1.0 - rates[0]) + branch * (1.0 - rates[1])

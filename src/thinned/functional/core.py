@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, TypeAlias
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from .._errors import InputError, probability, unknown
 from ..algebra.drop import Drop
-from ..algebra.key import Key
+from ..algebra.key import Key, check_size
 from ..algebra.law import Bernoulli
 from ..algebra.plan import WORDS, LawName, Plan, averages, plan
 from ..algebra.scale import Classic
@@ -71,6 +72,7 @@ def drop(
     """
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
+    _check_spec(spec)
     if mode == "off" or not x.numel():
         return x
     if mode == "mean":
@@ -131,12 +133,22 @@ def mask(
         tensor([[False, False,  True, False,  True, False],
                 [ True,  True,  True,  True,  True, False]])
     """
+    _check_spec(spec)
     if not isinstance(spec.law, Bernoulli):
         raise InputError(
             f"only a spec with Bernoulli noise has a mask, but got {spec.law}; apply it with drop()"
         )
     planned = plan(spec, shape)
     return dispatch.mask(planned, resolve_key(key, planned), device)
+
+
+def _check_spec(spec: object) -> None:
+    """Raise unless ``spec`` is a Drop."""
+    if not isinstance(spec, Drop):
+        raise InputError(
+            f"spec has to be a thinned.Drop, but got {spec!r}; for a rate write "
+            "thinned.presets.dropout(p), or call thinned.functional.dropout(x, p)"
+        )
 
 
 def explain(x: Tensor, impl: Impl | None = None) -> str:
@@ -188,6 +200,11 @@ def resolve_key(
     if key is None:
         return _tensor_key.random_key(generator)
     resolved = _tensor_key.from_key(key) if isinstance(key, Key) else key
+    if not isinstance(resolved, TensorKey):
+        raise InputError(
+            f"key has to be a thinned.Key, a TensorKey or None, but got {key!r}; write "
+            "key=thinned.Key(seed)"
+        )
     if planned is not None and resolved.sample_ids is not None:
         check_sample_ids(resolved.sample_ids, planned.sample_axis, planned.examples)
     return resolved
@@ -254,7 +271,9 @@ def bernoulli_mask(
     """
     if not isinstance(p, Tensor) and not torch.compiler.is_compiling():
         planned = plan(Drop(Bernoulli(p), per, of), shape)
-        return dispatch.mask(planned, resolve_key(key, planned), like.device)
+        resolved = resolve_key(key, planned)
+        _tensor_key.check_mapped(like, resolved)
+        return dispatch.mask(planned, resolved, like.device)
     rate = p if isinstance(p, Tensor) else torch.tensor(p, dtype=torch.float64, device="cpu")
     threshold = (rate.double() * WORDS).round().to(torch.int64).reshape(1)
     numbers = torch.cat((threshold, torch.tensor([_ONE_BITS, 0, 0, 0], device=threshold.device)))
@@ -373,6 +392,10 @@ def _draw(
     """The noise of ``law`` with the constants ``numbers``; shared axes have length 1."""
     own, axis = dispatch.noise_axes(per, of, len(shape))
     tensor_key = resolve_key(key)
+    _tensor_key.check_mapped(like, tensor_key)
+    if not torch.compiler.is_compiling():
+        drawn = (n for i, n in enumerate(shape) if own[i] and i != axis)
+        check_size(math.prod(drawn))
     if tensor_key.sample_ids is not None and axis >= 0:
         check_sample_ids(tensor_key.sample_ids, axis, shape[axis])
     return dispatch.draw_noise(

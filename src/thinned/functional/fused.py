@@ -11,7 +11,7 @@ from .. import presets
 from .._errors import unknown
 from ..engines.torch import dispatch
 from ..engines.torch.tensor_key import TensorKey
-from .core import KeyLike, drop, resolve_key
+from .core import KeyLike, check_rate, drop, resolve_key
 from .torch_functions import dropout, mode_of, prepared_dropout
 
 
@@ -41,6 +41,7 @@ def dropout_add(
         tensor([[10., 10., 12., 10.],
                 [12., 12., 12., 12.]])
     """
+    check_rate(p)
     if not training or not input.numel() or p == 0:
         return residual + dropout(input, p, training)
     return dispatch.add(input, residual, *_prepare(input, p, key))
@@ -84,6 +85,7 @@ def dropout_add_layer_norm(
         tensor([[-0.5773, -0.5773,  1.7320, -0.5773],
                 [ 0.0000,  0.0000,  0.0000,  0.0000]])
     """
+    check_rate(p)
     fits = input.shape == residual.shape and input.dim() > 1 and input.numel() > 0
     if training and 0 < p < 1 and fits and dispatch.choose(input)[0] == "triton":
         return dispatch.add_norm(input, residual, weight, bias, eps, *_prepare(input, p, key))
@@ -127,6 +129,7 @@ def bias_act_dropout(
     """
     if activation not in ("relu", "gelu"):
         raise unknown("activation", activation, ("relu", "gelu"))
+    check_rate(p)
     fits = bias is None or torch.broadcast_shapes(bias.shape, input.shape) == input.shape  # type: ignore[no-untyped-call]
     if training and input.numel() and 0 < p < 1 and activation == "relu" and fits:
         return dispatch.relu_dropout(input, bias, *_prepare(input, p, key))

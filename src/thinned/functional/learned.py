@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .._errors import InputError, unknown
+from .._errors import InputError, choice, flag, real
 from ..engines.torch import reference
 from .core import KeyLike, normal, uniform
 
@@ -61,8 +61,8 @@ def concrete_dropout(
     Reference:
         Gal, Hron, Kendall 2017, "Concrete dropout", section 3.
     """
-    if per not in LAYOUTS:
-        raise unknown("per", per, LAYOUTS)
+    choice(per, "per", LAYOUTS)
+    flag(unbiased, "unbiased")
     check_temperature(temperature)
     if not training or not x.numel():
         return x
@@ -276,6 +276,9 @@ def information_divergence(alpha: Tensor, max_alpha: float) -> Tensor:
     Returns:
         The KL in nats, of the shape of ``alpha``.
 
+    Raises:
+        InputError: Where ``max_alpha`` is not above 0.
+
     Example:
         >>> information_divergence(torch.tensor([0.07, 0.35]), max_alpha=0.7)
         tensor([2.3026, 0.6931])
@@ -284,14 +287,23 @@ def information_divergence(alpha: Tensor, max_alpha: float) -> Tensor:
         Achille and Soatto 2018, "Information dropout: learning optimal representations through
         noisy computation".
     """
-    return math.log(max_alpha) - alpha.log()
+    return math.log(check_max_alpha(max_alpha)) - alpha.log()
+
+
+def check_max_alpha(max_alpha: float) -> float:
+    """Return ``max_alpha`` as a float, or raise unless it is above 0."""
+    value = real(max_alpha, "max_alpha")
+    if not value > 0:
+        raise InputError(f"max_alpha has to be above 0, but got {max_alpha}; 0.7 is usual")
+    return value
 
 
 def check_temperature(temperature: float) -> float:
     """Return ``temperature``, or raise unless it is above 0."""
-    if not temperature > 0:
+    value = real(temperature, "temperature")
+    if not value > 0:
         raise InputError(
             f"temperature has to be above 0, but got {temperature}; 0.1 is usual, and 0 would be "
             "dropout"
         )
-    return temperature
+    return value

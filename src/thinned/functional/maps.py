@@ -296,7 +296,7 @@ def _by(shape: tuple[int, ...]) -> str:
 
 def _per_axis(value: int | tuple[int, ...], axes: int, what: str) -> tuple[int, ...]:
     """One whole number of at least 1 for each map axis."""
-    numbers = (value,) * axes if isinstance(value, int) else tuple(value)
+    numbers = value if isinstance(value, (tuple, list)) else (value,) * axes
     if len(numbers) != axes:
         raise InputError(f"{what} {value} has {len(numbers)} numbers, but the map has {axes} axes")
     return tuple(whole(n, what, 1) for n in numbers)

@@ -10,6 +10,7 @@ from functools import lru_cache
 from torch import Tensor
 
 from .. import presets
+from .._errors import probability
 from ..algebra.drop import Drop
 from ..algebra.per import Block
 from ..algebra.plan import plan
@@ -49,8 +50,8 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     Reference:
         Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting".
     """
-    if isinstance(p, Tensor):  # the cache below compares tensors by identity only
-        p = float(p)
+    if type(p) is not float:  # the cache below takes True for 1, and compares tensors by identity
+        p = probability(p)
     if not training or not input.numel():
         return drop(input, presets.dropout(p), mode="off")  # p is still checked
     return sample(input, prepared_dropout(p, tuple(input.shape)), None, None, inplace)

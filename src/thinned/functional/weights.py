@@ -8,7 +8,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from .._errors import InputError, probability, unknown
+from .._errors import InputError, probability, real, unknown
 from ..algebra.key import stream_of
 from ..engines.torch import reference
 from ..engines.torch import tensor_key as _tensor_key
@@ -224,9 +224,10 @@ def _check_per(per: Per, weight: Tensor) -> None:
 
 def check_strength(c: float) -> float:
     """Return the strength ``c`` of shakeout, or raise unless it is at least 0."""
-    if not c >= 0:
+    value = real(c, "c")
+    if not value >= 0:
         raise InputError(f"c has to be at least 0, but got {c}; 0 is dropout")
-    return c
+    return value
 
 
 def shakeout(

@@ -8,7 +8,8 @@ from typing import Any
 from .._errors import InputError, whole
 from .._optional import missing
 from ..checks.watch import Watch, watch
-from ..nn import key, sampling, step
+from ..nn import key, step
+from ..surgery import sampling
 from .shared import check_and_warn, combine_logs, require_dropout_modules
 
 try:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
+
+import numpy as np
 
 import keras
 
@@ -15,11 +18,31 @@ class RateState(keras.random.SeedGenerator):
     of Keras's own dropout.
     """
 
-    def __init__(self, value: float) -> None:
-        self.name = "rate"
-        self.state = keras.Variable(
-            value, trainable=False, dtype="float32", autocast=False, name="rate"
-        )
+    def __init__(self, value: float, owner: keras.Layer, name: str = "rate") -> None:
+        self.name, self.number = name, value
+        # the path is that of the layer, since paths have to differ within a model
+        with keras.name_scope(owner.name):
+            self.state = keras.Variable(
+                value, trainable=False, dtype="float32", autocast=False, name=name
+            )
+
+    def assign(self, value: float) -> None:
+        """Set the number."""
+        self.number = value
+        self.state.assign(value)
+
+    def read(self) -> float:
+        """The number that steps read: the one that was set last, in double precision, unless the
+        variable was assigned another one, as by ``model.set_state_tree``.
+        """
+        value = np.float32(float(self.state.value))
+        if value != np.float32(self.number):
+            self.number = float(str(value))  # 0.3 and not 0.30000001192092896
+        return self.number
+
+    def move_to(self, path: Any) -> None:
+        """Let the path of the variable begin with ``path``, that of the layer in its model."""
+        self.state._path = f"{path}/{self.name}"
 
 
 def make_seed_generator(seed: int | None) -> keras.random.SeedGenerator:

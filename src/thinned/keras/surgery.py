@@ -19,6 +19,7 @@ from .sites import check_model
 
 Where: TypeAlias = type[keras.Layer] | str | Callable[[str, keras.Layer], bool] | None
 MakeLayer: TypeAlias = Callable[[], keras.Layer]
+_MakeAfter: TypeAlias = Callable[[keras.Layer], keras.Layer]  # the layer to add after a layer
 
 
 def apply(
@@ -36,7 +37,8 @@ def apply(
             expression that matches somewhere in a name; a function of name and layer; None for
             every Dense and convolution except those that compute the output.
         spec: What to add: a rate of :class:`thinned.keras.layers.Dropout`, a :class:`thinned.Drop`,
-            or a function without arguments that returns a new layer.
+            in the data format of the selected layer, or a function without arguments that returns a
+            new layer.
 
     Returns:
         The copy.
@@ -61,13 +63,13 @@ def apply(
     return copy
 
 
-def _layer_maker(spec: Any) -> MakeLayer:
+def _layer_maker(spec: Any) -> _MakeAfter:
     if isinstance(spec, Drop):
-        return lambda: SpecDropout(spec)
+        return lambda layer: SpecDropout(spec, data_format=getattr(layer, "data_format", None))
     if callable(spec):
-        return spec
+        return lambda layer: spec()
     arguments.rate_of(spec, "spec")
-    return lambda: Dropout(spec)
+    return lambda layer: Dropout(spec)
 
 
 def _sequential(model: Any) -> bool:
@@ -188,12 +190,12 @@ def _passes_through(layer: Any) -> bool:
     return not isinstance(layer, keras.layers.InputLayer) and not getattr(layer, "weights", ())
 
 
-def _copied(model: keras.Model, selected: set[int], make_layer: MakeLayer) -> keras.Model:
+def _copied(model: keras.Model, selected: set[int], make_layer: _MakeAfter) -> keras.Model:
     # the name of a layer -> the dropout layer after it
     added: dict[str, keras.Layer] = {}
 
     def named(layer: keras.Layer) -> keras.Layer:
-        new = make_layer()
+        new = make_layer(layer)
         if not isinstance(new, keras.Layer):
             raise InputError(f"spec has to return a Keras layer, but returned {type(new).__name__}")
         new.name = f"{layer.name}_dropout"

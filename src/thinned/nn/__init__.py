@@ -28,7 +28,7 @@ from .maps import (
     WeightedChannelDropout,
 )
 from .method import MethodDropout
-from .modes import Tape, frozen, off, recording, replaying, sampling
+from .modes import Tape
 from .module import DropoutModule, RatedModule
 from .recurrent import (
     DropState,
@@ -121,14 +121,9 @@ __all__ = [
     "divergence",
     "droq",
     "fraternal",
-    "frozen",
     "key",
     "key_of",
     "multi_sample",
-    "off",
     "r_drop",
-    "recording",
-    "replaying",
-    "sampling",
     "step",
 ]

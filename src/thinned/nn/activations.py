@@ -12,7 +12,7 @@ from .. import functional
 from .._errors import InputError, probability, real, unknown
 from ..algebra.schedule import Schedule
 from .method import FunctionLayer
-from .module import DropoutModule, RatedModule
+from .module import DropoutModule, RatedModule, check_module
 
 
 class Jumpout(FunctionLayer):
@@ -50,6 +50,7 @@ class Jumpout(FunctionLayer):
         max_rate: float = 0.6,
         power: float = 0.75,
     ) -> None:
+        functional.activations.check_jumpout(min_rate, max_rate, power)
         super().__init__(
             functional.jumpout,
             "sigma",
@@ -101,6 +102,7 @@ class Standout(DropoutModule, nn.Module):
         beta: float = 0.0,
     ) -> None:
         super().__init__()
+        check_module(self, "module", module)
         if not callable(activation):
             raise InputError(
                 f"activation has to be a function, such as torch.relu, but got {activation!r}"

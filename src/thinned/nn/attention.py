@@ -7,8 +7,8 @@ from typing import get_args
 from torch import Tensor
 
 from .. import functional
-from .._errors import unknown
-from ..algebra.schedule import Schedule
+from .._errors import real, unknown
+from ..algebra.schedule import SCHEDULES, Schedule
 from ..functional.attention import Method
 from .method import FunctionLayer
 
@@ -50,6 +50,8 @@ class AttentionDropout(FunctionLayer):
     ) -> None:
         if method not in get_args(Method):
             raise unknown("method", method, get_args(Method))
+        if scale is not None and not isinstance(scale, SCHEDULES):
+            real(scale, "scale", "it multiplies the scores; None is 1 / sqrt(e)")
         super().__init__(functional.attention_dropout, p=p, method=method, scale=scale)
 
     def forward(

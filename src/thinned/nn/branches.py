@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
-from .._errors import InputError
-from ..algebra.schedule import Schedule
+from .._errors import InputError, choice, probability
+from ..algebra.schedule import SCHEDULES, Schedule
 from ..functional import core
 from .method import FunctionLayer
 from .module import RatedModule
@@ -27,7 +27,7 @@ class ShakeShake(FunctionLayer):
             "even" uses 1/2, and "keep" uses a itself.
 
     Raises:
-        InputError: Where ``backward`` is unknown (in the forward pass).
+        InputError: Where ``backward`` is unknown.
 
     Example:
         >>> import thinned.nn as tnn
@@ -40,6 +40,7 @@ class ShakeShake(FunctionLayer):
     """
 
     def __init__(self, backward: functional.branches.Backward = "shake") -> None:
+        choice(backward, "backward", ("shake", "even", "keep"))
         super().__init__(functional.shake_shake, None, backward=backward)
 
 
@@ -76,7 +77,12 @@ class ShakeDrop(FunctionLayer):
         alpha: tuple[float, float] = (-1.0, 1.0),
         beta: tuple[float, float] = (0.0, 1.0),
     ) -> None:
-        super().__init__(functional.shake_drop, p=p, alpha=alpha, beta=beta)
+        super().__init__(
+            functional.shake_drop,
+            p=p,
+            alpha=functional.branches.check_range("alpha", alpha),
+            beta=functional.branches.check_range("beta", beta),
+        )
 
 
 class Swapout(FunctionLayer):
@@ -104,6 +110,8 @@ class Swapout(FunctionLayer):
     """
 
     def __init__(self, p: float | Schedule = 0.5, skip_p: float | None = None) -> None:
+        if skip_p is not None and not isinstance(skip_p, SCHEDULES):
+            skip_p = probability(skip_p, "skip_p")
         off_settings = {"skip_p": 0.0} if skip_p else None
         super().__init__(functional.swapout, off_settings=off_settings, p=p, skip_p=skip_p)
 

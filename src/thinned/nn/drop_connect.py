@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import presets
-from .._errors import InputError, unknown
+from .._errors import InputError, choice
 from ..algebra.drop import Drop
 from ..algebra.fill import Zero
 from ..algebra.moments import moments
@@ -91,12 +91,12 @@ class DropConnect(ModuleWrapper):
         inference: Inference = "mean",
     ) -> None:
         super().__init__(module, names)
-        for argument, value, known in (
-            ("sampling", sampling, ("exact", "moments")),
-            ("inference", inference, ("mean", "moments")),
-        ):
-            if value not in known:
-                raise unknown(argument, value, known)
+        choice(sampling, "sampling", ("exact", "moments"))
+        choice(inference, "inference", ("mean", "moments"))
+        if activation is not None and not callable(activation):
+            raise InputError(
+                f"activation has to be a function, such as torch.relu, but got {activation!r}"
+            )
         linear = isinstance(module, nn.Linear)
         if isinstance(p, SCHEDULES):
             self.schedule, p = p, p(0)
@@ -131,9 +131,10 @@ class DropConnect(ModuleWrapper):
 
     @p.setter
     def p(self, rate: float) -> None:
-        rate = float(rate)
+        spec = self.base_spec.at(rate)
+        rate = spec.rate
         # the spec at the present rate
-        self.spec = self.base_spec if rate == self.base_spec.rate else self.base_spec.at(rate)
+        self.spec = self.base_spec if rate == self.base_spec.rate else spec
         self._rate = rate
         self._constants = plan_constants(self.spec)
         self._mean = averages(self.spec)

@@ -1,8 +1,14 @@
-"""Dropout on single elements, and the dropout layers that torch has, under torch's names."""
+"""Dropout on single elements, and the dropout layers that torch has, under torch's names.
+
+Each is an instance of torch's class of the same name, so code that looks for ``torch.nn.Dropout``
+finds it. Layers of other distributions are ``torch.nn.modules.dropout._DropoutNd`` only.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
+
+from torch import nn as torch_nn
 
 from .. import presets
 from ..algebra.schedule import Schedule
@@ -10,7 +16,7 @@ from ..engines.torch.dispatch import Impl
 from .spec_layer import Shard, SpecLayer
 
 
-class Dropout(SpecLayer):
+class Dropout(SpecLayer, torch_nn.Dropout):
     """Dropout: zeroes each element with probability ``p`` while training.
 
     Inverted scaling (the default, and torch's): y = m x / (1 - p) while training, y = x in
@@ -56,7 +62,7 @@ class Dropout(SpecLayer):
         )
 
 
-class Dropout1d(SpecLayer):
+class Dropout1d(SpecLayer, torch_nn.Dropout1d):
     """Drops whole channels of [n, c, l] or [c, l], as ``torch.nn.Dropout1d``.
 
     It is :class:`SpatialDropout` on inputs of this rank.
@@ -82,7 +88,7 @@ class Dropout1d(SpecLayer):
         super().__init__(presets.spatial_dropout, p, inplace, dims=1)
 
 
-class Dropout2d(SpecLayer):
+class Dropout2d(SpecLayer, torch_nn.Dropout2d):
     """Drops whole feature maps of [n, c, h, w], as ``torch.nn.Dropout2d``.
 
     It is :class:`SpatialDropout` on inputs of this rank.
@@ -107,7 +113,7 @@ class Dropout2d(SpecLayer):
         super().__init__(presets.spatial_dropout, p, inplace, dims=2)
 
 
-class Dropout3d(SpecLayer):
+class Dropout3d(SpecLayer, torch_nn.Dropout3d):
     """Drops whole channels of [n, c, d, h, w] or [c, d, h, w], as ``torch.nn.Dropout3d``.
 
     It is :class:`SpatialDropout` on inputs of this rank.
@@ -133,7 +139,7 @@ class Dropout3d(SpecLayer):
         super().__init__(presets.spatial_dropout, p, inplace, dims=3)
 
 
-class AlphaDropout(SpecLayer):
+class AlphaDropout(SpecLayer, torch_nn.AlphaDropout):
     """Alpha dropout for SELU networks: keeps a mean of 0 and a variance of 1, as
     ``torch.nn.AlphaDropout``.
 
@@ -160,7 +166,7 @@ class AlphaDropout(SpecLayer):
         super().__init__(presets.alpha_dropout, p, inplace)
 
 
-class FeatureAlphaDropout(SpecLayer):
+class FeatureAlphaDropout(SpecLayer, torch_nn.FeatureAlphaDropout):
     """Alpha dropout of whole channels, as ``torch.nn.FeatureAlphaDropout``.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .. import functional, presets
+from .._errors import flag
 from ..algebra.schedule import Schedule
 from .method import FunctionLayer
 from .spec_layer import SpecLayer
@@ -43,7 +44,11 @@ class DropEdge(FunctionLayer):
         self, p: float | Schedule = 0.5, exact: bool = False, undirected: bool = False
     ) -> None:
         super().__init__(
-            functional.drop_edge, p=p, rate_sets_shape=True, exact=exact, undirected=undirected
+            functional.drop_edge,
+            p=p,
+            rate_sets_shape=True,
+            exact=flag(exact, "exact"),
+            undirected=flag(undirected, "undirected"),
         )
 
 

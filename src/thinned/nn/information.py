@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
-from .._errors import InputError, real
+from .._errors import InputError
 from ..engines.torch import reference
 from .learned import Learned
+from .module import check_module
 
 _MIN_ALPHA = 0.001  # as in the code of the authors
 
@@ -51,9 +52,10 @@ class InformationDropout(Learned, nn.Module):
 
     def __init__(self, module: nn.Module, noise: nn.Module, max_alpha: float = 0.7) -> None:
         super().__init__()
-        if not real(max_alpha, "max_alpha") > 0:
-            raise InputError(f"max_alpha has to be above 0, but got {max_alpha}; 0.7 is usual")
-        self.module, self.noise, self.max_alpha = module, noise, float(max_alpha)
+        check_module(self, "module", module)
+        check_module(self, "noise", noise)
+        self.module, self.noise = module, noise
+        self.max_alpha = functional.learned.check_max_alpha(max_alpha)
         self._last_divergence: Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-import operator
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ..algebra.key import stream_of
+from ..algebra.key import (
+    CONTRACT,
+    COPY,
+    check_contract,
+    checked_number,
+    checked_seed,
+    stream_of,
+)
 from ..engines.torch import ops
-from ..engines.torch.tensor_key import TensorKey, int64_vector, to_int64
+from ..engines.torch.tensor_key import (
+    TensorKey,
+    int64_vector,
+    is_wrapped,
+    mapped_levels,
+    to_int64,
+    without_gradients,
+)
 from .module import DropoutModule, dropout_modules
 from .recompute import CallCounter
 
@@ -56,40 +72,86 @@ class ModelKey:
         self._layers_by_name = layers_by_name
         self._children = _children(model)
         self._current: TensorKey | None = None
+        self._vmap_level = 0  # of the ids; 0 where they are not mapped
+        self._is_copy = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for a copy, which is moved by itself."""
+        state = {**self.__dict__, "_is_copy": True}
+        return {**state, "_current": None, "_vmap_level": 0} if self._vmap_level else state
 
     @property
     def layers(self) -> tuple[str, ...]:
         """The qualified names of the keyed layers; the masks are a function of them."""
         return tuple(self._layers_by_name)
 
-    def at(self, step: int | Tensor, samples: Any = None) -> None:
+    def at(
+        self,
+        step: int | Tensor,
+        samples: Any = None,
+        copies: Tensor | NDArray[Any] | Sequence[int] | None = None,
+    ) -> None:
         """Set the optimizer step and the examples of the batch that comes next.
 
         It also moves the schedules of the layers, and starts to count calls from 0 again: call it
-        before each micro-batch.
+        before each micro-batch, with the ids of the micro-batch.
 
         Args:
             step: The number of the optimizer step, in [0, 2^32); or one step for each example, as a
                 tensor [b].
             samples: The sample id of each example, in [0, 2^63): a tensor, array or list of length
-                b. None stands for 0, 1, 2 and so on.
+                b. None stands for 0, 1, 2 and so on. Inside ``torch.func.vmap`` it may be a mapped
+                tensor [b]; then call ``at`` again after the vmap.
+            copies: Where a batch holds an example several times, which copy of it each one is, in
+                [0, 2^16): a tensor, array or list of length b. Copies draw masks of their own, and
+                copy 0 draws what the example draws without ``copies``. Ids then have to be below
+                2^47.
 
         Raises:
-            InputError: Where ``step`` or ``samples`` is out of range, their lengths differ, a layer
-                has a schedule but each example has a step of its own, or the layers of the model
-                are no longer those that were keyed.
+            InputError: Where ``step``, ``samples`` or ``copies`` is of another type or out of
+                range, their lengths differ, a layer has a schedule but each example has a step of
+                its own, or the layers of the model are no longer those that were keyed.
+
+        Example:
+            >>> import torch
+            >>> import thinned
+            >>> import thinned.nn as tnn
+            >>> model = torch.nn.Sequential(tnn.Dropout(0.5))
+            >>> key = thinned.key(model, seed=7)
+            >>> key.at(step=3, samples=[10, 11, 10, 11], copies=[0, 0, 1, 1])
+            >>> first, second = model(torch.ones(4, 40)).chunk(2)
+            >>> bool((first == second).all())
+            False
         """
-        if (
-            not isinstance(step, int)
-            and getattr(step, "ndim", None) in (0, None)
-            and hasattr(step, "__index__")
+        samples, copies = _without_gradients(samples), _without_gradients(copies)
+        step = _without_gradients(step)
+        mapped = _is_wrapped(samples) or _is_wrapped(copies)
+        if _is_wrapped(step) or (
+            mapped and isinstance(step, (list, Tensor)) and torch.as_tensor(step).dim()
         ):
-            step = operator.index(step)
+            raise InputError(
+                "step has to be one number for the whole batch inside vmap, but got "
+                f"{type(step).__name__}; map the sample ids only"
+            )
+        if not getattr(step, "ndim", 0) and not isinstance(step, (list, tuple, range)):
+            step = checked_number("step", step)
         device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
         # The tensors are used after the modes that surround this call have ended, such as
         # inference mode or a dispatch mode.
         with ops.ordinary_tensors():
-            new = self._tensor_key(step, samples, device)
+            new = self._tensor_key(
+                step, None if mapped else samples, None if mapped else copies, device
+            )
+        levels: set[int] = set()
+        if mapped:  # the wrappers are read by operations of the transform that made them
+            if self.capturable:
+                raise InputError(
+                    "a capturable key takes no ids that vmap maps; create the key with "
+                    "capturable=False"
+                )
+            ids = _sample_ids(samples, copies, device)
+            levels = mapped_levels(ids)
+            new = new._replace(sample_ids=ids)
         self._check_layers()
         if not isinstance(step, int) and any(
             getattr(layer, "schedule", None) is not None for layer in self._layers_by_name.values()
@@ -98,18 +160,27 @@ class ModelKey:
                 "a schedule needs one step for the whole batch, but got one for each example; "
                 "set the rates by hand"
             )
+        if not mapped and isinstance(step, int) and _repeats(new.sample_ids):
+            warnings.warn(
+                "samples names an example more than once, so its rows draw equal masks; give them "
+                "different ones with key.at(step, samples=ids, copies=...), one copy number for "
+                "each row",
+                UserWarning,
+                stacklevel=2,
+            )
         self.step = step
         self._current = self._at_fixed_addresses(new)
+        self._vmap_level = max(levels, default=0)
         for layer in self._layers_by_name.values():
             layer.calls.reset()
             if isinstance(step, int):
                 layer.step(step)
 
-    def _tensor_key(self, step: int | Tensor, samples: Any, device: torch.device) -> TensorKey:
-        sample_ids = None if samples is None else _integers("samples", samples, 63, device)
+    def _tensor_key(
+        self, step: int | Tensor, samples: Any, copies: Any, device: torch.device
+    ) -> TensorKey:
+        sample_ids = _sample_ids(samples, copies, device)
         if isinstance(step, int):
-            if not 0 <= step < 1 << 32:
-                raise InputError(f"step has to be in [0, 2^32), but got {step}")
             return TensorKey(torch.tensor([to_int64(self.seed), step], device=device), sample_ids)
         steps = _integers("step", step, 32, device)
         if sample_ids is not None and len(sample_ids) != len(steps):
@@ -151,8 +222,19 @@ class ModelKey:
             InputError: Before the first :meth:`at`.
         """
         if self._current is None:
+            if self._is_copy:
+                raise InputError(
+                    "this model is a copy of a keyed model and has a key of its own, which has no "
+                    "step yet; call thinned.key_of(copy).at(step, samples=ids) before its forward "
+                    "pass, or switch its dropout off with copy.eval()"
+                )
             raise InputError(
                 "this model has a key, but no step yet; call key.at(step) before the forward pass"
+            )
+        if self._vmap_level and self._vmap_level > (torch._C._functorch.maybe_current_level() or 0):
+            raise InputError(
+                "the sample ids of this key were mapped by a vmap that has ended; call "
+                "key.at(step, samples=ids) before the next forward pass"
             )
         return self._current
 
@@ -163,18 +245,33 @@ class ModelKey:
         self._layers_by_name = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the seed and the step, for a checkpoint."""
-        return {"seed": self.seed, "step": self.step}
+        """Return the seed, the step and the number of the mask contract, for a checkpoint."""
+        return {"seed": self.seed, "step": self.step, "contract": CONTRACT}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the seed and the step of a checkpoint; call :meth:`at` to set sample ids.
 
         Args:
             state: What :meth:`state_dict` returned.
+
+        Raises:
+            InputError: Where the seed or the step is missing, of another type or out of range, or
+                the state was stored under another mask contract.
         """
-        self.seed = int(state["seed"])
+        missing = [name for name in ("seed", "step") if name not in state]
+        if missing:
+            raise InputError(
+                f"the state of a key has to hold seed and step, but got none for "
+                f"{' and '.join(missing)}; pass what key.state_dict() returned"
+            )
+        check_contract(state, "key")
+        before, self.seed = self.seed, checked_seed(state["seed"])
         if state["step"] is not None:
-            self.at(state["step"])
+            try:
+                self.at(state["step"])
+            except InputError:
+                self.seed = before
+                raise
 
     def _check_layers(self) -> None:
         if not self._layers_by_name:
@@ -207,17 +304,44 @@ def _children(model: nn.Module) -> list[tuple[dict[str, Any], list[tuple[str, An
     return [(m._modules, list(m._modules.items())) for m in model.modules() if m._modules]
 
 
-def _integers(name: str, values: Any, bits: int, device: torch.device) -> Tensor:
-    integers = int64_vector(name, values)
-    # Reading values from another device would wait for it.
-    if integers.numel() and integers.device.type == "cpu":
-        low, high = int(integers.min()), int(integers.max())
-        if low < 0 or high >> bits:
+def _without_gradients(value: Any) -> Any:
+    return without_gradients(value) if isinstance(value, Tensor) else value
+
+
+def _is_wrapped(value: Any) -> bool:
+    return isinstance(value, Tensor) and is_wrapped(value)
+
+
+def _sample_ids(samples: Any, copies: Any, device: torch.device) -> Tensor | None:
+    """The ids with the copy numbers added to their high bits."""
+    if samples is None:
+        if copies is not None:
             raise InputError(
-                f"{name} has to hold ids of at least 0 and below 2^{bits}, but got "
-                f"{low if low < 0 else high}"
+                "copies tell rows with one sample id apart, but got no samples; write "
+                "key.at(step, samples=ids, copies=copies)"
             )
-    return integers.to(device, copy=True)  # a copy: the caller may reuse the memory
+        return None
+    if copies is None:
+        return _integers("samples", samples, 63, device)
+    ids = _integers("samples", samples, COPY, device)
+    numbers = _integers("copies", copies, 63 - COPY, device)
+    if len(ids) != len(numbers):
+        raise InputError(
+            f"samples and copies have to be of one length, but got {len(ids)} and {len(numbers)}"
+        )
+    return without_gradients(ids + (numbers << COPY))
+
+
+def _repeats(sample_ids: Tensor | None) -> bool:
+    """Whether an id comes twice; not known of ids on another device, which would wait for it."""
+    if sample_ids is None or sample_ids.device.type != "cpu":
+        return False
+    return len(set(sample_ids.tolist())) < len(sample_ids)
+
+
+def _integers(name: str, values: Any, bits: int, device: torch.device) -> Tensor:
+    # a copy: the caller may reuse the memory
+    return without_gradients(int64_vector(name, values, bits).to(device, copy=True))
 
 
 def key(model: nn.Module, seed: int = 0, *, capturable: bool = False) -> ModelKey:
@@ -230,7 +354,7 @@ def key(model: nn.Module, seed: int = 0, *, capturable: bool = False) -> ModelKe
 
     Args:
         model: The model, or a wrapper of it such as DistributedDataParallel.
-        seed: Any integer.
+        seed: An integer in [-2^63, 2^64); negative ones are read modulo 2^64.
         capturable: Whether to keep seed, step and sample ids at fixed addresses, as a captured CUDA
             graph needs. Then a backward pass has to run before the next :meth:`ModelKey.at`.
 
@@ -238,7 +362,8 @@ def key(model: nn.Module, seed: int = 0, *, capturable: bool = False) -> ModelKe
         The key, which sets step and sample ids by :meth:`ModelKey.at`.
 
     Raises:
-        InputError: Where the model has no dropout module of this package, or has a key already.
+        InputError: Where the model has no dropout module of this package or has a key already, or
+            ``seed`` is not an integer of 64 bits.
 
     Example:
         >>> import torch
@@ -258,7 +383,7 @@ def key(model: nn.Module, seed: int = 0, *, capturable: bool = False) -> ModelKe
                 f"layer {name!r} has a key already (seed {layer.model_key.seed}); use "
                 "thinned.key_of(model), or call its remove() first"
             )
-    model_key = ModelKey(model, int(seed), named, capturable)
+    model_key = ModelKey(model, checked_seed(seed), named, capturable)
     for name, layer in named.items():
         layer.model_key = model_key
         layer.stream, layer.calls = to_int64(stream_of(name)), CallCounter()

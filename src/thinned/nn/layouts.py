@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from .._errors import InputError
+from .._errors import InputError, whole
 from ..algebra.drop import Drop
 from ..algebra.per import EXAMPLE, Block, expand
 from ..algebra.plan import plan
@@ -43,6 +43,10 @@ def apply_layout(spec: Drop, layout: str, dims: int | None) -> Drop:
     A spec with a draw for each element keeps one for each element. A spec with a draw for each
     example and channel needs the axis of the channels by its name, c.
     """
+    if not isinstance(layout, str):
+        raise InputError(
+            f"layout has to be the names of the input's axes, such as 't b d', but got {layout!r}"
+        )
     _, flat = _named(layout)
     names = flat.split()
     if EXAMPLE not in names:
@@ -85,7 +89,13 @@ def unflatten_examples(x: Tensor, layout: str, sample_ids: Tensor | None) -> Ten
 
 def check_shard(shard: tuple[str, int, int], spec: Drop) -> tuple[str, int, int]:
     """Return (axis, index, count) after checking it."""
+    if not isinstance(shard, (tuple, list)) or len(shard) != 3:
+        raise InputError(
+            f"shard has to be (axis, index, count), such as ('d', rank, ranks), but got {shard!r}"
+        )
     axis, index, count = shard
+    count = whole(count, "the count of shard", 1)
+    index = whole(index, "the index of shard", 0)
     names = spec.of.split()
     if isinstance(spec.per, Block) or axis not in names or axis in (EXAMPLE, "*"):
         raise InputError(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
-from .._errors import InputError, probability, unknown, whole
+from .._errors import InputError, choice, flag, probability, whole
 from ..functional import learned
 from .learned import Learned
 
@@ -53,13 +53,12 @@ class ConcreteDropout(Learned, nn.Module):
         unbiased: bool = False,
     ) -> None:
         super().__init__()
-        if per not in learned.LAYOUTS:
-            raise unknown("per", per, learned.LAYOUTS)
+        choice(per, "per", learned.LAYOUTS)
         self.features = whole(features, "features", 1)
         self.temperature = learned.check_temperature(temperature)
-        self.per, self.unbiased = per, unbiased
+        self.per, self.unbiased = per, flag(unbiased, "unbiased")
         self.logit = nn.Parameter(torch.zeros(()))
-        self.p = p
+        self.p = probability(p)
 
     @property
     def p(self) -> float:
@@ -130,11 +129,10 @@ class VariationalDropout(Learned, nn.Module):
         self, features: int, p: float = 0.2, *, per: Literal["unit", "layer"] = "unit"
     ) -> None:
         super().__init__()
-        if per not in ("unit", "layer"):
-            raise unknown("per", per, ("unit", "layer"))
+        choice(per, "per", ("unit", "layer"))
         self.features, self.per = whole(features, "features", 1), per
         self.logit = nn.Parameter(torch.zeros(self.features if per == "unit" else ()))
-        self.p = p
+        self.p = probability(p)
 
     @property
     def alpha(self) -> Tensor:

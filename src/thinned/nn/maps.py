@@ -117,8 +117,12 @@ class MaxPoolDropout1d(FunctionLayer):
         stride: int | tuple[int] | None = None,
         p: float | Schedule = 0.5,
     ) -> None:
-        windows = _windows(1, kernel_size)
-        super().__init__(functional.max_pool_dropout, p=p, kernel_size=windows, stride=stride)
+        super().__init__(
+            functional.max_pool_dropout,
+            p=p,
+            kernel_size=_windows(1, kernel_size, "kernel_size"),
+            stride=None if stride is None else _windows(1, stride, "stride"),
+        )
 
 
 class MaxPoolDropout2d(FunctionLayer):
@@ -154,8 +158,12 @@ class MaxPoolDropout2d(FunctionLayer):
         stride: int | tuple[int, int] | None = None,
         p: float | Schedule = 0.5,
     ) -> None:
-        windows = _windows(2, kernel_size)
-        super().__init__(functional.max_pool_dropout, p=p, kernel_size=windows, stride=stride)
+        super().__init__(
+            functional.max_pool_dropout,
+            p=p,
+            kernel_size=_windows(2, kernel_size, "kernel_size"),
+            stride=None if stride is None else _windows(2, stride, "stride"),
+        )
 
 
 class MaxPoolDropout3d(FunctionLayer):
@@ -191,8 +199,12 @@ class MaxPoolDropout3d(FunctionLayer):
         stride: int | tuple[int, int, int] | None = None,
         p: float | Schedule = 0.5,
     ) -> None:
-        windows = _windows(3, kernel_size)
-        super().__init__(functional.max_pool_dropout, p=p, kernel_size=windows, stride=stride)
+        super().__init__(
+            functional.max_pool_dropout,
+            p=p,
+            kernel_size=_windows(3, kernel_size, "kernel_size"),
+            stride=None if stride is None else _windows(3, stride, "stride"),
+        )
 
 
 class WeightedChannelDropout(FunctionLayer):
@@ -225,11 +237,9 @@ class WeightedChannelDropout(FunctionLayer):
         super().__init__(functional.weighted_channel_dropout, p=p, extra=extra)
 
 
-def _windows(dims: int, kernel_size: int | tuple[int, ...]) -> tuple[int, ...]:
+def _windows(dims: int, sides: int | tuple[int, ...], name: str) -> tuple[int, ...]:
     """One number for each axis, so that a map of another rank raises an error."""
-    windows = (kernel_size,) * dims if isinstance(kernel_size, int) else tuple(kernel_size)
+    windows = sides if isinstance(sides, (tuple, list)) else (sides,) * dims
     if len(windows) != dims:
-        raise InputError(
-            f"kernel_size has to be one number or {dims} of them, but got {kernel_size}"
-        )
-    return windows
+        raise InputError(f"{name} has to be one number or {dims} of them, but got {sides}")
+    return tuple(whole(side, name, 1) for side in windows)

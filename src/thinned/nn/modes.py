@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
 
 from .._errors import InputError
-from ..engines.torch.tensor_key import TensorKey
+from ..algebra.key import CONTRACT, check_contract
+from ..engines.torch.tensor_key import TensorKey, mapped_levels
 from ..functional import Mode
-from .module import DropoutModule, disable_fused_kernels, dropout_modules
+from .module import DropoutModule, disable_fused_kernels, disable_nested_tensors, dropout_modules
 from .recompute import remember_key
 
 
@@ -35,29 +35,7 @@ def _with_mode(model: nn.Module, mode: Mode) -> AbstractContextManager[None]:
 
 
 def sampling(model: nn.Module) -> AbstractContextManager[None]:
-    """Make dropout draw masks whatever ``model.training`` is: Monte Carlo dropout.
-
-    Other layers, such as BatchNorm, stay in evaluation. The mean of many passes is the prediction,
-    and their spread is the uncertainty of the model.
-
-    Args:
-        model: A model with dropout modules.
-
-    Returns:
-        A context manager.
-
-    Example:
-        >>> import torch
-        >>> import thinned.nn as tnn
-        >>> model = torch.nn.Sequential(tnn.Dropout(0.5)).eval()
-        >>> with tnn.sampling(model):
-        ...     passes = torch.stack([model(torch.ones(1000)) for _ in range(4)])
-        >>> bool((passes == 0).any())
-        True
-
-    Reference:
-        Gal and Ghahramani 2016, "Dropout as a Bayesian approximation", section 4.
-    """
+    """The part of :func:`thinned.sampling` that reaches thinned's own layers."""
     return _sampling(model)
 
 
@@ -67,53 +45,20 @@ def _sampling(model: nn.Module) -> Iterator[None]:
         for _, module in dropout_modules(model):
             if isinstance(module, nn.Module):
                 stack.callback(disable_fused_kernels(module).remove)
+        for encoder in model.modules():
+            if isinstance(encoder, nn.TransformerEncoder):
+                stack.callback(disable_nested_tensors(encoder).remove)
         with _with_mode(model, "sample"):
             yield
 
 
 def off(model: nn.Module) -> AbstractContextManager[None]:
-    """Switch all dropout off: layers return their result without noise, not even scaled.
-
-    Args:
-        model: A model with dropout modules.
-
-    Returns:
-        A context manager.
-
-    Example:
-        >>> import torch
-        >>> import thinned.nn as tnn
-        >>> model = torch.nn.Sequential(tnn.Dropout(0.5))
-        >>> with tnn.off(model):
-        ...     model(torch.ones(3))
-        tensor([1., 1., 1.])
-    """
+    """The part of :func:`thinned.off` that reaches thinned's own layers."""
     return _with_mode(model, "off")
 
 
 def frozen(model: nn.Module) -> AbstractContextManager[None]:
-    """Make every dropout module draw the same noise in all its calls: one fixed sub-network.
-
-    In a keyed model it is the noise of the present step and of call 0. Otherwise each module takes
-    64 bits of torch's generator.
-
-    Args:
-        model: A model with dropout modules.
-
-    Returns:
-        A context manager.
-
-    Raises:
-        InputError: In a keyed model before the first ``key.at``.
-
-    Example:
-        >>> import torch
-        >>> import thinned.nn as tnn
-        >>> model = torch.nn.Sequential(tnn.Dropout(0.5))
-        >>> with tnn.frozen(model):
-        ...     bool((model(torch.ones(100)) == model(torch.ones(100))).all())
-        True
-    """
+    """The part of :func:`thinned.frozen` that reaches thinned's own layers."""
     keys = {name: _key_of_call_0(module) for name, module in dropout_modules(model)}
     return _with_attribute(model, "frozen_key", keys)
 
@@ -128,28 +73,34 @@ def _key_of_call_0(module: DropoutModule) -> TensorKey:
 class Tape:
     """The keys that each layer drew with, call by call: enough to draw all masks again.
 
-    It is written by :func:`recording` and read by :func:`replaying`. It holds keys, not masks.
+    It is written by :func:`thinned.recording` and read by :func:`thinned.replaying`. It holds
+    keys, not masks.
 
     Args:
         drawn: The keys of each layer in the order of its calls, by the name of the layer.
 
     Example:
         >>> import torch
-        >>> import thinned.nn as tnn
+        >>> import thinned, thinned.nn as tnn
         >>> model = torch.nn.Sequential(tnn.Dropout(0.5))
-        >>> with tnn.recording(model) as tape:
+        >>> with thinned.recording(model) as tape:
         ...     first = model(torch.ones(100))
         >>> saved = tnn.Tape.from_state_dict(tape.state_dict())
-        >>> with tnn.replaying(model, saved):
+        >>> with thinned.replaying(model, saved):
         ...     bool((model(torch.ones(100)) == first).all())
         True
     """
 
     drawn: dict[str, list[TensorKey]] = field(default_factory=dict)
 
-    def state_dict(self) -> dict[str, list[tuple[torch.Tensor, torch.Tensor | None, int, int]]]:
-        """Return tuples of tensors and ints, for ``torch.save`` and ``weights_only`` loading."""
-        return {name: [tuple(key) for key in keys] for name, keys in self.drawn.items()}  # type: ignore[misc]
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of the mask contract and, under "drawn", tuples of tensors and ints.
+
+        Returns:
+            A state for ``torch.save`` and ``weights_only`` loading.
+        """
+        drawn = {name: [tuple(key) for key in keys] for name, keys in self.drawn.items()}
+        return {"contract": CONTRACT, "drawn": drawn}
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> Tape:
@@ -160,7 +111,13 @@ class Tape:
 
         Returns:
             A new tape.
+
+        Raises:
+            InputError: Where the tape was recorded under another mask contract.
         """
+        if set(state) == {"contract", "drawn"}:
+            check_contract(state, "tape")
+            state = state["drawn"]
         return cls({name: [TensorKey(*key) for key in keys] for name, keys in state.items()})
 
 
@@ -170,6 +127,11 @@ class _Recorder:
 
     def turn(self, module: DropoutModule) -> TensorKey:
         tensor_key = module.next_key()
+        if mapped_levels(tensor_key.seed_step) or mapped_levels(tensor_key.sample_ids):
+            raise InputError(
+                "a tape cannot hold keys that vmap maps, since they end with it; record outside "
+                "vmap, or without mapped sample ids"
+            )
         self.keys.append(tensor_key)
         # The call counter of a keyed module has already remembered the key for recomputation.
         return tensor_key if module.model_key is not None else remember_key(module, tensor_key)
@@ -191,30 +153,7 @@ class _Player:
 
 @contextmanager
 def recording(model: nn.Module) -> Iterator[Tape]:
-    """Record the key of every call of every dropout module on a tape.
-
-    For consistent dropout in policy gradients, record the rollout, and compute the
-    log-probabilities of the update under :func:`replaying`. The ratio is then 1 at the first step.
-
-    Args:
-        model: A model with dropout modules.
-
-    Yields:
-        The :class:`Tape` that is written.
-
-    Example:
-        >>> import torch
-        >>> import thinned.nn as tnn
-        >>> model = torch.nn.Sequential(tnn.Dropout(0.5))
-        >>> with tnn.recording(model) as tape:
-        ...     _ = model(torch.ones(2)), model(torch.ones(2))
-        >>> len(tape.drawn["0"])
-        2
-
-    Reference:
-        Hausknecht and Wagener 2022, "Consistent dropout for policy gradient reinforcement
-        learning".
-    """
+    """The part of :func:`thinned.recording` that reaches thinned's own layers."""
     tape = Tape()
     recorders = {name: _Recorder(tape, name) for name, _ in dropout_modules(model)}
     with _with_attribute(model, "tape", recorders):
@@ -222,30 +161,6 @@ def recording(model: nn.Module) -> Iterator[Tape]:
 
 
 def replaying(model: nn.Module, tape: Tape) -> AbstractContextManager[None]:
-    """Make every dropout module draw what a tape holds, call by call, from its start.
-
-    A layer that is called more often than it was recorded raises :class:`thinned.InputError`.
-
-    Args:
-        model: The model of the recording, or a copy with the same names.
-        tape: What :func:`recording` wrote.
-
-    Returns:
-        A context manager.
-
-    Example:
-        >>> import torch
-        >>> import thinned.nn as tnn
-        >>> model = torch.nn.Sequential(tnn.Dropout(0.5))
-        >>> with tnn.recording(model) as tape:
-        ...     first = model(torch.ones(100))
-        >>> with tnn.replaying(model, tape):
-        ...     bool((model(torch.ones(100)) == first).all())
-        True
-
-    Reference:
-        Hausknecht and Wagener 2022, "Consistent dropout for policy gradient reinforcement
-        learning".
-    """
+    """The part of :func:`thinned.replaying` that reaches thinned's own layers."""
     players = {name: _Player(tape, name) for name, _ in dropout_modules(model)}
     return _with_attribute(model, "tape", players)

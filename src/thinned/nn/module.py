@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from .._errors import ArgumentError, nearest, probability
+from .._errors import ArgumentError, InputError, nearest_argument, probability
 from ..algebra.schedule import SCHEDULES, Schedule
-from ..engines.torch.tensor_key import TensorKey, random_key
+from ..engines.torch.tensor_key import ModelTensorKey, TensorKey, mapped_levels, random_key
 from ..functional import Mode
 from ..functional.core import Rate
 from .recompute import CallCounter, recomputed_key, remember_key
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 # that its masks do not depend on how the model is wrapped.
 _WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
 _PARALLEL = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
-# what other libraries call the rate of dropping
-_RATE_NAMES = ("rate", "dropout", "drop_prob", "drop_rate", "dropout_p", "prob", "probability")
 
 
 def check_argument_names(name: str, function: Any, arguments: dict[str, Any]) -> None:
@@ -40,8 +38,7 @@ def check_argument_names(name: str, function: Any, arguments: dict[str, Any]) ->
     known = [n for n, parameter in parameters.items() if parameter.kind in by_name and n != "self"]
     for argument in arguments:
         if argument not in known:
-            is_rate = argument in _RATE_NAMES and "p" in known
-            hint = "did you mean 'p'?" if is_rate else nearest(argument, known)
+            hint = nearest_argument(argument, known)
             raise ArgumentError(f"{name} has no argument {argument!r}; {hint}")
 
 
@@ -103,6 +100,26 @@ class DropoutModule(CheckedArguments):
     calls: CallCounter
     frozen_key: TensorKey | None = None
     tape: Any = None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Create the module as a leaf of ``torch.fx``, which enters no module of ``torch.nn``.
+
+        What a dropout module draws depends on its mode and key at each call, so a trace of its
+        ``forward`` would fix them. Tracers read the name on the instance; that of the class, which
+        pickling and :mod:`inspect` read, is its own.
+        """
+        module = super().__new__(cls, *args, **kwargs)
+        module.__dict__["__module__"] = "torch.nn"
+        return module
+
+    def __prepare_scriptable__(self) -> Self:
+        """Raise: ``torch.jit.script`` calls this, and cannot compile keys and modes."""
+        name = type(self).__name__
+        raise InputError(
+            f"torch.jit.script cannot compile thinned's {name}; write torch.jit.trace(model.eval(),"
+            " inputs), or script a model with torch's layers: after edits = thinned.replace(model),"
+            " edits.undo() puts them back and keeps the trained weights"
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """Copy the module, without what context managers have set on the original."""
@@ -166,7 +183,17 @@ class DropoutModule(CheckedArguments):
             The key, as tensors.
         """
         if self.model_key is not None:
-            return self.calls.next(self.model_key.tensor_key(), self.stream, self)
+            if getattr(self, "_is_replica", False):
+                raise InputError(
+                    "a keyed model does not run as replicas of DataParallel, which know no sample "
+                    "ids of their own; use DistributedDataParallel, or call key.remove() first"
+                )
+            coming = self.calls.next(self.model_key.tensor_key(), self.stream, self)
+            if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is None:
+                return coming
+            if mapped_levels(coming.sample_ids):
+                self.calls.last = None  # mapped ids must not outlive their vmap
+            return ModelTensorKey(*coming)
         if torch.compiler.is_compiling():
             return random_key()
         # A checkpointed segment remembers only keys that were frozen or replayed. Otherwise torch
@@ -183,8 +210,39 @@ def disable_fused_kernels(module: nn.Module) -> Any:
     return module.register_forward_pre_hook(_do_nothing)
 
 
+def check_module(layer: nn.Module, argument: str, module: object) -> None:
+    """Raise unless the value of an argument of ``layer`` is a module."""
+    if not isinstance(module, nn.Module):
+        raise InputError(
+            f"{argument} of {type(layer).__name__} has to be a torch.nn.Module, but got {module!r}"
+        )
+
+
 def _do_nothing(module: nn.Module, args: Any) -> None:
     return None
+
+
+def disable_nested_tensors(encoder: nn.TransformerEncoder) -> Any:
+    """Keep ``encoder`` from making a nested tensor of a padded batch; return the hook's handle.
+
+    In evaluation and without gradients it does so for the fused kernels of its layers, before any
+    layer is called. It does not where there is an attention mask, so this passes one that masks
+    nothing.
+    """
+    return encoder.register_forward_pre_hook(_add_attention_mask, with_kwargs=True)
+
+
+def _add_attention_mask(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    given = dict(zip(("src", "mask", "src_key_padding_mask", "is_causal"), args, strict=False))
+    given |= kwargs
+    padding, src = given.get("src_key_padding_mask"), given.get("src")
+    if padding is None or given.get("mask") is not None or src is None or src.dim() != 3:
+        return None
+    length = src.shape[1 if module.layers[0].self_attn.batch_first else 0]  # type: ignore[union-attr, index]
+    given["mask"] = torch.zeros(length, length, dtype=padding.dtype, device=src.device)
+    return (), given
 
 
 class RatedModule(DropoutModule):
@@ -230,7 +288,8 @@ class RatedModule(DropoutModule):
             InputError: Where the rate is outside [0, 1].
         """
         self.schedule = p if isinstance(p, SCHEDULES) else None
-        self.p = p(0) if isinstance(p, SCHEDULES) else p
+        # checked before it is set: torch would register a module as a child
+        self.p = p(0) if isinstance(p, SCHEDULES) else probability(p)
 
     def step(self, step: int) -> None:
         """Take the rate that the schedule has at ``step``; without a schedule nothing changes.

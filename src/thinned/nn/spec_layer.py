@@ -7,21 +7,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.nn.modules.dropout import _DropoutNd
 
-from .._errors import InputError
+from .. import presets
+from .._errors import InputError, flag
 from ..algebra.drop import Drop
 from ..algebra.per import Block
 from ..algebra.plan import plan
 from ..algebra.scale import Classic
 from ..algebra.schedule import SCHEDULES, Schedule
-from ..engines.torch import dispatch
+from ..engines.torch import dispatch, ops
 from ..engines.torch.dispatch import Impl, PreparedPlan, plan_constants
 from ..functional import core, maps, torch_functions
 from . import layouts
 from .module import RatedModule, disable_fused_kernels
 
 _SHAPES = 64  # how many input shapes a layer remembers
+_TRACED = (FakeTensor, FunctionalTensor)  # what make_fx and aot_function pass
 Shard = tuple[str, int, int]
 
 
@@ -60,14 +64,9 @@ class SpecLayer(RatedModule, _DropoutNd):
         impl: Impl | None = None,
         **settings: Any,
     ) -> None:
-        if not isinstance(inplace, bool):
-            raise InputError(f"inplace has to be True or False, but got {inplace!r}")
         if isinstance(rate, (str, Drop)):
-            name = type(self).__name__
-            raise InputError(
-                f"{name} takes a rate, but got {rate!r}; a Drop is the argument of "
-                "thinned.nn.SpecDropout(drop), and every method has a layer of its own name"
-            )
+            raise _no_rate(type(self).__name__, rate)
+        flag(inplace, "inplace")
         self.schedule = rate if isinstance(rate, SCHEDULES) else None
         spec = make(rate(0) if isinstance(rate, SCHEDULES) else rate, **settings)
         if layout is not None:
@@ -76,9 +75,11 @@ class SpecLayer(RatedModule, _DropoutNd):
         self.dims = dims
         self.layout = layout
         self.shard = layouts.check_shard(shard, spec) if shard is not None else None
-        self.impl: Impl | None = impl
+        self.impl: Impl | None = dispatch.check_impl(impl)
         self._settings = settings
-        super().__init__(spec.rate, inplace)
+        # torch's own check is for probabilities; the spec has checked its rate
+        super().__init__(0.0, inplace)
+        self.p = spec.rate
         self._make_unfusable()
 
     @property
@@ -91,8 +92,9 @@ class SpecLayer(RatedModule, _DropoutNd):
 
     @p.setter
     def p(self, rate: float) -> None:
-        rate = float(rate)
-        self.spec = self.base_spec if rate == self.base_spec.rate else self.base_spec.at(rate)
+        spec = self.base_spec.at(rate)
+        rate = spec.rate
+        self.spec = self.base_spec if rate == self.base_spec.rate else spec
         self._rate = rate
         self._prepared: dict[tuple[int, ...], PreparedPlan] = {}
         self._constants = plan_constants(self.spec)
@@ -129,6 +131,8 @@ class SpecLayer(RatedModule, _DropoutNd):
         if self.layout is not None and "(" in self.layout:
             ids = None if self.model_key is None else self.model_key.tensor_key().sample_ids
             x = layouts.unflatten_examples(input, self.layout, ids)
+        if type(x) in _TRACED and self._constants is not None and self.shard is None:
+            return self._sample_in_graph(x, self._constants).view_as(input)
         shape = tuple(x.shape)
         prepared = self._prepared.get(shape)
         if prepared is None:
@@ -159,6 +163,11 @@ class SpecLayer(RatedModule, _DropoutNd):
         # the base spec: its distribution and axes are those of the present one, and it is never
         # another object, so that a new rate does not compile anew
         spec = self._laid_out(self.base_spec, x)
+        if not torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
+            # make_fx and aot_function take no tensors from outside the graph
+            with ops.ordinary_tensors():
+                values = constants.tolist()
+            constants = torch.tensor(values, dtype=constants.dtype)
         return dispatch.sample_in_graph(x, spec, constants, self.call_key(), self.impl)
 
     def extra_repr(self) -> str:
@@ -170,6 +179,16 @@ class SpecLayer(RatedModule, _DropoutNd):
             settings["layout"] = self.layout
         settings_text = "".join(f", {name}={value!r}" for name, value in settings.items())
         return super().extra_repr() + settings_text
+
+
+def _no_rate(layer: str, rate: str | Drop) -> InputError:
+    """The error for a spec, or the name of a method, in the place of a rate."""
+    remedy = "write a number such as 0.1"
+    if isinstance(rate, Drop):
+        remedy = "the layer of a Drop is thinned.nn.SpecDropout(drop)"
+    elif rate in presets.CATALOG:
+        remedy = f"that method is thinned.{presets.CATALOG[rate].constructor}"
+    return InputError(f"{layer} takes a rate, but got {rate!r}; {remedy}")
 
 
 class SpecDropout(SpecLayer):
@@ -215,6 +234,11 @@ class SpecDropout(SpecLayer):
             raise InputError(
                 f"spec has to be a thinned.Drop, but got {spec!r}; for a rate alone write "
                 "thinned.nn.Dropout(p)"
+            )
+        if schedule is not None and not isinstance(schedule, SCHEDULES):
+            raise InputError(
+                "schedule has to be a schedule such as thinned.algebra.Linear(0.0, 0.3, 1000), but "
+                f"got {schedule!r}; for another rate write spec.at(rate)"
             )
         rate = spec.rate if schedule is None else schedule
         super().__init__(

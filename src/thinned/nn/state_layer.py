@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from .._errors import InputError, probability, unknown
+from .._errors import InputError, choice, flag, probability, unknown
 from ..algebra.schedule import SCHEDULES, Schedule
 from ..functional import recurrent
 from ..functional.core import Rate
@@ -122,6 +122,7 @@ class StateLayer(DropoutModule, nn.Module):
 
     @p.setter
     def p(self, rate: float) -> None:
+        rate = probability(rate)
         for name in self._active:
             self._set_rate(name, rate)
 
@@ -234,8 +235,8 @@ def _state_noise(
     name: str, method: Method, tied: bool, per: str | None, scale: str | None
 ) -> StateNoise:
     """Describe how states are dropped, or raise where the arguments do not fit together."""
-    if method not in _METHODS:
-        raise unknown("method", method, _METHODS)
+    choice(method, "method", _METHODS)
+    flag(tied, "tied")
     networks, scales = _METHODS[method]
     if name not in networks:
         raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import functional, presets
-from .._errors import whole
+from .._errors import flag, whole
 from ..algebra.schedule import Schedule
 from ..engines.torch.dispatch import Impl
 from .method import FunctionLayer
@@ -77,7 +77,7 @@ class PatchDropout(FunctionLayer):
             p=p,
             rate_sets_shape=True,
             prefix=whole(prefix, "prefix", 0),
-            indices=indices,
+            indices=flag(indices, "indices"),
         )
 
 

@@ -104,10 +104,21 @@ def _matching_names(module: nn.Module, names: Names) -> tuple[str, ...]:
                 "names='weight'"
             )
         return tuple(found)
-    patterns = (names,) if isinstance(names, str) else tuple(names)
+    patterns = (names,) if isinstance(names, str) else _listed(names)
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in known):
             raise unknown("parameter", pattern, known)
     if not patterns:
         raise InputError("names is empty; leave it out for all weight matrices")
     return tuple(name for name in known if any(fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def _listed(names: Any) -> tuple[str, ...]:
+    """``names`` as a tuple, or an error unless it is a list of strings."""
+    listed = tuple(names) if isinstance(names, Iterable) and not isinstance(names, Tensor) else None
+    if listed is None or not all(isinstance(name, str) for name in listed):
+        raise InputError(
+            "names has to be a pattern of parameter names such as 'weight', or a list of them, "
+            f"but got {names!r}"
+        )
+    return listed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._errors import InputError, check_keywords, unknown
+from .._errors import InputError, check_keywords, choice
 from ..algebra.drop import Drop
 from .advice import ADVICE, Advice
 from .catalog import CATALOG, Preset
@@ -46,9 +46,7 @@ __all__ = [
 
 
 def _row(name: str) -> Preset:
-    if name not in CATALOG:
-        raise unknown("dropout method", name, CATALOG)
-    return CATALOG[name]
+    return CATALOG[choice(name, "dropout method", CATALOG)]
 
 
 def make(name: str, **settings: float | int | str | tuple[int, ...]) -> Drop:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from .._errors import MissingNameError, nearest
 from ..algebra.drop import Drop
 from .depth import drop_path, stochastic_depth
 from .elementwise import (
@@ -64,7 +65,14 @@ class Preset:
         return "torch" if self.make is None else "kernel"
 
 
-CATALOG: Mapping[str, Preset] = MappingProxyType(
+class _Catalog(dict[str, Preset]):
+    """A dict that names the nearest known methods where one is missing."""
+
+    def __missing__(self, name: object) -> Preset:
+        raise MissingNameError(f"unknown dropout method {name!r}; {nearest(str(name), self)}")
+
+
+_ROWS = _Catalog(
     {
         "dropout": Preset(
             make=dropout,
@@ -517,13 +525,13 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             example="nn.droq(17, p=0.01)",
         ),
         "consistent_dropout": Preset(
-            constructor="nn.recording",
+            constructor="recording",
             title="Consistent dropout",
             paper="Hausknecht and Wagener",
             year=2022,
             url="https://arxiv.org/abs/2202.11818",
             place="agent",
-            example="nn.recording(nn.Dropout(0.1))",
+            example="thinned.recording(nn.Dropout(0.1))",
             rate_name="",
         ),
         "drop_edge": Preset(
@@ -634,14 +642,16 @@ CATALOG: Mapping[str, Preset] = MappingProxyType(
             rate_name="samples",
         ),
         "monte_carlo": Preset(
-            constructor="nn.sampling",
+            constructor="sampling",
             title="Monte Carlo dropout",
             paper="Gal and Ghahramani",
             year=2016,
             url="https://arxiv.org/abs/1506.02142",
             place="inference",
-            example="nn.sampling(nn.Dropout(0.5))",
+            example="thinned.sampling(nn.Dropout(0.5))",
             rate_name="",
         ),
     }
 )
+
+CATALOG: Mapping[str, Preset] = MappingProxyType(_ROWS)

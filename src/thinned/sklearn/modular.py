@@ -22,6 +22,7 @@ from ..algebra.schedule import SCHEDULES
 from ..functional import core
 from ..nn.information import InformationDropout
 from ..nn.learned import Learned
+from ..nn.modes import sampling
 from ..nn.module import dropout_modules
 from .methods import linears, network
 from .network import Population, losses
@@ -240,7 +241,7 @@ class Fitted:
         """
         if samples is None:
             return settle(self.net(x), self.head)[0][None]
-        with nn.sampling(self.mc):
+        with sampling(self.mc):
             return torch.stack(
                 list(self._drawn(x, torch.arange(start, start + len(x)), samples.tolist()))
             )

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..algebra import Key, stream_of
 from ..functional import mask
-from ..nn import sampling
+from ..nn.modes import sampling
 from ..presets import dropout
 from ..train import Mlp, Optimizer, Recipe, Rows, Split, Task, fit
 from ..train.data import epoch_order

@@ -4,6 +4,7 @@ from .applying import apply
 from .edits import Edits
 from .exposing import expose
 from .insertion import insert
+from .modes import frozen, off, recording, replaying, sampling
 from .policy import At, Policy, PolicyRule
 from .rates import set_rate
 from .replacing import replace
@@ -22,9 +23,14 @@ __all__ = [
     "apply",
     "expose",
     "find",
+    "frozen",
     "insert",
+    "off",
+    "recording",
     "replace",
+    "replaying",
     "rescale",
+    "sampling",
     "set_rate",
     "strip",
     "thin",

@@ -26,6 +26,14 @@ MULTIPLYING = frozenset(
 )
 
 
+def _size(x: Tensor, axis: int) -> float:
+    """The size of an axis, counted from the end; of a nested tensor, the mean size."""
+    if not x.is_nested:
+        return x.shape[axis]
+    sizes = [part.shape[axis] for part in x.unbind()]
+    return sum(sizes) / max(1, len(sizes))
+
+
 def flops(func: Any, args: Any, kwargs: Any, result: Any) -> float:
     """Return the number of multiplications of one call; 0 for functions that do not multiply.
 
@@ -34,20 +42,20 @@ def flops(func: Any, args: Any, kwargs: Any, result: Any) -> float:
     if func not in MULTIPLYING:
         return 0.0
     if func is F.linear:
-        return float(result.numel() * (args[0] if args else kwargs["input"]).shape[-1])
+        return float(result.numel() * _size(args[0] if args else kwargs["input"], -1))
     if func in CONVOLUTIONS:
         weight = args[1] if len(args) > 1 else kwargs["weight"]
-        return float(result.numel() * weight[0].numel())
+        return float(result.numel() * weight.shape[1:].numel())
     if func in _PRODUCTS:
-        return float(result.numel() * args[0].shape[-1])
+        return float(result.numel() * _size(args[0], -1))
     if func in _ADDED_PRODUCTS:
-        return float(result.numel() * args[1].shape[-1])
+        return float(result.numel() * _size(args[1], -1))
     if func is F.scaled_dot_product_attention:
         query, keys = (
             args[0] if args else kwargs["query"],
             args[1] if len(args) > 1 else kwargs["key"],
         )
-        return float(query.numel() * keys.shape[-2] + result.numel() * keys.shape[-2])
+        return float(query.numel() * _size(keys, -2) + result.numel() * _size(keys, -2))
     if func is F.multi_head_attention_forward:
         query, keys = args[0], args[1]
         return float(

@@ -26,6 +26,7 @@ from ..nn.thinned import Shrinking
 from .costs import MULTIPLYING, flops
 from .draws import DRAWING, DROPOUTS, classify_draw, function_name
 from .model_access import check_not_scripted, force_eager, preserve_generators, tensors_in
+from .tensor_values import count_dropped, count_zeros, shape_of, write_tensor
 
 
 @dataclass(kw_only=True)
@@ -172,7 +173,7 @@ def preserve_state(model: nn.Module, inputs: Any) -> Iterator[None]:
             module.training = training
         with torch.no_grad():
             for buffer, values in buffers:
-                buffer.copy_(values)
+                write_tensor(buffer, values)
 
 
 def observe(
@@ -248,7 +249,7 @@ class _ModuleHooks:
                     "dropout",
                     type(module).__name__,
                     rate,
-                    _shape(x),
+                    shape_of(x),
                     dropped,
                     elements,
                     x,
@@ -258,7 +259,7 @@ class _ModuleHooks:
         elif states is not None and draws == observation.draws and states != generator_states():
             x = first_tensor(args)
             observation.record(
-                "unseen", type(module).__name__, None, _shape(x), x=x, result=first_tensor(result)
+                "unseen", type(module).__name__, None, shape_of(x), x=x, result=first_tensor(result)
             )
         observation.observer.after_module(self.names[module], module, args, result)
         observation.leave_module()
@@ -289,18 +290,6 @@ def first_tensor(value: Any) -> Tensor | None:
         return next((x for x in map(first_tensor, value) if x is not None), None)
     found = torch.utils._pytree.tree_leaves(value)
     return next((t for t in found if isinstance(t, Tensor)), None)
-
-
-def _shape(x: Tensor | None) -> Any:
-    return None if x is None else x.shape
-
-
-def count_dropped(x: Tensor | None, result: Tensor | None) -> tuple[int, int]:
-    """Return (how many nonzero elements of ``x`` are 0 in ``result``, how many were nonzero)."""
-    if x is None or result is None or x.shape != result.shape:
-        return 0, 0
-    nonzero = x != 0
-    return int((nonzero & (result == 0)).sum()), int(nonzero.sum())
 
 
 _PYTHON_DRAWS = (
@@ -367,10 +356,10 @@ class _FunctionObserver(TorchFunctionMode):
         if kind:
             dropped, elements = 0, 0
             if kind == "mask":
-                dropped, elements = int((result == 0).sum()), result.numel()
+                dropped, elements = count_zeros(result)
             elif kind == "dropout":
                 dropped, elements = count_dropped(x, first_tensor(result))
-            shape = _shape(first_tensor(result if kind == "noise" else (args, kwargs)))
+            shape = shape_of(first_tensor(result if kind == "noise" else (args, kwargs)))
             function = function_name(func)
             observation.record(kind, function, rate, shape, dropped, elements, x, result, token)
         elif rate and func in DROPOUTS:

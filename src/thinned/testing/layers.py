@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from .. import nn as tnn
 from .._errors import InputError
+from ..nn import modes
 from ..nn.module import dropout_modules
 
 
@@ -146,7 +147,7 @@ def check_zero_rate(case: LayerCase) -> None:
     model = case.model()
     _set_rates(model, 0.0)
     drawn = model(*case.copy_inputs())
-    with tnn.off(model):
+    with modes.off(model):
         _close(
             drawn, model(*case.copy_inputs()), "rate 0 differs from the layer with its noise off"
         )
@@ -181,7 +182,7 @@ def check_evaluation(case: LayerCase) -> None:
     first = model(*case.copy_inputs())
     assert torch.equal(torch.get_rng_state(), before), "evaluation takes from torch's generator"
     assert _equal(first, model(*case.copy_inputs())), "two evaluations differ"
-    with tnn.off(model):
+    with modes.off(model):
         without_noise = model(*case.copy_inputs())
         model.train()
         _close(
@@ -219,13 +220,13 @@ def check_modes(case: LayerCase) -> None:
     key.at(0)
     drawn = model(*case.copy_inputs())
     model.eval()
-    with tnn.sampling(model):
+    with modes.sampling(model):
         key.at(0)
         _close(
             drawn, model(*case.copy_inputs()), "sampling in evaluation is not what training draws"
         )
     model.train()
-    with tnn.frozen(model):
+    with modes.frozen(model):
         assert _equal(model(*case.copy_inputs()), model(*case.copy_inputs())), (
             "two calls under frozen differ"
         )
@@ -356,7 +357,7 @@ def check_autocast(case: LayerCase) -> None:
         inputs = case.copy_inputs(dtype, requires_grad=case.differentiable)
         with torch.autocast("cpu", torch.bfloat16, enabled=cast):
             y = _tensors(model(*inputs))
-            with tnn.off(model):
+            with modes.off(model):
                 without_noise = _tensors(model(*case.copy_inputs(dtype)))
         assert [t.dtype for t in y] == [t.dtype for t in without_noise], (
             "the noise changes the type of the result"

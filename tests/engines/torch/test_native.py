@@ -120,6 +120,102 @@ def test_masks_equal_numpys(instructions):
             )
 
 
+# examples of one chunk of registers and of some, whole and not, and too few to be drawn together
+NARROW = [(5, 3), (12, 8), (33, 130), (64, 16), (75, 33), (4200, 1), (2100, 2), (700, 7)]
+PLACES = {"rows alone": None, "ids": "ids", "ids and steps": "steps"}
+
+
+def narrow_key(place, examples):
+    ids = torch.arange(examples).flip(0) * 2**31 + 2**40 + 7
+    if place is None:
+        return Key(11, stream=3, call=1, step=2**32 - 2)
+    step = 9 if place == "ids" else torch.arange(examples) % 5 + 2**31
+    return Key(11, stream=3, call=1, step=step, samples=ids)
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_masks_of_narrow_rows_equal_numpys(place, instructions):
+    """Every width around those that are drawn together, at rates that low halves decide."""
+    for width in range(1, 131):
+        examples = 75 if width % 3 else 41
+        key = narrow_key(place, examples)
+        for p in (2.0**-32, 2.0**-15 + 2.0**-17, 0.3, 1 - 2.0**-32):
+            drop = presets.dropout(p)
+            ours = F.drop(torch.ones(examples, width), drop, key=key, impl="native")
+            kept = numpy_engine.kept(plan(drop, (examples, width)), key)
+            assert np.array_equal(ours.numpy() != 0, kept), (width, p)
+            assert np.array_equal(F.mask(drop, (examples, width), key).numpy(), kept), (width, p)
+
+
+def test_ties_of_narrow_rows_equal_numpys(instructions):
+    """Among so many elements, the low halves decide some: in every position of a block."""
+    for shape in ((300_000, 1), (100_000, 3), (40_000, 16), (7_000, 90)):
+        for p in (0.3, 0.7):
+            drop = presets.dropout(p)
+            ours = F.drop(torch.ones(shape), drop, key=Key(4), impl="native")
+            assert np.array_equal(ours.numpy() != 0, numpy_engine.kept(plan(drop, shape), Key(4)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", ["dropout", "alpha", "gaussian", "uniform"])
+def test_narrow_rows_equal_the_reference(name, dtype, instructions):
+    """Values, gradients and sums, in every layout, and in place."""
+    drop = SPECS[name]
+    for shape in NARROW:
+        key = narrow_key("steps", shape[0])
+        for x in formats(torch.linspace(-3, 3, math.prod(shape)).reshape(shape).to(dtype)):
+            results = []
+            for impl in ("native", "reference"):
+                leaf = x.detach().requires_grad_()
+                y = F.drop(leaf, drop, key=key, impl=impl)
+                (grad,) = torch.autograd.grad(y, leaf, torch.ones_like(y))
+                within = F.drop(x.clone(), drop, key=key, impl=impl, inplace=True)
+                results.append((y.detach(), grad, within))
+            for ours, theirs in zip(*results, strict=True):
+                if isinstance(drop.law, Bernoulli):
+                    assert torch.equal(ours, theirs)
+                else:
+                    tolerance = 1e-5 if dtype.itemsize > 2 else 2 * torch.finfo(dtype).eps
+                    torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=2 * tolerance)
+
+
+@pytest.mark.parametrize("law", [0, 1, 2])
+def test_narrow_rows_that_start_inside_a_block(law, instructions):
+    """Offsets of any remainder, a residual, and examples between other axes."""
+    constants = ops.pack_constants(
+        1 << 30 if law == 0 else 0, 1.5, 0.25 if law == 0 else 0.0, -0.5 if law == 0 else 0.0, 0.3
+    )
+    close = {"rtol": 1e-5, "atol": 1e-5}
+    for width in (1, 2, 5, 8, 21, 96):
+        for offset in (1, 2, 7, 13, 40):
+            x, residual = torch.randn(3, 50, width), torch.randn(50, 3, width).transpose(0, 1)
+            ids = torch.stack((torch.arange(50) * 3, torch.arange(50) + 8))
+            for strides in ([width, 0, 1], [2**35 + 5, 0, 1], [0, 0, 1]):
+                noise = (constants, torch.tensor([3]), ids, strides, 1, law, offset, -5, 2)
+                ours, theirs = (
+                    (f(x, *noise, False), g(x, residual, *noise), h(x, *noise))
+                    for f, g, h in (
+                        (ops.map, ops.map_add, ops.factor),
+                        (ops.reference_map, ops._reference_map_add, ops.reference_factor),
+                    )
+                )
+                for a, b in zip(ours, theirs, strict=True):
+                    torch.testing.assert_close(a, b, **close)
+
+
+def test_narrow_rows_give_the_same_bits_alone_and_together(instructions):
+    """Few examples are drawn one by one; continuous noise must not differ by a bit there."""
+    for name in ("dropout", "gaussian", "uniform"):
+        for width in (2, 7, 16, 96):
+            x, ids = torch.linspace(-2, 2, 40 * width).reshape(40, width), torch.arange(40)
+            whole = F.drop(x, SPECS[name], key=Key(2, samples=ids), impl="native")
+            parts = [
+                F.drop(x[i : i + 4], SPECS[name], key=Key(2, samples=ids[i : i + 4]), impl="native")
+                for i in range(0, 40, 4)
+            ]
+            assert torch.equal(whole, torch.cat(parts))
+
+
 @needs_native
 def test_a_second_derivative_and_a_gradient_in_place():
     x = torch.randn(

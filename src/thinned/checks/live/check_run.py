@@ -11,9 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...surgery.model_access import seed_all
+from ...surgery.model_access import seed_all, tensors_in
 from ...surgery.observe import observe, observing
-from .preserve import copy_tensors, equal_tensors, float_tensors
+from ...surgery.tensor_values import (
+    count_dropped,
+    equal_tensors,
+    float_parts,
+    kind_of,
+    shape_of,
+    write_tensor,
+)
+from .preserve import copy_tensors, float_tensors
 from .record import NormInput, PassRecord
 
 Rates = dict[tuple[str, str], float]
@@ -28,7 +36,8 @@ class CheckRun:
     ``gradient_passes``: training passes with a backward pass, and their gradients by parameter.
     ``rate_snapshots``: rates before the evaluations, after them, and after training again.
     ``changed_statistics``: running statistics that an evaluation changed. ``zeroed``: parameters
-    that a pass zeroed, and the zeroed share. ``needs_grad``: the model differentiates in its
+    that a pass zeroed, and the zeroed share. ``left_in_training``: the modules that are in training
+    mode after ``model.eval()``. ``needs_grad``: the model differentiates in its
     forward pass.
     """
 
@@ -49,9 +58,21 @@ class CheckRun:
     rate_snapshots: list[Rates] = field(default_factory=list)
     changed_statistics: set[str] = field(default_factory=set)
     zeroed: dict[str, float] = field(default_factory=dict)
+    left_in_training: set[str] = field(default_factory=set)
     unchecked: list[tuple[str, str]] = field(default_factory=list)
     passes: int = 0
     needs_grad: bool = False
+
+    def not_dense(self) -> list[str]:
+        """The parameters, buffers, inputs and outputs that are not dense, with their kinds."""
+        named = [*self.model.named_parameters(), *self.model.named_buffers()]
+        for what, value in (("input", (self.inputs, self.named)), ("output", self._outputs())):
+            named += [(f"{what} {i}", t) for i, t in enumerate(tensors_in(value))]
+        return [f"{name} ({kind_of(t)})" for name, t in named if kind_of(t) != "dense"]
+
+    def _outputs(self) -> Any:
+        records = [*self.training_before[:1], *self.evaluations[:1]]
+        return next((r.output for r in records if r.output is not None), None)
 
     @property
     def training(self) -> list[PassRecord]:
@@ -75,7 +96,11 @@ class CheckRun:
 
     def make_pass(self, training: bool, number: int, keep_inputs: bool = False) -> PassRecord:
         """Make one pass in the given mode, from its own seed."""
-        self.model.train(training)
+        if training:
+            self.model.train()
+        else:
+            self.model.eval()  # and not train(False): a model may have an eval of its own
+            self.left_in_training = {n for n, m in self.model.named_modules() if m.training}
         name = f"{'training' if training else 'evaluation'} pass {number + 1}"
         record = self.observe_pass(name, number if training else 10_000 + number, keep_inputs)
         self._restore_parameters()
@@ -108,16 +133,15 @@ class CheckRun:
             before = self.values.get(name)
             if (
                 before is None
-                or before.shape != parameter.shape
+                or shape_of(before) != shape_of(parameter)
                 or equal_tensors(before, parameter)
             ):
                 continue
-            nonzero = before != 0
-            share = float((nonzero & (parameter == 0)).sum()) / max(1, int(nonzero.sum()))
-            if share > 0:
-                self.zeroed.setdefault(name, share)
+            zeroed, nonzero = count_dropped(before, parameter)
+            if zeroed:
+                self.zeroed.setdefault(name, zeroed / nonzero)
             with torch.no_grad():
-                parameter.copy_(before)
+                write_tensor(parameter, before)
 
     def scalar(self, output: Any) -> Tensor:
         """The loss; without one, the projection of the output on a fixed random direction."""
@@ -125,7 +149,7 @@ class CheckRun:
             return self.loss(output) if self.target is None else self.loss(output, self.target)
         generator = torch.Generator().manual_seed(self.seed)
         total = torch.zeros((), dtype=torch.float64)
-        for x in float_tensors(output):
+        for x in [part for t in float_tensors(output) for part in float_parts(t)]:
             x = torch.view_as_real(x) if x.is_complex() else x
             direction = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(
                 x.device, x.dtype

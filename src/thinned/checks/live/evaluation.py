@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from ...surgery.tensor_values import equal_tensors, largest_gap
 from ..finding import Finding
 from .check_run import CheckRun, running_statistics
-from .preserve import equal_tensors, float_tensors
+from .preserve import float_tensors
 from .record import DrawRecord, PassRecord, looks_like_dropout, named_rate
 
 
@@ -28,11 +29,7 @@ def largest_difference(one: Any, other: Any) -> float:
     """The largest absolute difference of two outputs; infinite where their shapes differ."""
     largest = 0.0
     for a, b in zip(float_tensors(one), float_tensors(other), strict=False):
-        if a.shape != b.shape:
-            return float("inf")
-        if a.numel() and not equal_tensors(a, b):
-            difference = (a.detach() - b.detach()).abs().nan_to_num(float("inf"))
-            largest = max(largest, float(difference.max()))
+        largest = max(largest, largest_gap(a, b))
     return largest
 
 
@@ -66,6 +63,8 @@ def draws_in_evaluation(run: CheckRun) -> Iterator[Finding]:
         rate = draw.rate if draw.rate is not None else (named_rate(module) or ("", 0.0))[1]
         code = "L2" if draw.kind == "attention" else "L1"
         text = f"{draw.function} draws in evaluation, at rate {rate:g}"
+        if draw.name in run.left_in_training:
+            text += "; eval() of the model leaves it in training mode"
         if draw.unregistered:
             same_object = place in later and later[place][0].unregistered == draw.unregistered
             code = "L1" if same_object else "L32"

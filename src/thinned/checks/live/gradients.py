@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from ...nn.module import DropoutModule
 from ...surgery.model_access import seed_all
+from ...surgery.tensor_values import equal_tensors, is_dense, kind_of, write_tensor
 from ..finding import Finding
 from .check_run import CheckRun
 from .evaluation import largest_difference, location
-from .preserve import copy_tensors, equal_tensors, float_tensors
+from .preserve import copy_tensors, float_tensors
 from .record import DROPOUT_KINDS, DrawRecord
 
 STEPS = (1e-5, 1e-6, 1e-7)
@@ -117,8 +118,8 @@ def wrong(run: CheckRun) -> Iterator[Finding]:
         return
     try:
         twin = run.double_copy()
-    except (RuntimeError, TypeError) as error:
-        text = str(error).splitlines()[0]
+    except (RuntimeError, TypeError, KeyError) as error:  # KeyError: jagged tensors
+        text = str(error).partition("\n")[0]
         run.unchecked.append(("L30", f"the model has no copy in double precision: {text}"))
         return
     try:
@@ -172,6 +173,11 @@ class _GradientChecker:
         self.tensors: dict[str, Any] = {n: p for n, p in twin.named_parameters() if p.requires_grad}
         inputs = [t for t in float_tensors((self.inputs, self.named)) if t.is_floating_point()]
         self.tensors |= {f"input {i}": t.requires_grad_() for i, t in enumerate(inputs)}
+        for name, t in list(self.tensors.items()):
+            if not is_dense(t):
+                del self.tensors[name]
+                why = f"the gradient along {name}, a {kind_of(t)} tensor, is not checked"
+                run.unchecked.append(("L30", why))
         self.training = True
 
     def check_parameters_alone(self) -> None:
@@ -183,7 +189,7 @@ class _GradientChecker:
         """The scalar, always from the same state of buffers, attributes and generators."""
         with torch.no_grad():
             for buffer, before in self.buffers:
-                buffer.copy_(before)
+                write_tensor(buffer, before)
         for module, attributes in self.attributes:
             vars(module).update(attributes)
         self.twin.train(self.training)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from ...surgery.tensor_values import count_zeros, float_parts, is_dense
 from ..finding import Finding
 from .check_run import CheckRun
 from .evaluation import largest_difference, location
@@ -50,11 +53,11 @@ def dropped_outputs(run: CheckRun) -> Iterator[Finding]:
         return
     draw, result = record.last_dropout
     outputs = [t for t in float_tensors(record.output) if t.numel() == result.numel() and t.numel()]
-    if not any(t is result or t.data_ptr() == result.data_ptr() for t in outputs):
+    if not any(t is result or _same_memory(t, result) for t in outputs):
         return
     evaluated = [t for t in float_tensors(run.evaluations[0].output) if t.numel() == result.numel()]
-    zeros = float((result == 0).double().mean())
-    zeros_without = max((float((t == 0).double().mean()) for t in evaluated), default=0.0)
+    zeros = _zero_share(result)
+    zeros_without = max((_zero_share(t) for t in evaluated), default=0.0)
     if not zeros > zeros_without:
         return
     if run.loss is None and run.purpose in (None, "monte carlo"):
@@ -64,6 +67,15 @@ def dropped_outputs(run: CheckRun) -> Iterator[Finding]:
     text = f"{zeros:.1%} of the output is dropped to 0 in training"
     evidence = (("zeros in training", zeros), ("in evaluation", zeros_without))
     yield Finding("L14", text, evidence=evidence, **location(draw))
+
+
+def _same_memory(one: Tensor, other: Tensor) -> bool:
+    return is_dense(one) and is_dense(other) and one.data_ptr() == other.data_ptr()
+
+
+def _zero_share(x: Tensor) -> float:
+    zeros, elements = count_zeros(x)
+    return zeros / max(1, elements)
 
 
 def mean_shift(run: CheckRun) -> Iterator[Finding]:
@@ -83,11 +95,10 @@ def mean_shift(run: CheckRun) -> Iterator[Finding]:
     if len(run.training) < 16:
         run.unchecked.append(("L15", f"needs 16 samples, but has {len(run.training)}"))
         return
-    evaluated = float_tensors(run.evaluations[0].output)
-    evaluation = torch.cat([t.double().flatten() for t in evaluated])
+    evaluation = _flat(run.evaluations[0].output)
     means = []
     for record in run.training:
-        flat = torch.cat([t.detach().double().flatten() for t in float_tensors(record.output)])
+        flat = _flat(record.output)
         if flat.shape != evaluation.shape:
             return
         means.append((flat - evaluation).mean())
@@ -97,6 +108,12 @@ def mean_shift(run: CheckRun) -> Iterator[Finding]:
     if error > 0 and abs(shift) > ERRORS * error and abs(shift) > 0.01 * spread:
         text = f"over {len(shifts)} masks the mean output is {shift:+.3g} from that of evaluation"
         yield Finding("L15", text, evidence=(("shift", shift), ("standard error", error)))
+
+
+def _flat(output: Any) -> Tensor:
+    """All floating-point values of an output, in one dimension."""
+    parts = [p for t in float_tensors(output) for p in float_parts(t.detach())]
+    return torch.cat([torch.zeros(0, dtype=torch.float64), *(p.double().flatten() for p in parts)])
 
 
 def nothing_left(run: CheckRun) -> Iterator[Finding]:
@@ -120,9 +137,10 @@ def nothing_left(run: CheckRun) -> Iterator[Finding]:
 def _not_finite(record: PassRecord) -> bool:
     """Whether the output has NaN or +infinity; -infinity is how logits are masked."""
     return any(
-        bool((torch.isnan(t) | (t == math.inf)).any())
+        bool((torch.isnan(part) | (part == math.inf)).any())
         for t in float_tensors(record.output)
         if not t.is_complex()
+        for part in float_parts(t)
     )
 
 

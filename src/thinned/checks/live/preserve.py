@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...nn.module import DropoutModule
 from ...surgery.model_access import preserve_generators, tensors_in
+from ...surgery.tensor_values import write_tensor
 
 _CONTAINERS = ("_parameters", "_buffers", "_modules")
 
@@ -63,10 +64,10 @@ def preserve_state(model: nn.Module, inputs: Any) -> Iterator[None]:
             _restore_attributes(module, before, contents)
         with torch.no_grad():
             for tensor, value, grad in values:
-                _write(tensor, value)
+                write_tensor(tensor, value)
                 tensor.grad = grad
             for tensor, value in attribute_tensors:
-                _write(tensor, value)
+                write_tensor(tensor, value)
         for counter, count, last in calls:
             counter.count, counter.last = count, last
 
@@ -88,20 +89,3 @@ def _restore_attributes(
         container = vars(module)[name]
         container.clear()
         container.extend(content) if isinstance(container, list) else container.update(content)
-
-
-def _write(tensor: Tensor, value: Tensor) -> None:
-    if tensor.shape != value.shape:
-        tensor.data = value
-    elif not equal_tensors(tensor, value):
-        tensor.copy_(value)
-
-
-def equal_tensors(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are equal in shape, dtype and values, where NaN equals NaN."""
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    one, other = one.detach(), other.detach()
-    return torch.equal(one, other) or bool(
-        ((one == other) | ((one != one) & (other != other))).all()
-    )

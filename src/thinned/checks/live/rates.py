@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...algebra.law import Bernoulli
 from ...algebra.scale import Inverted
 from ...surgery.model_access import seed_all
+from ...surgery.tensor_values import is_dense, kind_of
 from ..finding import Finding
 from .check_run import CheckRun
 from .draws import ALPHA, TORCH_DROPOUTS
@@ -50,6 +51,10 @@ def replays(run: CheckRun) -> dict[str, Replay]:
     modules = dict(run.model.named_modules())
     for name, (args, kwargs) in run.training_before[0].inputs.items():
         x = next(iter(float_tensors(args)), None)
+        if x is not None and not is_dense(x):
+            why = f"{name} gets a {kind_of(x)} tensor, of which no rate is measured"
+            run.unchecked += [(code, why) for code in ("L4", "L17", "L20")]
+            continue
         if replayable(modules[name]) and x is not None and x.dim() and bool((x != 0).any()):
             replay = _replay(modules[name], args, kwargs, x, run.seed)
             if replay is not None:
@@ -67,7 +72,12 @@ def _replay(module: nn.Module, args: Any, kwargs: Any, x: Tensor, seed: int) -> 
             module.train(training)
             result = module(*copy_tensors(args), **copy_tensors(kwargs))
             y = next(iter(float_tensors(result)), None)
-            if y is None or y.shape != x.shape or not bool(torch.isfinite(y).all()):
+            if (
+                y is None
+                or not is_dense(y)
+                or y.shape != x.shape
+                or not bool(torch.isfinite(y).all())
+            ):
                 return None
             outputs.append(y.double())
     finally:

@@ -16,6 +16,15 @@ from ...nn import module as our_module
 from ...nn.module import DropoutModule
 from ...surgery.observe import Observer, SiteRecord, line_outside
 from ...surgery.rates import RATES
+from ...surgery.tensor_values import (
+    aligned_parts,
+    count_dropped,
+    count_zeros,
+    is_dense,
+    kind_of,
+    shape_of,
+    value_parts,
+)
 from .preserve import copy_tensors, float_tensors
 
 Place = tuple[str, str, str, str]  # name of the module, kind, function, file and line
@@ -128,7 +137,7 @@ class PassRecord(Observer):
         draw = DrawRecord(
             place=place,
             rate=rate,
-            shape=None if x is None else tuple(x.shape),
+            shape=shape_of(x),
             state=state,
             mask=_mask_digest(site, x, result),
             dropped=dropped,
@@ -158,14 +167,15 @@ class PassRecord(Observer):
             numbers = [a for a in args if _is_number(a)]
             if len(tensors) == 1 and len(numbers) == 1 and float(numbers[0]) != 0:
                 factor = float(numbers[0]) ** exponent
-                self.factors.append((name, line_outside(), factor, tuple(tensors[0].shape)))
+                shape = shape_of(tensors[0]) or ()
+                self.factors.append((name, line_outside(), factor, shape))
 
     def before_module(self, name: str, module: nn.Module, args: Any) -> None:
         self.modules.add(name)
         x = next(iter(float_tensors(args)), None)
         if x is None:
             return
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and is_dense(x):
             self.norms.setdefault(name, []).append(self._norm_input(x))
         if self.keep_inputs and name not in self.inputs and replayable(module):
             self.inputs[name] = copy_tensors(args), {}
@@ -195,7 +205,9 @@ class PassRecord(Observer):
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) or (isinstance(value, Tensor) and not value.dim())
+    return isinstance(value, (int, float)) or (
+        isinstance(value, Tensor) and not value.dim() and is_dense(value)
+    )
 
 
 def _unregistered_layer(site: SiteRecord, known: set[int]) -> nn.Module | None:
@@ -278,25 +290,34 @@ def generator_state(x: Tensor | None) -> str:
 
 
 def digest(value: Any) -> str:
-    """A digest of all values of the tensors in ``value``, bit by bit."""
+    """A digest of all values of the tensors in ``value``, bit by bit.
+
+    Of sparse tensors it covers the indices too; on the meta device, the shape alone.
+    """
     hashed = hashlib.blake2b(digest_size=12)
-    for x in float_tensors(value) if not isinstance(value, Tensor) else [value]:
-        x = x.detach()
-        x = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
-        hashed.update(str(tuple(x.shape)).encode())
-        hashed.update(x.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for tensor in float_tensors(value) if not isinstance(value, Tensor) else [value]:
+        hashed.update(f"{kind_of(tensor)}{shape_of(tensor)}".encode())
+        for x in value_parts(tensor.detach()) or ():
+            x = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+            hashed.update(str(tuple(x.shape)).encode())
+            hashed.update(x.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return hashed.hexdigest()
 
 
 def _mask_digest(site: SiteRecord, x: Any, result: Any) -> str:
     if site.kind == "python":
         return repr(result)
+    first = next(iter(float_tensors(result)), None)
+    if first is not None and kind_of(first) == "meta":
+        return ""
     if site.kind in ("mask", "noise"):
         return digest(result)
-    first = next(iter(float_tensors(result)), None)
-    if site.kind != "dropout" or x is None or first is None or first.shape != x.shape:
+    pairs = aligned_parts(x, first) if site.kind == "dropout" else []
+    if first is None or not pairs:
         return ""
-    return digest((x != 0) & (first == 0)) if site.dropped else digest(first)
+    if not site.dropped:
+        return digest(first)
+    return " ".join(digest((before != 0) & (after == 0)) for before, after in pairs)
 
 
 def _count_entries(site: SiteRecord, x: Any, result: Tensor | None) -> tuple[int, int]:
@@ -308,11 +329,13 @@ def _count_entries(site: SiteRecord, x: Any, result: Tensor | None) -> tuple[int
     if result is None:
         return 0, 0
     if site.kind == "mask":
-        return int((result == 0).sum()), result.numel()
+        return count_zeros(result)
     function = site.function
     torch_dropout = site.kind == "dropout" and function.startswith(("F.", "torch."))
     if x is None or not torch_dropout or "alpha" in function:
         return 0, 0
+    if not is_dense(x) or not is_dense(result):
+        return count_dropped(x, result) if function.endswith(".dropout") else (0, 0)
     nonzero = x != 0
     dropped = nonzero & (result == 0)
     if any(part in function for part in ("1d", "2d", "3d", "feature")):

@@ -18,6 +18,8 @@ from .preserve import preserve_state
 
 PURPOSES = ("classification", "regression", "policy", "monte carlo")
 _GRADIENTS = {"L8", "L21", "L30"}
+# rules that compare values, and see none on the meta device
+_VALUES = {"L4", "L5", "L13", "L14", "L15", "L17", "L18", "L19", "L20", "L21", "L29", "L30"}
 RuleFunction = Callable[[CheckRun], Iterator[Finding]]
 CHECKS: dict[str, tuple[RuleFunction, ...]] = {
     "L1": (evaluation.draws_in_evaluation,),
@@ -202,8 +204,24 @@ def _findings(run: CheckRun, codes: set[str]) -> Iterator[Finding]:
     if codes & _GRADIENTS:
         run.make_gradient_passes()
     done: set[RuleFunction] = {draws.left_in_evaluation}
+    not_dense = run.not_dense()
+    if without_values := [name for name in not_dense if name.endswith("(meta)")]:
+        why = f"{', '.join(without_values[:3])}: there are no values to compare"
+        run.unchecked += [(code, why) for code in CHECKS if code in _VALUES]
     for code, rules in CHECKS.items():
         for rule in rules if code in codes else ():
-            if rule not in done:
-                done.add(rule)
-                yield from (f for f in rule(run) if f.code in codes)
+            if rule in done:
+                continue
+            done.add(rule)
+            try:
+                found = list(rule(run))
+            except (RuntimeError, TypeError, AttributeError, KeyError) as error:
+                if not not_dense:
+                    raise
+                why = (
+                    f"{', '.join(not_dense[:3])}: the rule raised {type(error).__name__}: "
+                    f"{str(error).partition(chr(10))[0]}"
+                )
+                run.unchecked += [(other, why) for other, rules in CHECKS.items() if rule in rules]
+                continue
+            yield from (f for f in found if f.code in codes)

@@ -24,7 +24,7 @@ from ...algebra.law import Bernoulli
 from ...algebra.per import Block
 from ...algebra.plan import WORDS, LawName, Plan, plan, strides
 from . import native, ops, reference
-from .tensor_key import TensorKey
+from .tensor_key import TensorKey, check_mapped, is_wrapped
 
 Impl = Literal["auto", "reference", "native", "triton"]
 IMPLEMENTATIONS = ("auto", "reference", "native", "triton")
@@ -123,14 +123,19 @@ def default() -> Impl:
 _DEFAULT = default()
 
 
+def check_impl(impl: Impl | None) -> Impl | None:
+    """Return ``impl``, or raise :class:`InputError` unless it is None or an implementation."""
+    if impl is not None and impl not in IMPLEMENTATIONS:
+        raise unknown("impl", impl, IMPLEMENTATIONS)
+    return impl
+
+
 def choose(x: Tensor, impl: Impl | None = None) -> tuple[Impl, str]:
     """Return the implementation for ``x``, and the reason.
 
     Raises :class:`InputError` where an explicit choice cannot run.
     """
-    wanted = impl or _DEFAULT
-    if wanted not in IMPLEMENTATIONS:
-        raise unknown("impl", wanted, IMPLEMENTATIONS)
+    wanted = check_impl(impl) or _DEFAULT
     if wanted == "reference":
         return "reference", "requested"
     kind: Impl = "native" if x.device.type == "cpu" else "triton"
@@ -193,6 +198,8 @@ def sample(
             return x.copy_(y) if inplace else y
     plan = prepared.plan
     transformed = under_transform()
+    if transformed:
+        check_mapped(x, tensor_key)
     if plan.kept_fraction and not plan.drops_everything:
         if transformed:
             y = reference.affine(x, plan, mask(plan, tensor_key, x.device))
@@ -545,6 +552,8 @@ def mask(plan: Plan, tensor_key: TensorKey, device: torch.device | None = None) 
         or _DEFAULT == "reference"
         or (device is not None and device.type != "cpu")
         or torch.compiler.is_compiling()
+        or (tensor_key.sample_ids is not None and is_wrapped(tensor_key.sample_ids))
+        or is_wrapped(tensor_key.seed_step)
     ):
         return reference.kept(plan, tensor_key, device)
     sizes = _seeds_and_extent(plan)

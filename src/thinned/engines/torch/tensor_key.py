@@ -5,10 +5,15 @@ Operators take it as an input, so that compiled graphs do not capture one key.
 
 from __future__ import annotations
 
+import random
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils import checkpoint
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from ..._errors import InputError
 from ...algebra.key import Key
@@ -45,17 +50,62 @@ def to_int64(value: int) -> int:
     return (value & (2 * _SIGN - 1) ^ _SIGN) - _SIGN
 
 
+class _SeedDraw:
+    """Draws a seed from the global generator; in a compiled graph the seed is an input.
+
+    A draw inside the graph may be repeated in the backward pass, for other masks than those of the
+    loss, because the partitioner decides by memory what to recompute. An input is never recomputed.
+    torch.compile calls functions equal to ``random.random`` before the graph and passes the number
+    in; there is no other way to have a new input at every call.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return other is self or other is random.random
+
+    def __hash__(self) -> int:
+        return hash(random.random)
+
+    def __call__(self) -> int:
+        return int(torch.randint(-_SIGN, _SIGN - 1, _ONE, device="cpu").item())
+
+
+_draw_seed = _SeedDraw()
+
+
 def random_key(generator: torch.Generator | None = None) -> TensorKey:
     """Return a key with a seed of 64 bits from ``generator``, without reading them.
 
     The default is the global generator of torch for the CPU. ``torch.manual_seed``, ``fork_rng``
     and activation checkpointing therefore treat these masks like those of torch.
     """
-    if generator is None:
-        return TensorKey(torch.randint(-_SIGN, _SIGN - 1, _ONE, device="cpu"))
-    return TensorKey(
-        torch.randint(-_SIGN, _SIGN - 1, _ONE, generator=generator, device=generator.device)
-    )
+    if generator is not None:
+        seed = torch.randint(-_SIGN, _SIGN - 1, _ONE, generator=generator, device=generator.device)
+    elif (
+        torch.compiler.is_dynamo_compiling()
+        and not torch.compiler.is_exporting()
+        and not torch._C._are_functorch_transforms_active()
+    ):
+        return TensorKey(torch.as_tensor(_draw_seed()).reshape(1))
+    else:
+        seed = torch.randint(-_SIGN, _SIGN - 1, _ONE, device="cpu")
+    if torch._C._len_torch_dispatch_stack() and not torch.compiler.is_compiling():
+        return TensorKey(_of_first_pass(seed))
+    return TensorKey(seed)
+
+
+def _of_first_pass(seed: Tensor) -> Tensor:
+    """Return the seed of the first pass where selective checkpointing recomputes a draw.
+
+    The saved output of an operator has the mask of the first pass, and so has to have its gradient,
+    also without the state of the generator. The seeds are kept next to the saved outputs.
+    """
+    for mode in reversed(_get_current_dispatch_mode_stack()):
+        if isinstance(mode, checkpoint._CachingTorchDispatchMode):
+            mode.storage["thinned"][len(mode.storage["thinned"])] = seed
+        elif isinstance(mode, checkpoint._CachedTorchDispatchMode):
+            seeds = mode.storage["thinned"]
+            return seeds.pop(next(iter(seeds))) if seeds else seed
+    return seed
 
 
 def from_key(key: Key) -> TensorKey:
@@ -68,7 +118,7 @@ def from_key(key: Key) -> TensorKey:
             to_int64(key.stream),
             key.call,
         )
-    steps = int64_vector("step", key.step)
+    steps = int64_vector("step", key.step, 32)
     ids = torch.arange(len(steps), device=steps.device) if ids is None else ids.to(steps.device)
     if len(ids) != len(steps):
         raise InputError(
@@ -82,20 +132,108 @@ def from_key(key: Key) -> TensorKey:
     )
 
 
-def int64_vector(name: str, values: Any) -> Tensor:
-    """Return ``values`` as a 1-d int64 tensor, or raise :class:`thinned.InputError`."""
-    tensor = torch.as_tensor(values)
+def int64_vector(name: str, values: Any, bits: int = 63) -> Tensor:
+    """Return ``values`` as a 1-d int64 tensor, or raise :class:`thinned.InputError`.
+
+    Values on the CPU have to be in [0, 2^bits). Reading them from another device would wait for it,
+    and those that a transform such as vmap maps cannot be read.
+    """
+    rule = (
+        f"{name} has to be a 1-d tensor of integers in [0, 2^{bits}), or an array or list of them"
+    )
+    if not isinstance(values, Tensor):
+        values = _from_array(rule, values)
     if (
-        tensor.dim() != 1
-        or tensor.is_floating_point()
-        or tensor.is_complex()
-        or tensor.dtype == torch.bool
+        values.dim() != 1
+        or values.layout != torch.strided
+        or values.is_floating_point()
+        or values.is_complex()
+        or values.dtype == torch.bool
     ):
-        raise InputError(
-            f"{name} has to be a 1-d tensor of integers, but got {tensor.dtype} "
-            f"{list(tensor.shape)}"
-        )
-    return tensor.to(torch.int64).contiguous()
+        raise InputError(f"{rule}, but got {values.dtype} {list(values.shape)}")
+    readable = values.device.type == "cpu" and not (
+        is_wrapped(values) or isinstance(values, FakeTensor) or torch.compiler.is_compiling()
+    )
+    integers = values.to(torch.int64).contiguous()
+    if readable and integers.numel():
+        low, high = int(integers.min()), int(integers.max())
+        if low < 0 or high >> bits:
+            raise InputError(
+                f"{name} has to hold ids of at least 0 and below 2^{bits}, but got "
+                f"{low if low < 0 else high}"
+            )
+    return integers
+
+
+def _from_array(rule: str, values: Any) -> Tensor:
+    """Return an array, a list or a range of integers as a tensor, or raise ``rule``."""
+    if isinstance(values, (list, tuple, range)):
+        if not values:
+            raise InputError(f"{rule}, but got the empty {type(values).__name__} {values!r}")
+        wrapped = any(isinstance(v, Tensor) and is_wrapped(v) for v in values)
+        if wrapped or not all(hasattr(v, "__index__") for v in values):
+            raise InputError(f"{rule}, but got {values!r}")
+        if any(isinstance(v, bool) for v in values):
+            raise InputError(f"{rule}, but got torch.bool [{len(values)}]: {values!r}")
+    elif not hasattr(values, "__array__"):
+        raise InputError(f"{rule}, but got {values!r}; write list(...) around an iterator")
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise InputError(f"{rule}, but got {values!r} ({error})") from error
+    if array.dtype.kind not in "iu":
+        raise InputError(f"{rule}, but got {array.dtype} {list(array.shape)}: {values!r}")
+    if array.dtype.kind == "u" and array.size and int(array.max()) >> 63:
+        raise InputError(f"{rule}, but got {int(array.max())}")
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def is_wrapped(t: Tensor) -> bool:
+    """Return whether ``t`` is inside a transform of torch.func, which must not be switched off."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(t)
+
+
+def without_gradients(t: Tensor) -> Tensor:
+    """Return integers without the wrappers of grad and jvp, which do not outlive a transform."""
+    while torch._C._functorch.is_gradtrackingtensor(t):
+        t = torch._C._functorch.get_unwrapped(t)
+    return t
+
+
+def mapped_levels(t: Tensor | None) -> set[int]:
+    """Return the levels of vmap that map ``t``."""
+    levels: set[int] = set()
+    while t is not None and is_wrapped(t):
+        if torch._C._functorch.is_batchedtensor(t):
+            levels.add(torch._C._functorch.maybe_get_level(t))
+        elif not torch._C._functorch.is_gradtrackingtensor(t):
+            break
+        t = torch._C._functorch.get_unwrapped(t)
+    return levels
+
+
+class ModelTensorKey(TensorKey):
+    """The key of a keyed model inside a transform of torch.func; see :func:`check_mapped`."""
+
+
+def check_mapped(x: Tensor, tensor_key: TensorKey) -> None:
+    """Raise where vmap maps ``x`` but not the ids of a keyed model: all would share one mask."""
+    if not isinstance(tensor_key, ModelTensorKey):
+        return
+    levels = mapped_levels(x) - mapped_levels(tensor_key.sample_ids)
+    if not levels:
+        return
+    functorch = torch._C._functorch
+    for interpreter in functorch.get_interpreter_stack() or []:
+        if interpreter.level() in levels and interpreter.key() == functorch.TransformType.Vmap:
+            mode = functorch.CVmapInterpreterPtr(interpreter).randomness()
+            if mode != functorch.RandomnessType.Same:
+                raise InputError(
+                    "vmap maps the input of a keyed dropout layer, but not its sample ids, so all "
+                    "mapped inputs would share one mask; map the ids too and call "
+                    "key.at(step, samples=ids) inside the mapped function, where ids is a tensor "
+                    '[b], or share the mask with vmap(..., randomness="same")'
+                )
 
 
 def to_key(tensor_key: TensorKey) -> Key:

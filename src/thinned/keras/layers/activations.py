@@ -136,7 +136,7 @@ class Jumpout(ThinnedLayer, keras.layers.Layer):
             raise arguments.invalid("min_rate", rule, min_rate)
         self.power = arguments.real_of(power, "power")
         self.start_seeds(seed)
-        self.built = True
+        self.build_at_init()
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         x = floating(inputs, self)

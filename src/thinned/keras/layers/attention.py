@@ -56,7 +56,7 @@ class DropHead(RatedLayer, keras.layers.Layer):
             raise arguments.invalid("axis", rule, axis)
         self.axis = axis
         self.start(rate, seed)
-        self.built = True
+        self.build_at_init()
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         x = floating(inputs, self)
@@ -179,7 +179,7 @@ class DropKey(RatedLayer, keras.layers.Layer):
     def __init__(self, rate: float = 0.1, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.start(rate, seed)
-        self.built = True
+        self.build_at_init()
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         x = floating(inputs, self)

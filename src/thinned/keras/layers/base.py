@@ -36,6 +36,20 @@ class ThinnedLayer:
         self.seed_generator = make_seed_generator(self.seed)
         self.supports_masking = True
 
+    def build_at_init(self) -> None:
+        """Mark the layer as built, unless a subclass has a ``build`` of its own to be called."""
+        if type(self).build is keras.layers.Layer.build:  # type: ignore[attr-defined]
+            self.built = True
+
+    def _open_name_scope(self) -> Any:
+        scope = super()._open_name_scope()  # type: ignore[misc]
+        for state in self._seed_generators:  # type: ignore[attr-defined]
+            if isinstance(state, RateState):
+                parent: str = self._parent_path  # type: ignore[attr-defined]
+                name: str = self.name  # type: ignore[attr-defined]
+                state.move_to(f"{parent}/{name}" if parent else name)
+        return scope
+
     def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in self.config_names}
         return {**super().get_config(), **own}  # type: ignore[misc]
@@ -56,8 +70,8 @@ class RatedLayer(ThinnedLayer):
 
     def start(self, rate: float, seed: int | None) -> None:
         """Create the rate and the seeds. Call it after Keras's ``__init__``."""
-        self._rate = arguments.rate_of(rate, below_one=self.below_one)
-        self.rate_state = RateState(self._rate)
+        rate = arguments.rate_of(rate, below_one=self.below_one)
+        self.rate_state = RateState(rate, self)
         self.start_seeds(seed)
 
     @property
@@ -66,12 +80,11 @@ class RatedLayer(ThinnedLayer):
 
         May be set at any time; compiled steps read the new value.
         """
-        return self._rate
+        return self.rate_state.read()
 
     @rate.setter
     def rate(self, rate: float) -> None:
-        self._rate = arguments.rate_of(rate, below_one=self.below_one)
-        self.rate_state.state.assign(self._rate)
+        self.rate_state.assign(arguments.rate_of(rate, below_one=self.below_one))
 
     def now(self) -> Any:
         """The rate as a tensor, which compiled steps read."""
@@ -80,18 +93,18 @@ class RatedLayer(ThinnedLayer):
 
 def rate_property(name: str) -> Any:
     """A property for a rate next to ``rate``; compiled steps read ``self.<name>_state``."""
-    attribute, state = f"_{name}_value", f"{name}_state"
+    state = f"{name}_state"
 
     def get(self: Any) -> float:
-        rate: float = getattr(self, attribute)
+        rate: float = getattr(self, state).read()
         return rate
 
     def put(self: Any, rate: float) -> None:
-        setattr(self, attribute, arguments.rate_of(rate, name))
+        rate = arguments.rate_of(rate, name)
         if hasattr(self, state):
-            getattr(self, state).state.assign(get(self))
+            getattr(self, state).assign(rate)
         else:
-            setattr(self, state, RateState(get(self)))
+            setattr(self, state, RateState(rate, self, name))
 
     get.__doc__ = f"The {name.replace('_', ' ')}, in [0, 1]; may be set at any time."
     return property(get, put)

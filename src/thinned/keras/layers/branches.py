@@ -111,7 +111,7 @@ class ShakeShake(_TwoInputs, ThinnedLayer, keras.layers.Layer):
         super().__init__(**kwargs)
         self.backward = arguments.one_of(backward, "backward", ("shake", "even", "keep"))
         self.start_seeds(seed)
-        self.built = True
+        self.build_at_init()
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         first, second = self.checked_inputs(inputs)
@@ -178,7 +178,7 @@ class ShakeDrop(RatedLayer, keras.layers.Layer):
         super().__init__(**kwargs)
         self.alpha, self.beta = arguments.range_of(alpha, "alpha"), arguments.range_of(beta, "beta")
         self.start(rate, seed)
-        self.built = True
+        self.build_at_init()
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         x = floating(inputs, self)
@@ -254,7 +254,7 @@ class Swapout(_TwoInputs, RatedLayer, keras.layers.Layer):
         self.start(rate, seed)
         self._own_skip_rate = rate if skip_rate is None else skip_rate
         self.tied = skip_rate is None
-        self.built = True
+        self.build_at_init()
 
     @property
     def skip_rate(self) -> float:

@@ -58,7 +58,7 @@ class Cutout(ThinnedLayer, keras.layers.Layer):
         self.data_format = arguments.data_format_of(data_format)
         self.start_seeds(seed)
         self.input_spec = keras.layers.InputSpec(min_ndim=3, max_ndim=5)
-        self.built = True
+        self.build_at_init()
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         x = floating(inputs, self)

@@ -11,7 +11,6 @@ from keras import ops
 from ...engines import keras as engine
 from ...presets import dropout, locked_dropout
 from .. import arguments
-from ..state import RateState
 from .base import PACKAGE, RatedLayer, floating, rate_property
 
 Thin = Callable[[str, Any], Any]  # (place, value) -> the value after the noise of that place
@@ -46,7 +45,8 @@ class DropStateCell(keras.layers.Layer):
         super().__init__(**kwargs)
         self.cell, self.place, self.scale = cell, place, scale
         self.base_spec = dropout(0.5, "inverted" if scale == "inverted" else "classic")
-        self.rate_state = RateState(0.5)  # the layer replaces it by its own
+        # Set by the layer. It is a function since the cell must not track the state a second time.
+        self.read_rate: Callable[[], Any] | None = None
         self.state_size, self.output_size = cell.state_size, cell.output_size
 
     def build(self, input_shape: Any) -> None:
@@ -64,16 +64,19 @@ class DropStateCell(keras.layers.Layer):
             if place != self.place:
                 return y
             if keep is None:
-                return engine.mean(y, self.base_spec, self.rate_state.state.value)
+                return engine.mean(y, self.base_spec, self._rate())
             return self._apply_mask(y, keep)
 
         step = next(f for kind, f in _STEPS.items() if isinstance(self.cell, kind))
         new = step(self.cell, x, tuple(states) if several else (states,), thin)
         return new[0], (new if several else new[0])
 
+    def _rate(self) -> Any:
+        return 0.5 if self.read_rate is None else self.read_rate()
+
     def _apply_mask(self, y: Any, keep: Any) -> Any:
         dtype = engine.noise_dtype(y)
-        rate = ops.cast(self.rate_state.state.value, dtype)
+        rate = ops.cast(self._rate(), dtype)
         gain, *_ = engine.coefficients(self.base_spec, rate)
         return ops.cast(ops.where(keep, ops.cast(y, dtype) * gain, 0.0), y.dtype)
 
@@ -165,7 +168,7 @@ class StateLayer(RatedLayer, keras.layers.RNN):
         policy = getattr(cell, "dtype_policy", None)
         super().__init__(DropStateCell(cell, place, self.scale, dtype=policy), **kwargs)
         self.start(rate, seed)
-        self.cell.rate_state = self.rate_state
+        self.cell.read_rate = self.now
         self.inputs = inputs
 
     def call(

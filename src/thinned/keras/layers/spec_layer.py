@@ -46,7 +46,7 @@ class SpecLayer(RatedLayer, keras.layers.Layer):
         self.noise_shape = arguments.noise_shape_of(noise_shape)
         if ndim is not None or min_ndim is not None:
             self.input_spec = keras.layers.InputSpec(ndim=ndim, min_ndim=min_ndim)
-        self.built = True
+        self.build_at_init()
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         x = floating(inputs, self)

@@ -89,7 +89,7 @@ class WordDropout(RatedLayer, keras.layers.Layer):
         self.unknown_id = arguments.whole_of(unknown_id, "unknown_id", 0)
         self.keep_id = None if keep_id is None else arguments.whole_of(keep_id, "keep_id", 0)
         self.start(rate, seed)
-        self.built = True
+        self.build_at_init()
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         ids = ops.convert_to_tensor(inputs)
@@ -150,7 +150,7 @@ class PatchDropout(ThinnedLayer, keras.layers.Layer):
         self.start_seeds(seed)
         self.supports_masking = False
         self.input_spec = keras.layers.InputSpec(ndim=3)
-        self.built = True
+        self.build_at_init()
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         x = ops.convert_to_tensor(inputs)
@@ -223,7 +223,7 @@ class HiddenCut(RatedLayer, keras.layers.Layer):
         super().__init__(**kwargs)
         self.start(rate, seed)
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
-        self.built = True
+        self.build_at_init()
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         x = floating(inputs, self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,7 +11,6 @@ from keras import ops
 from ...engines import keras as engine
 from ...presets import dropout
 from .. import arguments
-from ..state import RateState
 from .base import PACKAGE, RatedLayer, rate_property
 from .recurrent import check_no_dropout
 
@@ -32,7 +32,8 @@ class ZoneoutCell(keras.layers.Layer):
         sizes = cell.state_size
         self.sizes = tuple(sizes) if isinstance(sizes, (list, tuple)) else (sizes,)
         self.state_size, self.output_size = sizes, cell.output_size
-        self.rates: tuple[RateState, ...] = ()
+        # Set by the layer. It is a function since the cell must not track the states a second time.
+        self.read_rates: Callable[[], tuple[Any, ...]] = tuple
 
     def build(self, input_shape: Any) -> None:
         if not self.cell.built:  # a cell from a file is built
@@ -46,13 +47,15 @@ class ZoneoutCell(keras.layers.Layer):
         _, new = self.cell(x, states if len(states) > 1 else states[0], **keywords)
         new = list(new) if isinstance(new, (list, tuple)) else [new]
         zoned, column = [], inputs.shape[-1] - sum(self.sizes)
-        for rate, before, after, size in zip(self.rates, states, new, self.sizes, strict=True):
+        for rate, before, after, size in zip(
+            self.read_rates(), states, new, self.sizes, strict=True
+        ):
             step = after - before
             if training:
                 updated = inputs[:, column : column + size] > 0
                 step = ops.where(updated, step, ops.zeros_like(step))
             else:
-                step = engine.mean(step, _CLASSIC, rate.state.value)
+                step = engine.mean(step, _CLASSIC, rate)
             zoned.append(before + step)
             column += size
         return zoned[0], (zoned if len(zoned) > 1 else zoned[0])
@@ -114,20 +117,25 @@ class Zoneout(RatedLayer, keras.layers.RNN):
         if count > 2:
             rule = "Expected a cell of one or two states."
             raise arguments.invalid("cell", rule, f"{type(cell).__name__}({count} states)")
-        self.cell.rates = (self.rate_state, *([self.cell_rate_state] if count == 2 else []))
+        self.cell.read_rates = self.read_rates
 
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         super().build((*sequences_shape[:-1], sequences_shape[-1] + sum(self.cell.sizes)))
+
+    def read_rates(self) -> tuple[Any, ...]:
+        """The rates of the states of the cell, as tensors, which compiled steps read."""
+        states = (self.rate_state, self.cell_rate_state)
+        return tuple(state.state.value for state in states[: len(self.cell.sizes)])
 
     def call(
         self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False
     ) -> Any:
         b, t = ops.shape(sequences)[:2]
         masks = [
-            engine.bernoulli_mask((b, t, size), _CLASSIC, rate.state.value, self.seed_generator)
+            engine.bernoulli_mask((b, t, size), _CLASSIC, rate, self.seed_generator)
             if training
             else ops.ones((b, t, size), dtype="bool")
-            for rate, size in zip(self.cell.rates, self.cell.sizes, strict=True)
+            for rate, size in zip(self.read_rates(), self.cell.sizes, strict=True)
         ]
         x = ops.concatenate([sequences, *(ops.cast(m, sequences.dtype) for m in masks)], axis=-1)
         return super().call(x, initial_state=initial_state, mask=mask, training=training)
