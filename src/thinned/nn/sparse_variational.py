@@ -36,9 +36,10 @@ class SparseVariationalDropout(Learned, nn.Module):
         InputError: Where ``module`` is another module, or ``threshold`` is not a finite number.
 
     Example:
-        >>> from torch import nn
+        >>> import torch
         >>> import thinned.nn as tnn
-        >>> layer = tnn.SparseVariationalDropout(nn.Linear(8, 4))
+        >>> _ = torch.manual_seed(0)
+        >>> layer = tnn.SparseVariationalDropout(torch.nn.Linear(8, 4))
         >>> int((~layer.kept_weights()).sum())
         0
 

@@ -241,36 +241,44 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         if by_modules:
             modular.check(units, self.activation, each)
         plan = FitPlan(
-            units,
-            self.activation,
-            self._head(),
-            self.solver,
-            size,
-            1 if incremental else self.max_iter,
-            bool(self.shuffle),
-            bool(self.early_stopping),
-            float(self.tol),
-            float(self.n_iter_no_change),
-            float(self.momentum) if self.solver == "sgd" else 0.0,
-            bool(self.nesterovs_momentum),
-            float(self.beta_1),
-            float(self.beta_2),
-            float(self.epsilon),
-            n,
-            0 if held is None else len(held),
-            weight is not None,
-            by_modules,
-            self.divergence,
+            units=units,
+            activation=self.activation,
+            head=self._head(),
+            solver=self.solver,
+            batch_size=size,
+            epochs=1 if incremental else self.max_iter,
+            shuffle=bool(self.shuffle),
+            early_stopping=bool(self.early_stopping),
+            tol=float(self.tol),
+            patience=float(self.n_iter_no_change),
+            momentum=float(self.momentum) if self.solver == "sgd" else 0.0,
+            nesterov=bool(self.nesterovs_momentum),
+            beta_1=float(self.beta_1),
+            beta_2=float(self.beta_2),
+            epsilon=float(self.epsilon),
+            rows=n,
+            validation=0 if held is None else len(held),
+            weighted=weight is not None,
+            modules=by_modules,
+            divergence=self.divergence,
         )
         setting = Setting(
-            each, float(self.learning_rate_init), float(self.alpha), float(self.l1),
-            None if self.max_norm is None else float(self.max_norm), self._seed,
-        )  # fmt: skip
+            specs=each,
+            lr=float(self.learning_rate_init),
+            alpha=float(self.alpha),
+            l1=float(self.l1),
+            max_norm=None if self.max_norm is None else float(self.max_norm),
+            seed=self._seed,
+        )
         track = Track(
-            rows, y, torch.from_numpy(index), random,
-            None if weight is None else torch.from_numpy(np.asarray(weight, np.float32)),
-            None if held is None else torch.from_numpy(held), scorer,
-        )  # fmt: skip
+            rows=rows,
+            y=y,
+            index=torch.from_numpy(index),
+            random=random,
+            weight=None if weight is None else torch.from_numpy(np.asarray(weight, np.float32)),
+            held=None if held is None else torch.from_numpy(held),
+            scorer=scorer,
+        )
         job = FitJob(plan, setting, track, list(coefs), list(intercepts))
         if not fresh:
             job.state, job.anchored = self.dropout_state_, incremental

@@ -17,7 +17,7 @@ from torch import Tensor
 from .specs import Points
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FitPlan:
     """The settings that networks have to share to be trained in one pass."""
 
@@ -43,7 +43,7 @@ class FitPlan:
     divergence: Any = 1.0  # the weight of what learned methods add to the loss, or its schedule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Setting:
     """The settings in which networks of one pass may differ."""
 
@@ -110,7 +110,7 @@ def _float32(x: Any) -> Any:
     return x if x.flags.writeable else x.copy()
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Track:
     """Rows, their targets, and their order.
 
