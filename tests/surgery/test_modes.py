@@ -162,3 +162,13 @@ def test_rates_of_0_are_no_sites():
     model = nn.Sequential(nn.Dropout(0.0), nn.LSTM(8, 8, 2), tnn.Dropout(0.5))
     with thinned.recording(model):
         pass
+
+
+def test_a_rate_of_0_of_another_thing_hides_no_site():
+    """An attribute that happens to be called p says nothing of the functions that are called."""
+    model = Functional().eval()
+    model.p = model.dropout = 0.0
+    with thinned.sampling(model):
+        assert draws(model)
+    with pytest.raises(thinned.InputError, match=r"the model \(Functional\)"):
+        thinned.recording(model)

@@ -23,7 +23,7 @@ from ..nn.module import DropoutModule, disable_fused_kernels
 from .calls import InterceptedForward
 from .draws import DROPOUTS
 from .model_access import check_not_scripted, unwrap_compiled
-from .rates import RATES
+from .rates import rate_of
 from .reading import source_draws
 
 Switch = Literal["sample", "off"]
@@ -47,11 +47,11 @@ def _sites(model: nn.Module) -> _Sites:
     sites = _Sites()
     for name, module in model.named_modules():
         label = f"{name or 'the model'} ({type(module).__name__})"
-        if isinstance(module, DropoutModule) or _rate(module) == 0.0:
+        if isinstance(module, DropoutModule):
             continue
-        if isinstance(module, nn.MultiheadAttention) or _is_recurrent_dropout(module):
-            sites.modules.append((label, module))
-        elif _is_dropout_layer(module):
+        if isinstance(module, (nn.MultiheadAttention, nn.RNNBase)) or _is_dropout_layer(module):
+            if _never_drops(module):
+                continue
             if _reads_training(module):
                 sites.modules.append((label, module))
             else:
@@ -77,14 +77,11 @@ def _exposed(module: nn.Module) -> set[str]:
     return {n for n, _ in forward.handlers} if isinstance(forward, InterceptedForward) else set()
 
 
-def _rate(module: nn.Module) -> float | None:
-    values = (getattr(module, attribute, None) for attribute in RATES)
-    numbers = (v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool))
-    return next((float(v) for v in numbers), None)
-
-
-def _is_recurrent_dropout(module: nn.Module) -> bool:
-    return isinstance(module, nn.RNNBase) and module.dropout > 0 and module.num_layers > 1
+def _never_drops(module: nn.Module) -> bool:
+    """Whether a dropout layer, attention or recurrent network has rate 0, or one layer only."""
+    rate = rate_of(module)
+    is_single = isinstance(module, nn.RNNBase) and module.num_layers == 1
+    return is_single or (rate is not None and getattr(module, rate) == 0.0)
 
 
 def _is_dropout_layer(module: nn.Module) -> bool:
