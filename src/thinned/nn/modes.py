@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,54 +13,43 @@ from .._errors import InputError
 from ..algebra.key import CONTRACT, check_contract
 from ..engines.torch.tensor_key import TensorKey, mapped_levels
 from ..functional import Mode
-from .module import DropoutModule, disable_fused_kernels, disable_nested_tensors, dropout_modules
+from .contexts import Context, Kind, entered
+from .module import DropoutModule, dropout_modules
 from .recompute import remember_key
 
 
-@contextmanager
-def _with_attribute(model: nn.Module, attribute: str, values: dict[str, Any]) -> Iterator[None]:
-    before = [(module, getattr(module, attribute)) for _, module in dropout_modules(model)]
-    for name, module in dropout_modules(model):
-        setattr(module, attribute, values[name])
-    try:
-        yield
-    finally:
-        for module, value in before:
-            setattr(module, attribute, value)
+def _over_layers(
+    model: nn.Module, kind: Kind, values: dict[str, Any], *, bypasses_fused: bool = False
+) -> Context:
+    """A context that sets values for the dropout modules of a model, given by their names."""
+    return Context(
+        values={kind: {module: values[name] for name, module in dropout_modules(model)}},  # type: ignore[dict-item]
+        bypasses_fused=bypasses_fused,
+    )
 
 
-def _with_mode(model: nn.Module, mode: Mode) -> AbstractContextManager[None]:
+def _with_mode(model: nn.Module, mode: Mode) -> Context:
+    # torch's fused kernels look past our layers inside these modules
+    fused = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
+    has_fused = mode == "sample" and any(isinstance(m, fused) for m in model.modules())
     modes = {name: mode for name, _ in dropout_modules(model)}
-    return _with_attribute(model, "mode_override", modes)
+    return _over_layers(model, "mode", modes, bypasses_fused=has_fused)
 
 
 def sampling(model: nn.Module) -> AbstractContextManager[None]:
     """The part of :func:`thinned.sampling` that reaches thinned's own layers."""
-    return _sampling(model)
-
-
-@contextmanager
-def _sampling(model: nn.Module) -> Iterator[None]:
-    with ExitStack() as stack:
-        for _, module in dropout_modules(model):
-            if isinstance(module, nn.Module):
-                stack.callback(disable_fused_kernels(module).remove)
-        for encoder in model.modules():
-            if isinstance(encoder, nn.TransformerEncoder):
-                stack.callback(disable_nested_tensors(encoder).remove)
-        with _with_mode(model, "sample"):
-            yield
+    return entered(_with_mode(model, "sample"))
 
 
 def off(model: nn.Module) -> AbstractContextManager[None]:
     """The part of :func:`thinned.off` that reaches thinned's own layers."""
-    return _with_mode(model, "off")
+    return entered(_with_mode(model, "off"))
 
 
 def frozen(model: nn.Module) -> AbstractContextManager[None]:
     """The part of :func:`thinned.frozen` that reaches thinned's own layers."""
     keys = {name: _key_of_call_0(module) for name, module in dropout_modules(model)}
-    return _with_attribute(model, "frozen_key", keys)
+    return entered(_over_layers(model, "frozen_key", keys))
 
 
 def _key_of_call_0(module: DropoutModule) -> TensorKey:
@@ -156,11 +145,11 @@ def recording(model: nn.Module) -> Iterator[Tape]:
     """The part of :func:`thinned.recording` that reaches thinned's own layers."""
     tape = Tape()
     recorders = {name: _Recorder(tape, name) for name, _ in dropout_modules(model)}
-    with _with_attribute(model, "tape", recorders):
+    with entered(_over_layers(model, "tape", recorders)):
         yield tape
 
 
 def replaying(model: nn.Module, tape: Tape) -> AbstractContextManager[None]:
     """The part of :func:`thinned.replaying` that reaches thinned's own layers."""
     players = {name: _Player(tape, name) for name, _ in dropout_modules(model)}
-    return _with_attribute(model, "tape", players)
+    return entered(_over_layers(model, "tape", players))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from ..algebra.schedule import SCHEDULES, Schedule
 from ..engines.torch.tensor_key import ModelTensorKey, TensorKey, mapped_levels, random_key
 from ..functional import Mode
 from ..functional.core import Rate
+from .contexts import value_of
 from .recompute import CallCounter, recomputed_key, remember_key
 
 if TYPE_CHECKING:
@@ -64,13 +64,15 @@ class DropoutModule(CheckedArguments):
 
     Attributes:
         training: The flag of ``torch.nn.Module`` that ``train()`` and ``eval()`` set.
-        mode_override: The mode set by a context manager such as :func:`thinned.sampling`, or None.
+        mode_override: The mode that a context manager such as :func:`thinned.sampling` sets for
+            this thread or coroutine, or None; read only.
         model_key: The :class:`ModelKey` of the model that the module is part of, or None.
         stream: The random stream of the module under its model key: a hash of its name.
         calls: The counter of the calls of the module within a step, under its model key.
-        frozen_key: The key of every call while :func:`thinned.frozen` is active, or None.
+        frozen_key: The key of every call while :func:`thinned.frozen` is active, or None; read
+            only.
         tape: What records or replays keys while :func:`thinned.recording` or
-            :func:`thinned.replaying` is active, or None.
+            :func:`thinned.replaying` is active, or None; read only.
 
     Example:
         Noise of a fixed size on every element:
@@ -94,12 +96,9 @@ class DropoutModule(CheckedArguments):
     """
 
     training: bool
-    mode_override: Mode | None = None
     model_key: ModelKey | None = None
     stream: int = 0
     calls: CallCounter
-    frozen_key: TensorKey | None = None
-    tape: Any = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Create the module as a leaf of ``torch.fx``, which enters no module of ``torch.nn``.
@@ -121,16 +120,22 @@ class DropoutModule(CheckedArguments):
             " edits.undo() puts them back and keeps the trained weights"
         )
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """Copy the module, without what context managers have set on the original."""
-        duplicate = self.__class__.__new__(self.__class__)
-        memo[id(self)] = duplicate
-        left = {"mode_override", "frozen_key", "tape"}
-        state: Any = self.__reduce_ex__(4)[2]
-        duplicate.__dict__.update(
-            {k: copy.deepcopy(v, memo) for k, v in state.items() if k not in left}
-        )
-        return duplicate
+    @property
+    def mode_override(self) -> Mode | None:
+        """The mode that a context manager sets, or None."""
+        mode: Mode | None = value_of("mode", self)
+        return mode
+
+    @property
+    def frozen_key(self) -> TensorKey | None:
+        """The key of every call within :func:`thinned.frozen`, or None."""
+        frozen_key: TensorKey | None = value_of("frozen_key", self)
+        return frozen_key
+
+    @property
+    def tape(self) -> Any:
+        """What records or replays the keys of this module, or None."""
+        return value_of("tape", self)
 
     def mode(self) -> Mode:
         """Return what this call has to do.
@@ -157,14 +162,15 @@ class DropoutModule(CheckedArguments):
         Raises:
             InputError: In a keyed model before the first ``key.at``.
         """
-        if self.frozen_key is None and self.tape is None:
+        frozen_key, tape = self.frozen_key, self.tape
+        if frozen_key is None and tape is None:
             return self.next_key()
         if torch.compiler.is_compiling():
-            return self.frozen_key or self.tape.turn(self)
+            return frozen_key or tape.turn(self)
         recomputed = recomputed_key(self)
         if recomputed is not None:
             return recomputed
-        return remember_key(self, self.frozen_key) if self.frozen_key else self.tape.turn(self)
+        return remember_key(self, frozen_key) if frozen_key else tape.turn(self)
 
     def step(self, step: int) -> None:
         """Move schedules to ``step``. The base has none; :class:`RatedModule` moves its rate.
@@ -210,39 +216,16 @@ def disable_fused_kernels(module: nn.Module) -> Any:
     return module.register_forward_pre_hook(_do_nothing)
 
 
+def _do_nothing(module: nn.Module, args: Any) -> None:
+    return None
+
+
 def check_module(layer: nn.Module, argument: str, module: object) -> None:
     """Raise unless the value of an argument of ``layer`` is a module."""
     if not isinstance(module, nn.Module):
         raise InputError(
             f"{argument} of {type(layer).__name__} has to be a torch.nn.Module, but got {module!r}"
         )
-
-
-def _do_nothing(module: nn.Module, args: Any) -> None:
-    return None
-
-
-def disable_nested_tensors(encoder: nn.TransformerEncoder) -> Any:
-    """Keep ``encoder`` from making a nested tensor of a padded batch; return the hook's handle.
-
-    In evaluation and without gradients it does so for the fused kernels of its layers, before any
-    layer is called. It does not where there is an attention mask, so this passes one that masks
-    nothing.
-    """
-    return encoder.register_forward_pre_hook(_add_attention_mask, with_kwargs=True)
-
-
-def _add_attention_mask(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    given = dict(zip(("src", "mask", "src_key_padding_mask", "is_causal"), args, strict=False))
-    given |= kwargs
-    padding, src = given.get("src_key_padding_mask"), given.get("src")
-    if padding is None or given.get("mask") is not None or src is None or src.dim() != 3:
-        return None
-    length = src.shape[1 if module.layers[0].self_attn.batch_first else 0]  # type: ignore[union-attr, index]
-    given["mask"] = torch.zeros(length, length, dtype=padding.dtype, device=src.device)
-    return (), given
 
 
 class RatedModule(DropoutModule):

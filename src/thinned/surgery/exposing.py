@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from .. import nn as ours
 from .._errors import InputError
+from ..nn.contexts import Context, entered
 from ..nn.module import DropoutModule
 from .attribute_rates import run_all_layers
 from .calls import CHECKPOINT, CallSite, find_caller
@@ -80,10 +81,10 @@ class ExposedCall:
         # A rate that differs from that of the last call was set on the layer, and is kept.
         if kind and layer.p == self.call_rate != rate:
             layer.p = self.call_rate = rate
-        override = layer.mode_override
-        mode = layer.mode() if self.follow_mode else override or ("sample" if kind else "mean")
-        layer.mode_override = mode
-        try:
+        mode = layer.mode_override
+        if mode is None:
+            mode = layer.mode() if self.follow_mode else "sample" if kind else "mean"
+        with entered(Context(values={"mode": {layer: mode}})):
             if func is F.scaled_dot_product_attention:
                 return _attention(layer, args, kwargs, mode)
             if func is F.multi_head_attention_forward:
@@ -92,8 +93,6 @@ class ExposedCall:
                 argument(args, kwargs, 3, "inplace", False)
             ) or func.__name__.endswith("_")
             return layer(args[0] if args else kwargs["input"])
-        finally:
-            layer.mode_override = override
 
 
 def _attention(layer: Any, args: Any, kwargs: Any, mode: str) -> Tensor:
