@@ -18,7 +18,7 @@ MAY = {
     "engines.keras": {"algebra"},
     "functional": {"algebra", "presets", "engines.torch"},
     "nn": {"algebra", "presets", "engines.torch", "functional"},
-    "surgery": {"algebra", "presets", "functional", "nn"},
+    "surgery": {"algebra", "presets", "engines.torch", "functional", "nn"},
     "checks": {"algebra", "presets", "functional", "nn", "surgery"},
     "keras": {"algebra", "presets", "engines.keras", "checks"},
     "train": {"algebra", "presets", "engines.torch", "functional", "nn"},

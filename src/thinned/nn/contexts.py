@@ -1,4 +1,4 @@
-"""Values for modules that hold within a ``with`` statement, in the thread or coroutine that wrote it.
+"""Values for modules that hold within a ``with`` statement, in its thread and coroutine.
 
 Nothing is written on the modules, so a context never reaches another thread or coroutine, leaves
 nothing behind in whatever order contexts end, and is not part of a copied or pickled model.
@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
+from types import FunctionType
 from typing import Any, Literal
 
 import torch
-from torch import nn
 from torch.overrides import TorchFunctionMode
 
 Kind = Literal["mode", "frozen_key", "tape", "training"]
@@ -35,14 +35,14 @@ class Context:
             function mode on the stack keeps torch from using them.
     """
 
-    values: Mapping[Kind, Mapping[nn.Module, Any]] = field(default_factory=dict)
+    values: Mapping[Kind, Mapping[Any, Any]] = field(default_factory=dict)
     functions: frozenset[Any] = frozenset()
     handler: CallHandler | None = None
     bypasses_fused: bool = False
     active: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
-        # an id belongs to its module while the module is kept, as ``values`` does
+        # no other module has the id as long as ``values`` keeps this one
         self.by_id: dict[Kind, dict[int, Any]] = {
             kind: {id(module): value for module, value in values.items()}
             for kind, values in self.values.items()
@@ -54,7 +54,7 @@ class Context:
         return bool(self.functions) or self.bypasses_fused
 
 
-# Whether any context is active in the process: the calls of layers elsewhere then read nothing more.
+# Whether any context is active in the process; where none is, layers read nothing more.
 _any_active = False
 _number_active = 0
 _ACTIVE: ContextVar[tuple[Context, ...]] = ContextVar("thinned contexts", default=())
@@ -93,11 +93,35 @@ _THREAD = _Thread()
 _LOCK = threading.Lock()
 
 
+def _no(*_: Any) -> bool:
+    return False
+
+
+def _undispatched(function: Any) -> Any:
+    """A copy of a function of torch that is run as it is, and not handed to modes."""
+    checks = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+    names = {**function.__globals__, **dict.fromkeys(checks, _no)}
+    copied = FunctionType(function.__code__, names, function.__name__, function.__defaults__)
+    copied.__kwdefaults__ = function.__kwdefaults__
+    return copied
+
+
+# While a mode handles a function, it is off within. Backward passes run parts of the forward pass
+# again, and the mode has to be on there.
+_BACKWARD = {
+    f: _undispatched(f)
+    for f in (torch.Tensor.backward, torch.autograd.backward, torch.autograd.grad)
+}
+
+
 class _FunctionMode(TorchFunctionMode):
     """Sends calls of torch functions through the handlers of the active contexts."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         call = func
+        if func in _BACKWARD and not torch.compiler.is_compiling():
+            with self:
+                return _BACKWARD[func](*args, **(kwargs or {}))
         if not torch.compiler.is_compiling():
             # The handler of the innermost context is called last, so what it sets holds.
             for context in reversed(_ACTIVE.get()):
@@ -128,7 +152,7 @@ def value_of(kind: Kind, module: object) -> Any:
     return None
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@torch.compiler.disable
 def _value_outside_graph(kind: Kind, module: object) -> Any:
     # With coroutines the contexts of the thread are not those of the running coroutine.
     return value_of(kind, module)

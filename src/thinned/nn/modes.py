@@ -23,7 +23,7 @@ def _over_layers(
 ) -> Context:
     """A context that sets values for the dropout modules of a model, given by their names."""
     return Context(
-        values={kind: {module: values[name] for name, module in dropout_modules(model)}},  # type: ignore[dict-item]
+        values={kind: {module: values[name] for name, module in dropout_modules(model)}},
         bypasses_fused=bypasses_fused,
     )
 
@@ -128,22 +128,28 @@ class _Recorder:
 
 class _Player:
     def __init__(self, tape: Tape, name: str) -> None:
-        self.name, self.keys, self.position = name, tape.drawn.get(name, []), 0
+        self.tape, self.name, self.position = tape, name, 0
 
     def turn(self, module: DropoutModule) -> TensorKey:
-        if self.position >= len(self.keys):
-            raise InputError(
-                f"layer {self.name!r} is called {self.position + 1} times, but the tape holds "
-                f"{len(self.keys)} of its calls; replay exactly what was recorded"
-            )
         self.position += 1
-        return remember_key(module, self.keys[self.position - 1])
+        return remember_key(module, recorded_key(self.tape, self.name, self.position - 1))
+
+
+def recorded_key(tape: Tape, name: str, position: int) -> TensorKey:
+    """Return the key of one call of a site on a tape, or raise where it was not recorded."""
+    keys = tape.drawn.get(name, [])
+    if position >= len(keys):
+        raise InputError(
+            f"layer {name!r} is called {position + 1} times, but the tape holds "
+            f"{len(keys)} of its calls; replay exactly what was recorded"
+        )
+    return keys[position]
 
 
 @contextmanager
-def recording(model: nn.Module) -> Iterator[Tape]:
+def recording(model: nn.Module, tape: Tape | None = None) -> Iterator[Tape]:
     """The part of :func:`thinned.recording` that reaches thinned's own layers."""
-    tape = Tape()
+    tape = Tape() if tape is None else tape
     recorders = {name: _Recorder(tape, name) for name, _ in dropout_modules(model)}
     with entered(_over_layers(model, "tape", recorders)):
         yield tape

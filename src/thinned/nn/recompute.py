@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections import Counter
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils import checkpoint
@@ -121,7 +121,10 @@ class CallCounter:
         return self.last
 
 
-def recomputed_key(module: object) -> TensorKey | None:
+_Kept = TypeVar("_Kept")  # a key; or whatever else decides what a call draws
+
+
+def recomputed_key(module: object) -> Any:
     """Return the key of the call that is being recomputed.
 
     None where nothing is being recomputed, or where the segment kept no key of ``module``.
@@ -145,7 +148,7 @@ def recomputed_key(module: object) -> TensorKey | None:
     return _write(module, drawn[index], first)
 
 
-def remember_key(module: object, tensor_key: TensorKey) -> TensorKey:
+def remember_key(module: object, tensor_key: _Kept) -> _Kept:
     """Keep the key of a call on the segments that run for the first time, and return it."""
     # Segments hook saved tensors (non-reentrant) or run without gradients (reentrant). Elsewhere
     # the frames need not be read, which costs time.
@@ -155,8 +158,8 @@ def remember_key(module: object, tensor_key: TensorKey) -> TensorKey:
     return _write(module, tensor_key, _running_segments()[0])
 
 
-def _write(module: object, tensor_key: TensorKey, segments: list[Any]) -> TensorKey:
+def _write(module: object, tensor_key: _Kept, segments: list[Any]) -> _Kept:
     for segment in segments:
-        drawn: dict[int, list[TensorKey]] = segment.__dict__.setdefault(_ATTRIBUTE, {})
+        drawn: dict[int, list[Any]] = segment.__dict__.setdefault(_ATTRIBUTE, {})
         drawn.setdefault(id(module), []).append(tensor_key)
     return tensor_key

@@ -94,6 +94,22 @@ def preserve_generators(tensors: Iterable[Tensor]) -> Iterator[None]:
             numpy.random.set_state(numpy_state)
 
 
+@contextmanager
+def preserve_torch_generators(tensors: Iterable[Tensor], seed: int) -> Iterator[None]:
+    """Seed torch's generators of the CPU and of the devices of ``tensors``, then restore them."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        torch.default_generator.manual_seed(seed)
+        for device in {t.device for t in tensors if t.device.type not in ("cpu", "meta")}:
+            index = (
+                torch.accelerator.current_device_index() if device.index is None else device.index
+            )
+            stack.enter_context(torch.random.fork_rng(devices=[index], device_type=device.type))
+            stack.enter_context(torch.get_device_module(device).device(index))
+            torch.get_device_module(device).manual_seed(seed)
+        yield
+
+
 def seed_all(seed: int) -> None:
     """Seed the generators of torch, Python and NumPy."""
     # torch.manual_seed records a traceback for each device that is not yet in use

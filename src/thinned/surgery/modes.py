@@ -1,129 +1,42 @@
 """Context managers over whole models: thinned's layers and those of everybody else.
 
-The layers of thinned obey :mod:`thinned.nn.modes`. Other sites are reached by what switches them:
-modules by their ``training`` flag, which is set on the dropout module alone, and functions by a
-torch function mode that is active while the module that calls them runs.
+The layers of thinned obey :mod:`thinned.nn.modes`. Other sites are reached by what decides about
+them: their ``training`` flag, as the calls of this thread or coroutine read it; the arguments of
+the functions that they call; and, for masks that have to come again, torch's generator, seeded for
+each call.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from .._errors import InputError
+from ..engines.torch.tensor_key import TensorKey, random_key
 from ..nn import modes
-from ..nn.module import DropoutModule, disable_fused_kernels
-from .calls import InterceptedForward
-from .draws import DROPOUTS
-from .model_access import check_not_scripted, unwrap_compiled
-from .rates import rate_of
-from .reading import source_draws
+from ..nn.contexts import Context, entered
+from ..nn.recompute import recomputed_key, remember_key
+from .calls import CallPath, find_caller
+from .draws import DRAWING, DROPOUTS, function_name
+from .foreign import ForeignSites, foreign_sites
+from .model_access import preserve_torch_generators, unwrap_compiled
+from .switching import switchable
 
 Switch = Literal["sample", "off"]
-_OwnMode = Callable[[nn.Module], AbstractContextManager[None]]
+_OwnMode = Callable[[nn.Module], AbstractContextManager[Any]]
+# function: the position and the name of the argument that switches it on
 _SWITCHES = {func: (2, name) for func, (name, _) in DROPOUTS.items()}
 _SWITCHES[F.multi_head_attention_forward] = (13, "training")
-
-
-@dataclass
-class _Sites:
-    """The sites of a model outside thinned's layers, by the way to reach them."""
-
-    modules: list[tuple[str, nn.Module]] = field(default_factory=list)  # by their training flag
-    callers: list[tuple[str, nn.Module]] = field(default_factory=list)  # by their function calls
-    attention: list[str] = field(default_factory=list)  # a rate that is 0 when the call is made
-    masks: list[str] = field(default_factory=list)  # drawn by hand
-
-
-def _sites(model: nn.Module) -> _Sites:
-    check_not_scripted(model)
-    sites = _Sites()
-    for name, module in model.named_modules():
-        label = f"{name or 'the model'} ({type(module).__name__})"
-        if isinstance(module, DropoutModule):
-            continue
-        if isinstance(module, (nn.MultiheadAttention, nn.RNNBase)) or _is_dropout_layer(module):
-            if _never_drops(module):
-                continue
-            if _reads_training(module):
-                sites.modules.append((label, module))
-            else:
-                sites.masks.append(label)
-        else:
-            exposed = _exposed(module)
-            draws = [d for d in source_draws(module) if d.function.split(".")[-1] not in exposed]
-            for draw in draws:
-                where = f"{label}: {draw.function} at {draw.where}"
-                product = draw.function == "F.scaled_dot_product_attention"
-                if product and not draw.in_eval:
-                    sites.attention.append(where)
-                elif draw.kind == "mask":
-                    sites.masks.append(where)
-            if any(draw.kind in ("dropout", "attention") for draw in draws):
-                sites.callers.append((label, module))
-    return sites
-
-
-def _exposed(module: nn.Module) -> set[str]:
-    """The names of the functions that :func:`thinned.expose` sends through layers."""
-    forward = module.__dict__.get("forward")
-    return {n for n, _ in forward.handlers} if isinstance(forward, InterceptedForward) else set()
-
-
-def _never_drops(module: nn.Module) -> bool:
-    """Whether a dropout layer, attention or recurrent network has rate 0, or one layer only."""
-    rate = rate_of(module)
-    is_single = isinstance(module, nn.RNNBase) and module.num_layers == 1
-    return is_single or (rate is not None and getattr(module, rate) == 0.0)
-
-
-def _is_dropout_layer(module: nn.Module) -> bool:
-    """Whether a module does nothing but drop: it has "drop" in its name, and nothing inside."""
-    named = "drop" in type(module).__name__.lower()
-    empty = next(module.children(), None) is None and next(module.parameters(), None) is None
-    return isinstance(module, nn.modules.dropout._DropoutNd) or (named and empty)
-
-
-def _reads_training(module: nn.Module) -> bool:
-    if type(module).__module__.startswith("torch."):
-        return True
-    try:
-        return "self.training" in inspect.getsource(type(module))
-    except (OSError, TypeError):
-        return False
-
-
-class _SwitchFunctions(TorchFunctionMode):
-    """Sets the argument that switches functional dropout on or off."""
-
-    def __init__(self, switch: Switch) -> None:
-        super().__init__()
-        self.switch = switch
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in _SWITCHES:
-            index, name = _SWITCHES[func]
-            on = self.switch == "sample"
-            if len(args) > index:
-                args = (*args[:index], on, *args[index + 1 :])
-            else:
-                kwargs = {**kwargs, name: on}
-        elif func is F.scaled_dot_product_attention and self.switch == "off":
-            if len(args) > 4:
-                args = (*args[:4], 0.0, *args[5:])
-            else:
-                kwargs = {**kwargs, "dropout_p": 0.0}
-        return func(*args, **kwargs)
+_SWITCHED = frozenset(_SWITCHES) | {F.scaled_dot_product_attention}
+_EXPOSE = (
+    "make these calls layers first by thinned.expose(model, *inputs), or write them with "
+    "thinned.nn and thinned.functional"
+)
 
 
 def _refuse(what: str, unreached: list[str], remedy: str) -> None:
@@ -135,58 +48,127 @@ def _refuse(what: str, unreached: list[str], remedy: str) -> None:
         )
 
 
-@contextmanager
-def _switched(model: nn.Module, sites: _Sites, switch: Switch) -> Iterator[None]:
-    """The sites outside thinned's layers, switched on or off."""
-    before = [(module, module.training) for _, module in sites.modules]
-    active: list[_SwitchFunctions] = []
+def _set_argument(args: Any, kwargs: Any, index: int, name: str, value: Any) -> tuple[Any, Any]:
+    if len(args) > index:
+        return (*args[:index], value, *args[index + 1 :]), kwargs
+    return args, {**kwargs, name: value}
 
-    def enter(module: nn.Module, args: Any) -> None:
-        active.append(_SwitchFunctions(switch))
-        active[-1].__enter__()  # type: ignore[no-untyped-call]
 
-    def leave(module: nn.Module, args: Any, result: Any) -> None:
-        active.pop().__exit__(None, None, None)  # type: ignore[no-untyped-call]
+def _switch_context(sites: ForeignSites, switch: Switch) -> Context:
+    """A context that switches the sites outside thinned's layers on or off."""
+    on = switch == "sample"
+    callers = {id(module) for module in sites.callers.values()}
 
-    with ExitStack() as stack:
-        for _, module in sites.callers:
-            stack.callback(module.register_forward_pre_hook(enter).remove)
-            stack.callback(module.register_forward_hook(leave, always_call=True).remove)
-        try:
-            for module, _ in before:
-                stack.callback(disable_fused_kernels(module).remove)
-                module.training = switch == "sample"
-            yield
-        finally:
-            for module, training in before:
-                module.training = training
+    def handle(call: Any, func: Any, args: Any, kwargs: Any) -> Any:
+        switched = recomputed_key(handle)
+        if switched is None:
+            switched = remember_key(handle, id(find_caller()[0]) in callers)
+        if switched:
+            if func in _SWITCHES:
+                args, kwargs = _set_argument(args, kwargs, *_SWITCHES[func], on)
+            elif not on:
+                args, kwargs = _set_argument(args, kwargs, 4, "dropout_p", 0.0)
+        return call(*args, **kwargs)
+
+    return Context(
+        values={"training": dict.fromkeys(sites.flags.values(), on)},
+        functions=_SWITCHED if callers else frozenset(),
+        handler=handle if callers else None,
+        bypasses_fused=on and sites.has_fused,
+    )
 
 
 def _over_model(
     model: nn.Module, what: str, switch: Switch, partial: bool, own: _OwnMode
 ) -> AbstractContextManager[None]:
-    sites = _sites(unwrap_compiled(model))
-    unreached = list(sites.masks)
-    if switch == "sample":
-        unreached += sites.attention
-    if unwrap_compiled(model) is not model:
-        unreached += [f"{label}, in a compiled model" for label, _ in sites.callers]
-        sites.callers = []
+    inner = unwrap_compiled(model)
+    sites = foreign_sites(inner)
+    unreached = sites.not_sampled if switch == "sample" else sites.not_switched_off
+    if sites.is_compiled or inner is not model:
+        # A graph has no frames in which the caller of a function could be found.
+        unreached = unreached + [
+            f"{label}, in a compiled model"
+            for label in (sites.callers if switch == "sample" else sites.always)
+        ]
+        sites.callers = {}
+    elif switch == "off":
+        sites.callers = {**sites.callers, **sites.always}
     if not partial:
         _refuse(what, unreached, _EXPOSE)
     return _entered(model, sites, switch, own)
 
 
 @contextmanager
-def _entered(model: nn.Module, sites: _Sites, switch: Switch, own: _OwnMode) -> Iterator[None]:
-    with _switched(unwrap_compiled(model), sites, switch), own(model):
+def _entered(
+    model: nn.Module, sites: ForeignSites, switch: Switch, own: _OwnMode
+) -> Iterator[None]:
+    with switchable(sites.flags.values()), entered(_switch_context(sites, switch)), own(model):
         yield
 
 
-_EXPOSE = (
-    "make these calls layers first by thinned.expose(model, *inputs), or write them with "
-    "thinned.nn and thinned.functional"
-)
+_OWN = TensorKey(torch.empty(0), None)  # a call that draws as its own code says
+
+
+class _SeededCalls:
+    """Makes the calls that draw in a model's other sites under keys, like those of our layers.
+
+    ``turn`` returns the key of a call from (the module, its name, the call site, the number of this
+    site within the module).
+    """
+
+    def __init__(
+        self,
+        names: dict[nn.Module, str],
+        turn: Callable[[nn.Module, str, int], TensorKey],
+    ) -> None:
+        self.names = {id(module): (module, name) for module, name in names.items()}
+        self.turn = turn
+        self.sites: dict[int, dict[tuple[Any, CallPath], int]] = {}
+
+    def __call__(self, call: Any, func: Any, args: Any, kwargs: Any) -> Any:
+        key = recomputed_key(self)
+        if key is None:
+            key = remember_key(self, self.next_key(func, kwargs))
+        if key is _OWN:
+            return call(*args, **kwargs)
+        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+        with preserve_torch_generators(tensors, seed=int(key.seed_step.reshape(-1)[0])):
+            return call(*args, **kwargs)
+
+    def next_key(self, func: Any, kwargs: Any) -> TensorKey:
+        """Return the key of the coming call; ``_OWN`` where it is no call of the model."""
+        caller, path = find_caller()
+        if caller is None or id(caller) not in self.names:
+            return _OWN
+        module, name = self.names[id(caller)]
+        if kwargs.get("generator") is not None:
+            raise InputError(
+                f"{name or 'the model'} ({type(module).__name__}) passes generator= to "
+                f"{function_name(func)}, so its draws cannot be made again; remove this argument"
+            )
+        sites = self.sites.setdefault(id(module), {})
+        site = sites.setdefault((func, path), len(sites))
+        return self.turn(module, name, site)
+
+
+def _seeded(
+    model: nn.Module, what: str, partial: bool, turn: Callable[[nn.Module, str, int], TensorKey]
+) -> AbstractContextManager[None]:
+    """A context in which the other sites of a model draw under the keys of ``turn``."""
+    inner = unwrap_compiled(model)
+    sites = foreign_sites(inner)
+    unreached = sites.not_seeded
+    if sites.is_compiled or inner is not model:
+        unreached = unreached + [f"{label}, in a compiled model" for label in sites.drawing]
+        sites.drawing = {}
+    if not partial:
+        _refuse(what, unreached, _REPLACE)
+    names = {module: sites.names[module] for module in sites.drawing.values()}
+    if not names:
+        return entered(Context())
+    return entered(Context(functions=DRAWING, handler=_SeededCalls(names, turn)))
+
+
 _REPLACE = (
     "first make torch's layers thinned's by thinned.replace(model), and functional and attention "
     "dropout by thinned.expose(model, *inputs)"
@@ -210,7 +192,7 @@ def sampling(model: nn.Module, *, partial: bool = False) -> AbstractContextManag
 
     Raises:
         InputError: Before anything runs, where a site cannot be reached: masks drawn by hand, and
-            ``scaled_dot_product_attention`` that is called with rate 0 in evaluation.
+            rates that are 0 in evaluation, in a module that its mode also switches otherwise.
 
     Example:
         >>> import torch
@@ -251,30 +233,24 @@ def off(model: nn.Module, *, partial: bool = False) -> AbstractContextManager[No
     return _over_model(model, "thinned.off", "off", partial, modes.off)
 
 
-def _only_own(model: nn.Module, what: str, partial: bool) -> None:
-    """Refuse a model with sites that hold no random key."""
-    if not partial:
-        sites = _sites(unwrap_compiled(model))
-        foreign = [label for label, _ in (*sites.modules, *sites.callers)]
-        _refuse(what, foreign + sites.masks, _REPLACE)
-
-
 def frozen(model: nn.Module, *, partial: bool = False) -> AbstractContextManager[None]:
-    """Make every dropout module draw the same noise in all its calls: one fixed sub-network.
+    """Make every site draw the same noise in all its calls: one fixed sub-network.
 
-    In a keyed model it is the noise of the present step and of call 0. Otherwise each module takes
-    64 bits of torch's generator.
+    It reaches the whole model as it is. In a keyed model the noise of thinned's layers is that of
+    the present step and of call 0. Every other site takes 64 bits of torch's generator; outside
+    thinned's layers its noise then depends on the shapes of the batch, as torch's does.
 
     Args:
-        model: The model, with dropout modules of thinned.
+        model: The model.
         partial: Whether to go on where a site cannot be reached, and leave it as it is.
 
     Returns:
         A context manager.
 
     Raises:
-        InputError: Before anything runs, where other dropout than thinned's is in the model, or in
-            a keyed model before the first ``key.at``.
+        InputError: Before anything runs, where a site cannot be reached (Python's ``random``,
+            functional dropout in a compiled model), or in a keyed model before the first
+            ``key.at``.
 
     Example:
         >>> import torch
@@ -284,25 +260,35 @@ def frozen(model: nn.Module, *, partial: bool = False) -> AbstractContextManager
         ...     bool((model(torch.ones(100)) == model(torch.ones(100))).all())
         True
     """
-    _only_own(model, "thinned.frozen", partial)
-    return modes.frozen(model)
+    seeds: dict[nn.Module, int] = {}
+
+    def turn(module: nn.Module, name: str, site: int) -> TensorKey:
+        if module not in seeds:
+            seeds[module] = int(random_key().seed_step.reshape(-1)[0])
+        return TensorKey(torch.tensor([_mix(seeds[module], site), 0]), None)
+
+    return _both(_seeded(model, "thinned.frozen", partial, turn), modes.frozen(model))
 
 
 def recording(model: nn.Module, *, partial: bool = False) -> AbstractContextManager[modes.Tape]:
-    """Record the key of every call of every dropout module on a tape.
+    """Record the key of every call of every site on a tape.
+
+    It reaches the whole model as it is. Sites outside thinned's layers draw from torch's generator,
+    seeded for each call; replay them on batches of the same shape.
 
     For consistent dropout in policy gradients, record the rollout, and compute the
     log-probabilities of the update under :func:`replaying`. The ratio is then 1 at the first step.
 
     Args:
-        model: The model, with dropout modules of thinned.
+        model: The model.
         partial: Whether to go on where a site cannot be reached, and leave it as it is.
 
     Returns:
         A context manager that yields the :class:`thinned.Tape` that is written.
 
     Raises:
-        InputError: Before anything runs, where other dropout than thinned's is in the model.
+        InputError: Before anything runs, where a site cannot be reached: Python's ``random``, or
+            functional dropout in a compiled model.
 
     Example:
         >>> import torch
@@ -317,16 +303,23 @@ def recording(model: nn.Module, *, partial: bool = False) -> AbstractContextMana
         Hausknecht and Wagener 2022, "Consistent dropout for policy gradient reinforcement
         learning".
     """
-    _only_own(model, "thinned.recording", partial)
-    return modes.recording(model)
+    tape = modes.Tape()
+
+    def turn(module: nn.Module, name: str, site: int) -> TensorKey:
+        drawn = random_key()
+        tape.drawn.setdefault(name, []).append(drawn)
+        return drawn
+
+    seeded = _seeded(model, "thinned.recording", partial, turn)
+    return _both(seeded, modes.recording(model, tape), result=tape)
 
 
 def replaying(
     model: nn.Module, tape: modes.Tape, *, partial: bool = False
 ) -> AbstractContextManager[None]:
-    """Make every dropout module draw what a tape holds, call by call, from its start.
+    """Make every site draw what a tape holds, call by call, from its start.
 
-    A layer that is called more often than it was recorded raises :class:`thinned.InputError`.
+    A site that is called more often than it was recorded raises :class:`thinned.InputError`.
 
     Args:
         model: The model of the recording, or a copy with the same names.
@@ -337,7 +330,8 @@ def replaying(
         A context manager.
 
     Raises:
-        InputError: Before anything runs, where other dropout than thinned's is in the model.
+        InputError: Before anything runs, where a site cannot be reached: Python's ``random``, or
+            functional dropout in a compiled model.
 
     Example:
         >>> import torch
@@ -353,5 +347,25 @@ def replaying(
         Hausknecht and Wagener 2022, "Consistent dropout for policy gradient reinforcement
         learning".
     """
-    _only_own(model, "thinned.replaying", partial)
-    return modes.replaying(model, tape)
+    positions: dict[str, int] = {}
+
+    def turn(module: nn.Module, name: str, site: int) -> TensorKey:
+        position = positions.get(name, 0)
+        positions[name] = position + 1
+        return modes.recorded_key(tape, name, position)
+
+    seeded = _seeded(model, "thinned.replaying", partial, turn)
+    return _both(seeded, modes.replaying(model, tape))
+
+
+def _mix(seed: int, site: int) -> int:
+    """The seed of one of the sites of a module."""
+    return seed if site == 0 else hash((seed, site)) & (2**63 - 1)
+
+
+@contextmanager
+def _both(
+    first: AbstractContextManager[Any], second: AbstractContextManager[Any], result: Any = None
+) -> Iterator[Any]:
+    with first, second:
+        yield result

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import inspect
 import random
+import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import BuiltinMethodType, FunctionType, MethodType
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,6 +46,45 @@ def source_draws(module: nn.Module) -> Iterator[SourceDraw]:
     Names are resolved as Python resolves them in the module of the class. The classes of torch are
     not read.
     """
+    for source in _sources(module):
+        owner = module if source.is_method else None
+        for call, target in source.calls:
+            if (found := _classify(target, call, owner)) is not None:
+                kind, rate, in_train, in_eval = found
+                python = kind == "python"
+                yield SourceDraw(
+                    kind=kind,
+                    function=_name(call, target, python),
+                    where=f"{source.function.__code__.co_filename}:{source.line(call)}",
+                    rate=rate,
+                    in_train=in_train,
+                    in_eval=in_eval,
+                )
+
+
+def _name(call: ast.Call, target: Any, python: bool) -> str:
+    if target is None:
+        return ast.unparse(call.func)
+    return f"random.{target.__name__}" if python else function_name(target)
+
+
+@dataclass
+class _Source:
+    """The source of one function that a module runs."""
+
+    function: FunctionType
+    is_method: bool  # ``self`` is the module, so its attributes are known
+    tree: ast.AST
+    start: int
+    calls: list[tuple[ast.Call, Any]]  # in order, with what is called where that is known
+
+    def line(self, node: ast.expr | ast.stmt) -> int:
+        """The line of a node in its file."""
+        return self.start + node.lineno - 1
+
+
+def _sources(module: nn.Module) -> Iterator[_Source]:
+    """Yield the source of ``forward`` and of the methods and functions that it calls."""
     if type(module).__module__.startswith("torch."):
         return
     queue: list[Any] = [getattr(type(module), "forward", None)]
@@ -61,33 +101,178 @@ def source_draws(module: nn.Module) -> Iterator[SourceDraw]:
         # In a method, ``self`` is the module, so its attributes are known. In any other function a
         # parameter of that name can be another object.
         is_method = len(visited) == 1 or hasattr(type(module), function.__name__)
-        for call, line in _calls(function):
-            target = _resolve(call.func, function, module)
-            if isinstance(target, (FunctionType, MethodType)) and target not in _READ:
+        try:
+            lines, start = inspect.getsourcelines(function)
+            tree = ast.parse(textwrap.dedent("".join(lines)))
+        except (OSError, TypeError, SyntaxError):
+            continue
+        found = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        found.sort(key=lambda node: (node.lineno, node.col_offset))
+        calls = [(call, _resolve(call.func, function, module)) for call in found]
+        yield _Source(function, is_method, tree, start, calls)
+        for _, target in calls:
+            if _is_function(target):
                 queue.append(getattr(target, "__func__", target))
-            elif (found := _classify(target, call, module if is_method else None)) is not None:
-                kind, rate, in_train, in_eval = found
-                python = kind == "python"
-                yield SourceDraw(
-                    kind=kind,
-                    function=f"random.{target.__name__}" if python else function_name(target),
-                    where=f"{function.__code__.co_filename}:{line}",
-                    rate=rate,
-                    in_train=in_train,
-                    in_eval=in_eval,
-                )
 
 
-def _calls(function: FunctionType) -> Iterator[tuple[ast.Call, int]]:
-    """Yield the calls in the source of a function, with their lines; none without source."""
+def _is_function(target: Any) -> bool:
+    """Whether the source of what is called is read, as it is no function that draws."""
+    return isinstance(target, (FunctionType, MethodType)) and target not in _READ
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModeUse:
+    """What a module does with its ``training`` flag.
+
+    Args:
+        only_dropout: Whether every use decides about dropout, so that the flag of this module
+            alone switches its dropout and nothing else.
+        reads_mode: Whether there is any use.
+        hidden: The places where the mode decides about dropout in a way that switching the calls
+            does not reach: rates that are 0 in evaluation, and calls that evaluation skips.
+    """
+
+    only_dropout: bool
+    reads_mode: bool
+    hidden: tuple[str, ...]
+
+
+_SWITCHES = ("training", "train", "dropout_p", "dropout", "p", "drop", "rate", "drop_prob")
+
+
+def mode_use(module: nn.Module) -> ModeUse:
+    """Read how a module's ``forward``, its methods and the functions that it calls use the mode."""
+    sources = list(_sources(module))
+    drawing = _drawing_functions(sources)
+    only_dropout, reads_mode, hidden = True, False, []
+    for source in sources:
+        parents = {
+            child: node for node in ast.walk(source.tree) for child in ast.iter_child_nodes(node)
+        }
+        draws = {id(call) for call, target in source.calls if _draws(target, drawing)}
+        owner = module if source.is_method else None
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.Attribute) and node.attr == "training":
+                if _is_dead(node, parents, owner):
+                    continue
+                kind = _use_of_mode(node, parents, draws)
+                reads_mode = True
+                only_dropout = only_dropout and kind != "other"
+                if kind != "switch":
+                    hides = kind == "hidden" or _guards_draw(node, parents, draws)
+                    where = f"{source.function.__code__.co_filename}:{source.line(node)}"
+                    hidden += [where] if hides else []
+    return ModeUse(only_dropout=only_dropout, reads_mode=reads_mode, hidden=tuple(hidden))
+
+
+def _draws(target: Any, drawing: set[Any]) -> bool:
     try:
-        lines, start = inspect.getsourcelines(function)
-        tree = ast.parse(textwrap.dedent("".join(lines)))
-    except (OSError, TypeError, SyntaxError):
-        return
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    for node in sorted(found, key=lambda n: (n.lineno, n.col_offset)):
-        yield node, start + node.lineno - 1
+        return target in _READ or getattr(target, "__func__", target) in drawing
+    except TypeError:  # not hashable, so it is not a function
+        return False
+
+
+def _drawing_functions(sources: list[_Source]) -> set[Any]:
+    """The functions of a module that draw, themselves or by what they call."""
+    drawing: set[Any] = set()
+    while True:
+        more = {
+            source.function
+            for source in sources
+            if any(_draws(target, drawing) for _, target in source.calls)
+        }
+        if more <= drawing:
+            return drawing
+        drawing |= more
+
+
+def _use_of_mode(
+    node: ast.AST, parents: dict[ast.AST, ast.AST], draws: set[int]
+) -> Literal["switch", "hidden", "other"]:
+    """What reading the flag at ``node`` decides.
+
+    "switch" is the switch of a call that drops; "hidden" another decision about dropout alone.
+    """
+    child, parent = node, parents.get(node)
+    while parent is not None:
+        if isinstance(parent, ast.Call):
+            # Which mode is passed: to a call that draws, or under a name that says so.
+            return "switch" if id(parent) in draws else "other"
+        if isinstance(parent, ast.keyword) and parent.arg in _SWITCHES:
+            inside = isinstance(child, ast.IfExp)
+            return "hidden" if inside else "switch"
+        if isinstance(parent, ast.IfExp) and child is parent.test:
+            if _is_zero(parent.body) or _is_zero(parent.orelse):
+                return "hidden"
+            drawing = [_has_draw(part, draws) for part in (parent.body, parent.orelse)]
+            quiet = parent.orelse if drawing[0] else parent.body
+            return "hidden" if sum(drawing) == 1 and not _has_call(quiet) else "other"
+        if isinstance(parent, ast.If) and child is parent.test:
+            return "hidden" if _only_draws(parent, draws) else "other"
+        if isinstance(parent, ast.stmt):
+            return "other"
+        child, parent = parent, parents.get(parent)
+    return "other"
+
+
+def _guards_draw(node: ast.AST, parents: dict[ast.AST, ast.AST], draws: set[int]) -> bool:
+    """Whether the statement or expression that tests the flag at ``node`` decides about a draw."""
+    child, parent = node, parents.get(node)
+    while parent is not None and not isinstance(parent, (ast.FunctionDef, ast.Module)):
+        if isinstance(parent, (ast.If, ast.IfExp)) and child is parent.test:
+            ends = isinstance(parent, ast.If) and isinstance(parent.body[-1], ast.Return)
+            rest = list(ast.iter_child_nodes(parents[parent])) if ends else []
+            after = [n for n in rest if getattr(n, "lineno", 0) > parent.lineno]
+            return any(_has_draw(part, draws) for part in (parent, *after))
+        child, parent = parent, parents.get(parent)
+    return False
+
+
+# what code that draws a mask by hand calls besides
+_HARMLESS = re.compile(
+    "float|len|bool|int|(new_)?(empty|ones|full|zeros)(_like)?|(div|mul|sub|add|floor|ceil)_?|"
+    "size|dim|to|view|reshape|expand(_as)?|unsqueeze|type_as|where|masked_fill_?|device"
+)
+
+
+def _only_draws(branch: ast.If, draws: set[int]) -> bool:
+    """Whether the body of a branch draws, and does nothing else that lasts."""
+    for node in ast.walk(branch):
+        if isinstance(node, ast.Call) and id(node) not in draws:
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if not _HARMLESS.fullmatch(name):
+                return False
+        if isinstance(node, (ast.Attribute, ast.Subscript)) and isinstance(node.ctx, ast.Store):
+            return False
+    return _has_draw(branch, draws) and not branch.orelse
+
+
+def _is_dead(node: ast.AST, parents: dict[ast.AST, ast.AST], module: nn.Module | None) -> bool:
+    """Whether the flag at ``node`` is one of several conditions, and another one is never true."""
+    parent = parents.get(node)
+    if not isinstance(parent, ast.BoolOp) or not isinstance(parent.op, ast.And):
+        return False
+    for other in parent.values:
+        if _value(other, module) is False:
+            return True
+        if isinstance(other, ast.Compare) and isinstance(other.ops[0], ast.Gt):
+            left, right = _value(other.left, module), _value(other.comparators[0], module)
+            numbers = isinstance(left, (int, float)) and isinstance(right, (int, float))
+            if numbers and not left > right:
+                return True
+    return False
+
+
+def _is_zero(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and not isinstance(node.value, bool) and node.value == 0
+
+
+def _has_draw(node: ast.AST, draws: set[int]) -> bool:
+    return any(id(inner) in draws for inner in ast.walk(node))
+
+
+def _has_call(node: ast.AST) -> bool:
+    return any(isinstance(inner, ast.Call) for inner in ast.walk(node))
 
 
 def _resolve(node: ast.expr, function: FunctionType, module: nn.Module) -> Any:
@@ -120,6 +305,8 @@ def _classify(
         func, "__self__", None
     ) is getattr(random, "_inst", None):
         return "python", None, True, False
+    if func is None:
+        return _classify_unknown(call, module)
     try:
         if func not in _READ:
             return None
@@ -143,6 +330,21 @@ def _classify(
         )
         return None if rate == 0 else ("attention", rate, in_train, in_eval)
     return ("mask" if func in MASKS else "noise"), None, True, False
+
+
+def _classify_unknown(
+    call: ast.Call, module: nn.Module | None
+) -> tuple[str, float | None, bool, bool] | None:
+    """Classify a call of an unknown function: it draws if its rate depends on the mode.
+
+    Transformer libraries choose the function of attention at run time, and pass the rate to it.
+    """
+    for keyword in call.keywords:
+        if keyword.arg in ("dropout", "dropout_p", "attn_dropout", "attention_dropout"):
+            rate, by_mode = _rate(keyword.value, module, 0.0)
+            if by_mode and rate != 0:
+                return "attention", rate, True, False
+    return None
 
 
 def _argument(call: ast.Call, index: int, name: str) -> ast.expr | None:
