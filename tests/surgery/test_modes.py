@@ -439,7 +439,7 @@ def test_coroutines_do_not_disturb_each_other(compile):
     wrong = []
 
     async def sample(steps):
-        with thinned.sampling(run), torch.no_grad():
+        with thinned.sampling(run):
             for _ in range(steps):
                 await asyncio.sleep(0)
                 wrong.append(not draws(run))
