@@ -14,7 +14,7 @@ from ..algebra.key import Key, check_size
 from ..algebra.law import Bernoulli
 from ..algebra.plan import WORDS, LawName, Plan, averages, plan
 from ..algebra.scale import Classic
-from ..engines.torch import dispatch, native, reference
+from ..engines.torch import dispatch, exported, native, reference
 from ..engines.torch import tensor_key as _tensor_key
 from ..engines.torch.dispatch import Impl
 from ..engines.torch.tensor_key import TensorKey
@@ -84,6 +84,10 @@ def drop(
             return x
         y = x * factors[0]
         y = y + factors[1] if factors[1] else y
+        return x.copy_(y) if inplace else y
+    if exported.recorder():
+        exported.check(spec, generator if key is None else key)
+        y = exported.sample(x, spec)
         return x.copy_(y) if inplace else y
     return sample(x, dispatch.prepare(plan(spec, tuple(x.shape))), key, generator, inplace, impl)
 
@@ -197,6 +201,10 @@ def resolve_key(
         >>> resolve_key(Key(seed=7, step=2)).seed_step
         tensor([7, 2])
     """
+    if recorder := exported.recorder():
+        if key is not None:
+            raise exported.keyed(recorder)
+        raise exported.refused(recorder, "these draws")
     if key is None:
         return _tensor_key.random_key(generator)
     resolved = _tensor_key.from_key(key) if isinstance(key, Key) else key

@@ -14,7 +14,7 @@ from .._errors import probability
 from ..algebra.drop import Drop
 from ..algebra.per import Block
 from ..algebra.plan import plan
-from ..engines.torch import dispatch
+from ..engines.torch import dispatch, exported
 from .core import Mode, drop, sample
 
 
@@ -54,6 +54,8 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         p = probability(p)
     if not training or not input.numel():
         return drop(input, presets.dropout(p), mode="off")  # p is still checked
+    if exported.recorder():
+        return drop(input, presets.dropout(p), inplace=inplace)
     return sample(input, prepared_dropout(p, tuple(input.shape)), None, None, inplace)
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from .._errors import ArgumentError, InputError, nearest_argument, probability
 from ..algebra.schedule import SCHEDULES, Schedule
+from ..engines.torch import exported
 from ..engines.torch.tensor_key import ModelTensorKey, TensorKey, mapped_levels, random_key
 from ..functional import Mode
 from ..functional.core import Rate
@@ -160,8 +161,13 @@ class DropoutModule(CheckedArguments):
             :func:`thinned.frozen` and :func:`thinned.replaying`.
 
         Raises:
-            InputError: In a keyed model before the first ``key.at``.
+            InputError: In a keyed model before the first ``key.at``, and where
+                ``torch.onnx.export`` or ``torch.jit.trace`` would store one key in its graph.
         """
+        if recorder := exported.recorder():
+            if not self.draws_unkeyed():
+                raise exported.keyed(recorder)
+            raise exported.refused(recorder, f"the draws of {type(self).__name__}")
         frozen_key, tape = self.frozen_key, self.tape
         if frozen_key is None and tape is None:
             return self.next_key()
@@ -171,6 +177,14 @@ class DropoutModule(CheckedArguments):
         if recomputed is not None:
             return recomputed
         return remember_key(self, frozen_key) if frozen_key else tape.turn(self)
+
+    def draws_unkeyed(self) -> bool:
+        """Return whether this call draws from torch's generator, and no tape records it.
+
+        Returns:
+            False in a keyed model and under :func:`thinned.frozen`, recording or replaying.
+        """
+        return self.model_key is None and self.frozen_key is None and self.tape is None
 
     def step(self, step: int) -> None:
         """Move schedules to ``step``. The base has none; :class:`RatedModule` moves its rate.

@@ -11,6 +11,7 @@ from ..engines.torch import reference
 from ..functional import core
 from .learned import Learned
 from .module import disable_fused_kernels
+from .wrapper import call_with_weights
 
 
 class SparseVariationalDropout(Learned, nn.Module):
@@ -102,7 +103,7 @@ class SparseVariationalDropout(Learned, nn.Module):
 
     def _run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         replaced = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
-        y: Tensor = torch.func.functional_call(self.inner, replaced, (x,))
+        y: Tensor = call_with_weights(self.inner, replaced, (x,))
         return y
 
     def extra_repr(self) -> str:

@@ -18,7 +18,7 @@ from ..algebra.per import Block
 from ..algebra.plan import plan
 from ..algebra.scale import Classic
 from ..algebra.schedule import SCHEDULES, Schedule
-from ..engines.torch import dispatch, ops
+from ..engines.torch import dispatch, exported, ops
 from ..engines.torch.dispatch import Impl, PreparedPlan, plan_constants
 from ..functional import core, maps, torch_functions
 from . import layouts
@@ -119,6 +119,8 @@ class SpecLayer(RatedModule, _DropoutNd):
         mode = self.mode()
         if mode != "sample" or not input.numel():
             return core.drop(input, self.spec, mode=mode, inplace=self.inplace)
+        if exported.recorder():
+            return self._sample_exported(input)
         if torch.compiler.is_compiling() and self.layout is None and self.shard is None:
             if self._constants is not None:
                 return self._sample_in_graph(input, self._constants)
@@ -145,6 +147,16 @@ class SpecLayer(RatedModule, _DropoutNd):
             y = dispatch.sample(x, prepared, key, self.inplace, self.impl)
         else:
             y = core.sample(x, prepared, key, None, self.inplace, self.impl)
+        return y if x is input else y.view_as(input)
+
+    def _sample_exported(self, input: Tensor) -> Tensor:
+        """For a graph that runs without this package; raises where it cannot hold the draws."""
+        unkeyed = self.draws_unkeyed()
+        exported.check(self.spec, None if unkeyed and self.shard is None else self.call_key())
+        x = input
+        if self.layout is not None and "(" in self.layout:
+            x = layouts.unflatten_examples(input, self.layout, None)
+        y = exported.sample(x, self._laid_out(self.spec, x))
         return y if x is input else y.view_as(input)
 
     def _laid_out(self, spec: Drop, x: Tensor) -> Drop:

@@ -11,6 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from .._errors import InputError, whole
 from ..algebra.schedule import Schedule
+from ..engines.torch import exported
 from ..functional import thinning
 from .module import RatedModule
 
@@ -71,6 +72,7 @@ class Thinned(RatedModule, _DropoutNd):
             The indices of the kept units, int64 [groups, count]; None where all are kept.
         """
         self._pending, self._passed = None, False
+        self._check_recorder()
         if self.mode() != "sample" or not 0 < thinning.kept_count(width, self._rate) < width:
             return None
         kept = thinning.draw_patterns(
@@ -80,6 +82,7 @@ class Thinned(RatedModule, _DropoutNd):
         return kept
 
     def forward(self, input: Tensor) -> Tensor:
+        self._check_recorder()
         axis = -1 - self.dims
         width, batched = input.shape[axis], input.dim() > 1 + self.dims
         if self._pending is not None and width == self._pending[0].shape[1]:
@@ -99,6 +102,11 @@ class Thinned(RatedModule, _DropoutNd):
             return input
         key = self.call_key() if self._rate < 1 else None
         return thinning.thin_units(input, self._rate, axis, self.groups if batched else 1, key=key)
+
+    def _check_recorder(self) -> None:
+        """Raise where a graph would hold sizes that depend on the rate, before they are read."""
+        if self.mode() == "sample" and self._rate and (recorder := exported.recorder()):
+            raise exported.refused(recorder, f"the draws of {type(self).__name__}")
 
     def take_kept_units(self) -> Tensor | None:
         """Return the kept units to the layer after this one, and forget them.

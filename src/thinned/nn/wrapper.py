@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.stateless import _reparametrize_module
 
 from .._errors import InputError, unknown
 from .module import DropoutModule, RatedModule, disable_fused_kernels
@@ -73,7 +74,7 @@ class ModuleWrapper(RatedModule, nn.Module):
     ) -> Any:
         """Call the module with ``weights`` in place of its own; nothing is written into it."""
         replaced = dict(zip(self.names, weights, strict=True))
-        result = torch.func.functional_call(self.inner, replaced, args, kwargs)
+        result = call_with_weights(self.inner, replaced, args, kwargs)
         if isinstance(self.inner, nn.RNNBase):
             # otherwise it would keep the weights of this call, and their autograd graph
             self.inner._update_flat_weights()
@@ -83,6 +84,20 @@ class ModuleWrapper(RatedModule, nn.Module):
         inside = self.inner.extra_repr()
         kind = "" if isinstance(self.inner, nn.Linear) else f"{type(self.inner).__name__}: "
         return f"{kind}{inside}, p={self.p}" if inside else f"{kind}p={self.p}"
+
+
+def call_with_weights(
+    module: nn.Module,
+    replaced: dict[str, Tensor],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+) -> Any:
+    """Call ``module`` with the weights ``replaced`` in place of its own."""
+    if not torch._C._is_tracing():
+        return torch.func.functional_call(module, replaced, args, kwargs)
+    # functional_call refuses modules of TorchScript by refusing all calls while tracing
+    with _reparametrize_module(module, replaced):
+        return module(*args, **(kwargs or {}))
 
 
 def _matching_names(module: nn.Module, names: Names) -> tuple[str, ...]:

@@ -489,21 +489,19 @@ def test_writing_in_place_is_seen_and_checked():
     assert torch.equal(F.drop(view, presets.dropout(0.5), key=Key(3), inplace=True), expected)
 
 
-def test_tracing_is_refused_in_training_and_clean_in_evaluation():
-    def trace(training):
+def test_traces_hold_no_draw_under_a_key():
+    def trace(**arguments):
         return torch.jit.trace(
-            lambda t: F.dropout(t, 0.5, training) + 1, torch.ones(4), check_trace=False
+            lambda t: F.drop(t, presets.dropout(0.5), **arguments) + 1,
+            torch.ones(4),
+            check_trace=False,
         )
 
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # torch.jit's own: deprecated, and values read while tracing
-        with pytest.raises(
-            InputError, match=r"would record one fixed mask in its graph; trace model\.eval"
-        ):
-            trace(True)
-        traced = trace(False)
+        warnings.simplefilter("ignore")  # torch.jit's own: deprecated, and values it reads
+        with pytest.raises(InputError, match=r"trace would store the masks of one key"):
+            trace(key=Key(3))
+        traced = trace(mode="off")
     assert torch.equal(traced(torch.ones(4)), torch.full((4,), 2.0))
 
 

@@ -171,11 +171,6 @@ def sample(
         _check_writable(x)
         if x.is_neg():
             return x.copy_(sample(x.resolve_neg(), prepared, tensor_key, False, impl))
-    if torch._C._get_tracing_state() is not None:
-        raise InputError(
-            "torch.jit.trace would record one fixed mask in its graph; trace model.eval(), or use "
-            "torch.compile or torch.export"
-        )
     if x.is_nested:
         raise InputError(
             "nested tensors have no layout for masks; apply dropout to x.values(), or pad them"

@@ -88,7 +88,7 @@ def random_key(generator: torch.Generator | None = None) -> TensorKey:
         return TensorKey(torch.as_tensor(_draw_seed()).reshape(1))
     else:
         seed = torch.randint(-_SIGN, _SIGN - 1, _ONE, device="cpu")
-    if torch._C._len_torch_dispatch_stack() and not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack():
         return TensorKey(_of_first_pass(seed))
     return TensorKey(seed)
 
