@@ -59,21 +59,14 @@ double as_double(int64_t bits) {
   return out;
 }
 
-// The part of a job that does not depend on the tensors that are read and written.
-Job job(const Tensor& constants, const Tensor& key, const std::optional<Tensor>& sample_ids, int64_t axis, int64_t examples,
-        int64_t law, int64_t offset, int64_t stream, int64_t call, bool grad) {
-  check_numbers(constants, 5, "constants");
+// The part of a job that only the random key decides.
+Job keyed_job(const Tensor& key, const std::optional<Tensor>& sample_ids, int64_t axis, int64_t examples, int64_t stream,
+              int64_t call) {
   check_numbers(key, 1, "key");
-  const int64_t* n = static_cast<const int64_t*>(constants.const_data_ptr());
   const int64_t* k = static_cast<const int64_t*>(key.const_data_ptr());
   Job j{};
-  j.law = thinned::Law(law);
-  j.threshold = uint64_t(n[0]);
-  j.map = {as_double(n[1]), grad ? 0.0 : as_double(n[2]), grad ? 0.0 : as_double(n[3]), false};
-  j.spread = as_double(n[4]) * j.map.gain;
   thinned::derive(uint64_t(k[0]), uint64_t(stream), uint32_t(call), j.key);
   j.step = key.numel() > 1 ? uint32_t(k[1]) : 0;
-  j.offset = uint64_t(offset);
   if (sample_ids && axis >= 0) {
     check_numbers(*sample_ids, 0, "sample_ids");
     const auto sizes = sample_ids->sizes();
@@ -84,6 +77,20 @@ Job job(const Tensor& constants, const Tensor& key, const std::optional<Tensor>&
     j.ids = static_cast<const int64_t*>(sample_ids->const_data_ptr());
     if (sizes.size() == 2) j.steps = j.ids + examples;
   }
+  return j;
+}
+
+// The part of a job that does not depend on the tensors that are read and written.
+Job job(const Tensor& constants, const Tensor& key, const std::optional<Tensor>& sample_ids, int64_t axis, int64_t examples,
+        int64_t law, int64_t offset, int64_t stream, int64_t call, bool grad) {
+  check_numbers(constants, 5, "constants");
+  const int64_t* n = static_cast<const int64_t*>(constants.const_data_ptr());
+  Job j = keyed_job(key, sample_ids, axis, examples, stream, call);
+  j.law = thinned::Law(law);
+  j.threshold = uint64_t(n[0]);
+  j.map = {as_double(n[1]), grad ? 0.0 : as_double(n[2]), grad ? 0.0 : as_double(n[3]), false};
+  j.spread = as_double(n[4]) * j.map.gain;
+  j.offset = uint64_t(offset);
   return j;
 }
 
@@ -245,6 +252,128 @@ Tensor masked(Tensor x, Tensor is_dropped, double gain) {
   const thinned::Affine map = {gain, 0, 0, false};
   torch::stable::parallel_for(0, x.numel(), 32768, [&](int64_t begin, int64_t end) {
     kernels->select(type, from + begin * bytes, 1, nullptr, 0, to + begin * bytes, 1, end - begin, mask + begin, map);
+  });
+  return y;
+}
+
+// For each example the `count` of n indices with the smallest words, ascending: int64 [examples, count]. Of equal words, that of the
+// smaller index comes first.
+Tensor subset(Tensor key, std::optional<Tensor> sample_ids, int64_t examples, int64_t n, int64_t count, int64_t stream, int64_t call) {
+  STD_TORCH_CHECK(0 <= count && count <= n && n < (int64_t(1) << 32), "thinned: subset takes count from 0 to n, and n below 2^32");
+  Tensor y = torch::stable::empty({examples, count}, ScalarType::Long);
+  const Job j = keyed_job(key, sample_ids, 0, examples, stream, call);
+  int64_t* out = static_cast<int64_t*>(y.mutable_data_ptr());
+  torch::stable::parallel_for(0, examples, std::max<int64_t>(1, 4096 / std::max<int64_t>(n, 1)), [&](int64_t begin, int64_t end) {
+    std::vector<uint32_t> words(size_t(n) + 256);
+    std::vector<uint64_t> order(static_cast<size_t>(n));
+    for (int64_t example = begin; example < end; ++example) {
+      kernels->words(words.data(), n, 0, j.lane(example));
+      for (int64_t i = 0; i < n; ++i) order[size_t(i)] = uint64_t(words[size_t(i)]) << 32 | uint64_t(i);
+      if (0 < count && count < n) std::nth_element(order.begin(), order.begin() + (count - 1), order.end());
+      const uint64_t last = count ? (count < n ? order[size_t(count - 1)] : ~uint64_t(0)) : 0;
+      int64_t* to = out + example * count;
+      for (int64_t i = 0, at = 0; at < count; ++i)
+        if ((uint64_t(words[size_t(i)]) << 32 | uint64_t(i)) <= last) to[at++] = i;
+    }
+  });
+  return y;
+}
+
+// The kept units of one axis of a matrix; without a list, all of them.
+struct Units {
+  Units(const std::optional<Tensor>& list, int64_t total) : all(!list), total(total) {
+    if (all) return;
+    check_numbers(*list, 0, "kept units");
+    at = static_cast<const int64_t*>(list->const_data_ptr());
+    count = list->numel();
+    for (int64_t i = 0; i < count; ++i)
+      STD_TORCH_CHECK(at[i] > (i ? at[i - 1] : -1) && at[i] < total, "thinned: kept units have to ascend, from 0 to below ", total);
+  }
+  int64_t size() const { return all ? total : count; }
+  int64_t operator[](int64_t i) const { return all ? i : at[i]; }
+  bool all;
+  int64_t total, count = 0;
+  const int64_t* at = nullptr;
+};
+
+// Copies one row between a matrix and a part of it. A unit is `block` elements.
+template <typename T, bool SCATTER>
+void copy_row(const char* from, char* to, const Units& columns, int64_t block) {
+  const T* source = reinterpret_cast<const T*>(from);
+  T* target = reinterpret_cast<T*>(to);
+  const int64_t n = columns.size();
+  if (columns.all) {
+    std::memcpy(target, source, size_t(n * block) * sizeof(T));
+    return;
+  }
+  if (SCATTER) std::memset(target, 0, size_t(columns.total * block) * sizeof(T));
+  const int64_t* at = columns.at;
+  if (block == 1) {
+    for (int64_t i = 0; i < n; ++i) SCATTER ? target[at[i]] = source[i] : target[i] = source[at[i]];
+    return;
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    const T* s = source + (SCATTER ? i : at[i]) * block;
+    T* t = target + (SCATTER ? at[i] : i) * block;
+    for (int64_t k = 0; k < block; ++k) t[k] = s[k];
+  }
+}
+
+template <bool SCATTER>
+void copy_any(int64_t bytes, const char* from, char* to, const Units& columns, int64_t block) {
+  switch (bytes) {
+    case 2: return copy_row<uint16_t, SCATTER>(from, to, columns, block);
+    case 4: return copy_row<uint32_t, SCATTER>(from, to, columns, block);
+    default: return copy_row<uint64_t, SCATTER>(from, to, columns, block);
+  }
+}
+
+void check_matrix(const Tensor& t) {
+  type_of(t);
+  STD_TORCH_CHECK(t.is_contiguous() && t.is_cpu() && t.sizes().size() == 2, "thinned: parts are taken of contiguous matrices on the CPU");
+}
+
+// The part of a matrix between kept rows and kept columns; a unit of the columns is `block` neighboring ones.
+Tensor gather_part(Tensor matrix, std::optional<Tensor> rows, std::optional<Tensor> columns, int64_t block) {
+  check_matrix(matrix);
+  const int64_t width = matrix.sizes()[1], bytes = int64_t(matrix.element_size());
+  STD_TORCH_CHECK(block > 0 && width % block == 0, "thinned: block has to divide the columns");
+  const Units down(rows, matrix.sizes()[0]), along(columns, width / block);
+  const int64_t part_width = along.size() * block;
+  Tensor y = torch::stable::empty({down.size(), part_width}, matrix.scalar_type());
+  const char* from = static_cast<const char*>(matrix.const_data_ptr());
+  char* to = static_cast<char*>(y.mutable_data_ptr());
+  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(part_width, 1));
+  torch::stable::parallel_for(0, down.size(), grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      copy_any<false>(bytes, from + down[i] * width * bytes, to + i * part_width * bytes, along, block);
+  });
+  return y;
+}
+
+// The inverse: a matrix of `height` rows and `width` columns that holds the part, and 0 elsewhere.
+Tensor scatter_part(Tensor part, std::optional<Tensor> rows, std::optional<Tensor> columns, int64_t height, int64_t width,
+                    int64_t block) {
+  check_matrix(part);
+  STD_TORCH_CHECK(block > 0 && width % block == 0, "thinned: block has to divide the columns");
+  const Units down(rows, height), along(columns, width / block);
+  const int64_t bytes = int64_t(part.element_size()), part_width = along.size() * block;
+  STD_TORCH_CHECK(part.sizes()[0] == down.size() && part.sizes()[1] == part_width, "thinned: the part has to be [",
+                  down.size(), ", ", part_width, "]");
+  Tensor y = torch::stable::empty({height, width}, part.scalar_type());
+  std::vector<int64_t> row_of(static_cast<size_t>(height), -1);
+  for (int64_t i = 0; i < down.size(); ++i) row_of[size_t(down[i])] = i;
+  const char* from = static_cast<const char*>(part.const_data_ptr());
+  char* to = static_cast<char*>(y.mutable_data_ptr());
+  torch::stable::parallel_for(0, height, std::max<int64_t>(1, 32768 / std::max<int64_t>(width, 1)), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = row_of[size_t(i)];
+      if (row < 0) {
+        std::memset(to + i * width * bytes, 0, size_t(width * bytes));
+      } else {
+        copy_any<true>(bytes, from + row * part_width * bytes, to + i * width * bytes, along, block);
+      }
+    }
   });
   return y;
 }
@@ -492,6 +621,9 @@ STABLE_TORCH_LIBRARY_IMPL(thinned, CPU, m) {
   m.impl("kept", TORCH_BOX(&kept));
   m.impl("blocks", TORCH_BOX(&blocks));
   m.impl("masked", TORCH_BOX(&masked));
+  m.impl("subset", TORCH_BOX(&subset));
+  m.impl("gather_part", TORCH_BOX(&gather_part));
+  m.impl("scatter_part", TORCH_BOX(&scatter_part));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(thinned, CompositeExplicitAutograd, m) {

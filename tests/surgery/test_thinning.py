@@ -124,7 +124,7 @@ def unlinked(model):
 
 def thin_only(model, groups=1):
     """Thin the model, and set the other dropout of a transformer to 0, which both twins draw."""
-    edits = thinned.thin(model, groups)
+    edits = thinned.thin(model, groups, always=True)
     for module in model.modules():
         if type(module) is torch.nn.Dropout:
             module.p = 0.0
@@ -159,11 +159,49 @@ def test_cut_products_equal_masked_dense_ones(name, groups):
     assert dropped or groups > 1  # a unit that any group keeps has a gradient
 
 
+@pytest.mark.parametrize(("build", "x"), [(mlp, X), (cnn, MAPS), (tied, X), (encoder, TOKENS)])
+def test_where_it_does_not_pay_the_same_units_are_zeroed(build, x):
+    """These layers are narrow: by default nothing is left out, and the result is the same."""
+    left_out, zeroed = build(), build()
+    thin_only(left_out)
+    thinned.thin(zeroed)
+    for module in zeroed.modules():
+        if type(module) is torch.nn.Dropout:
+            module.p = 0.0
+        if isinstance(module, torch.nn.MultiheadAttention):
+            module.dropout = 0.0
+        if isinstance(module, nn.Thinned):
+            assert not module.pays(len(x), len(x))
+    results = []
+    for model in (left_out, zeroed):
+        key = thinned.key(model, seed=2)
+        key.at(5)
+        y = model(x)
+        gradients = torch.autograd.grad(y.square().sum(), list(model.parameters()))
+        results.append([y, *gradients])
+    for seen, right in zip(*results, strict=True):
+        torch.testing.assert_close(seen, right, rtol=1e-11, atol=1e-12)
+    with pytest.raises(InputError, match="always has to be"):
+        thinned.thin(build(), always=2)
+
+
+def test_crossover_depends_on_width_rows_and_rate():
+    """Wide layers and large batches pay; the same layer pays less at a lower rate."""
+    assert thinning.pays(2048, 2832, 128, 0.5)
+    assert not thinning.pays(256, 512, 32, 0.5)
+    assert thinning.pays(256, 512, 512, 0.5)
+    assert not thinning.pays(512, 1024, 32, 0.3)
+    layer = nn.Thinned(0.5)
+    assert layer.pays(4, 1)  # without a link there is nothing to compare
+    layer.weights_per_unit = 8
+    assert not layer.pays(4, 1)
+
+
 def test_against_a_mask_written_out():
     """The oracle that shares no code: torch's operations with the pattern multiplied in."""
     model = mlp()
     names = [n for n, _ in model.named_parameters()]
-    thinned.thin(model)
+    thinned.thin(model, always=True)
     key = thinned.key(model, seed=1)
     key.at(2)
     seen = model(X)
@@ -243,7 +281,7 @@ def test_counts(n, p, count):
 @pytest.mark.parametrize(("build", "x"), [(mlp, X), (cnn, MAPS), (first_only, X)])
 def test_rates_zero_and_one(build, x):
     model, plain = build(), build().eval()
-    thinned.thin(model)
+    thinned.thin(model, always=True)
     thinned.set_rate(model, 0.0)
     torch.testing.assert_close(model(x), plain(x))
     for module in model.modules():
@@ -272,7 +310,7 @@ def test_undo_names_and_optimizers():
     )
     modules = list(model.modules())
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=0.01)
-    edits = thinned.thin(model)
+    edits = thinned.thin(model, always=True)
     assert len(edits) == 5
     assert all(parameters[n] is p for n, p in model.named_parameters())
     assert model.state_dict().keys() == state.keys()
@@ -296,7 +334,7 @@ def test_undo_names_and_optimizers():
 
 def test_keys_and_modes():
     model = mlp()
-    thinned.thin(model)
+    thinned.thin(model, always=True)
     key = thinned.key(model, seed=3)
     assert key.layers == ("2", "5")
     key.at(1, samples=torch.arange(7))
@@ -329,7 +367,7 @@ def test_keys_and_modes():
 
 def test_linked_and_unlinked_draw_alike_without_a_key():
     model = mlp()
-    thinned.thin(model)
+    thinned.thin(model, always=True)
     dense = unlinked(model)
     torch.manual_seed(4)
     seen = model(X)
@@ -341,7 +379,7 @@ def test_linked_and_unlinked_draw_alike_without_a_key():
 @pytest.mark.parametrize(("build", "x"), [(mlp, X), (cnn, MAPS), (Written, TOKENS)])
 def test_compiled_in_one_graph(build, x):
     model = build()
-    thinned.thin(model)
+    thinned.thin(model, always=True)
     key = thinned.key(model)
     torch._dynamo.reset()
     graphs = []
@@ -361,7 +399,7 @@ def test_compiled_in_one_graph(build, x):
 
 def test_autocast_copies_and_checkpointing():
     model = mlp().float()
-    thinned.thin(model)
+    thinned.thin(model, always=True)
     x = X.float()
     with torch.autocast("cpu", torch.bfloat16):
         y = model(x)
@@ -414,7 +452,7 @@ def test_schedules_and_notes_on_what_is_left():
     model = torch.nn.Sequential(
         torch.nn.Linear(9, 10), nn.Dropout(Linear(0.0, 0.6, 10)), torch.nn.Linear(10, 2)
     )
-    thinned.thin(model)
+    thinned.thin(model, always=True)
     thinned.step(model, 10)
     assert model[1].p == pytest.approx(0.6)
     model(X.float()).sum().backward()
@@ -559,12 +597,12 @@ def test_refusals_of_numbers_and_of_models_changed_since():
     with pytest.raises(InputError, match="kept units in its last axis"):
         functional.thinned_linear(X, torch.ones(3, 9, dtype=X.dtype), None, torch.tensor([0]))
     model = mlp()
-    thinned.thin(model)
+    thinned.thin(model, always=True)
     model[2] = torch.nn.Identity()
     with pytest.raises(InputError, match="did not run"):
         model(X)
     model = mlp()
-    thinned.thin(model)
+    thinned.thin(model, always=True)
     model[0] = torch.nn.Linear(
         9, 13
     ).double()  # nothing before it shrinks any more, and what is behind still may

@@ -14,7 +14,7 @@ from ..algebra.key import Key, check_size
 from ..algebra.law import Bernoulli
 from ..algebra.plan import WORDS, LawName, Plan, averages, plan
 from ..algebra.scale import Classic
-from ..engines.torch import dispatch, exported, native, reference
+from ..engines.torch import dispatch, exported, native, parts, reference
 from ..engines.torch import tensor_key as _tensor_key
 from ..engines.torch.dispatch import Impl
 from ..engines.torch.tensor_key import TensorKey
@@ -465,7 +465,16 @@ def random_subset(rows: int, n: int, count: int, key: KeyLike, device: torch.dev
         tensor([[0, 3, 6, 9],
                 [5, 7, 8, 9]])
     """
+    key = resolve_key(key)
+    if key.sample_ids is not None:
+        check_sample_ids(key.sample_ids, 0, rows)
+    if not torch.compiler.is_compiling():
+        check_size(n)
+    if device.type == "cpu" and (found := parts.subset(rows, n, count, key)) is not None:
+        return found
     drawn = uniform((rows, n), key, torch.empty(0, dtype=torch.float64, device=device))
+    # numbers are multiples of 2^-33: of equal ones the smaller index comes first
+    drawn = drawn + torch.arange(n, device=device) * 2.0**-53
     return drawn.topk(count, dim=1, largest=False).indices.sort(dim=1).values
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .._errors import InputError, whole
+from ..engines.torch import parts
 from .core import KeyLike, check_rate, is_noop, random_subset, resolve_key
 
 _MIN_WIDTH, _MIN_COUNT = 512, 64  # from which on counts are rounded to multiples of 16
@@ -35,6 +36,24 @@ def kept_count(n: int, p: float) -> int:
         if n >= _MIN_WIDTH and _MIN_COUNT <= count <= n - _MIN_COUNT
         else max(1, count)
     )
+
+
+# Seconds on one core of an AVX-512 CPU: a multiplication and addition, forward and backward; the
+# copy of a weight into a smaller matrix and of its gradient back; and what a layer adds in calls.
+_MULTIPLY, _COPY, _CALLS = 4.2e-11, 4.5e-10, 1.2e-4
+
+
+def pays(width: int, weights_per_unit: int, rows: int, p: float) -> bool:
+    """Whether leaving units out of the products saves more than the copies of weights cost.
+
+    ``weights_per_unit``: the weights that read or write a unit. ``rows``: the rows of the products.
+    The constants were measured by ``benchmarks/thinning.py --crossover``.
+
+    >>> pays(2048, 2832, 128, 0.5), pays(256, 1040, 32, 0.5)
+    (True, False)
+    """
+    weights = width * weights_per_unit
+    return p * weights * rows * _MULTIPLY > weights * _COPY + _CALLS
 
 
 def draw_patterns(
@@ -62,18 +81,34 @@ def draw_patterns(
     )
 
 
-def submatrix(
+def kept_part(
     weight: Tensor,
+    bias: Tensor | None = None,
     inputs: Tensor | None = None,
     outputs: Tensor | None = None,
     units: int | None = None,
-) -> Tensor:
-    """The part of ``weight`` [out, in, ...] between the kept ``inputs`` [i] and ``outputs`` [o].
+    ascending: bool = True,
+) -> tuple[Tensor, Tensor | None]:
+    """The part of ``weight`` [out, in, ...] between the kept ``inputs`` [i] and ``outputs`` [o],
+    and that of ``bias`` [out].
 
     ``units``: into how many units the inputs are divided, where a unit is several columns, as a
     channel is after flattening. The gradient has the shape of the whole weight and is exactly zero
-    outside the part.
+    outside the part. ``ascending``: whether the lists ascend, as drawn ones do; the native kernels
+    need that.
     """
+    if inputs is None and outputs is None:
+        return weight, bias
+    if ascending and parts.runs_native(weight, inputs, outputs):
+        block = 1 if inputs is None else weight[0].numel() // (units or weight.shape[1])
+        return parts.gather(weight, bias, outputs, inputs, block)
+    offset = bias if bias is None or outputs is None else bias.index_select(0, outputs)
+    return _submatrix(weight, inputs, outputs, units), offset
+
+
+def _submatrix(
+    weight: Tensor, inputs: Tensor | None, outputs: Tensor | None, units: int | None
+) -> Tensor:
     if outputs is not None:  # rows first: they are contiguous, and fewer columns remain to copy
         weight = weight.index_select(0, outputs)
     if inputs is None:
@@ -92,6 +127,7 @@ def grouped_product(
     inputs: Tensor | None = None,
     outputs: Tensor | None = None,
     units: int | None = None,
+    ascending: bool = True,
 ) -> Tensor:
     """``product(x, weight, bias)`` on the kept part alone, group by group.
 
@@ -104,8 +140,8 @@ def grouped_product(
     for group, rows in enumerate(x.tensor_split(count) if count > 1 else (x,)):
         own_inputs = None if inputs is None else inputs[group % len(inputs)]
         own_outputs = None if outputs is None else outputs[group % len(outputs)]
-        offset = bias if bias is None or own_outputs is None else bias.index_select(0, own_outputs)
-        results.append(product(rows, submatrix(weight, own_inputs, own_outputs, units), offset))
+        part, offset = kept_part(weight, bias, own_inputs, own_outputs, units, ascending)
+        results.append(product(rows, part, offset))
     return results[0] if count == 1 else torch.cat(results)
 
 
@@ -154,7 +190,8 @@ def thinned_linear(
         raise InputError(
             f"x has to hold the {width} kept units in its last axis, but got {list(x.shape)}"
         )
-    return grouped_product(F.linear, x, weight, bias, inputs, outputs)
+    ascending = all(i is None or bool((i.diff() > 0).all()) for i in (inputs, outputs))
+    return grouped_product(F.linear, x, weight, bias, inputs, outputs, None, ascending)
 
 
 def thin_units(
@@ -209,17 +246,29 @@ def thin_units(
         return x
     if count == 0:
         return x.masked_fill(torch.ones((), dtype=torch.bool, device=x.device), 0.0)
-    kept = draw_patterns(n, p, key, groups, x.device)
-    dropped = torch.ones(groups, n, dtype=torch.bool, device=x.device).scatter_(
-        1, kept, False
-    )  # [groups, n]
+    return _zero_dropped(x, draw_patterns(n, p, key, groups, x.device), axis)
+
+
+def _zero_dropped(x: Tensor, kept: Tensor, axis: int) -> Tensor:
+    """``x`` n / count at the ``kept`` units [groups, count] of ``axis``, and 0 at the others."""
+    groups, n, count = len(kept), x.shape[axis], kept.shape[1]
     trailing = x.dim() - 1 - axis % x.dim()
-    if groups > 1 and trailing + 1 < x.dim():
-        sizes = [len(rows) for rows in torch.empty(x.shape[0], 0).tensor_split(groups)]
-        dropped = torch.cat([dropped[g : g + 1].expand(size, n) for g, size in enumerate(sizes)])
-        dropped = dropped.reshape(
-            len(dropped), *(1,) * (x.dim() - 2 - trailing), n, *(1,) * trailing
-        )
+    scale = n / count
+    # float32 and wider hold the scale without bias, so one product does it
+    exact = x.dtype in (torch.float32, torch.float64)
+    if groups == 1:
+        factor = x.new_zeros(n) if exact else x.new_ones(n, dtype=torch.bool)
+        factor.index_fill_(0, kept[0], scale if exact else False)
+        factor = factor.reshape(n, *(1,) * trailing) if trailing else factor
     else:
-        dropped = dropped[0].reshape(n, *(1,) * trailing)
-    return x.masked_fill(dropped, 0.0) * (n / count)
+        factor = x.new_zeros((groups, n), dtype=x.dtype if exact else torch.bool)
+        factor = factor.scatter_(1, kept, scale) if exact else ~factor.scatter_(1, kept, True)
+        if trailing + 1 < x.dim():
+            sizes = [len(rows) for rows in torch.empty(x.shape[0], 0).tensor_split(groups)]
+            factor = torch.cat([factor[g : g + 1].expand(size, n) for g, size in enumerate(sizes)])
+            factor = factor.reshape(
+                len(factor), *(1,) * (x.dim() - 2 - trailing), n, *(1,) * trailing
+            )
+        else:
+            factor = factor[0].reshape(n, *(1,) * trailing)
+    return x * factor if exact else x.masked_fill(factor, 0.0) * scale

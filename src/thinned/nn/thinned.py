@@ -16,6 +16,29 @@ from ..functional import thinning
 from .module import RatedModule
 
 
+class _Pass:
+    """What a forward pass hands from the layer before to the layer after.
+
+    An object of its own, because setting attributes of a module takes microseconds.
+    """
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the kept units."""
+        self.kept: Tensor | None = None  # [groups, count]
+        self.width = 0  # the number of units
+        self.ran = False  # whether the dropout layer ran since they were drawn
+        self.dropped: tuple[int, int] | None = None  # (number of dropped units, number of units)
+
+    def take(self) -> tuple[Tensor | None, bool]:
+        """Return the kept units and whether the dropout layer ran, and forget them."""
+        kept, ran = self.kept, self.ran
+        self.clear()
+        return kept, ran
+
+
 class Thinned(RatedModule, _DropoutNd):
     """Thinning: batchwise dropout of a fixed number of units, which linear layers need not compute.
 
@@ -56,9 +79,25 @@ class Thinned(RatedModule, _DropoutNd):
         super().__init__(0.0)
         self.set_initial_rate(p)
         self.linked = False  # whether the layer after this one takes the kept units alone
-        # (kept units, width), on the way from the layer before to the layer after
-        self._pending: tuple[Tensor, int] | None = None
-        self._passed = False  # whether this layer ran since the kept units were drawn
+        # the weights of the linked layers for each unit; 0: units are left out whatever they save
+        self.weights_per_unit = 0
+        self._pass = _Pass()
+
+    def pays(self, width: int, rows: int) -> bool:
+        """Return whether leaving out the dropped units costs less than multiplying zeros.
+
+        Args:
+            width: The number of units.
+            rows: The number of rows of the products: examples, tokens, or positions of maps.
+
+        Returns:
+            False where layers are so narrow or batches so small that copying the kept weights
+            takes longer; the layer then computes :func:`thinned.functional.thin_units`, with the
+            same kept units.
+        """
+        return not self.weights_per_unit or thinning.pays(
+            width, self.weights_per_unit, rows, self._rate
+        )
 
     def draw_kept_units(self, width: int, input: Tensor, batched: bool = True) -> Tensor | None:
         """Draw the kept units for the layer before this one, which calls it on its own input.
@@ -69,28 +108,35 @@ class Thinned(RatedModule, _DropoutNd):
             batched: Whether the input has a batch axis, so that groups apply.
 
         Returns:
-            The indices of the kept units, int64 [groups, count]; None where all are kept.
+            The indices of the kept units, int64 [groups, count]; None where all are kept or it does
+            not pay.
         """
-        self._pending, self._passed = None, False
+        self._pass.clear()
         self._check_recorder()
+        rows = input.numel() // max(1, input.shape[-1 - self.dims])
+        if not self.pays(width, rows):
+            return None
         if self.mode() != "sample" or not 0 < thinning.kept_count(width, self._rate) < width:
             return None
         kept = thinning.draw_patterns(
             width, self._rate, self.call_key(), self.groups if batched else 1, input.device
         )
-        self._pending = kept, width
+        self._pass.kept, self._pass.width = kept, width
+        self._pass.dropped = width - kept.shape[1], width
         return kept
 
     def forward(self, input: Tensor) -> Tensor:
         self._check_recorder()
         axis = -1 - self.dims
         width, batched = input.shape[axis], input.dim() > 1 + self.dims
-        if self._pending is not None and width == self._pending[0].shape[1]:
-            self._passed = True
-            return input * (self._pending[1] / width)
+        found = self._pass
+        if found.kept is not None and width == found.kept.shape[1]:
+            found.ran = True
+            return input * (found.width / width)
+        found.clear()
         # where no layer before has drawn, the input is cut here
         if self.linked and (kept := self.draw_kept_units(width, input, batched)) is not None:
-            self._passed = True
+            found.ran = True
             parts = input.tensor_split(len(kept)) if len(kept) > 1 else (input,)
             chosen = [rows.index_select(axis, kept[group]) for group, rows in enumerate(parts)]
             return (chosen[0] if len(chosen) == 1 else torch.cat(chosen)) * (width / kept.shape[1])
@@ -100,6 +146,7 @@ class Thinned(RatedModule, _DropoutNd):
             or not input.numel()
         ):
             return input
+        found.dropped = width - thinning.kept_count(width, self._rate), width
         key = self.call_key() if self._rate < 1 else None
         return thinning.thin_units(input, self._rate, axis, self.groups if batched else 1, key=key)
 
@@ -117,26 +164,22 @@ class Thinned(RatedModule, _DropoutNd):
         Raises:
             InputError: Where the units were drawn but this layer did not run.
         """
-        pending, passed = self._pending, self._passed
-        self._pending, self._passed = None, False
-        if pending is not None and not passed:
+        kept, ran = self._pass.take()
+        if kept is not None and not ran:
             raise InputError(
                 "a thinned layer computed its kept units alone, but the Thinned layer after it did "
                 "not run; undo thinned.thin(model), and call it again after the last change of the "
                 "model"
             )
-        return None if pending is None else pending[0]
+        return kept
 
     def dropped_units(self) -> tuple[int, int] | None:
         """Count the dropped units of the pass that is running.
 
         Returns:
-            (number of dropped units, number of units); None where no unit is cut out.
+            (number of dropped units, number of units); None where none is dropped.
         """
-        if self._pending is None:
-            return None
-        kept, width = self._pending
-        return width - kept.shape[1], width
+        return self._pass.dropped
 
     def extra_repr(self) -> str:
         dims = f", dims={self.dims}" if self.dims else ""

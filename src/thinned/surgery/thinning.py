@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from .._errors import InputError, whole
+from .._errors import InputError, flag, whole
 from ..algebra.scale import Inverted
 from ..nn import Thinned
 from ..nn.spec_layer import SpecLayer
@@ -29,7 +29,7 @@ _FEED_FORWARD = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 _Result = Chain | str  # the chain around a call, or the reason why it is not thinned
 
 
-def thin(model: nn.Module, groups: int = 1) -> Edits:
+def thin(model: nn.Module, groups: int = 1, always: bool = False) -> Edits:
     """Replace dropout by batchwise thinning, and leave the dropped units out of the matrix products
     around it, in place.
 
@@ -55,6 +55,9 @@ def thin(model: nn.Module, groups: int = 1) -> Edits:
         model: The model to change.
         groups: Into how many parts of consecutive rows the batch is divided, each with units of its
             own: better averages, more and smaller products.
+        always: Whether units are left out also where copying the kept weights costs more than it
+            saves: layers that are narrow, batches that are small. Otherwise the same units are
+            zeroed there (:meth:`thinned.nn.Thinned.pays`).
 
     Returns:
         The changes; ``notes`` say which dropout was left as it is, and why. ``undo()`` takes all
@@ -75,7 +78,7 @@ def thin(model: nn.Module, groups: int = 1) -> Edits:
         Graham, Reizenstein, Robinson 2015, "Efficient batchwise dropout training using
         submatrices".
     """
-    groups = whole(groups, "groups", 1)
+    groups, always = whole(groups, "groups", 1), flag(always, "always")
     model = unwrap_compiled(model)
     places = _dropout_layers(model)
     if not places:
@@ -94,7 +97,7 @@ def thin(model: nn.Module, groups: int = 1) -> Edits:
                 "its caller's forward pass cannot be read",
             )
             notes.append(f"{' and '.join(names)}: left as it is: {reason}")
-    edits = _edits(model, places, chains, groups)
+    edits = _edits(model, places, chains, groups, always)
     if not chains and notes:
         raise InputError("nothing in this model can be thinned:\n" + "\n".join(notes))
     return apply_edits(edits, notes)
@@ -233,6 +236,7 @@ def _edits(
     places: dict[nn.Module, list[str]],
     chains: dict[nn.Module, list[Chain]],
     groups: int,
+    always: bool,
 ) -> list[Swap | AttributeChange | ForwardChange]:
     names = {module: name for name, module in model.named_modules()}
     parents = dict(model.named_modules(remove_duplicate=False))
@@ -255,6 +259,20 @@ def _edits(
                 edits.append(
                     Swap(path=path, parent=parents[parent], child=child, old=layer, new=thinned)
                 )
+        # one layer in several places takes the place that saves most
+        per_unit = 0 if always else max(map(_weights_per_unit, found))
+        if thinned is layer:
+            edits.append(
+                AttributeChange(
+                    path=places[layer][0],
+                    holder=thinned,
+                    attribute="weights_per_unit",
+                    old=thinned.weights_per_unit,
+                    new=per_unit,
+                )
+            )
+        else:
+            thinned.weights_per_unit = per_unit
         for chain in found:
             if chain.before is not None:
                 _shrinking(forwards, chain.before).behind = thinned
@@ -264,6 +282,11 @@ def _edits(
         ForwardChange(path=names[m], module=m, old=m.__dict__.get("forward"), new=forward)
         for m, forward in forwards.items()
     ]
+
+
+def _weights_per_unit(chain: Chain) -> int:
+    before = 0 if chain.before is None else chain.before.weight.numel()
+    return (before + chain.behind.weight.numel()) // chain.units
 
 
 def _shrinking(forwards: dict[nn.Module, Shrinking], module: nn.Module) -> Shrinking:

@@ -123,6 +123,11 @@ def default() -> Impl:
 _DEFAULT = default()
 
 
+def is_reference() -> bool:
+    """Return whether ``THINNED_IMPL`` asks for torch operations everywhere."""
+    return _DEFAULT == "reference"
+
+
 def check_impl(impl: Impl | None) -> Impl | None:
     """Return ``impl``, or raise :class:`InputError` unless it is None or an implementation."""
     if impl is not None and impl not in IMPLEMENTATIONS:

@@ -54,6 +54,18 @@ _library.define(
     "int[] seeds, int[] extent, int stream, int call, Tensor(a!) count) -> Tensor"
 )
 _library.define("masked(Tensor x, Tensor is_dropped, float gain) -> Tensor")
+# for each example the indices of the `count` smallest of n words, int64 [examples, count]
+_library.define(
+    "subset(Tensor key, Tensor? sample_ids, int examples, int n, int count, int stream, int call) "
+    "-> Tensor"
+)
+# the part of a contiguous matrix between ascending rows and columns, in units of `block` columns
+_library.define("gather_part(Tensor matrix, Tensor? rows, Tensor? columns, int block) -> Tensor")
+# the inverse, with 0 elsewhere
+_library.define(
+    "scatter_part(Tensor part, Tensor? rows, Tensor? columns, int height, int width, int block) "
+    "-> Tensor"
+)
 _library.define("instructions(int choice) -> int")
 
 missing = native.load()  # why there are no native kernels; empty where there are
@@ -66,6 +78,14 @@ factor = torch.ops.thinned.factor.default
 kept = torch.ops.thinned.kept.default
 blocks = torch.ops.thinned.blocks.default
 masked = torch.ops.thinned.masked.default
+subset = torch.ops.thinned.subset.default
+gather_part = torch.ops.thinned.gather_part.default
+scatter_part = torch.ops.thinned.scatter_part.default
+# False too where the kernels were built before these three were written
+has_parts = not missing and all(
+    torch._C._dispatch_has_kernel_for_dispatch_key(f"thinned::{name}", "CPU")
+    for name in ("subset", "gather_part", "scatter_part")
+)
 
 
 @contextmanager
