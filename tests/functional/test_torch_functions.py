@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as TF
 
-from thinned import InputError
+from thinned import InputError, Key, presets
 from thinned import functional as F
 
 NAMES = ["dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"]
@@ -136,3 +136,48 @@ def test_scalars_and_empty():
     assert F.dropout(torch.tensor(3.0)).item() in (0.0, 6.0)
     empty = torch.empty(0, 3)
     assert F.dropout(empty) is empty
+
+
+COMPILED = {
+    "dropout": (F.dropout, (8, 32)),
+    "dropout1d": (F.dropout1d, (8, 32, 3)),
+    "dropout2d": (F.dropout2d, (8, 32, 3, 2)),
+    "dropout3d": (F.dropout3d, (8, 32, 3, 2, 2)),
+    "alpha_dropout": (F.alpha_dropout, (8, 32)),
+    "feature_alpha_dropout": (F.feature_alpha_dropout, (8, 32, 3)),
+}
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_functions_are_one_graph_and_draw_as_eager_ones(name):
+    function, shape = COMPILED[name]
+    x = torch.rand(shape) + 1
+    compiled = torch.compile(function, backend="aot_eager", fullgraph=True)
+    # each rate has a graph, as for torch's functions; torch.compile makes at most 8
+    for p, training in ((0.5, True), (0.25, True), (0.0, True), (1.0, True), (0.5, False)):
+        torch.manual_seed(1)
+        expected = [function(x, p, training), function(x, p, training)]
+        torch.manual_seed(1)
+        drawn = [compiled(x, p, training), compiled(x, p, training)]
+        torch.testing.assert_close(drawn, expected)
+        assert torch.equal(*drawn) == (not training or p in (0.0, 1.0))
+    in_place = x.clone()
+    torch.manual_seed(1)
+    assert compiled(in_place, 0.5, True, True) is in_place
+    torch.manual_seed(1)
+    torch.testing.assert_close(in_place, function(x, 0.5, True))
+    with pytest.raises(Exception, match="dropout probability has to be between 0 and 1"):
+        compiled(x, 1.5)
+
+
+@pytest.mark.parametrize("spec", [presets.dropout(0.3), presets.gaussian_dropout(0.3)])
+def test_compiled_drop_with_and_without_a_key(spec):
+    x, key = torch.rand(4, 9) + 1, Key(3, samples=[7, 8, 9, 2])
+    compiled = torch.compile(
+        lambda x, key=None: F.drop(x, spec, key=key), backend="aot_eager", fullgraph=True
+    )
+    tensors = F.resolve_key(key)
+    torch.testing.assert_close(compiled(x, tensors), F.drop(x, spec, key=key))
+    assert not torch.equal(compiled(x), compiled(x))
+    with pytest.raises(Exception, match="samples has to name each of the 4 examples"):
+        compiled(x, F.resolve_key(Key(3, samples=[1])))

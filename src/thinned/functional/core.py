@@ -89,7 +89,33 @@ def drop(
         exported.check(spec, generator if key is None else key)
         y = exported.sample(x, spec)
         return x.copy_(y) if inplace else y
+    if torch.compiler.is_dynamo_compiling() and (numbers := dispatch.constant_numbers(spec)):
+        return sample_compiled(x, spec, numbers, key, generator, inplace, impl)
     return sample(x, dispatch.prepare(plan(spec, tuple(x.shape))), key, generator, inplace, impl)
+
+
+def sample_compiled(
+    x: Tensor,
+    spec: Drop,
+    numbers: list[int],
+    key: KeyLike = None,
+    generator: torch.Generator | None = None,
+    inplace: bool = False,
+    impl: Impl | None = None,
+) -> Tensor:
+    """Applies :func:`drop` in mode "sample" within a graph, with its constants as numbers.
+
+    The rate is that of ``numbers``, and not that of ``spec``.
+    """
+    _check_floating(x)
+    tensor_key = resolve_key(key, None, generator)
+    if tensor_key.sample_ids is not None:
+        axis = dispatch.noise_axes(str(spec.per), spec.of, x.dim())[1]
+        if axis >= 0:
+            check_sample_ids(tensor_key.sample_ids, axis, x.shape[axis])
+    constants = torch.tensor(numbers, dtype=torch.int64, device="cpu")
+    y = dispatch.sample_in_graph(x, spec, constants, tensor_key, impl)
+    return x.copy_(y) if inplace else y
 
 
 def sample(
@@ -103,11 +129,15 @@ def sample(
     """Applies :func:`drop` in mode "sample", with a spec prepared for the shape of ``x``."""
     if prepared.plan.is_identity:
         return x
+    _check_floating(x)
+    return dispatch.sample(x, prepared, resolve_key(key, prepared.plan, generator), inplace, impl)
+
+
+def _check_floating(x: Tensor) -> None:
     if not (x.is_floating_point() or x.is_complex()):
         raise InputError(
             f"dropout needs a floating-point tensor, but got {x.dtype}; write x.float()"
         )
-    return dispatch.sample(x, prepared, resolve_key(key, prepared.plan, generator), inplace, impl)
 
 
 def mask(

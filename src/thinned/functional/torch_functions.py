@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
+import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import guard_scalar
 
 from .. import presets
 from .._errors import probability
@@ -15,7 +17,7 @@ from ..algebra.drop import Drop
 from ..algebra.per import Block
 from ..algebra.plan import plan
 from ..engines.torch import dispatch, exported
-from .core import Mode, drop, sample
+from .core import Mode, drop, sample, sample_compiled
 
 
 def mode_of(training: bool) -> Mode:
@@ -52,11 +54,36 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     """
     if type(p) is not float:  # the cache below takes True for 1, and compares tensors by identity
         p = probability(p)
+    if torch.compiler.is_dynamo_compiling():
+        return _compiled("dropout", input, p, training, inplace)
     if not training or not input.numel():
         return drop(input, presets.dropout(p), mode="off")  # p is still checked
     if exported.recorder():
         return drop(input, presets.dropout(p), inplace=inplace)
     return sample(input, prepared_dropout(p, tuple(input.shape)), None, None, inplace)
+
+
+# Within a graph no spec is made: the rate comes as numbers, next to these specs of any rate.
+_SPECS = {
+    "dropout": presets.dropout(0.5),
+    "spatial_dropout": presets.spatial_dropout(0.5),
+    "alpha_dropout": presets.alpha_dropout(0.5),
+    "feature_alpha_dropout": presets.feature_alpha_dropout(0.5),
+}
+
+
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+def _numbers(name: str, p: float) -> list[int]:
+    numbers: list[int] = dispatch.constant_numbers(_SPECS[name].at(p))
+    return numbers
+
+
+def _compiled(name: str, x: Tensor, p: float, training: bool, inplace: bool) -> Tensor:
+    p = guard_scalar(p)  # a graph for each rate, as for torch's functions
+    numbers = _numbers(name, p)  # p is still checked
+    if not training or not x.numel() or p == 0:
+        return x
+    return sample_compiled(x, _SPECS[name], numbers, None, None, inplace)
 
 
 @lru_cache(maxsize=4096)
@@ -179,6 +206,8 @@ def alpha_dropout(
         Klambauer, Unterthiner, Mayr, Hochreiter 2017, "Self-normalizing neural networks";
         :func:`thinned.presets.alpha_dropout`.
     """
+    if torch.compiler.is_dynamo_compiling():
+        return _compiled("alpha_dropout", input, p, training, inplace)
     return drop(input, presets.alpha_dropout(p), mode=mode_of(training), inplace=inplace)
 
 
@@ -208,6 +237,8 @@ def feature_alpha_dropout(
         Klambauer, Unterthiner, Mayr, Hochreiter 2017, "Self-normalizing neural networks";
         :func:`thinned.presets.feature_alpha_dropout`.
     """
+    if torch.compiler.is_dynamo_compiling():
+        return _compiled("feature_alpha_dropout", input, p, training, inplace)
     return drop(input, presets.feature_alpha_dropout(p), mode=mode_of(training), inplace=inplace)
 
 
@@ -245,5 +276,7 @@ def spec_for_rank(spec: Drop, x: Tensor, dims: int, name: Callable[[], str]) -> 
 
 
 def _channels(dims: int, x: Tensor, p: float, training: bool, inplace: bool) -> Tensor:
+    if torch.compiler.is_dynamo_compiling() and x.dim() == dims + 2:
+        return _compiled("spatial_dropout", x, p, training, inplace)
     spec = spec_for_rank(presets.spatial_dropout(p), x, dims, lambda: f"dropout{dims}d")
     return drop(x, spec, mode=mode_of(training), inplace=inplace)

@@ -82,6 +82,13 @@ def plan_constants(drop: Drop) -> Tensor | None:
         return prepare(plan(drop, (1,) * max(1, drop.of.count(" ") + 1))).constants.clone()
 
 
+@torch._dynamo.assume_constant_result
+def constant_numbers(drop: Drop) -> list[int]:
+    """Return :func:`plan_constants` as numbers; an empty list for blocks."""
+    constants = plan_constants(drop)
+    return [] if constants is None else constants.tolist()
+
+
 def sample_in_graph(
     x: Tensor, drop: Drop, constants: Tensor, tensor_key: TensorKey, impl: Impl | None
 ) -> Tensor:
@@ -100,7 +107,18 @@ def sample_in_graph(
         tensor_key.stream,
         tensor_key.call,
     )
-    return ops.apply(x, *noise, False)
+    if not torch._C._are_functorch_transforms_active():
+        return ops.apply(x, *noise, False)
+    # in torch operations, which every transform understands
+    exact = x.dtype in _EXACT
+    wide = x if exact else x.float()
+    a = ops.factor(wide.detach(), *noise)
+    y = wide * a
+    if ops.LAWS[law] == "bernoulli":
+        _, shift, dropped, _ = constants[1:].view(torch.float64).to(a).unbind()
+        all_dropped = (constants[0] >= WORDS).to(x.device)  # whatever x holds, also inf and NaN
+        y = torch.where(all_dropped, 0.0, y) + torch.where(a == 0, dropped, shift)
+    return y if exact else y.to(x.dtype)
 
 
 @torch._dynamo.assume_constant_result

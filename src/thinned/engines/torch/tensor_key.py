@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch._functorch import config
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx import traceback
 from torch.utils import checkpoint
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
@@ -79,18 +81,68 @@ def random_key(generator: torch.Generator | None = None) -> TensorKey:
     and activation checkpointing therefore treat these masks like those of torch.
     """
     if generator is not None:
-        seed = torch.randint(-_SIGN, _SIGN - 1, _ONE, generator=generator, device=generator.device)
+        seed = _drawn_from(generator)
     elif (
         torch.compiler.is_dynamo_compiling()
         and not torch.compiler.is_exporting()
-        and not torch._C._are_functorch_transforms_active()
+        and not _drawn_in_graph()
     ):
         return TensorKey(torch.as_tensor(_draw_seed()).reshape(1))
-    else:
+    elif torch.compiler.is_compiling() or not torch._C._len_torch_dispatch_stack():
         seed = torch.randint(-_SIGN, _SIGN - 1, _ONE, device="cpu")
-    if not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack():
-        return TensorKey(_of_first_pass(seed))
+    else:
+        seed = _of_first_pass(_saved_draw())
     return TensorKey(seed)
+
+
+@torch.compiler.disable
+def _drawn_from(generator: torch.Generator) -> Tensor:
+    """Draw a seed; not within a graph, where it could be repeated in the backward pass."""
+    return torch.randint(-_SIGN, _SIGN - 1, _ONE, generator=generator, device=generator.device)
+
+
+@torch._dynamo.assume_constant_result
+def _drawn_in_graph() -> bool:
+    """Return whether a surrounding transform of torch.func needs a draw inside the graph.
+
+    vmap needs one for a draw of its own for each example, and the other transforms take no number
+    from outside. A partitioner repeats such a draw where memory is short.
+    """
+    functorch = torch._C._functorch
+    types, modes = functorch.TransformType, functorch.RandomnessType
+    inside = False
+    for interpreter in functorch.get_interpreter_stack() or []:
+        if interpreter.key() == types.Vmap:
+            mode = functorch.CVmapInterpreterPtr(interpreter).randomness()
+            inside |= mode != modes.Same  # where it is Error, the draw raises the error of torch
+        else:
+            inside |= interpreter.key() != types.Functionalize
+    if inside and torch.is_grad_enabled() and config.activation_memory_budget < 1:
+        raise InputError(
+            "under torch.compile, a draw inside torch.func.grad or vmap(..., "
+            'randomness="different") is repeated in the backward pass, for other masks than those '
+            "of the loss, where activation_memory_budget is below 1; use a budget of 1, or a key: "
+            "thinned.key(model)"
+        )
+    return inside
+
+
+def _saved_draw() -> Tensor:
+    """Draw a seed; in a graph that ``aot_function`` traces, one that no partitioner recomputes."""
+    traced = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
+    if traced and torch.is_grad_enabled() and not config.activation_memory_budget:
+        raise InputError(
+            "a graph of aot_function with activation_memory_budget=0 draws again in its backward "
+            "pass, for other masks than those of the loss; use torch.compile, or a budget above 0"
+        )
+    meta = traceback.current_meta
+    before = dict(meta)
+    meta["recompute"] = checkpoint.CheckpointPolicy.MUST_SAVE
+    try:
+        return torch.randint(-_SIGN, _SIGN - 1, _ONE, device="cpu")
+    finally:
+        meta.clear()
+        meta.update(before)
 
 
 def _of_first_pass(seed: Tensor) -> Tensor:
