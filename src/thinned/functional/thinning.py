@@ -119,6 +119,20 @@ def _submatrix(
     return by_unit.index_select(1, inputs).flatten(1, 2)
 
 
+def take_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """The ``rows`` [n] of ``x`` on its first axis; they ascend."""
+    if x.dim() > 1 and parts.runs_native(x, rows):
+        return parts.gather(x, None, rows, None, 1)[0]
+    return x.index_select(0, rows)
+
+
+def put_rows(x: Tensor, rows: Tensor, total: int) -> Tensor:
+    """``total`` rows that hold ``x`` at the ascending ``rows`` [n], and 0 elsewhere."""
+    if x.dim() > 1 and parts.runs_native(x, rows):
+        return parts.scatter(x, rows, total)
+    return x.new_zeros(total, *x.shape[1:]).index_copy(0, rows, x)
+
+
 def grouped_product(
     product: Callable[[Tensor, Tensor, Tensor | None], Tensor],
     x: Tensor,

@@ -72,12 +72,14 @@ class ModelKey:
         self._layers_by_name = layers_by_name
         self._children = _children(model)
         self._current: TensorKey | None = None
+        # (positions, number of all examples) while a residual branch runs on a part of the batch
+        self.kept_examples: tuple[Tensor, int] | None = None
         self._vmap_level = 0  # of the ids; 0 where they are not mapped
         self._is_copy = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for a copy, which is moved by itself."""
-        state = {**self.__dict__, "_is_copy": True}
+        state = {**self.__dict__, "_is_copy": True, "kept_examples": None}
         return {**state, "_current": None, "_vmap_level": 0} if self._vmap_level else state
 
     @property
@@ -170,6 +172,7 @@ class ModelKey:
             )
         self.step = step
         self._current = self._at_fixed_addresses(new)
+        self.kept_examples = None
         self._vmap_level = max(levels, default=0)
         for layer in self._layers_by_name.values():
             layer.calls.reset()
@@ -236,7 +239,15 @@ class ModelKey:
                 "the sample ids of this key were mapped by a vmap that has ended; call "
                 "key.at(step, samples=ids) before the next forward pass"
             )
-        return self._current
+        return self._current if self.kept_examples is None else self._of_kept_examples()
+
+    def _of_kept_examples(self) -> TensorKey:
+        current: TensorKey = self._current  # type: ignore[assignment]
+        kept, total = self.kept_examples  # type: ignore[misc]
+        ids = current.sample_ids
+        if ids is None:
+            ids = torch.arange(total, device=kept.device)
+        return current._replace(sample_ids=ids.to(kept.device).index_select(-1, kept))
 
     def remove(self) -> None:
         """Remove the key from the model; its layers draw from torch's generator again."""

@@ -227,10 +227,10 @@ def disable_fused_kernels(module: nn.Module) -> Any:
     The fused transformer layer reads the weights past the layers that hold them. torch does not use
     it where any module inside has a hook, so this registers a hook that does nothing.
     """
-    return module.register_forward_pre_hook(_do_nothing)
+    return module.register_forward_pre_hook(do_nothing)
 
 
-def _do_nothing(module: nn.Module, args: Any) -> None:
+def do_nothing(module: nn.Module, args: Any) -> None:
     return None
 
 

@@ -202,6 +202,13 @@ class Shrinking:
     ) -> None:
         self.module, self.before, self.behind, self.units = module, before, behind, units
 
+    @property
+    def action(self) -> str:
+        """What the layer does now, for the printed change."""
+        sides = (("inputs", self.before), ("outputs", self.behind))
+        kept = " and ".join(side for side, layer in sides if layer is not None)
+        return f"multiplies the kept {kept} only"
+
     def __call__(self, input: Tensor) -> Tensor:
         module: Any = self.module
         inputs = None if self.before is None else self.before.take_kept_units()

@@ -130,7 +130,7 @@ class Insertion:
 
 @dataclass(frozen=True, kw_only=True)
 class ForwardChange:
-    """A linear layer or convolution with a new forward, which multiplies the kept units only.
+    """A module with a new forward, which leaves dropped units or examples out.
 
     ``old``: the forward that the instance had, or None where it used that of its class.
     """
@@ -153,12 +153,7 @@ class ForwardChange:
                 self.module.__dict__["forward"] = self.old
 
     def __str__(self) -> str:
-        sides = [
-            side
-            for side, layer in (("inputs", self.new.before), ("outputs", self.new.behind))
-            if layer is not None
-        ]
-        return f"{self.path}: {self.module} multiplies the kept {' and '.join(sides)} only"
+        return f"{self.path}: {self.module} {self.new.action}"
 
 
 @dataclass(frozen=True, kw_only=True)

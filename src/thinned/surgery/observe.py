@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from .._errors import InputError
 from ..nn import Thinned
+from ..nn.thinned_branches import BranchEnd
 from ..nn.module import DropoutModule
 from ..nn.thinned import Shrinking
 from .costs import MULTIPLYING, flops
@@ -241,8 +242,13 @@ class _ModuleHooks:
         if isinstance(module, DropoutModule):
             if module.mode() == "sample" and getattr(module, "p", True) and result is not None:
                 x, out = first_tensor(args), first_tensor(result)
-                # Units that thinning cut out of the products have no element that became 0.
-                cut = module.dropped_units() if isinstance(module, Thinned) else None
+                # Units and examples that thinning left out have no element that became 0.
+                forward = module.__dict__.get("forward")
+                cut = None
+                if isinstance(module, Thinned):
+                    cut = module.dropped_units()
+                elif isinstance(forward, BranchEnd):
+                    cut = forward.branch.dropped
                 dropped, elements = cut or count_dropped(x, out)
                 rate = getattr(module, "p", None)
                 observation.record(

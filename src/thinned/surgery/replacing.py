@@ -27,7 +27,7 @@ _LAYERS: dict[type[torch_nn.Module], Callable[..., SpecLayer]] = {
     torch_nn.FeatureAlphaDropout: nn.FeatureAlphaDropout,
 }
 
-_PATH_NAMES = re.compile(r"(DropPath|StochasticDepth)$")
+PATH_NAMES = re.compile(r"(DropPath|StochasticDepth)$")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -61,7 +61,7 @@ def replace(model: torch_nn.Module) -> Edits:
             if child is None or any(getattr(child, hooks) for hooks in HOOKS):
                 continue
             if id(child) not in layers:
-                layer = _replacement(child)
+                layer = replacement(child)
                 if layer is None:
                     continue
                 layers[id(child)] = layer.train(child.training)
@@ -77,11 +77,12 @@ def replace(model: torch_nn.Module) -> Edits:
     return apply_edits(edits)
 
 
-def _replacement(child: torch_nn.Module) -> SpecLayer | None:
+def replacement(child: torch_nn.Module) -> SpecLayer | None:
+    """Return the layer that takes the place of ``child``, or None."""
     if type(child) in _LAYERS:
         return _LAYERS[type(child)](child.p, child.inplace)
     if (
-        not _PATH_NAMES.search(type(child).__name__)
+        not PATH_NAMES.search(type(child).__name__)
         or next(child.children(), None) is not None
         or child.state_dict()
     ):

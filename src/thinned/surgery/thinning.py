@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
 from .._errors import InputError, flag, whole
 from ..algebra.scale import Inverted
 from ..nn import Thinned
+from ..nn.module import do_nothing
 from ..nn.spec_layer import SpecLayer
 from ..nn.thinned import Shrinking
+from ..nn.thinned_branches import Branch, BranchEnd, BranchStart
+from .branches import Start, drops_examples, find_start
 from .chains import Chain, Tracer, find_chain, is_elementwise, spatial_dims
 from .edits import AttributeChange, Edits, ForwardChange, Swap, apply_edits
 from .model_access import unwrap_compiled
-from .replacing import HOOKS
+from .replacing import HOOKS, PATH_NAMES, replacement
 
 # torch's dropout layers that thinning can replace, with the spatial axes of their units
 _TORCH: dict[type[nn.Module], int] = {
@@ -26,7 +29,8 @@ _TORCH: dict[type[nn.Module], int] = {
 }
 # their feed-forward part is linear2(dropout(activation(linear1(x))))
 _FEED_FORWARD = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
-_Result = Chain | str  # the chain around a call, or the reason why it is not thinned
+# the chain around a call, the start of the branch that it ends, or the reason why it is not thinned
+_Result = Chain | Start | str
 
 
 def thin(model: nn.Module, groups: int = 1, always: bool = False) -> Edits:
@@ -41,6 +45,11 @@ def thin(model: nn.Module, groups: int = 1, always: bool = False) -> Edits:
     maps before a linear layer. A dropout with only a layer behind it thins the inputs of that
     layer. Sequentials and forward passes that torch.fx can trace are read, each module by itself;
     torch's transformer layers are known, and are thinned in their feed-forward part.
+
+    Drop path and stochastic depth with a draw for each example, also the layers of timm,
+    torchvision and transformers by that name, are not changed in what they drop: their residual
+    branches are run on the kept examples only, with the results of the whole batch. A branch with
+    BatchNorm is left, since its statistics are those of the batch.
 
     It is another regularizer than dropout, not only a faster one. All examples of a step train the
     same thinned network, so gradients have more noise and rates need tuning again, about 0.3
@@ -87,27 +96,47 @@ def thin(model: nn.Module, groups: int = 1, always: bool = False) -> Edits:
             "F.dropout in a forward pass"
         )
     results = _results(model, places, groups)
-    chains = {layer: [r for r in found if isinstance(r, Chain)] for layer, found in results.items()}
-    chains = {layer: found for layer, found in chains.items() if len(found) == len(results[layer])}
+    chains = _complete(results, Chain)
+    branches = _complete(results, Start)
     notes = []
     for layer, names in places.items():
-        if layer not in chains and not (isinstance(layer, Thinned) and layer.linked):
+        if layer not in chains and layer not in branches and not _is_thinned(layer):
             reason = next(
                 (r for r in results.get(layer, []) if isinstance(r, str)),
                 "its caller's forward pass cannot be read",
             )
             notes.append(f"{' and '.join(names)}: left as it is: {reason}")
     edits = _edits(model, places, chains, groups, always)
-    if not chains and notes:
+    edits += _branch_edits(model, places, branches, edits)
+    if not chains and not branches and notes:
         raise InputError("nothing in this model can be thinned:\n" + "\n".join(notes))
     return apply_edits(edits, notes)
+
+
+_Found = TypeVar("_Found", Chain, Start)
+
+
+def _complete(
+    results: dict[nn.Module, list[_Result]], kind: type[_Found]
+) -> dict[nn.Module, list[_Found]]:
+    """Return the layers for which each call has a result of one kind."""
+    found = {layer: [r for r in all_ if isinstance(r, kind)] for layer, all_ in results.items()}
+    return {layer: r for layer, r in found.items() if r and len(r) == len(results[layer])}
+
+
+def _is_thinned(layer: nn.Module) -> bool:
+    """Return whether an earlier call has thinned a layer."""
+    linked = isinstance(layer, Thinned) and layer.linked
+    return linked or isinstance(layer.__dict__.get("forward"), BranchEnd)
 
 
 def _dropout_layers(model: nn.Module) -> dict[nn.Module, list[str]]:
     """Return the dropout layers, each with all of its names."""
     found: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, (nn.modules.dropout._DropoutNd, SpecLayer, Thinned)):
+        if isinstance(
+            module, (nn.modules.dropout._DropoutNd, SpecLayer, Thinned)
+        ) or PATH_NAMES.search(type(module).__name__):
             found.setdefault(module, []).append(name or "(the model)")
     return found
 
@@ -188,7 +217,14 @@ def _read(
             called.setdefault(root.get_submodule(str(node.target)), []).append(node)
     called_once = {m for m in once if len(called.get(m, [])) == 1}
     for layer, nodes in called.items():
-        if layer in places:
+        if layer in places and (drops_examples(layer) or PATH_NAMES.search(type(layer).__name__)):
+            if not _is_thinned(layer):
+                refused = _refused_path(layer, groups)
+                yield (
+                    layer,
+                    [refused or find_start(root, node, called_once) for node in nodes],
+                )
+        elif layer in places:
             dims = _unit_dims(layer)
             yield (
                 layer,
@@ -197,6 +233,22 @@ def _read(
                     for node in nodes
                 ],
             )
+
+
+def _refused_path(layer: nn.Module, groups: int) -> str:
+    """Return why a layer that drops branches is left; empty where it is not."""
+    if "forward" in layer.__dict__ or any(
+        hook is not do_nothing for hooks in HOOKS for hook in getattr(layer, hooks).values()
+    ):
+        return "it has hooks of its own"
+    if groups > 1:
+        return "groups are rows of the whole batch; thin with groups=1 for its branch"
+    if drops_examples(layer):
+        return ""
+    found = replacement(layer)
+    if found is None or not drops_examples(found):
+        return "it does not drop the branch of each example by a draw of its own"
+    return ""
 
 
 def _read_feed_forward(
@@ -282,6 +334,42 @@ def _edits(
         ForwardChange(path=names[m], module=m, old=m.__dict__.get("forward"), new=forward)
         for m, forward in forwards.items()
     ]
+
+
+def _branch_edits(
+    model: nn.Module,
+    places: dict[nn.Module, list[str]],
+    branches: dict[nn.Module, list[Start]],
+    others: list[Swap | AttributeChange | ForwardChange],
+) -> list[Swap | AttributeChange | ForwardChange]:
+    """Return the changes that make branches run on their kept examples; ``others`` come before."""
+    names = {module: name for name, module in model.named_modules()}
+    parents = dict(model.named_modules(remove_duplicate=False))
+    earlier = {edit.module: edit.new for edit in others if isinstance(edit, ForwardChange)}
+    edits: list[Swap | AttributeChange | ForwardChange] = []
+    for layer, starts in branches.items():
+        new: Any = layer
+        if not drops_examples(layer):
+            new = replacement(layer)
+            new.train(layer.training)
+            for path in places[layer]:
+                parent, _, child = path.rpartition(".")
+                edits.append(
+                    Swap(path=path, parent=parents[parent], child=child, old=layer, new=new)
+                )
+        branch = Branch(new)
+        edits.append(
+            ForwardChange(path=places[layer][0], module=new, old=None, new=BranchEnd(branch))
+        )
+        for start in starts:
+            module = start.module
+            old = earlier.get(module, module.__dict__.get("forward"))
+            edits.append(
+                ForwardChange(
+                    path=names[module], module=module, old=old, new=BranchStart(module, branch, old)
+                )
+            )
+    return edits
 
 
 def _weights_per_unit(chain: Chain) -> int:

@@ -67,6 +67,12 @@ def gather(
     return _Gather.apply(weight, bias, rows, columns, block)
 
 
+def scatter(part: Tensor, rows: Tensor, height: int) -> Tensor:
+    """Return ``height`` rows that hold ``part`` at the ascending ``rows``, and 0 elsewhere."""
+    shape = torch.Size((height, *part.shape[1:]))
+    return _Scatter.apply(part, None, rows, None, 1, (shape, None))[0]
+
+
 def _matrix(t: Tensor) -> Tensor:
     return t.detach().flatten(1) if t.dim() > 1 else t.detach().unsqueeze(1)
 
