@@ -81,7 +81,7 @@ def assert_same(model, twin, x, **at):
         thinned.key_of(net).at(**at)
         given = x.clone().requires_grad_()
         y = net(given)
-        used = [p for p in net.parameters()]
+        used = list(net.parameters())
         gradients = torch.autograd.grad(y.sin().sum(), [given, *used], allow_unused=True)
         results.append([y, *[g for g in gradients if g is not None]])
     assert len(results[0]) == len(results[1])
@@ -252,7 +252,7 @@ def test_batch_norm_runs_on_the_whole_batch():
     assert "forward" not in model.first.__dict__
     thinned.key(model, seed=1)
     assert_same(model, dense(model), X, step=1)
-    with pytest.raises(InputError, match="path: left as it is: .*statistics from the whole batch"):
+    with pytest.raises(InputError, match=r"path: left as it is: .*statistics from the whole batch"):
         thinned.thin(Maps(first=False))
 
 

@@ -21,9 +21,9 @@ from torch.overrides import TorchFunctionMode
 
 from .._errors import InputError
 from ..nn import Thinned
-from ..nn.thinned_branches import BranchEnd
 from ..nn.module import DropoutModule
 from ..nn.thinned import Shrinking
+from ..nn.thinned_branches import BranchEnd
 from .costs import MULTIPLYING, flops
 from .draws import DRAWING, DROPOUTS, classify_draw, function_name
 from .model_access import check_not_scripted, force_eager, preserve_generators, tensors_in
