@@ -24,9 +24,9 @@ class InputError(ValueError):
 
 
 class ArgumentError(InputError, TypeError):
-    """A call names an argument that does not exist.
+    """A call names an argument that does not exist, or passes a value of the wrong type.
 
-    It is a TypeError as well, which is what Python raises for such a call.
+    It is a TypeError as well, which is what Python and torch raise for such a call.
     """
 
 
@@ -52,6 +52,8 @@ def probability(
     The message begins as the one of PyTorch does, so code that matches on it keeps working.
     Raises :class:`InputError` where ``value`` is out of range or not a number.
     """
+    if getattr(value, "requires_grad", False):
+        raise learned_rate(value, what)
     number = real(value, what, "it is the probability of dropping, so 0.5 drops half")
     if not (0.0 <= number <= 1.0) or (below_one and number == 1.0):
         rule = "at least 0 and below 1" if below_one else "between 0 and 1"
@@ -60,6 +62,14 @@ def probability(
             remedy = f"for {number:g} percent write {number / 100:g}"
         raise InputError(f"{what} has to be {rule}, but got {value} ({remedy})")
     return number
+
+
+def learned_rate(value: object, what: str = "dropout probability") -> InputError:
+    """Return the error for a rate that is to be learned: a draw has no gradient by its rate."""
+    return InputError(
+        f"{what} has to be a number, but got {type(value).__name__} with gradients, which would "
+        "never be learned; thinned.nn.ConcreteDropout learns its rate"
+    )
 
 
 def real(value: object, what: str, remedy: str = "") -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 
 import pytest
 import torch
@@ -85,19 +86,38 @@ def test_unbatched(name, shape):
     assert set(y.flatten(1).mean(1).tolist()) == {0.0, 2.0}
 
 
-def test_ranks_as_torch_reads_them():
-    with pytest.raises(
-        RuntimeError,
-        match=r"dropout1d: expected an input of shape \[n, c, l\] or \[c, l\], but got \[3\]",
-    ):
-        F.dropout1d(torch.ones(3))
-    with pytest.raises(RuntimeError, match="dropout2d: expected"):
-        F.dropout2d(torch.ones(3))
-    with pytest.warns(UserWarning, match=r"but got \[50, 4, 6\]; it is read as \[n, c, l\]"):
-        y = F.dropout2d(torch.ones(50, 4, 6), 0.5)
-    assert set(y.mean(-1).view(-1).tolist()) == {0.0, 2.0}
-    with pytest.warns(UserWarning, match="each pair of the first two axes has its own draw"):
-        assert F.dropout3d(torch.ones(30, 4), 0.5).unique().tolist() == [0.0, 2.0]
+@pytest.mark.parametrize("rank", range(7))
+@pytest.mark.parametrize("name", NAMES)
+def test_ranks_as_torch_reads_them(name, rank):
+    """The same ranks are taken, refused or warned of, in texts that begin as those of torch."""
+    x = torch.ones([30, 20, 2, 2, 2, 2][:rank])
+    texts, results = [], []
+    for module in (TF, F):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                results.append(getattr(module, name)(x, 0.5, training=True))
+                error = ""
+            except RuntimeError as raised:
+                error = str(raised)
+        texts.append((error, str(caught[0].message) if caught else ""))
+    (error, warning), (our_error, our_warning) = texts
+    assert bool(our_error) == bool(error)
+    begin = "Feature dropout requires at least 2 dimensions in the input"
+    if name == "dropout1d" and rank != 1 and rank != 0:
+        begin = error.partition(". ")[0]
+    assert not error or begin in our_error
+    assert not error or our_error.startswith(f"{name}: ")
+    if error:
+        return
+    assert bool(our_warning) == bool(warning)
+    end = ", where C" if "(N, C, L)" in warning else ", which is"
+    assert our_warning.startswith(warning.partition(end)[0])
+    torch.testing.assert_close(results[1].unique(), results[0].unique())
+    # elements that share a draw: constant along the same axes
+    for axis in range(rank):
+        flat = [bool((y == y.narrow(axis, 0, 1)).all()) for y in results]
+        assert flat[0] == flat[1]
 
 
 def test_manual_seed_decides():

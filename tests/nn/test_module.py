@@ -86,7 +86,7 @@ def test_dropblock_ranks():
     assert nn.DropBlock1d(0.5, 3)(torch.ones(4, 9)).shape == (4, 9)
     with pytest.raises(
         RuntimeError,
-        match=r"expected an input of shape \[n, c, h, w\], but got \[3, 9, 9\].*unsqueeze",
+        match=r"it takes \[n, c, h, w\], but got \[3, 9, 9\].*unsqueeze",
     ):
         nn.DropBlock2d(0.5, 3)(torch.ones(3, 9, 9))
 

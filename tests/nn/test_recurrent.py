@@ -18,6 +18,8 @@ from thinned.algebra.law import Bernoulli
 from thinned.functional import core, recurrent
 from thinned.functional.recurrent import StateFactors
 
+from ..tensor_kinds import of_kind
+
 T, B, D, H, P = 5, 3, 6, 4, 0.4
 DTYPE = torch.float64
 X = torch.randn(T, B, D, dtype=DTYPE, generator=torch.Generator().manual_seed(1))
@@ -509,10 +511,6 @@ def test_a_schedule_never_recompiles():
     assert counter.frame_count == first
 
 
-def packed():
-    return torch.nn.utils.rnn.pack_padded_sequence(X, [5, 4, 2])
-
-
 def normed():
     return torch.nn.utils.parametrizations.weight_norm(plain(), "weight_hh_l0")
 
@@ -527,10 +525,6 @@ def normed():
         ),
         (lambda: nn.DropState(torch.nn.LSTMCell(2, 2)), "but got LSTMCell"),
         (lambda: nn.DropState(normed()), "but got ParametrizedLSTM"),
-        (
-            lambda: nn.DropState(torch.nn.LSTM(6, 4, proj_size=2)),
-            "does not take proj_size, but got 2",
-        ),
         (
             lambda: nn.DropState(plain(dropout=0.5)),
             "between=0.5 drops what goes from layer to layer, but the module has one",
@@ -573,7 +567,22 @@ def normed():
             lambda: nn.DropState(plain(), method="recurrent", tied=False),
             "tied=False is for the gates",
         ),
-        (lambda: nn.DropState(plain())(packed()), "takes padded tensors, but got a PackedSequence"),
+        (
+            lambda: nn.DropState(plain())((X, None)),
+            r"DropState\(\): argument 'input' must be Tensor, not tuple; call it with each tensor",
+        ),
+        (
+            lambda: nn.DropState(plain())(of_kind("jagged")),
+            "argument 'input' must be a dense tensor, but got a nested tensor",
+        ),
+        (
+            lambda: nn.DropState(plain())(X, (of_kind("csr"), of_kind("csr"))),
+            "argument 'state' must be a dense tensor, but got layout torch.sparse_csr",
+        ),
+        (
+            lambda: nn.DropState(torch.nn.LSTM(D, H, proj_size=2).to(DTYPE))(X, start(plain())),
+            r"of shapes \[1, 3, 2\] and \[1, 3, 4\], but got \[\[1, 3, 4\], \[1, 3, 4\]\]",
+        ),
         (
             lambda: nn.DropState(plain())(X[0, 0]),
             r"needs an input \[t, b, d\] or \[t, d\] with d = 6, but got \[6\]",
@@ -637,3 +646,207 @@ def test_the_written_backward_has_the_gradients_of_the_readable_loop(monkeypatch
             monkeypatch.undo()
         for ours, right in zip(*seen, strict=True):
             torch.testing.assert_close(ours, right)
+
+
+# Packed sequences and projections.
+
+LENGTHS = [2, 5, 4]  # not in order, so that packing moves the examples
+NETWORKS = [*KINDS, "relu", "projected"]
+
+
+def network(kind, **settings):
+    if kind == "projected":
+        return plain("lstm", proj_size=3, **settings)
+    if kind == "relu":
+        return plain("rnn", nonlinearity="relu", **settings)
+    return plain(kind, **settings)
+
+
+def states_of(net, batch=B):
+    """A random initial state with the sizes that ``net`` takes."""
+    stacked = net.num_layers * (2 if net.bidirectional else 1)
+    generator = torch.Generator().manual_seed(2)
+    h = torch.randn(stacked, batch, net.proj_size or H, dtype=DTYPE, generator=generator)
+    c = torch.randn(stacked, batch, H, dtype=DTYPE, generator=generator)
+    return (h, c) if isinstance(net, torch.nn.LSTM) else h
+
+
+def pack(x=X, lengths=LENGTHS, batch_first=False, in_order=False):
+    x = x.transpose(0, 1) if batch_first else x
+    return torch.nn.utils.rnn.pack_padded_sequence(
+        x, lengths, batch_first=batch_first, enforce_sorted=in_order
+    )
+
+
+def unpacked(result):
+    """The tensors of a result, and the batch sizes and orders of its packed sequence."""
+    y, state = result
+    rest = [t for t in (y.batch_sizes, y.sorted_indices, y.unsorted_indices) if t is not None]
+    return [y.data, *(state if isinstance(state, tuple) else (state,)), *rest]
+
+
+@pytest.mark.parametrize("looped", [False, True])
+@pytest.mark.parametrize("in_order", [False, True])
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[3], SHAPES[6]], ids=str)
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_packed_sequences_give_torchs_result(kind, shape, given, in_order, looped):
+    """Without noise, by torch's kernels and by the loop: results, orders and gradients."""
+    net = network(kind, **shape)
+    state = states_of(net) if given else None
+    wrapped = nn.DropState(net, inputs=0.4, states=0.5, method="zoneout")
+    if looped:  # at a rate of 0
+        wrapped._current_rates = lambda sampling: {"states": 0.0}
+    else:
+        wrapped.p = 0.0
+    grads = []
+    for run in (wrapped, net):
+        x = X.clone().requires_grad_()
+        lengths = [5, 4, 2] if in_order else LENGTHS
+        out = unpacked(run(pack(x, lengths, net.batch_first, in_order), state))
+        total = sum(t.square().sum() for t in out if t.is_floating_point())
+        grads.append((out, torch.autograd.grad(total, [x, *net.parameters()])))
+    for ours, theirs in zip(*grads, strict=True):
+        torch.testing.assert_close(list(ours), list(theirs), rtol=1e-8, atol=1e-8)
+
+
+def test_packed_sequences_in_evaluation():
+    for kind in KINDS:
+        net = plain(kind, num_layers=2, bidirectional=True)
+        rates = {"inputs": 0.3, "between": 0.3, "outputs": 0.3, "weights": 0.3, "states": 0.3}
+        wrapped = nn.DropState(net, **rates).eval()
+        for ours, theirs in zip(unpacked(wrapped(pack())), unpacked(net(pack())), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+PLACES = [
+    {"states": P},
+    {"states": P, "tied": False},
+    {"states": P, "method": "recurrent"},
+    {"states": P, "method": "recurrent", "per": "sequence"},
+    {"states": P, "method": "rnndrop"},
+    {"states": P, "cells": 0.6, "method": "zoneout"},
+    {"inputs": P, "between": 0.3, "outputs": 0.5, "weights": 0.5},
+    {"inputs": P, "between": 0.3, "states": 0.3, "outputs": 0.5},
+]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("two_ways", [False, True])
+@pytest.mark.parametrize("kind", ["lstm", "projected", "gru"])
+@pytest.mark.parametrize("places", PLACES, ids=str)
+def test_packed_sequences_have_the_masks_of_each_example(places, kind, two_ways, training):
+    """Each example of the packed batch equals the same example alone, without any padding.
+
+    In the backward direction masks of single steps are those of the padded batch, which starts with
+    padding, so there only the first layer's forward direction is compared.
+    """
+    if kind == "gru" and (places.get("method") == "rnndrop" or "cells" in places):
+        return
+    by_step = two_ways and training and places.get("method") in ("recurrent", "zoneout")
+    by_step = by_step and places.get("per") != "sequence"
+    net = network(
+        kind, num_layers=1 if by_step or "between" not in places else 2, bidirectional=two_ways
+    )
+    wrapped, _ = keyed(net, **places)
+    compared = slice(None, (net.proj_size or H) if by_step else None)
+    wrapped.train(training)
+    state = states_of(net)
+    key = wrapped.model_key
+    key.at(3, samples=[7, 8, 9])
+    y, ends = wrapped(pack(), state)
+    padded, lengths = torch.nn.utils.rnn.pad_packed_sequence(y)
+    assert lengths.tolist() == LENGTHS
+    ends = ends if isinstance(ends, tuple) else (ends,)
+    for n, length in enumerate(LENGTHS):
+        key.at(3, samples=[7 + n])
+        own = (
+            tuple(s[:, n : n + 1] for s in state)
+            if isinstance(state, tuple)
+            else state[:, n : n + 1]
+        )
+        alone, end = wrapped(X[:length, n : n + 1], own)
+        torch.testing.assert_close(padded[:length, n : n + 1, compared], alone[..., compared])
+        for whole, single in zip(ends, end if isinstance(end, tuple) else (end,), strict=True):
+            ways = slice(1 if by_step else None)
+            torch.testing.assert_close(whole[ways, n : n + 1], single[ways])
+    if training:  # and the noise is there
+        clean = net(pack(), state)[0].data
+        assert not torch.isclose(y.data, clean).all()
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"), [(m, s) for m, k in METHODS if k == "lstm" for s in choices(m)], ids=str
+)
+def test_a_projected_lstm_at_fixed_masks_is_a_readable_loop(method, settings):
+    """h = W (o tanh(c)): masks of h have its size, those of the memory the size of c."""
+    net = network("projected")
+    wrapped, tensor_key = keyed(net, states=P, method=method, **settings)
+    h, c = (s[0] for s in states_of(net))
+    per = (
+        "t b d"
+        if method == "zoneout" or (method == "recurrent" and settings.get("per") != "sequence")
+        else "b d"
+    )
+
+    def drawn(size, index, per):
+        mask = core.bernoulli_mask(
+            (T, B, size), P, core.fold_in(tensor_key, index), X, per, "t b d"
+        )
+        return mask.to(DTYPE).expand(T, B, size)
+
+    inverted = (
+        settings.get("scale", "inverted" if method == "variational" else "classic") == "inverted"
+    )
+    gain = 1 / (1 - P) if inverted else 1.0
+    of_h, of_c = drawn(3, 3, per), drawn(H, 3, per)
+    cells = drawn(H, 5, "t b d")
+    ys = []
+    for t in range(T):
+        seen = h * of_h[t] * gain if method == "variational" else h
+        gates = (
+            X[t] @ net.weight_ih_l0.T + net.bias_ih_l0 + seen @ net.weight_hh_l0.T + net.bias_hh_l0
+        )
+        i, f, g, o = gates.chunk(4, -1)
+        written = i.sigmoid() * g.tanh() * (of_c[t] * gain if method == "recurrent" else 1.0)
+        new_c = f.sigmoid() * c + written
+        new_c = of_c[t] * new_c if method == "rnndrop" else new_c
+        new_h = (o.sigmoid() * new_c.tanh()) @ net.weight_hr_l0.T
+        h = torch.where(of_h[t] == 1, new_h, h) if method == "zoneout" else new_h
+        c = torch.where(cells[t] == 1, new_c, c) if method == "zoneout" else new_c
+        ys.append(h)
+    assert_same(wrapped(X, states_of(net)), (torch.stack(ys), (h[None], c[None])))
+
+
+@pytest.mark.parametrize("looped", [False, True])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_projected_lstm_without_noise_is_torchs(shape, looped):
+    net = network("projected", **shape)
+    wrapped = nn.DropState(net, states=0.5, method="zoneout")
+    wrapped._current_rates = lambda sampling: {"states": 0.0} if looped else {}
+    x = X.transpose(0, 1) if net.batch_first else X
+    assert_same(wrapped(x, states_of(net)), net(x, states_of(net)))
+    assert list(wrapped.state_dict()) == list(net.state_dict())
+    assert "proj_size=3" in repr(wrapped)
+
+
+@pytest.mark.parametrize("method", ["recurrent", "zoneout"])
+def test_the_backward_direction_of_a_packed_batch_has_the_masks_of_the_padded_one(method):
+    """The examples at their ends, reversed: a forward layer with the same masks, step by step."""
+    net, one_way = plain("gru", bidirectional=True), plain("gru")
+    one_way.load_state_dict(
+        {n: net.get_parameter(f"{n}_reverse") for n, _ in one_way.named_parameters()}
+    )
+    wrapped, tensor_key = keyed(net, states=P, method=method)
+    y, end = wrapped(pack())
+    padded, _ = torch.nn.utils.rnn.pad_packed_sequence(y)
+    mask = core.bernoulli_mask((T, B, H), P, core.fold_in(tensor_key, 4), X, "t b d", "t b d")
+    for n, length in enumerate(LENGTHS):
+        rows = torch.zeros(T, 1, D, dtype=DTYPE)
+        rows[:length] = X[:length, n : n + 1].flip(0)
+        drawn = mask[T - length :, n : n + 1].to(DTYPE)  # the padding comes first
+        drawn = torch.cat((drawn, torch.ones(T - length, 1, H, dtype=DTYPE)))
+        h = torch.zeros(1, H, dtype=DTYPE)
+        expected, _ = readable(one_way, rows, h, h, method, drawn, drawn, 1.0)
+        torch.testing.assert_close(padded[:length, n, H:], expected[:length, 0].flip(0))
+        torch.testing.assert_close(end[1, n], expected[length - 1, 0])

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from .._errors import InputError, real
 from ..engines.torch import reference
 from .core import KeyLike, Rate, bernoulli_mask, check_rate, fold_in, is_noop, normal, uniform
+from .inputs import dense_inputs
 
 _NODES = 64  # of the Gauss-Hermite rule
 _MIN_STD = 1e-12  # too small to change a result; below it the slopes of mean / std overflow
@@ -28,6 +29,7 @@ def check_jumpout(min_rate: float, max_rate: float, power: float) -> None:
     real(power, "power")
 
 
+@dense_inputs
 def jumpout(
     x: Tensor,
     sigma: Rate = 0.05,
@@ -85,6 +87,7 @@ def jumpout(
     return (x * gain.to(reference.wide(x))).to(x.dtype)
 
 
+@dense_inputs
 def standout(
     x: Tensor,
     activation: Callable[[Tensor], Tensor] = torch.relu,
@@ -128,6 +131,7 @@ def standout(
     return y * drawn.to(y.dtype)
 
 
+@dense_inputs
 def fast_dropout(
     mean: Tensor,
     weight: Tensor,
@@ -169,6 +173,7 @@ def fast_dropout(
     return F.linear(mean, weight, bias), F.linear(variance, weight.square())
 
 
+@dense_inputs
 def rectified_moments(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of max(0, z) for z ~ N(mean, var), element by element.
 
@@ -203,6 +208,7 @@ def rectified_moments(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
     return first, variance.clamp_min(0.0)
 
 
+@dense_inputs
 def sigmoid_mean(mean: Tensor, var: Tensor) -> Tensor:
     """Approximates E[sigmoid(z)] for z ~ N(mean, var) by sigmoid(mean / sqrt(1 + pi var / 8)).
 

@@ -12,10 +12,12 @@ from torch.nn import functional as F
 from .._errors import InputError, real, unknown
 from ..engines.torch import reference
 from .core import KeyLike, bernoulli_mask, check_rate, inverse_keep, is_noop
+from .inputs import dense_inputs
 
 Method = Literal["probabilities", "keys", "heads"]
 
 
+@dense_inputs
 def attention_dropout(
     query: Tensor,
     keys: Tensor,
@@ -125,6 +127,7 @@ def _softmax(scores: Tensor) -> Tensor:
     return scores.masked_fill(masked, 0.0).softmax(-1).masked_fill(masked, 0.0)
 
 
+@dense_inputs
 def drop_head(
     heads: Tensor, p: float = 0.1, training: bool = True, *, key: KeyLike = None
 ) -> Tensor:
@@ -164,6 +167,7 @@ def drop_head(
     return heads * (kept * (heads.shape[1] / kept.sum(1, keepdim=True))).to(heads.dtype)
 
 
+@dense_inputs
 def drop_key(
     scores: Tensor, p: float = 0.1, training: bool = True, *, key: KeyLike = None
 ) -> Tensor:

@@ -20,6 +20,7 @@ from .core import (
     resolve_key,
     uniform,
 )
+from .inputs import dense_inputs
 
 Backward = Literal["shake", "even", "keep"]
 
@@ -31,6 +32,7 @@ def _two_slopes(x: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
     return (slope + (wide * forward - slope).detach()).to(x.dtype)
 
 
+@dense_inputs
 def shake_shake(
     first: Tensor,
     second: Tensor,
@@ -98,6 +100,7 @@ def check_range(name: str, ends: tuple[float, float]) -> tuple[float, float]:
     return ends[0], ends[1]
 
 
+@dense_inputs
 def shake_drop(
     branch: Tensor,
     p: Rate = 0.5,
@@ -161,6 +164,7 @@ def shake_drop(
     return _two_slopes(branch, a, b)
 
 
+@dense_inputs
 def swapout(
     input: Tensor,
     branch: Tensor,

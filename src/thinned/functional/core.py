@@ -18,6 +18,7 @@ from ..engines.torch import dispatch, exported, native, parts, reference
 from ..engines.torch import tensor_key as _tensor_key
 from ..engines.torch.dispatch import Impl
 from ..engines.torch.tensor_key import TensorKey
+from .inputs import check_dense, check_tensor, is_dense, sample_structured
 
 Mode = Literal["sample", "mean", "off"]
 MODES = ("sample", "mean", "off")
@@ -73,6 +74,8 @@ def drop(
     if mode not in MODES:
         raise unknown("mode", mode, MODES)
     _check_spec(spec)
+    if not isinstance(x, Tensor):
+        check_tensor("drop", x, "x")
     if mode == "off" or not x.numel():
         return x
     if mode == "mean":
@@ -82,9 +85,13 @@ def drop(
         factors = averages(spec)
         if factors == (1.0, 0.0):
             return x
+        if factors[1] and not is_dense(x):
+            check_dense("drop", x, "x")
         y = x * factors[0]
         y = y + factors[1] if factors[1] else y
         return x.copy_(y) if inplace else y
+    if not is_dense(x):
+        return sample_structured(x, spec, resolve_key(key, None, generator), inplace, impl)
     if exported.recorder():
         exported.check(spec, generator if key is None else key)
         y = exported.sample(x, spec)
@@ -109,6 +116,8 @@ def sample_compiled(
     """
     _check_floating(x)
     tensor_key = resolve_key(key, None, generator)
+    if not is_dense(x):
+        return sample_structured(x, spec, tensor_key, inplace, impl)
     if tensor_key.sample_ids is not None:
         axis = dispatch.noise_axes(str(spec.per), spec.of, x.dim())[1]
         if axis >= 0:
@@ -202,6 +211,7 @@ def explain(x: Tensor, impl: Impl | None = None) -> str:
         >>> explain(torch.zeros(2, dtype=torch.complex64))
         'reference: the kernels do not take torch.complex64'
     """
+    check_tensor("explain", x, "x")
     kind, reason = dispatch.choose(x, impl)
     return f"{kind}{f' ({native.running()})' if kind == 'native' else ''}: {reason}"
 

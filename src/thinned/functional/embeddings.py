@@ -7,8 +7,10 @@ from torch import Tensor
 
 from .._errors import InputError, whole
 from .core import KeyLike, Rate, bernoulli_mask, is_noop, keep_factor
+from .inputs import dense_inputs
 
 
+@dense_inputs
 def embedding_dropout(
     ids: Tensor,
     weight: Tensor,
@@ -82,6 +84,7 @@ def embedding_dropout(
     return (y * word_factors.unsqueeze(-1)).to(y.dtype)
 
 
+@dense_inputs
 def word_dropout(
     ids: Tensor, unknown_id: int, p: Rate = 0.1, training: bool = True, *, key: KeyLike = None
 ) -> Tensor:

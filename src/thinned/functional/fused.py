@@ -12,9 +12,11 @@ from .._errors import unknown
 from ..engines.torch import dispatch
 from ..engines.torch.tensor_key import TensorKey
 from .core import KeyLike, check_rate, drop, resolve_key
+from .inputs import dense_inputs
 from .torch_functions import dropout, mode_of, prepared_dropout
 
 
+@dense_inputs
 def dropout_add(
     input: Tensor, residual: Tensor, p: float = 0.5, training: bool = True, *, key: KeyLike = None
 ) -> Tensor:
@@ -47,6 +49,7 @@ def dropout_add(
     return dispatch.add(input, residual, *_prepare(input, p, key))
 
 
+@dense_inputs
 def dropout_add_layer_norm(
     input: Tensor,
     residual: Tensor,
@@ -93,6 +96,7 @@ def dropout_add_layer_norm(
     return torch.nn.functional.layer_norm(total, weight.shape, weight, bias, eps)
 
 
+@dense_inputs
 def bias_act_dropout(
     input: Tensor,
     bias: Tensor | None,

@@ -11,8 +11,10 @@ from torch import Tensor
 from .._errors import InputError, whole
 from ..engines.torch import reference
 from .core import KeyLike, bernoulli_mask, check_rate, is_noop, random_subset, resolve_key
+from .inputs import dense_inputs
 
 
+@dense_inputs
 def drop_edge(
     edge_index: Tensor,
     *attributes: Tensor,
@@ -86,6 +88,7 @@ def drop_edge(
     return edge_index[:, kept], kept, *(attribute[kept] for attribute in attributes)
 
 
+@dense_inputs
 def gcn_normalize(
     edge_index: Tensor, nodes: int, weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

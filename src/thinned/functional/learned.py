@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from .._errors import InputError, choice, flag, real
 from ..engines.torch import reference
 from .core import KeyLike, normal, uniform
+from .inputs import dense_inputs
 
 Per = Literal["element", "channel"]
 LAYOUTS = {"element": ("b *", "b *"), "channel": ("b c", "b c *")}
@@ -19,6 +20,7 @@ _KINGMA = (1.16145124, -1.50204118, 0.58629921)
 _MOLCHANOV = (0.63576, 1.8732, 1.48695)
 
 
+@dense_inputs
 def concrete_dropout(
     x: Tensor,
     logit: Tensor,
@@ -74,6 +76,7 @@ def concrete_dropout(
     return (x.to(wide) * (kept / mean)).to(x.dtype)
 
 
+@dense_inputs
 def concrete_mean(logit: Tensor, temperature: float = 0.1) -> Tensor:
     """E[1 - z] of :func:`concrete_dropout`, for each element of ``logit``.
 
@@ -110,6 +113,7 @@ def concrete_mean(logit: Tensor, temperature: float = 0.1) -> Tensor:
     return (torch.sigmoid(-a.squeeze(-1)) + (weights * curvature).sum(-1)).to(logit.dtype)
 
 
+@dense_inputs
 def concrete_divergence(
     logit: Tensor, features: int, weight: Tensor | None = None, length: float = 1.0
 ) -> Tensor:
@@ -144,6 +148,7 @@ def concrete_divergence(
     )
 
 
+@dense_inputs
 def variational_dropout(
     x: Tensor, alpha: Tensor, training: bool = True, *, key: KeyLike = None
 ) -> Tensor:
@@ -178,6 +183,7 @@ def variational_dropout(
     return (x * noise).to(x.dtype)
 
 
+@dense_inputs
 def variational_divergence(alpha: Tensor) -> Tensor:
     """The KL of N(1, alpha) noise to a log-uniform prior, up to a constant, for each element.
 
@@ -204,6 +210,7 @@ def variational_divergence(alpha: Tensor) -> Tensor:
     return -(0.5 * alpha.log() + alpha * (c1 + alpha * (c2 + alpha * c3)))
 
 
+@dense_inputs
 def sparse_divergence(log_alpha: Tensor) -> Tensor:
     """The KL of weights N(w, alpha w^2) to a log-uniform prior, for each element.
 
@@ -229,6 +236,7 @@ def sparse_divergence(log_alpha: Tensor) -> Tensor:
     return k1 + 0.5 * F.softplus(-log_alpha) - k1 * torch.sigmoid(k2 + k3 * log_alpha)
 
 
+@dense_inputs
 def information_dropout(
     x: Tensor, alpha: Tensor, training: bool = True, *, key: KeyLike = None
 ) -> Tensor:
@@ -263,6 +271,7 @@ def information_dropout(
     return (x * noise).to(x.dtype)
 
 
+@dense_inputs
 def information_divergence(alpha: Tensor, max_alpha: float) -> Tensor:
     """The KL of :func:`information_dropout` after a ReLU to a log-uniform prior, for each element.
 

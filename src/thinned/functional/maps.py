@@ -22,10 +22,12 @@ from .core import (
     resolve_key,
     uniform,
 )
+from .inputs import dense_inputs
 
 _EXACT = torch.float64  # for draws of positions and orders, where float32 would round visibly
 
 
+@dense_inputs
 def disout(
     x: Tensor,
     p: float = 0.1,
@@ -90,6 +92,7 @@ def disout(
     return y.to(x.dtype)
 
 
+@dense_inputs
 def cutout(
     x: Tensor, size: int = 16, holes: int = 1, training: bool = True, *, key: KeyLike = None
 ) -> Tensor:
@@ -146,6 +149,7 @@ def cutout(
     return x.masked_fill(hidden.any(1, keepdim=True), 0.0)
 
 
+@dense_inputs
 def max_pool_dropout(
     x: Tensor,
     kernel_size: int | tuple[int, ...],
@@ -219,6 +223,7 @@ def _weighted_pool(x: Tensor, windows: tuple[int, ...], steps: tuple[int, ...], 
     )
 
 
+@dense_inputs
 def weighted_channel_dropout(
     x: Tensor, p: float = 0.5, extra: float = 0.0, training: bool = True, *, key: KeyLike = None
 ) -> Tensor:

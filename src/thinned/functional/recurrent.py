@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from .. import presets
 from . import lstm
@@ -26,6 +27,7 @@ from .core import (
     inverted_dropout,
     keep_factor,
 )
+from .inputs import dense_inputs
 from .lstm import StateFactors
 from .torch_functions import mode_of
 
@@ -34,6 +36,7 @@ Method = Literal["variational", "recurrent", "rnndrop", "zoneout"]
 States: TypeAlias = tuple[Tensor, ...]  # (h,), or (h, c) of an LSTM
 
 
+@dense_inputs
 def zoneout(
     new: Tensor, previous: Tensor, p: float = 0.5, training: bool = True, *, key: KeyLike = None
 ) -> Tensor:
@@ -79,10 +82,22 @@ class Network(NamedTuple):
     directions: int
     hidden: int
     bias: bool
+    projection: int = 0  # the size of h in an LSTM with proj_size; 0 is that of c
 
     @property
     def gates(self) -> int:
         return {"lstm": 4, "gru": 3}.get(self.kind, 1)
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """The sizes of h, and of c in an LSTM."""
+        size = self.projection or self.hidden
+        return (size, self.hidden) if self.kind == "lstm" else (size,)
+
+    @property
+    def tensors(self) -> int:
+        """The number of weights and biases in each layer and direction."""
+        return (4 if self.bias else 2) + (self.projection > 0)
 
 
 class StateNoise(NamedTuple):
@@ -107,18 +122,21 @@ def recurrent_stack(
     training: bool = True,
     *,
     key: KeyLike = None,
+    lengths: Tensor | None = None,
 ) -> tuple[Tensor, States]:
     """Runs a stack of recurrent layers with dropout at the ``rates`` that are not 0.
 
     ``x`` [t, b, d]; ``state`` each [layers x directions, b, h]; ``weights`` in the order of the
     module of torch. Returns, as torch does, the outputs [t, b, directions x h] and the last states.
-    The rates are those of :class:`thinned.nn.DropState`.
+    The rates are those of :class:`thinned.nn.DropState`. With ``lengths`` [b], on the CPU, example
+    n ends after ``lengths[n]`` steps: its last state is that of its own last step, its backward
+    direction starts there, and its outputs from there on have no meaning.
     """
     if not training:
         rates = (
             {} if state_noise.inverted else {n: rates[n] for n in ("states", "cells") if n in rates}
         )
-    count = 4 if network.bias else 2  # of tensors in each layer and direction
+    count = network.tensors
     groups = [list(weights[i : i + count]) for i in range(0, len(weights), count)]
     if "weights" in rates:
         for n, group in enumerate(groups):
@@ -127,11 +145,10 @@ def recurrent_stack(
     x = _locked_dropout(x, rates.get("inputs", 0.0), key=key)
     noisy = "states" in rates or "cells" in rates
     if not noisy and "between" not in rates:
-        x, state = _torch_kernel(network, x, state, groups)
+        x, state = _torch_kernel(network, x, state, groups, lengths)
     else:
-        x, state = _layer_by_layer(
-            network, x, state, groups, rates, state_noise if noisy else None, training, key
-        )
+        noise = state_noise if noisy else None
+        x, state = _layer_by_layer(network, x, state, groups, rates, noise, training, key, lengths)
     if "outputs" in rates:
         x = _locked_dropout(x, rates["outputs"], key=fold_in(key, _DRAWS * network.layers))
     return x, state
@@ -144,6 +161,7 @@ def _locked_dropout(x: Tensor, p: Rate, *, key: KeyLike = None) -> Tensor:
     return inverted_dropout(x, p, key, "b d", "t b d")
 
 
+@dense_inputs
 def weight_drop(
     weight: Tensor, p: Rate = 0.5, training: bool = True, *, key: KeyLike = None
 ) -> Tensor:
@@ -186,24 +204,30 @@ def _layer_by_layer(
     state_noise: StateNoise | None,
     training: bool,
     key: KeyLike,
+    lengths: Tensor | None,
 ) -> tuple[Tensor, States]:
     """Layer by layer, with dropout between them or on their states."""
     ends: list[States] = []
+    running = None  # [t, b, 1], 1 where the example has not ended
+    if lengths is not None:
+        steps = torch.arange(len(x), device=x.device).unsqueeze(1)
+        running = (steps < lengths.to(x.device)).unsqueeze(2).to(x.dtype)
     for layer in range(network.layers):
         own = slice(layer * network.directions, (layer + 1) * network.directions)
         start = tuple(s[own] for s in state)
         if layer and "between" in rates:
             x = _locked_dropout(x, rates["between"], key=fold_in(key, _DRAWS * layer))
         if state_noise is None:
-            x, end = _torch_kernel(network._replace(layers=1), x, start, groups[own])
+            x, end = _torch_kernel(network._replace(layers=1), x, start, groups[own], lengths)
             ends.append(end)
             continue
         outputs = []
         for direction, group in enumerate(groups[own]):
             draw = _DRAWS * layer + 3 + direction
-            noise = _state_factors(
-                network, state_noise, rates, (*x.shape[:2], network.hidden), training, key, draw, x
-            )
+            noise = _state_factors(network, state_noise, rates, training, key, draw, x)
+            if running is not None:
+                ordered = running.flip(0) if direction else running
+                noise = _hold(noise, ordered, network.state_sizes)
             ordered = x.flip(0) if direction else x
             y, end = _loop(network.kind, ordered, tuple(s[direction] for s in start), group, noise)
             outputs.append(y.flip(0) if direction else y)
@@ -213,10 +237,15 @@ def _layer_by_layer(
 
 
 def _torch_kernel(
-    network: Network, x: Tensor, state: States, groups: list[list[Tensor]]
+    network: Network,
+    x: Tensor,
+    state: States,
+    groups: list[list[Tensor]],
+    lengths: Tensor | None,
 ) -> tuple[Tensor, States]:
     """The kernel of torch."""
     rest = (
+        [w for group in groups for w in group],
         network.bias,
         network.layers,
         0.0,
@@ -225,20 +254,33 @@ def _torch_kernel(
         False,
     )
     run: Any = getattr(torch, network.kind)
-    y, *end = run(
-        x,
-        state if network.kind == "lstm" else state[0],
-        [w for group in groups for w in group],
-        *rest,
-    )
-    return y, tuple(end)
+    if lengths is None:
+        y, *end = run(x, state if network.kind == "lstm" else state[0], *rest)
+        return y, tuple(end)
+    packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
+    state = tuple(s.index_select(1, packed.sorted_indices) for s in state)  # type: ignore[arg-type]
+    start = state if network.kind == "lstm" else state[0]
+    y, *end = run(packed.data, packed.batch_sizes, start, *rest[:-1])
+    padded, _ = pad_packed_sequence(packed._replace(data=y), total_length=len(x))
+    return padded, tuple(s.index_select(1, packed.unsorted_indices) for s in end)
+
+
+def _hold(noise: StateFactors, running: Tensor, sizes: tuple[int, ...]) -> StateFactors:
+    """``noise`` in which examples that have ended keep their states, as units under zoneout do."""
+
+    def held(factor: Tensor | float | None, size: int) -> Tensor:
+        return running.expand(-1, -1, size) * (1.0 if factor is None else factor)
+
+    noise = noise._replace(update=held(noise.update, sizes[0]))
+    if len(sizes) == 1:
+        return noise
+    return noise._replace(cell_update=held(noise.cell_update, sizes[1]))
 
 
 def _state_factors(
     network: Network,
     state_noise: StateNoise,
     rates: Mapping[str, Rate],
-    shape: tuple[int, ...],
     training: bool,
     key: KeyLike,
     draw: int,
@@ -247,21 +289,23 @@ def _state_factors(
     """The draws of one layer and direction; in evaluation the numbers that replace them."""
     p = rates.get("states", 0.0)
     method, per_step, tied_gates, inverted = state_noise
+    of_state, of_memory = network.state_sizes[0], network.hidden
+    shape: tuple[int, ...]
 
-    def zoneout_factor(p: Rate, index: int) -> Tensor | float | None:
+    def zoneout_factor(p: Rate, index: int, size: int) -> Tensor | float | None:
         if not isinstance(p, Tensor) and p == 0:
             return None
-        return (
-            bernoulli_mask(shape, p, fold_in(key, index), like, "t b d", "t b d")
-            if training
-            else 1.0 - p
-        )
+        if not training:
+            return 1.0 - p
+        shape = (*like.shape[:2], size)
+        return bernoulli_mask(shape, p, fold_in(key, index), like, "t b d", "t b d")
 
     if method == "zoneout":
         return StateFactors(
-            update=zoneout_factor(p, draw),
-            cell_update=zoneout_factor(rates.get("cells", 0.0), draw + 2),
+            update=zoneout_factor(p, draw, of_state),
+            cell_update=zoneout_factor(rates.get("cells", 0.0), draw + 2, of_memory),
         )
+    shape = (*like.shape[:2], of_state if method == "variational" else of_memory)
     mask: Tensor | float = 1.0 - p
     if training:
         shape, per, of = (
@@ -284,12 +328,13 @@ def _loop(
     kind: Kind, x: Tensor, state: States, weights: list[Tensor], noise: StateFactors
 ) -> tuple[Tensor, States]:
     """One layer in one direction, step by step."""
-    weight_ih, weight, *biases = weights
-    bias, own = biases or (None, None)
+    weight_ih, weight, *rest = weights
+    projection = rest.pop() if len(rest) % 2 else None
+    bias, own = rest or (None, None)
     # in a GRU the reset gate multiplies the second bias, so the two cannot be added
     if kind != "gru" and bias is not None and own is not None:
         bias, own = bias + own, None
-    if kind == "lstm" and lstm.is_supported(x, noise):
+    if kind == "lstm" and projection is None and lstm.is_supported(x, noise):
         y, h, c = lstm.LSTMLayerFunction.apply(
             x, *state, weight_ih, weight, bias, noise, _reference_lstm
         )  # type: ignore[no-untyped-call]
@@ -298,7 +343,8 @@ def _loop(
     # on the CPU autocast does not convert the states of torch's GRU
     if kind != "gru" or x.device.type != "cpu":
         state = tuple(s.to(gates.dtype) for s in state)
-    ys, state = _CELLS[kind](gates.unbind(0), state, weight, own, noise)
+    second = own if projection is None else projection  # the biases of an LSTM were added above
+    ys, state = _CELLS[kind](gates.unbind(0), state, weight, second, noise)
     return torch.stack(ys), state
 
 
@@ -319,7 +365,11 @@ def _reference_lstm(
 
 
 def _lstm(
-    gates: Sequence[Tensor], state: States, weight: Tensor, bias: Tensor | None, noise: StateFactors
+    gates: Sequence[Tensor],
+    state: States,
+    weight: Tensor,
+    projection: Tensor | None,
+    noise: StateFactors,
 ) -> tuple[list[Tensor], States]:
     h, c = state
     candidate, update, cell_update = _steps(noise, len(gates), h)
@@ -328,7 +378,9 @@ def _lstm(
         i, f, g, o = _add_recurrent(gate, h, weight, noise.hidden).chunk(4, 1)
         fresh = torch.addcmul(_multiply(i.sigmoid() * g.tanh(), candidate[t]), f.sigmoid(), c)
         fresh = _multiply(fresh, noise.cell)
-        h = _interpolate(h, o.sigmoid() * fresh.tanh(), update[t])
+        new = o.sigmoid() * fresh.tanh()
+        new = new if projection is None else new @ projection.t()
+        h = _interpolate(h, new, update[t])
         c = _interpolate(c, fresh, cell_update[t])
         ys.append(h)
     return ys, (h, c)

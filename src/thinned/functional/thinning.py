@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from .._errors import InputError, whole
 from ..engines.torch import parts
 from .core import KeyLike, check_rate, is_noop, random_subset, resolve_key
+from .inputs import dense_inputs
 
 _MIN_WIDTH, _MIN_COUNT = 512, 64  # from which on counts are rounded to multiples of 16
 
@@ -159,6 +160,7 @@ def grouped_product(
     return results[0] if count == 1 else torch.cat(results)
 
 
+@dense_inputs
 def thinned_linear(
     x: Tensor,
     weight: Tensor,
@@ -208,6 +210,7 @@ def thinned_linear(
     return grouped_product(F.linear, x, weight, bias, inputs, outputs, None, ascending)
 
 
+@dense_inputs
 def thin_units(
     x: Tensor,
     p: float = 0.5,

@@ -7,8 +7,10 @@ from torch import Tensor
 
 from .._errors import InputError, whole
 from .core import KeyLike, Rate, check_rate, is_noop, random_subset, uniform
+from .inputs import dense_inputs
 
 
+@dense_inputs
 def patch_dropout(
     x: Tensor,
     p: float = 0.5,
@@ -74,6 +76,7 @@ def patch_dropout(
     return (y, kept) if indices else y
 
 
+@dense_inputs
 def hidden_cut(x: Tensor, p: float = 0.1, training: bool = True, *, key: KeyLike = None) -> Tensor:
     """HiddenCut: zeroes one span of neighboring tokens of each example in a hidden layer.
 

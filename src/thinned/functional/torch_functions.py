@@ -18,6 +18,7 @@ from ..algebra.per import Block
 from ..algebra.plan import plan
 from ..engines.torch import dispatch, exported
 from .core import Mode, drop, sample, sample_compiled
+from .inputs import check_tensor, is_dense
 
 
 def mode_of(training: bool) -> Mode:
@@ -54,11 +55,13 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     """
     if type(p) is not float:  # the cache below takes True for 1, and compares tensors by identity
         p = probability(p)
+    if not isinstance(input, Tensor):
+        check_tensor("dropout", input)
     if torch.compiler.is_dynamo_compiling():
         return _compiled("dropout", input, p, training, inplace)
     if not training or not input.numel():
         return drop(input, presets.dropout(p), mode="off")  # p is still checked
-    if exported.recorder():
+    if exported.recorder() or not is_dense(input):
         return drop(input, presets.dropout(p), inplace=inplace)
     return sample(input, prepared_dropout(p, tuple(input.shape)), None, None, inplace)
 
@@ -206,6 +209,7 @@ def alpha_dropout(
         Klambauer, Unterthiner, Mayr, Hochreiter 2017, "Self-normalizing neural networks";
         :func:`thinned.presets.alpha_dropout`.
     """
+    check_tensor("alpha_dropout", input)
     if torch.compiler.is_dynamo_compiling():
         return _compiled("alpha_dropout", input, p, training, inplace)
     return drop(input, presets.alpha_dropout(p), mode=mode_of(training), inplace=inplace)
@@ -227,6 +231,7 @@ def feature_alpha_dropout(
 
     Raises:
         InputError: Where ``p`` is not in [0, 1].
+        RuntimeError: For inputs without an axis of channels, as in torch.
 
     Example:
         >>> import torch
@@ -237,6 +242,9 @@ def feature_alpha_dropout(
         Klambauer, Unterthiner, Mayr, Hochreiter 2017, "Self-normalizing neural networks";
         :func:`thinned.presets.feature_alpha_dropout`.
     """
+    check_tensor("feature_alpha_dropout", input)
+    if training:
+        check_channels("feature_alpha_dropout", input)
     if torch.compiler.is_dynamo_compiling():
         return _compiled("feature_alpha_dropout", input, p, training, inplace)
     return drop(input, presets.feature_alpha_dropout(p), mode=mode_of(training), inplace=inplace)
@@ -254,28 +262,51 @@ def spec_for_rank(spec: Drop, x: Tensor, dims: int, name: Callable[[], str]) -> 
         return spec
     if spec.of != "b c *" or (spec.per not in ("b c", "b c *") and not isinstance(spec.per, Block)):
         return spec  # masks of another layout, where the rank does not matter
+    per = (
+        replace(spec.per, per="c *") if isinstance(spec.per, Block) else spec.per.replace("b ", "")
+    )
+    unbatched = replace(spec, per=per, of="c *")
     if x.dim() == dims + 1 and dims != 2:
-        per = (
-            replace(spec.per, per="c *")
-            if isinstance(spec.per, Block)
-            else spec.per.replace("b ", "")
+        return unbatched
+    called, rank = name(), x.dim()
+    expected = f"it takes {_SHAPES[dims]}, but got {list(x.shape)}"
+    if rank < (1 if dims == 3 else 2):
+        check_channels(called, x)
+    if dims == 1 or isinstance(spec.per, Block):
+        ranks = "4D" if dims == 2 else f"{dims + 1}D or {dims + 2}D"
+        raise RuntimeError(
+            f"{called}: Expected {ranks} input, but received a {rank}D input; {expected}; for one "
+            "example write x.unsqueeze(0)"
         )
-        return replace(spec, per=per, of="c *")
-    message = f"{name()}: expected an input of shape {_SHAPES[dims]}, but got {list(x.shape)}"
-    if dims == 1 or x.dim() < 2 or isinstance(spec.per, Block):
-        raise RuntimeError(f"{message}; for one example write x.unsqueeze(0)")
-    reading = (
-        "it is read as [n, c, l]"
-        if x.dim() == 3
-        else "each pair of the first two axes has its own draw"
-    )
+    # the texts begin as torch's, and it is read as torch reads it
+    reading = f"Received a {rank}-D input to {called}; "
+    if dims == 3:
+        reading += "its first axis is that of the channels"
+    elif rank == 3:
+        reading = (
+            f"Received a 3D input to {called} and assuming that channel-wise 1D dropout behavior "
+            "is desired - input is interpreted as shape (N, C, L)"
+        )
+    else:
+        reading += "each pair of the first two axes is a channel"
     warnings.warn(
-        f"{message}; {reading}. Add a batch axis, or use the function for this rank.", stacklevel=3
+        f"{called}: {reading}; {expected}. Add a batch axis, or use the function for this rank.",
+        stacklevel=3,
     )
-    return spec
+    return unbatched if dims == 3 else spec
+
+
+def check_channels(name: str, x: Tensor) -> None:
+    """Raise, as torch does, where ``x`` has no axis of channels."""
+    if x.dim() < 2:
+        raise RuntimeError(
+            f"{name}: Feature dropout requires at least 2 dimensions in the input, but got "
+            f"{list(x.shape)}; write x.unsqueeze(0) for one example of several channels"
+        )
 
 
 def _channels(dims: int, x: Tensor, p: float, training: bool, inplace: bool) -> Tensor:
+    check_tensor(f"dropout{dims}d", x)
     if torch.compiler.is_dynamo_compiling() and x.dim() == dims + 2:
         return _compiled("spatial_dropout", x, p, training, inplace)
     spec = spec_for_rank(presets.spatial_dropout(p), x, dims, lambda: f"dropout{dims}d")

@@ -13,10 +13,12 @@ from ..algebra.key import stream_of
 from ..engines.torch import reference
 from ..engines.torch import tensor_key as _tensor_key
 from .core import KeyLike, Rate, bernoulli_mask, inverted_dropout, is_noop, resolve_key
+from .inputs import dense_inputs
 
 Per = Literal["weight", "unit"]
 
 
+@dense_inputs
 def mixout(
     weight: Tensor,
     pretrained: Tensor,
@@ -137,6 +139,7 @@ def dare(
     return merged
 
 
+@dense_inputs
 def targeted_dropout(
     weight: Tensor,
     p: Rate = 0.5,
@@ -230,6 +233,7 @@ def check_strength(c: float) -> float:
     return value
 
 
+@dense_inputs
 def shakeout(
     input: Tensor,
     weight: Tensor,

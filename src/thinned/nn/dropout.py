@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from typing import Literal
 
+from torch import Tensor
 from torch import nn as torch_nn
 
 from .. import presets
+from ..algebra.drop import Drop
 from ..algebra.schedule import Schedule
 from ..engines.torch.dispatch import Impl
+from ..functional.torch_functions import check_channels
 from .spec_layer import Shard, SpecLayer
 
 
@@ -175,6 +178,7 @@ class FeatureAlphaDropout(SpecLayer, torch_nn.FeatureAlphaDropout):
 
     Raises:
         InputError: Where an argument breaks a rule.
+        RuntimeError: For inputs without an axis of channels, as in torch.
 
     Example:
         >>> import thinned.nn as tnn
@@ -187,3 +191,7 @@ class FeatureAlphaDropout(SpecLayer, torch_nn.FeatureAlphaDropout):
 
     def __init__(self, p: float | Schedule = 0.5, inplace: bool = False) -> None:
         super().__init__(presets.feature_alpha_dropout, p, inplace)
+
+    def _laid_out(self, spec: Drop, x: Tensor) -> Drop:
+        check_channels(type(self).__name__, x)
+        return spec

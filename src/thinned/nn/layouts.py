@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from .._errors import InputError, whole
 from ..algebra.drop import Drop
@@ -85,6 +87,14 @@ def unflatten_examples(x: Tensor, layout: str, sample_ids: Tensor | None) -> Ten
         )
     other = rows // count
     return x.unflatten(at, (count, other) if groups[at][0] == EXAMPLE else (other, count))
+
+
+def pack_again(y: Tensor, packed: PackedSequence) -> PackedSequence:
+    """Pack the padded [t, b, ...], in the original order of the examples, like ``packed``."""
+    if packed.sorted_indices is not None:
+        y = y.index_select(1, packed.sorted_indices)
+    steps = enumerate(packed.batch_sizes.tolist())
+    return packed._replace(data=torch.cat([y[t, :count] for t, count in steps]))
 
 
 def check_shard(shard: tuple[str, int, int], spec: Drop) -> tuple[str, int, int]:

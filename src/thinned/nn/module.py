@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from .._errors import ArgumentError, InputError, nearest_argument, probability
+from .._errors import ArgumentError, InputError, learned_rate, nearest_argument, probability
 from ..algebra.schedule import SCHEDULES, Schedule
 from ..engines.torch import exported
 from ..engines.torch.tensor_key import ModelTensorKey, TensorKey, mapped_levels, random_key
@@ -137,6 +137,12 @@ class DropoutModule(CheckedArguments):
     def tape(self) -> Any:
         """What records or replays the keys of this module, or None."""
         return value_of("tape", self)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Register a parameter; assigning one to the rate ``p`` raises, as it is not learned."""
+        if name == "p" and isinstance(getattr(type(self), name, None), property):
+            raise learned_rate(param)
+        super().register_parameter(name, param)  # type: ignore[misc]
 
     def mode(self) -> Mode:
         """Return what this call has to do.

@@ -14,10 +14,12 @@ class DropState(StateLayer):
     """Dropout in all places of torch's LSTM, GRU or RNN: inputs, outputs, weights and states.
 
     Input, initial state and result are those of torch: ``layer(input, state)`` returns ``(output,
-    state)``, for [t, b, d], or [b, t, d] with ``batch_first``. The parameters keep their names, so
-    checkpoints load both ways. Masks of activations are keyed by sample ids, those of weights by
-    the call. The classes named after the methods, such as :class:`VariationalRNNDropout`, set one
-    of them up.
+    state)``, for [t, b, d], or [b, t, d] with ``batch_first``, or a packed sequence. The parameters
+    keep their names, so checkpoints load both ways. Masks of activations are keyed by sample ids,
+    those of weights by the call. A packed sequence has the masks of the padded batch, in the
+    original order of its examples; so the backward direction counts steps from the end of the
+    padded batch. The classes named after the methods, such as :class:`VariationalRNNDropout`, set
+    one of them up.
 
     x_t is the input, h_t the state, c_t the memory of an LSTM, and m a mask. What ``states`` drops
     depends on ``method``:
@@ -34,8 +36,8 @@ class DropState(StateLayer):
     it sets the rate of every place that drops.
 
     Args:
-        module: A ``torch.nn.LSTM``, ``GRU`` or ``RNN`` without ``proj_size``; its parameters are
-            shared.
+        module: A ``torch.nn.LSTM``, ``GRU`` or ``RNN``; its parameters are shared. With
+            ``proj_size`` of an LSTM, h is the projected state: what drops h drops that.
         inputs: The rate of locked dropout on the input: one mask [b, d] for all steps.
         between: The rate of locked dropout between the layers of ``module``. None takes the
             ``dropout`` of the module, which drops elements in torch and is locked here.
@@ -54,7 +56,7 @@ class DropState(StateLayer):
 
     Raises:
         InputError: Where ``module`` is another module, or the arguments do not fit together; in the
-            forward pass for packed sequences and wrong shapes.
+            forward pass for wrong shapes.
 
     Example:
         >>> import torch
@@ -79,10 +81,10 @@ class VariationalRNNDropout(StateLayer):
     """Variational recurrent dropout: one mask of the states for all steps of a sequence.
 
     Input, initial state and result are those of torch: ``layer(input, state)`` returns ``(output,
-    state)``, for [t, b, d], or [b, t, d] with ``batch_first``. The parameters keep their names, so
-    checkpoints load both ways. While training the state enters the recurrent weights as m h_{t-1} /
-    (1 - p), with one mask m for each example and unit. The state that is returned and kept is not
-    dropped.
+    state)``, for [t, b, d], or [b, t, d] with ``batch_first``, or a packed sequence. The parameters
+    keep their names, so checkpoints load both ways. While training the state enters the recurrent
+    weights as m h_{t-1} / (1 - p), with one mask m for each example and unit. The state that is
+    returned and kept is not dropped.
 
     Args:
         module: A ``torch.nn.LSTM``, ``GRU`` or ``RNN``; its parameters are shared.
@@ -135,10 +137,10 @@ class WeightDrop(StateLayer):
     """Weight-drop (AWD-LSTM): drops recurrent weights, with one mask for the whole call.
 
     Input, initial state and result are those of torch: ``layer(input, state)`` returns ``(output,
-    state)``, for [t, b, d], or [b, t, d] with ``batch_first``. The parameters keep their names, so
-    checkpoints load both ways. While training W_hh is m W_hh / (1 - p) in each layer and direction.
-    The draws depend on the call, not on sample ids. The parameters are never written to, so each
-    keeps its gradient.
+    state)``, for [t, b, d], or [b, t, d] with ``batch_first``, or a packed sequence. The parameters
+    keep their names, so checkpoints load both ways. While training W_hh is m W_hh / (1 - p) in each
+    layer and direction. The draws depend on the call, not on sample ids. The parameters are never
+    written to, so each keeps its gradient.
 
     Args:
         module: A ``torch.nn.LSTM``, ``GRU`` or ``RNN``; its parameters are shared.
@@ -179,9 +181,10 @@ class RecurrentDropout(StateLayer):
     """Recurrent dropout without memory loss: drops what an LSTM or GRU adds to its memory.
 
     Input, initial state and result are those of torch: ``layer(input, state)`` returns ``(output,
-    state)``, for [t, b, d], or [b, t, d] with ``batch_first``. The parameters keep their names, so
-    checkpoints load both ways. While training an LSTM computes c_t = f_t c_{t-1} + m i_t g_t, and a
-    GRU h_t = z_t h_{t-1} + (1 - z_t) m n_t. What is remembered is never dropped.
+    state)``, for [t, b, d], or [b, t, d] with ``batch_first``, or a packed sequence. The parameters
+    keep their names, so checkpoints load both ways. While training an LSTM computes c_t = f_t
+    c_{t-1} + m i_t g_t, and a GRU h_t = z_t h_{t-1} + (1 - z_t) m n_t. What is remembered is never
+    dropped.
 
     Args:
         module: A ``torch.nn.LSTM`` or ``GRU``; its parameters are shared.
@@ -235,10 +238,10 @@ class RNNDrop(StateLayer):
     """RNNDrop: drops units of the memory of an LSTM, with one mask for all steps.
 
     Input, initial state and result are those of torch: ``layer(input, state)`` returns ``(output,
-    state)``, for [t, b, d], or [b, t, d] with ``batch_first``. The parameters keep their names, so
-    checkpoints load both ways. While training c_t = m (f_t c_{t-1} + i_t g_t). In evaluation 1 - p
-    replaces m, so memory there fades by this factor at every step. Dividing by 1 - p while
-    training, as ports of the method do, makes it grow instead.
+    state)``, for [t, b, d], or [b, t, d] with ``batch_first``, or a packed sequence. The parameters
+    keep their names, so checkpoints load both ways. While training c_t = m (f_t c_{t-1} + i_t g_t).
+    In evaluation 1 - p replaces m, so memory there fades by this factor at every step. Dividing by
+    1 - p while training, as ports of the method do, makes it grow instead.
 
     Args:
         module: A ``torch.nn.LSTM``; its parameters are shared.
@@ -279,10 +282,10 @@ class Zoneout(StateLayer):
     """Zoneout: units of the state keep their previous value with probability ``p``.
 
     Input, initial state and result are those of torch: ``layer(input, state)`` returns ``(output,
-    state)``, for [t, b, d], or [b, t, d] with ``batch_first``. The parameters keep their names, so
-    checkpoints load both ways. While training h_t = h_{t-1} + m_t (h'_t - h_{t-1}), where h' is the
-    new state and m is drawn at every step; the cells of an LSTM likewise. In evaluation 1 - p
-    replaces m.
+    state)``, for [t, b, d], or [b, t, d] with ``batch_first``, or a packed sequence. The parameters
+    keep their names, so checkpoints load both ways. While training h_t = h_{t-1} + m_t (h'_t -
+    h_{t-1}), where h' is the new state and m is drawn at every step; the cells of an LSTM likewise.
+    In evaluation 1 - p replaces m.
 
     Args:
         module: A ``torch.nn.LSTM``, ``GRU`` or ``RNN``; its parameters are shared.

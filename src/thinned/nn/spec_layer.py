@@ -10,17 +10,19 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from .. import presets
 from .._errors import InputError, flag
 from ..algebra.drop import Drop
-from ..algebra.per import Block
+from ..algebra.per import EXAMPLE, Block
 from ..algebra.plan import plan
 from ..algebra.scale import Classic
 from ..algebra.schedule import SCHEDULES, Schedule
 from ..engines.torch import dispatch, exported, ops
 from ..engines.torch.dispatch import Impl, PreparedPlan, plan_constants
 from ..functional import core, maps, torch_functions
+from ..functional.inputs import check_dense, is_dense, wrong_type
 from . import layouts
 from .module import RatedModule, disable_fused_kernels
 
@@ -116,9 +118,13 @@ class SpecLayer(RatedModule, _DropoutNd):
             disable_fused_kernels(self)
 
     def forward(self, input: Tensor) -> Tensor:
+        if not isinstance(input, Tensor):
+            return self._forward_packed(input)
         mode = self.mode()
         if mode != "sample" or not input.numel():
             return core.drop(input, self.spec, mode=mode, inplace=self.inplace)
+        if not is_dense(input):
+            return self._forward_structured(input)
         if exported.recorder():
             return self._sample_exported(input)
         if torch.compiler.is_compiling() and self.layout is None and self.shard is None:
@@ -158,6 +164,33 @@ class SpecLayer(RatedModule, _DropoutNd):
             x = layouts.unflatten_examples(input, self.layout, None)
         y = exported.sample(x, self._laid_out(self.spec, x))
         return y if x is input else y.view_as(input)
+
+    def _forward_structured(self, x: Tensor) -> Tensor:
+        """The training output for a sparse or nested tensor."""
+        if self.shard is not None or (self.layout is not None and "(" in self.layout):
+            check_dense(type(self).__name__, x)
+        if self._rate == 0.0:
+            return x
+        spec = self._laid_out(self.spec, x)
+        return core.drop(x, spec, key=self.call_key(), inplace=self.inplace, impl=self.impl)
+
+    def _forward_packed(self, packed: object) -> Any:
+        """A packed sequence under the noise of the padded batch."""
+        names = (self.layout or "b t").split()
+        reads = EXAMPLE in names[:2] and "c" not in self.base_spec.of.split()
+        if not isinstance(packed, PackedSequence) or not reads:
+            raise wrong_type(type(self).__name__, packed)
+        if self.inplace:
+            raise InputError(
+                f"inplace=True of {type(self).__name__} needs a tensor, but got a PackedSequence; "
+                "use inplace=False"
+            )
+        batch_first = names[0] == EXAMPLE
+        x, _ = pad_packed_sequence(packed, batch_first)
+        y = self.forward(x)
+        if y is x:
+            return packed
+        return layouts.pack_again(y.transpose(0, 1) if batch_first else y, packed)
 
     def _laid_out(self, spec: Drop, x: Tensor) -> Drop:
         if self.dims is None:

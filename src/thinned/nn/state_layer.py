@@ -6,13 +6,15 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from .._errors import InputError, choice, flag, probability, unknown
 from ..algebra.schedule import SCHEDULES, Schedule
 from ..functional import recurrent
 from ..functional.core import Rate
+from ..functional.inputs import check_dense
 from ..functional.recurrent import Kind, Method, Network, StateNoise
+from . import layouts
 from .module import DropoutModule
 
 # method -> (the networks that have what it acts on, its scales with that of the paper first)
@@ -67,6 +69,7 @@ class StateLayer(DropoutModule, nn.Module):
         self._network = _network(module, type(self).__name__)
         self._state_noise = _state_noise(type(module).__name__, method, tied, per, scale)
         self.input_size, self.hidden_size = module.input_size, module.hidden_size
+        self.proj_size: int = module.proj_size
         self.num_layers, self.bias = module.num_layers, module.bias
         self.batch_first, self.bidirectional = module.batch_first, module.bidirectional
         self._names = tuple(module._parameters)
@@ -138,20 +141,35 @@ class StateLayer(DropoutModule, nn.Module):
     def flatten_parameters(self) -> None:
         """Do nothing: training code calls it on torch's modules."""
 
-    def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    def forward(self, input: Any, state: Any = None) -> tuple[Any, Any]:
+        packed: Any = input if isinstance(input, PackedSequence) else None
+        lengths: Tensor | None = None
+        if packed is not None:
+            input, lengths = pad_packed_sequence(packed, self.batch_first)
         x, states = self._checked_inputs(input, state)
         mode = self.mode()
         rates = self._current_rates(mode == "sample") if mode != "off" else {}
         key = self.call_key() if mode == "sample" and rates else None
         weights = [getattr(self, name) for name in self._names]
         y, states = recurrent.recurrent_stack(
-            x, states, weights, self._network, rates, self._state_noise, mode == "sample", key=key
+            x,
+            states,
+            weights,
+            self._network,
+            rates,
+            self._state_noise,
+            mode == "sample",
+            key=key,
+            lengths=lengths,
         )
-        if input.dim() == 2:
-            y, states = y.squeeze(1), tuple(s.squeeze(1) for s in states)
+        result: Any = y
+        if packed is not None:
+            result = layouts.pack_again(y, packed)
+        elif input.dim() == 2:
+            result, states = y.squeeze(1), tuple(s.squeeze(1) for s in states)
         elif self.batch_first:
-            y = y.transpose(0, 1)
-        return y, states if self._network.kind == "lstm" else states[0]
+            result = y.transpose(0, 1)
+        return result, states if self._network.kind == "lstm" else states[0]
 
     def _current_rates(self, sampling: bool) -> dict[str, Rate]:
         """The rates that are not 0; within a graph, as tensors where a schedule moves them."""
@@ -164,12 +182,7 @@ class StateLayer(DropoutModule, nn.Module):
 
     def _checked_inputs(self, input: Tensor, state: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Input [t, b, d] and states [layers x directions, b, h], checked."""
-        if isinstance(input, PackedSequence):
-            raise InputError(
-                f"{type(self).__name__} takes padded tensors, but got a PackedSequence: "
-                "its steps hold different examples, so no mask can be kept over them; write "
-                "torch.nn.utils.rnn.pad_packed_sequence(input)"
-            )
+        check_dense(type(self).__name__, input)
         layout = "[b, t, d]" if self.batch_first else "[t, b, d]"
         if input.dim() not in (2, 3) or input.shape[-1] != self.input_size:
             raise InputError(
@@ -186,22 +199,29 @@ class StateLayer(DropoutModule, nn.Module):
                 f"{list(input.shape)} of layout {layout}"
             )
         net = self._network
-        count = 2 if net.kind == "lstm" else 1
-        shape = (net.layers * net.directions, x.shape[1], net.hidden)
+        stacked = net.layers * net.directions
+        shapes = [(stacked, x.shape[1], size) for size in net.state_sizes]
         if state is None:
-            return x, (x.new_zeros(shape),) * count
+            return x, tuple(x.new_zeros(shape) for shape in shapes)
         states = (state,) if isinstance(state, Tensor) else tuple(state)
-        wanted = shape if input.dim() == 3 else (shape[0], shape[2])
-        if len(states) != count or any(s.shape != torch.Size(wanted) for s in states):
+        wanted = shapes if input.dim() == 3 else [(n, size) for n, _, size in shapes]
+        for s in states:
+            check_dense(type(self).__name__, s, "state")
+        if [tuple(s.shape) for s in states] != wanted:
+            each = f"h of shape {list(wanted[0])}"
+            if len(wanted) == 2:
+                each = f"(h, c), each of shape {list(wanted[0])}"
+                if wanted[0] != wanted[1]:
+                    each = f"(h, c) of shapes {list(wanted[0])} and {list(wanted[1])}"
             raise InputError(
-                f"the initial state has to be {'(h, c), each' if count == 2 else 'h'} of shape "
-                f"{list(wanted)}, but got {[list(s.shape) for s in states]}"
+                f"the initial state has to be {each}, but got {[list(s.shape) for s in states]}"
             )
         return x, tuple(s.unsqueeze(1) for s in states) if input.dim() == 2 else states
 
     def extra_repr(self) -> str:
         net = self._network
         text = f"{net.kind}, {self.input_size}, {self.hidden_size}, num_layers={net.layers}"
+        text += f", proj_size={net.projection}" if net.projection else ""
         text += "".join(f", {n}" for n in ("bidirectional", "batch_first") if getattr(self, n))
         text += "".join(f", {n}={self._rates[n]}" for n in self._active)
         drops_states = "states" in self._active or "cells" in self._active
@@ -214,15 +234,12 @@ def _network(module: nn.RNNBase, layer: str) -> Network:
         raise InputError(
             f"{layer} needs a torch.nn.LSTM, GRU or RNN, but got {type(module).__name__}"
         )
-    if module.proj_size:
-        raise InputError(
-            f"{layer} does not take proj_size, but got {module.proj_size}; build the LSTM without "
-            "it and add a Linear after it"
-        )
     directions = 2 if module.bidirectional else 1
     kind: Kind = module.mode.lower()  # type: ignore[assignment]
-    network = Network(kind, module.num_layers, directions, module.hidden_size, module.bias)
-    wanted = network.layers * directions * (4 if module.bias else 2)
+    network = Network(
+        kind, module.num_layers, directions, module.hidden_size, module.bias, module.proj_size
+    )
+    wanted = network.layers * directions * network.tensors
     if len(module._parameters) != wanted or module._forward_pre_hooks:
         raise InputError(
             f"{layer} needs the original parameters of the module, but something rewrites them "

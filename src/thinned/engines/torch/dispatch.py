@@ -194,10 +194,6 @@ def sample(
         _check_writable(x)
         if x.is_neg():
             return x.copy_(sample(x.resolve_neg(), prepared, tensor_key, False, impl))
-    if x.is_nested:
-        raise InputError(
-            "nested tensors have no layout for masks; apply dropout to x.values(), or pad them"
-        )
     if (
         _DEFAULT != "auto"
         or impl is not None

@@ -126,17 +126,25 @@ def _words(
     axis: int,
     offset: int,
     pairs: bool,
+    coordinates: Sequence[Tensor] | None = None,
+    examples: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Return (the word, the mask element) of every element of ``like``.
 
-    With ``pairs``: (the words of both elements of its pair, which of the two it is).
+    With ``pairs``: (the words of both elements of its pair, which of the two it is). With
+    ``coordinates``, one tensor for each axis, the elements of ``like`` are those there in a tensor
+    of ``examples`` examples.
     """
     index = torch.full((), offset, dtype=torch.int64, device=like.device)
-    for i, (n, stride) in enumerate(zip(like.shape, strides, strict=True)):
-        along = torch.arange(n, device=like.device) * stride
-        index = index + along.reshape([-1 if j == i else 1 for j in range(like.dim())])
+    if coordinates is None:
+        for i, (n, stride) in enumerate(zip(like.shape, strides, strict=True)):
+            along = torch.arange(n, device=like.device) * stride
+            index = index + along.reshape([-1 if j == i else 1 for j in range(like.dim())])
+        examples = like.shape[axis] if axis >= 0 else 1
+    else:
+        for at, stride in zip(coordinates, strides, strict=True):
+            index = index + at * stride
     index = index.expand(like.shape)
-    examples = like.shape[axis] if axis >= 0 else 1
     sample_ids = (
         torch.arange(examples, device=like.device)
         if tensor_key.sample_ids is None or axis < 0
@@ -148,9 +156,14 @@ def _words(
         ids, steps = sample_ids, tensor_key.seed_step[1]
     else:
         ids, steps = sample_ids, torch.zeros((), dtype=torch.int64)
-    along_axis = [-1 if j == axis else 1 for j in range(like.dim())]
-    ids = ids.reshape(along_axis)
-    steps = (steps.reshape(along_axis) if steps.dim() else steps).to(like.device)
+    if coordinates is None:
+        along_axis = [-1 if j == axis else 1 for j in range(like.dim())]
+        ids = ids.reshape(along_axis)
+        steps = steps.reshape(along_axis) if steps.dim() else steps
+    elif axis >= 0:
+        ids = ids[coordinates[axis]]
+        steps = steps[coordinates[axis]] if steps.dim() else steps
+    steps = steps.to(like.device)
     mixed = philox.derived_key(tensor_key)
     key = (mixed[0].to(like.device), mixed[1].to(like.device))
 
@@ -180,19 +193,25 @@ def _affine_coefficients(
     law: int,
     offset: int,
     grad: bool,
+    coordinates: Sequence[Tensor] | None = None,
+    examples: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Return (a, b) of y = a x + b for every element, in float64."""
     doubles = constants[1:5].view(torch.float64).to(like.device)
     gain, shift, dropped, spread = doubles.unbind()
+
+    def words(pairs: bool) -> tuple[Tensor, Tensor]:
+        return _words(like, tensor_key, strides, axis, offset, pairs, coordinates, examples)
+
     if LAWS[law] == "bernoulli":
-        word, _ = _words(like, tensor_key, strides, axis, offset, False)
+        word, _ = words(False)
         is_dropped = word < constants[0].to(like.device)
         a, b = torch.where(is_dropped, 0.0, gain), torch.where(is_dropped, dropped, shift)
     else:
         if LAWS[law] == "uniform":
-            noise = reference.uniform(_words(like, tensor_key, strides, axis, offset, False)[0])
+            noise = reference.uniform(words(False)[0])
         else:
-            pair, second = _words(like, tensor_key, strides, axis, offset, True)
+            pair, second = words(True)
             noise = reference.normal(pair).gather(-1, second.unsqueeze(-1)).squeeze(-1)
         a, b = gain * (1.0 + spread * noise), shift.expand(like.shape)
     return a, torch.zeros_like(b) if grad else b
@@ -238,6 +257,26 @@ def reference_factor(
     tensor_key = TensorKey(key, sample_ids, stream, call)
     a, _ = _affine_coefficients(like, constants, tensor_key, strides, axis, law, offset, True)
     return torch.empty_like(like).copy_(a)
+
+
+def factor_at(
+    like: Tensor,
+    coordinates: Sequence[Tensor],
+    examples: int,
+    constants: Tensor,
+    tensor_key: TensorKey,
+    strides: Sequence[int],
+    axis: int,
+    law: int,
+) -> Tensor:
+    """Return the factor of single elements of a tensor of ``examples`` examples.
+
+    ``coordinates`` holds their indices along each axis, and broadcasts to the shape of ``like``.
+    """
+    a, _ = _affine_coefficients(
+        like, constants, tensor_key, strides, axis, law, 0, True, coordinates, examples
+    )
+    return a.to(reference.wide(like))
 
 
 def _reference_map_add(x: Tensor, residual: Tensor, *noise: Any) -> Tensor:
