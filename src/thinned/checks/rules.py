@@ -127,11 +127,17 @@ _RULES = (
     CheckRule(
         code="L7",
         name="training-literal",
-        severity="error",
+        severity="warning",
         how="static",
         title="training=True (or deterministic=False) written into the model",
-        why="A literal overrides the mode: predict() and evaluate() draw masks too.",
-        remedy="leave the argument out, or pass the training argument of call()",
+        why=(
+            "A literal overrides the mode: eval(), predict() and evaluate() draw masks too. That "
+            "is right for Monte Carlo dropout alone."
+        ),
+        remedy=(
+            "pass self.training, or the training argument of call(); where it is meant, add "
+            "# thinned: ignore[L7]"
+        ),
         url=_GITHUB + "keras-team/keras/issues/9412",
     ),
     CheckRule(

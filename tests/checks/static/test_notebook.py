@@ -127,3 +127,20 @@ def test_a_change_leaves_all_other_bytes(layout, cut):
     assert count == 1
     assert text == raw.replace("return F.dropout(x)", "return F.dropout(x, training=self.training)")
     assert fixed_source(text, "n.ipynb") == (text, 0)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"language_info": {"name": "R"}}, {"kernelspec": {"language": "r", "name": "ir"}}],
+)
+def test_a_notebook_in_another_language_is_reported_once(metadata):
+    raw = json.loads(notebook("x <- 1", "y %>% f()"))
+    ((file, why),) = check_source(json.dumps({**raw, "metadata": metadata}), "a.ipynb").unchecked
+    assert (file, why) == ("a.ipynb", "is a notebook in r, not in Python")
+
+
+@pytest.mark.parametrize("name", ["python", "ipython", "Python 3"])
+def test_a_notebook_that_says_python_is_read(name):
+    raw = json.loads(notebook(IMPORTS, NET))
+    raw["metadata"] = {"language_info": {"name": name}}
+    assert check_source(json.dumps(raw), "a.ipynb").codes == {"L1"}

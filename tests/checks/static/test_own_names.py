@@ -180,7 +180,7 @@ NET = f"{HEAD}class Net(nn.Module):\n    def forward(self, x, spec=None):\n     
         ("tF.drop_head(x, 0.1)", {"L1"}),
         ("tF.drop_head(x, 0.1, self.training)", set()),
         ("tF.drop(x, spec)", {"L1"}),
-        ('tF.drop(x, spec, mode="sample")', {"L1"}),
+        ('tF.drop(x, spec, mode="sample")', {"L7"}),
         ('tF.drop(x, spec, mode="sample" if self.training else "mean")', set()),
         ("tF.attention_dropout(x, x, x, p=0.0)", set()),
         # L32: layers of any kind made in forward

@@ -92,7 +92,7 @@ def test_a_function_by_any_name(imported):
     rate = ", p=0.5" if "torch.dropout" not in imported else ", 0.5, True"
     net = f"class Net(torch.nn.Module):\n    def forward(self, x):\n        return d(x{rate})\n"
     text = f"{imported}\nimport torch\n{net}"
-    assert [code for code, _ in codes(text)] == ["L1"]
+    assert [code for code, _ in codes(text)] == ["L7" if "torch.dropout" in imported else "L1"]
 
 
 def test_a_name_of_another_library_is_let_pass():
@@ -307,9 +307,7 @@ def test_fixed_program(program):
     ("body", "fixed"),
     [
         ("F.dropout(x)", "F.dropout(x, training=self.training)"),
-        ("F.dropout(x, 0.5, True)", "F.dropout(x, 0.5, self.training)"),
         ("F.dropout(x, p=0.5,)", "F.dropout(x, p=0.5, training=self.training,)"),
-        ("F.dropout(x, training = True )", "F.dropout(x, training = self.training )"),
         (
             "F.dropout(F.dropout(x))",
             "F.dropout(F.dropout(x, training=self.training), training=self.training)",
@@ -328,6 +326,35 @@ def test_fixed_program(program):
 def test_changes(body, fixed):
     before = WRONG.replace("F.dropout(x, 0.5)", body)
     assert fixed_source(before)[0] == WRONG.replace("F.dropout(x, 0.5)", fixed)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        WRONG.replace("0.5)", "0.5, True)"),
+        WRONG.replace("0.5)", "0.5, training=True)"),
+        "import keras\nx = keras.layers.Dropout(0.5)(x, training=True)\n",
+        "import flax.linen as nn\n\n\nclass Net(nn.Module):\n"
+        "    @nn.compact\n    def __call__(self, x, deterministic):\n"
+        "        return nn.Dropout(0.5, deterministic=False)(x)\n",
+    ],
+)
+def test_a_literal_is_a_warning_that_no_fix_touches(text):
+    """It may be Monte Carlo dropout, which a fix would switch off without a word."""
+    (one,) = check_source(text)
+    assert (one.code, one.severity, one.changes) == ("L7", "warning", ())
+    assert fixed_source(text) == (text, 0)
+
+
+@pytest.mark.parametrize(
+    ("default", "fixed"), [("=0.8", True), ("=0.5", False), ("=0.2", False), ("", False)]
+)
+def test_a_keep_probability_is_inverted_only_where_a_value_shows_that_it_is_one(default, fixed):
+    text = f"from torch import nn\n\n\ndef block(keep_prob{default}):\n"
+    text += "    return nn.Dropout(keep_prob)\n"
+    (one,) = check_source(text)
+    assert (one.code, bool(one.changes)) == ("L4", fixed)
+    assert fixed_source(text)[0].endswith("nn.Dropout(1 - keep_prob)\n") is fixed
 
 
 def test_what_is_not_safe_is_left(tmp_path):

@@ -8,9 +8,18 @@ from collections.abc import Iterator
 
 from ..finding import Finding
 from .functional import MODES
-from .layers import draws, guarded, is_torch, maybe_torch, methods, sampling, words
-from .modes import switches_on, without_gradient
-from .module import Function, Module, argument, opaque, parameters, place
+from .layers import (
+    draws,
+    guarded,
+    is_torch,
+    maybe_torch,
+    methods,
+    names_in,
+    sampling,
+    words,
+)
+from .modes import without_gradient
+from .module import Function, Module, argument, is_false, opaque, parameters, place
 from .names import dotted
 
 _MEASURES = {
@@ -166,7 +175,7 @@ def _in_training(module: Module) -> Iterator[Finding]:
             continue
         for call in module.own(scope, ast.Call):
             loops = [a for a in module.ancestors(call) if isinstance(a, ast.For)]
-            held_out = any(_HELD_OUT.search(n) for loop in loops for n in _names(loop.iter))
+            held_out = any(_HELD_OUT.search(n) for loop in loops for n in names_in(loop.iter))
             is_model = isinstance(call.func, ast.Name) and bool(
                 words(call.func.id) & {"model", "net", "network", "classifier"}
             )
@@ -180,14 +189,6 @@ def _in_training(module: Module) -> Iterator[Finding]:
                 message = f"{model} is measured in training mode: no code calls eval()"
                 yield module.finding("L25", call, message)
                 break
-
-
-def _names(node: ast.AST) -> list[str]:
-    return [
-        n.id if isinstance(n, ast.Name) else n.attr
-        for n in ast.walk(node)
-        if isinstance(n, (ast.Name, ast.Attribute))
-    ]
 
 
 def dead_dropout(module: Module) -> Iterator[Finding]:
@@ -383,8 +384,12 @@ class _Walk:
         base, _, last = name.rpartition(".")
         if base == self.name and last == "eval":
             self.off, self.ran = call, None
-        elif base == self.name and (last == "train" and switches_on(call)):
-            self.off = None
+        elif base == self.name and last == "train" and not is_false(argument(call, "mode", 0)):
+            self.off = None  # train(mode) may switch on
+        elif isinstance(call.func, ast.Call) and any(
+            dotted(a) == self.name for a in call.func.args
+        ):
+            self.off = None  # getattr(model, mode)()
         elif name == self.name:
             if self.off is not None and not without_gradient(self.module, call):
                 self.ran = call

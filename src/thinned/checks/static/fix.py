@@ -64,9 +64,9 @@ def fixed_source(
         InputError: For an unknown rule.
 
     Example:
-        >>> text = "import keras\\nlayer = keras.layers.Dropout(keep_prob)"
+        >>> text = "import keras\\nkeep_prob = 0.9\\nlayer = keras.layers.Dropout(keep_prob)"
         >>> fixed_source(text)
-        ('import keras\\nlayer = keras.layers.Dropout(1 - keep_prob)', 1)
+        ('import keras\\nkeep_prob = 0.9\\nlayer = keras.layers.Dropout(1 - keep_prob)', 1)
     """
     count = 0
     for _ in range(10):  # a change may have overlapped another, which then applies in the next pass

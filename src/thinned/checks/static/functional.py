@@ -110,12 +110,31 @@ _ATTENTION = {
 
 
 def dropout_without_training(module: Module) -> Iterator[Finding]:
-    """Signal: F.dropout or a similar function, with the training argument left out or the literal
-    True, in a torch module or in a function of a file that imports torch; also thinned's functions,
-    and ``mode`` of thinned.functional.drop. Let pass: rate 0; a branch that tests the mode;
-    ``*args``; functions or classes that say that they sample on purpose; functions outside classes
-    that train, add noise or take their rate from their caller; the top level of scripts; classes
-    that are not modules.
+    """Signal: F.dropout or a similar function without the training argument, in a torch module or
+    in a function of a file that imports torch; also thinned's functions, and ``mode`` of
+    thinned.functional.drop. Let pass: rate 0; a branch that tests the mode; ``*args``; functions or
+    classes that say that they sample on purpose; functions outside classes that train, add noise or
+    take their rate from their caller; the top level of scripts; classes that are not modules. A
+    literal True is L7.
+    """
+    for call in module.calls:
+        mode = MODES.get(module.called(call))
+        if mode is None or opaque(call) or not mode.draws:
+            continue
+        if argument(call, mode.name, mode.place) is None and _ignores_mode(module, call, mode):
+            yield module.finding(
+                "L1",
+                call,
+                f"{module.source(call.func)} is called without {mode.name}=, so it drops in "
+                "evaluation too",
+                _switch(module, call, mode),
+                "" if mode.name != "mode" else f"pass {mode.name}={_BY_MODE}, or use a layer",
+            )
+
+
+def literal_modes(module: Module) -> Iterator[tuple[ast.Call, str]]:
+    """Every (call, argument) of a dropout function of torch or thinned that has the mode written
+    in: ``training=True``, ``mode="sample"``.
     """
     for call in module.calls:
         mode = MODES.get(module.called(call))
@@ -123,25 +142,22 @@ def dropout_without_training(module: Module) -> Iterator[Finding]:
             continue
         value = argument(call, mode.name, mode.place)
         draws = is_true(value) or (isinstance(value, ast.Constant) and value.value == "sample")
-        if not (draws or (value is None and mode.draws)) or number(rate_of(call, mode)) == 0:
-            continue
-        if (
-            guarded(module, call)
-            or sampling(module, call)
-            or not _is_model(module, call)
-            or _is_chosen(module, call, value)
-        ):
-            continue
-        fault = f"is called without {mode.name}="
-        if value is not None:
-            fault = f"has {mode.name}={module.source(value)} written in"
-        yield module.finding(
-            "L1",
-            call,
-            f"{module.source(call.func)} {fault}, so it drops in evaluation too",
-            _switch(module, call, value, mode),
-            "" if mode.name != "mode" else f"pass {mode.name}={_BY_MODE}, or use a layer",
-        )
+        if value is not None and draws and _ignores_mode(module, call, mode):
+            yield call, f"{mode.name}={module.source(value)}"
+
+
+def _ignores_mode(module: Module, call: ast.Call, mode: ModeArgument) -> bool:
+    """Whether a call of a dropout function is part of a model, drops, and no mode is tested around
+    it.
+    """
+    value = argument(call, mode.name, mode.place)
+    return not (
+        number(rate_of(call, mode)) == 0
+        or guarded(module, call)
+        or sampling(module, call)
+        or not _is_model(module, call)
+        or _is_chosen(module, call, value)
+    )
 
 
 def rate_of(call: ast.Call, mode: ModeArgument) -> ast.expr | None:
@@ -195,15 +211,11 @@ def _steps(module: Module, function: ast.AST) -> bool:
 _BY_MODE = '"sample" if self.training else "mean"'
 
 
-def _switch(
-    module: Module, call: ast.Call, value: ast.expr | None, mode: ModeArgument
-) -> tuple[Change, ...]:
+def _switch(module: Module, call: ast.Call, mode: ModeArgument) -> tuple[Change, ...]:
     """The change that passes ``self.training``, in a method of what is surely a torch module."""
     if not (is_torch(module, module.class_of(call)) and has_self(module.method_of(call))):
         return ()
     text = "self.training" if mode.name != "mode" else _BY_MODE
-    if value is not None:
-        return (module.replace(value, text),)
     return added(module, call, f"{mode.name}={text}")
 
 
@@ -307,8 +319,25 @@ def _attribute_drops(module: Module, node: ast.Attribute) -> bool:
     values = attribute(module, node)
     return (
         bool(values)
-        and not all(number(v) == 0 for v in values)
+        and not all(number(v) == 0 or never_passed(module, v) for v in values)
         and not any(of_mode(v) for v in values)
+    )
+
+
+def never_passed(module: Module, value: ast.expr) -> bool:
+    """Whether a value is a parameter of ``__init__`` with default 0, for which no call in the file
+    passes anything.
+    """
+    owner, function = module.class_of(value), module.function_of(value)
+    if owner is None or function is None or not isinstance(value, ast.Name):
+        return False
+    if number(default(function, value.id)) != 0 or value.id not in parameters(function):
+        return False
+    index = parameters(function).index(value.id) - 1
+    return not any(
+        opaque(call) or argument(call, value.id, index) is not None
+        for call in module.calls
+        if (dotted(call.func) or "").rpartition(".")[2] == owner.name
     )
 
 

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from ..finding import Finding
-from .layers import DROPOUTS, attribute, imports, layer, sampling
+from .layers import DROPOUTS, attribute, imports, layer
 from .module import Module, argument
 from .names import dotted
 
@@ -31,12 +31,11 @@ def key_reused(module: Module) -> Iterator[Finding]:
             continue
         walk.block(function.body, {})
         for call, first in walk.found.items():
-            if not sampling(module, call):
-                yield module.finding(
-                    "L27",
-                    call,
-                    f"the key {walk.keys[call]} already drew the mask in {module.line(first)}",
-                )
+            yield module.finding(
+                "L27",
+                call,
+                f"the key {walk.keys[call]} already drew the mask in {module.line(first)}",
+            )
 
 
 class _Walk:

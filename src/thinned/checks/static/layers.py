@@ -375,30 +375,29 @@ def draws(module: Module) -> bool:
     )
 
 
+# Words such as "sample" and "stochastic" are not among them: they mean other things in the names of
+# samplers of neighbors, of depth and of diffusion.
 _PURPOSE = {
     "bayes",
     "bayesian",
-    "ensemble",
     "epistemic",
     "mc",
     "mcd",
     "mcdropout",
     "monte",
     "montecarlo",
-    "sample",
-    "sampler",
-    "samples",
-    "sampling",
-    "stochastic",
+    "posterior",
     "tta",
+    "uncertain",
     "uncertainties",
     "uncertainty",
 }
 _PURPOSE_IN_TEXT = re.compile(
-    r"monte[ -]?carlo|\bmc[ _-]?(dropout|sampl)|bayesian|uncertaint|at test time|always on"
-    r"|on purpose|stay(s|ing)? on",
+    r"monte[ -]?carlo|\bmc[ _-]?(dropout|sampl)|bayesian|uncertaint|posterior|predictive sampl"
+    r"|at (test|inference) time|always on|on purpose|stay(s|ing)? on|training and inference",
     re.I,
 )
+_PURPOSE_NEAR = re.compile(r"\bexplor|diversity", re.I)
 _TRAINS = {
     "augment",
     "augmentation",
@@ -434,20 +433,50 @@ def around(
 
 def sampling(module: Module, node: ast.AST) -> bool:
     """Whether a node samples on purpose, as Monte Carlo dropout does: a name, docstring or comment
-    around it says so.
+    around it says so, a test that it depends on, a docstring of a sibling, or the name of the file
+    or of a folder that it is in.
     """
+    key = ("sampling", node)
+    if key not in module.memo:
+        module.memo[key] = _sampling(module, node)
+    result: bool = module.memo[key]
+    return result
+
+
+def _sampling(module: Module, node: ast.AST) -> bool:
     places = around(module, node)
-    stem = re.sub(r"\.\w+$", "", re.split(r"[\\/]", module.filename)[-1])
-    if any(words(name) & _PURPOSE for name in [stem, *(p.name for p in places)]):
+    parts = re.split(r"[\\/]", module.filename)
+    names = [re.sub(r"\.\w+$", "", parts[-1]), *parts[-4:-1], *(p.name for p in places)]
+    tests = [
+        a.test
+        for a in module.ancestors(node)
+        if isinstance(a, (ast.If, ast.IfExp)) and node is not a.test
+    ]
+    names += [name for test in tests for name in names_in(test)]
+    if any(words(name) & _PURPOSE for name in names):
         return True
     line = node.lineno  # type: ignore[attr-defined]
-    comments = " ".join(t.partition("#")[2] for t in module.lines[max(0, line - 2) : line])
-    texts = [
-        comments,
-        ast.get_docstring(module.tree) or "",
-        *(ast.get_docstring(p) or "" for p in places),
+    end = node.end_lineno or line  # type: ignore[attr-defined]
+    near = " ".join(t.partition("#")[2] for t in module.lines[max(0, line - 3) : end])
+    if _PURPOSE_NEAR.search(near) or _PURPOSE_IN_TEXT.search(near):
+        return True
+    siblings = [
+        s
+        for p in places
+        for s in getattr(module.parents[p], "body", [])
+        if isinstance(s, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
     ]
+    texts = [ast.get_docstring(p) or "" for p in (module.tree, *places, *siblings)]
     return any(_PURPOSE_IN_TEXT.search(text) for text in texts)
+
+
+def names_in(node: ast.AST) -> list[str]:
+    """The names and attributes in an expression."""
+    return [
+        n.id if isinstance(n, ast.Name) else n.attr
+        for n in ast.walk(node)
+        if isinstance(n, (ast.Name, ast.Attribute))
+    ]
 
 
 def trains(function: Function) -> bool:

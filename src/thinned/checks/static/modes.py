@@ -8,8 +8,8 @@ import ast
 import re
 from collections.abc import Iterator
 
-from ..finding import Change, Finding
-from .edits import removed
+from ..finding import Finding
+from .functional import literal_modes
 from .layers import (
     BATCH_NORM,
     DRAWING,
@@ -25,7 +25,7 @@ from .layers import (
     trains,
     words,
 )
-from .module import Function, Module, argument, is_false, is_true, parameters
+from .module import Function, Module, argument, is_false, is_true
 from .names import dotted
 
 _PREDICTS = {
@@ -134,17 +134,21 @@ def _over_modules(loop: ast.AST) -> bool:
 
 
 def training_literal(module: Module) -> Iterator[Finding]:
-    """Signal: a Keras dropout layer called with the literal training=True, or a Flax dropout that
-    is created or called with the literal deterministic=False. Let pass: names, docstrings and
-    comments that speak of Monte Carlo, Bayes, sampling or uncertainty; functions that train; calls
-    of whole models.
+    """Signal: F.dropout of torch or a function of thinned with the literal training=True in a
+    module, a Keras dropout layer called with it, or a Flax dropout (linen or nnx) that is created
+    or called with the literal deterministic=False. A literal may be meant, so it is a warning that
+    --fix does not touch. Let pass: names, docstrings, comments, tests and folders that speak of
+    Monte Carlo, Bayes or uncertainty; functions that train; calls of whole models.
     """
+    for call, argument_text in literal_modes(module):
+        text = f"{module.source(call.func)} has {argument_text} written in"
+        yield module.finding("L7", call, f"{text}, so it drops in evaluation too")
     keras = any(imports(module, p) for p in ("keras", "tensorflow", "tf_keras"))
     flax = imports(module, "flax")
     if not keras and not flax:
         return
     for call in module.calls:
-        drop = applied(module, call) or layer(module, call)
+        drop, owner = applied(module, call) or layer(module, call), module.class_of(call)
         if (
             drop is None
             or drop.name not in DRAWING
@@ -155,35 +159,15 @@ def training_literal(module: Module) -> Iterator[Finding]:
         for keyword in call.keywords:
             if drop.framework == "keras" and keyword.arg == "training" and is_true(keyword.value):
                 message = f"{drop.name} is called with training=True"
-                yield module.finding("L7", call, message, _keras_fix(module, call, keyword))
+                yield module.finding("L7", call, message)
             elif (
-                drop.framework == "flax"
+                drop.framework in ("flax", "nnx")
                 and keyword.arg == "deterministic"
                 and is_false(keyword.value)
-                and is_flax(module, module.class_of(call))
+                and (is_flax(module, owner) or (drop.framework == "nnx" and call is not drop.call))
             ):
                 message = f"{drop.name} has deterministic=False written in"
-                yield module.finding("L7", call, message, _flax_fix(module, keyword))
-
-
-def _keras_fix(module: Module, call: ast.Call, keyword: ast.keyword) -> tuple[Change, ...]:
-    method = module.method_of(call)
-    if method is not None and "training" in parameters(method):
-        return (module.replace(keyword.value, "training"),)
-    return removed(module, call, keyword)
-
-
-def _flax_fix(module: Module, keyword: ast.keyword) -> tuple[Change, ...]:
-    method = module.method_of(keyword)
-    names = parameters(method) if method is not None else []
-    for name, text in (
-        ("deterministic", "deterministic"),
-        ("train", "not train"),
-        ("training", "not training"),
-    ):
-        if name in names:
-            return (module.replace(keyword.value, text),)
-    return ()
+                yield module.finding("L7", call, message)
 
 
 _RUNS = {"forward", "__call__", "call"}

@@ -71,6 +71,22 @@ def cells(raw: str) -> list[Cell]:
     return found
 
 
+def language(raw: str) -> str:
+    """The language of a notebook in lower case, by its metadata; "" where they do not say."""
+    try:
+        root = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise Broken(f"not valid JSON ({error})") from None
+    metadata = root.get("metadata") if isinstance(root, dict) else None
+    for part, field in (("language_info", "name"), ("kernelspec", "language")):
+        inside = metadata.get(part) if isinstance(metadata, dict) else None
+        name = inside.get(field) if isinstance(inside, dict) else None
+        if isinstance(name, str) and name.strip():
+            name = name.strip().lower()
+            return "python" if name.startswith(("python", "ipython")) else name
+    return ""
+
+
 def raw_line(raw: str, cell: Cell, line: int) -> int:
     """The line of the notebook's file that holds a line of a cell."""
     start = 0

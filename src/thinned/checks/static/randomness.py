@@ -10,7 +10,16 @@ from collections.abc import Iterator
 
 from ..finding import Finding
 from .edits import removed
-from .layers import calls_thinned, draws, imports, is_torch, maybe_torch, methods
+from .layers import (
+    calls_thinned,
+    draws,
+    imports,
+    is_torch,
+    layer,
+    maybe_torch,
+    methods,
+    rate,
+)
 from .module import Module, argument, is_false, number
 from .names import dotted
 
@@ -81,14 +90,15 @@ _PARALLEL = (
 
 def same_seed_on_all_ranks(module: Module) -> Iterator[Finding]:
     """Signal: a file sets up process groups, DistributedDataParallel or an Accelerator, trains by
-    backward(), has dropout, and no seed that it sets in its functions depends on a rank. Let pass:
-    files with any seed that names a rank, process or device; seeds before processes start (outside
-    functions, under ``if __name__``); Trainers, which seed by themselves; files that key their
-    masks with thinned.key. DDP needs equal parameters, which it broadcasts at the start, not equal
-    seeds.
+    backward(), shows a rate of dropout above 0 (a literal, a default, an argument of the command
+    line), and no seed that it sets in its functions depends on a rank. Let pass: files in which
+    every rate is 0 or unknown; files with any seed that names a rank, process or device; seeds
+    before processes start (outside functions, under ``if __name__``); Trainers, which seed by
+    themselves; files that key their masks with thinned.key. DDP needs equal parameters, which it
+    broadcasts at the start, not equal seeds.
     """
     names = {module.called(c) for c in module.calls}
-    if not any(n in _PARALLEL for n in names) or not _drops(module):
+    if not any(n in _PARALLEL for n in names) or not _shows_rate(module):
         return
     if calls_thinned(module, None, "key"):
         return
@@ -119,6 +129,44 @@ def same_seed_on_all_ranks(module: Module) -> Iterator[Finding]:
     if own and not any("_rng_state" in (dotted(c.func) or "") for c in module.calls):
         last = own[-1]
         yield module.finding("L9", last, f"{module.source(last)} gives every rank the same masks")
+
+
+_RATE = re.compile(r"drop_?(out|path|prob|rate|_p$)|^p_drop|attn_pdrop|[a-z]_pdrop", re.I)
+
+
+def _shows_rate(module: Module) -> bool:
+    """Whether a file shows a rate of dropout above 0."""
+    for call in module.calls:
+        known = layer(module, call)
+        if known is not None and known.draws:
+            value = rate(known)
+            if value is None or (number(value) or 0) > 0:
+                return True
+        flags = [a.value for a in call.args if isinstance(a, ast.Constant)]
+        if any(isinstance(f, str) and _RATE.search(f) for f in flags):
+            default_value = number(argument(call, "default", None))
+            if (default_value or 0) > 0:
+                return True
+    for node in module.children:
+        pairs: list[tuple[str, ast.AST | None]] = []
+        if isinstance(node, ast.keyword):
+            pairs = [(node.arg or "", node.value)]
+        elif isinstance(node, ast.arguments):
+            named = [*node.posonlyargs, *node.args][::-1]
+            pairs = [(a.arg, d) for a, d in zip(named, node.defaults[::-1], strict=False)]
+            pairs += [(a.arg, d) for a, d in zip(node.kwonlyargs, node.kw_defaults, strict=True)]
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            pairs = [((dotted(t) or "").rpartition(".")[2], node.value) for t in targets]
+        elif isinstance(node, ast.Dict):
+            pairs = [
+                (k.value, v)
+                for k, v in zip(node.keys, node.values, strict=True)
+                if isinstance(k, ast.Constant) and isinstance(k.value, str)
+            ]
+        if any(_RATE.search(name) and (number(value) or 0) > 0 for name, value in pairs):
+            return True
+    return False
 
 
 _FORWARD = {"forward", "__call__", "call"}

@@ -22,7 +22,7 @@ from .layers import (
     maybe_torch,
     rate,
 )
-from .module import Module, argument, number, opaque
+from .module import Module, argument, default, number, opaque
 from .names import dotted
 
 _KEEP = re.compile(
@@ -113,9 +113,32 @@ def keep_probability_as_rate(module: Module) -> Iterator[Finding]:
         if by_place and (_OLD.search(module.text) or not _NEW.search(module.text)):
             continue
         text = module.source(value)
-        change = module.replace(value, f"1 - {text}")
+        change = (module.replace(value, f"1 - {text}"),) if _is_high(module, last) else ()
         message = f"{text} is passed as the probability of dropping"
-        yield module.finding("L4", call, message, (change,))
+        yield module.finding("L4", call, message, change)
+
+
+def _is_high(module: Module, name: str) -> bool:
+    """Whether every value that a file shows for a name is a literal above one half, so that the
+    name is surely right and its use wrong. A fix without that would turn around a rate that merely
+    has a misleading name.
+    """
+    values: list[ast.expr | None] = []
+    for node in module.children:
+        if isinstance(node, ast.keyword) and node.arg == name:
+            values.append(node.value)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            values.append(default(node, name))
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any((dotted(t) or "").rpartition(".")[2] == name for t in targets):
+                values.append(node.value)
+        elif isinstance(node, ast.Call):
+            flags = [a.value for a in node.args if isinstance(a, ast.Constant)]
+            if any(isinstance(f, str) and f.lstrip("-").replace("-", "_") == name for f in flags):
+                values.append(argument(node, "default", 1))
+    numbers = [n for n in map(number, values) if n is not None]
+    return bool(numbers) and all(0.5 < n <= 1 for n in numbers)
 
 
 def _is_inverted(module: Module, value: ast.expr) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..._errors import InputError, unknown
 from ..finding import Finding, Findings
 from ..rules import RULES, named
-from . import files, notebook
+from . import files, notebook, syntax
 from .ignores import Ignores
 from .module import Module
 from .table import STATIC
@@ -208,7 +208,11 @@ def _check_python(
     try:
         tree = notebook.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return [], [(filename, f"is not Python: {_reason(error)}")]
+        newer = syntax.parsed(text) if isinstance(error, SyntaxError) else None
+        if newer is None:
+            why = syntax.explained(text, error) or f"is not Python: {_reason(error)}"
+            return [], [(filename, why)]
+        tree = newer
     if not (_FRAMEWORK.search(text) and _SUBJECT.search(text)):
         return [], []
     try:
@@ -229,9 +233,11 @@ def _check_notebook(
     text: str, filename: str, codes: Collection[str]
 ) -> tuple[list[Finding], list[tuple[str, str]]]:
     try:
-        cells = notebook.cells(text)
+        language, cells = notebook.language(text), notebook.cells(text)
     except notebook.Broken as error:
         return [], [(filename, str(error))]
+    if language not in ("", "python"):
+        return [], [(filename, f"is a notebook in {language}, not in Python")]
     unchecked, parts = [], []
     for cell in cells:
         code = notebook.python(cell.text)

@@ -1,4 +1,4 @@
-# expect: L1
+# expect: L7
 # from: https://github.com/pytorch/pytorch/issues/26338
 import torch
 import torch.nn.functional as F

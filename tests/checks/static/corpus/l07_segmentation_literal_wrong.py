@@ -1,4 +1,4 @@
-# expect: L1
+# expect: L7
 # from: https://github.com/explosion/thinc/issues/355
 import torch
 from torch.nn.functional import dropout2d as spatial_drop
