@@ -19,7 +19,7 @@ from ..algebra.per import EXAMPLE, Block
 from ..algebra.plan import plan
 from ..algebra.scale import Classic
 from ..algebra.schedule import SCHEDULES, Schedule
-from ..engines.torch import dispatch, exported, ops
+from ..engines.torch import dispatch, exported, ops, sharded
 from ..engines.torch.dispatch import Impl, PreparedPlan, plan_constants
 from ..functional import core, maps, torch_functions
 from ..functional.inputs import check_dense, is_dense, wrong_type
@@ -127,6 +127,8 @@ class SpecLayer(RatedModule, _DropoutNd):
             return self._forward_structured(input)
         if exported.recorder():
             return self._sample_exported(input)
+        if torch.compiler.is_compiling() and sharded.is_distributed(input):
+            return self._sample_outside(input)
         if torch.compiler.is_compiling() and self.layout is None and self.shard is None:
             if self._constants is not None:
                 return self._sample_in_graph(input, self._constants)
@@ -154,6 +156,11 @@ class SpecLayer(RatedModule, _DropoutNd):
         else:
             y = core.sample(x, prepared, key, None, self.inplace, self.impl)
         return y if x is input else y.view_as(input)
+
+    @torch.compiler.disable
+    def _sample_outside(self, input: Tensor) -> Tensor:
+        """Between two graphs: the ranks of a distributed tensor agree on a seed."""
+        return self.forward(input)
 
     def _sample_exported(self, input: Tensor) -> Tensor:
         """For a graph that runs without this package; raises where it cannot hold the draws."""

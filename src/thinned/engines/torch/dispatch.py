@@ -23,7 +23,7 @@ from ...algebra.drop import Drop
 from ...algebra.law import Bernoulli
 from ...algebra.per import Block
 from ...algebra.plan import WORDS, LawName, Plan, plan, strides
-from . import native, ops, reference
+from . import native, ops, reference, sharded
 from .tensor_key import TensorKey, check_mapped, is_wrapped
 
 Impl = Literal["auto", "reference", "native", "triton"]
@@ -190,6 +190,8 @@ def sample(
 
     ``x`` must not be empty, and ``prepared.plan`` must not be the identity.
     """
+    if type(x) not in _ORDINARY_TYPES and sharded.is_distributed(x):
+        return _sample_shard(x, prepared, tensor_key, inplace, impl)
     if inplace:
         _check_writable(x)
         if x.is_neg():
@@ -240,6 +242,20 @@ def sample(
             return x
         return ops.map(x, *noise, False)
     return _AffineMap.apply(x, noise, inplace)
+
+
+def _sample_shard(
+    x: Tensor, prepared: PreparedPlan, tensor_key: TensorKey, inplace: bool, impl: Impl | None
+) -> Tensor:
+    def run(local: Tensor, plan: Plan, start: tuple[int, ...], key: TensorKey) -> Tensor:
+        offset = sum(n * stride for n, stride in zip(start, prepared.strides, strict=True))
+        part = prepared._replace(plan=plan, rows=0, offset=prepared.offset + offset)
+        return sample(local, part, key, False, impl)
+
+    def keep(plan: Plan, key: TensorKey) -> Tensor:
+        return mask(plan, key, torch.device(x.device))
+
+    return sharded.sample(x, prepared.plan, tensor_key, inplace, run, keep)
 
 
 def _small_factor(x: Tensor, prepared: PreparedPlan, tensor_key: TensorKey) -> Tensor:
