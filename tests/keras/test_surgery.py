@@ -93,3 +93,38 @@ def test_apply_replaces_no_layer_that_computes():
     assert "VariationalDropout" not in kinds
     data = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("float32")
     np.testing.assert_allclose(array(new(data)), array(model(data)), rtol=1e-5, atol=1e-6)
+
+
+def test_apply_of_every_backend_keeps_adapted_statistics():
+    """Also what a layer derives from its weights, and inside models and wrappers."""
+    data = np.random.default_rng(0).normal(50, 9, size=(64, 3)).astype("float32")
+    norm = K.Normalization()
+    norm.adapt(data)
+    bins = K.Discretization(num_bins=3, output_mode="one_hot")
+    bins.adapt(data)
+    x = keras.Input((3,))
+    inner = keras.Sequential([keras.Input((3,)), norm, K.Dense(4, name="deep")])
+    model = keras.Model(x, K.Dense(2)(K.Concatenate()([inner(x), K.Flatten()(bins(x))])))
+    copy = tk.apply(model, "deep", 0.5)
+    want = array(model(data))
+    assert np.abs(want).max() > 0
+    np.testing.assert_allclose(array(copy(data)), want, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(copy.predict(data, verbose=0), want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras looks up by TensorFlow")
+def test_apply_of_every_backend_keeps_adapted_vocabularies():
+    words = K.IntegerLookup(output_mode="one_hot")
+    words.adapt(np.array([[5], [7], [5], [11]]))
+    x = keras.Input((1,), dtype="int64")
+    model = keras.Model(x, K.Dense(2)(K.Dense(4, name="deep")(words(x))))
+    copy = tk.apply(model, "deep", 0.5)
+    ids = np.array([[5], [7], [11], [13]])
+    np.testing.assert_allclose(array(copy(ids)), array(model(ids)), rtol=1e-6)
+
+
+def test_apply_copies_a_sequence_that_was_built_by_a_call():
+    model = keras.Sequential([K.Dense(3, name="a"), K.Dense(2)])
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+    want = array(model(x))
+    np.testing.assert_allclose(array(tk.apply(model, "a", 0.5)(x)), want, rtol=1e-6)

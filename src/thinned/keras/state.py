@@ -23,7 +23,13 @@ class RateState(keras.random.SeedGenerator):
         # the path is that of the layer, since paths have to differ within a model
         with keras.name_scope(owner.name):
             self.state = keras.Variable(
-                value, trainable=False, dtype="float32", autocast=False, name=name
+                # a function, so that layers can be made while Keras builds without state
+                lambda shape, dtype: keras.ops.full(shape, value, dtype),
+                shape=(),
+                trainable=False,
+                dtype="float32",
+                autocast=False,
+                name=name,
             )
 
     def assign(self, value: float) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import keras
+from keras import ops
 
 from .._errors import InputError, nearest
 from ..algebra.drop import Drop
@@ -249,5 +252,21 @@ def _copy_weights(model: keras.Model, copy: keras.Model) -> None:
         twin = copy.get_layer(layer.name)
         if _sequential(layer) or _functional(layer):
             _copy_weights(layer, twin)
-        elif type(twin) is type(layer) and layer.weights:
-            twin.set_weights(layer.get_weights())
+        elif type(twin) is type(layer):
+            for one, other in zip(layer._flatten_layers(), twin._flatten_layers(), strict=True):
+                _copy_state(one, other)
+
+
+def _copy_state(layer: keras.Layer, twin: keras.Layer) -> None:
+    """Copy the state of one layer as a file holds it: then what is derived from weights, such as
+    the constants of an adapted Normalization, and vocabularies are rebuilt too.
+    """
+    store: dict[str, Any] = {}
+    layer.save_own_variables(store)
+    if store:
+        twin.load_own_variables({k: ops.convert_to_numpy(v) for k, v in store.items()})
+    if hasattr(layer, "save_assets") and hasattr(layer, "load_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            layer.save_assets(folder)
+            if os.listdir(folder):
+                twin.load_assets(folder)
