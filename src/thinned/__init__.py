@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .checks.live import check
     from .checks.watch import Watch, watch
     from .functional import explain
-    from .nn import ModelKey, Tape, key, key_of, step
+    from .nn import ModelKey, Tape, key_of, step
     from .presets import CATALOG
     from .studies import study
     from .surgery import (
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         find,
         frozen,
         insert,
+        key,
         off,
         recording,
         replace,
@@ -61,7 +62,7 @@ _HOME = {
     "CATALOG": "presets",
     "check": "checks.live",
     "ModelKey": "nn",
-    "key": "nn",
+    "key": "surgery",
     "explain": "functional",
     "replaying": "surgery",
     "recording": "surgery",

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .._errors import InputError, real, unknown
 from ..engines.torch import reference
-from .core import KeyLike, bernoulli_mask, check_rate, inverse_keep, is_noop
+from .core import KeyLike, Rate, bernoulli_mask, check_rate, inverse_keep, is_noop
 from .inputs import dense_inputs
 
 Method = Literal["probabilities", "keys", "heads"]
@@ -95,19 +95,31 @@ def attention_dropout(
             query, keys, value, attn_mask, 0.0, is_causal, scale=scale
         )
         return drop_head(y, p, training, key=key) if method == "heads" else y
-    scores = _scores(query, keys, attn_mask, is_causal, scale)
-    kept = bernoulli_mask(tuple(scores.shape), p, key, scores)
+    scores = attention_scores(query, keys, attn_mask, is_causal, scale)
     if method == "probabilities":
-        weights = _softmax(scores) * kept * inverse_keep(p)
+        weights = dropped_weights(scores, p, key=key)
     else:
+        kept = bernoulli_mask(tuple(scores.shape), p, key, scores)
         allowed = scores != -math.inf
         kept = kept | ~(kept & allowed).any(-1, keepdim=True)
         weights = _softmax(scores.masked_fill(~kept, -math.inf))
     return weights.to(value.dtype) @ value
 
 
-def _scores(
-    query: Tensor, keys: Tensor, mask: Tensor | None, is_causal: bool, scale: float | None
+def dropped_weights(scores: Tensor, p: Rate, *, key: KeyLike = None) -> Tensor:
+    """The attention weights of ``scores`` [b, ..., l, s], dropped at the rate ``p``."""
+    weights = _softmax(scores)
+    if not isinstance(p, Tensor) and p == 0:
+        return weights
+    return weights * bernoulli_mask(tuple(scores.shape), p, key, scores) * inverse_keep(p)
+
+
+def attention_scores(
+    query: Tensor,
+    keys: Tensor,
+    mask: Tensor | None,
+    is_causal: bool = False,
+    scale: float | None = None,
 ) -> Tensor:
     """The scores [b, ..., l, s], in float32 at least; -inf where a key takes no part."""
     scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ keys.transpose(

@@ -121,6 +121,7 @@ def recurrent_stack(
     state_noise: StateNoise,
     training: bool = True,
     *,
+    locked: bool = True,
     key: KeyLike = None,
     lengths: Tensor | None = None,
 ) -> tuple[Tensor, States]:
@@ -128,7 +129,7 @@ def recurrent_stack(
 
     ``x`` [t, b, d]; ``state`` each [layers x directions, b, h]; ``weights`` in the order of the
     module of torch. Returns, as torch does, the outputs [t, b, directions x h] and the last states.
-    The rates are those of :class:`thinned.nn.DropState`. With ``lengths`` [b], on the CPU, example
+    The rates are those of :class:`thinned.nn.DropState`, and so is ``locked``. With ``lengths`` [b], on the CPU, example
     n ends after ``lengths[n]`` steps: its last state is that of its own last step, its backward
     direction starts there, and its outputs from there on have no meaning.
     """
@@ -148,7 +149,9 @@ def recurrent_stack(
         x, state = _torch_kernel(network, x, state, groups, lengths)
     else:
         noise = state_noise if noisy else None
-        x, state = _layer_by_layer(network, x, state, groups, rates, noise, training, key, lengths)
+        x, state = _layer_by_layer(
+            network, x, state, groups, rates, noise, training, locked, key, lengths
+        )
     if "outputs" in rates:
         x = _locked_dropout(x, rates["outputs"], key=fold_in(key, _DRAWS * network.layers))
     return x, state
@@ -203,6 +206,7 @@ def _layer_by_layer(
     rates: Mapping[str, Rate],
     state_noise: StateNoise | None,
     training: bool,
+    locked: bool,
     key: KeyLike,
     lengths: Tensor | None,
 ) -> tuple[Tensor, States]:
@@ -216,7 +220,8 @@ def _layer_by_layer(
         own = slice(layer * network.directions, (layer + 1) * network.directions)
         start = tuple(s[own] for s in state)
         if layer and "between" in rates:
-            x = _locked_dropout(x, rates["between"], key=fold_in(key, _DRAWS * layer))
+            of = "b d" if locked else "t b d"
+            x = inverted_dropout(x, rates["between"], fold_in(key, _DRAWS * layer), of, "t b d")
         if state_noise is None:
             x, end = _torch_kernel(network._replace(layers=1), x, start, groups[own], lengths)
             ends.append(end)

@@ -14,7 +14,7 @@ from .elementwise import BatchwiseDropout, GaussianDropout, UniformDropout
 from .embeddings import EmbeddingDropout, WordDropout
 from .graphs import DropEdge, DropMessage, DropNode
 from .information import InformationDropout
-from .keys import ModelKey, key, key_of, step
+from .keys import ModelKey, key_of, step
 from .learned import divergence
 from .learned_rates import ConcreteDropout, VariationalDropout
 from .lora import LoraDropout
@@ -30,6 +30,7 @@ from .maps import (
 from .method import MethodDropout
 from .modes import Tape
 from .module import DropoutModule, RatedModule
+from .multihead import MultiheadAttention
 from .recurrent import (
     DropState,
     RecurrentDropout,
@@ -90,6 +91,7 @@ __all__ = [
     "MaxPoolDropout2d",
     "MaxPoolDropout3d",
     "MethodDropout",
+    "MultiheadAttention",
     "MethodWeightDropout",
     "Mixout",
     "ModelKey",
@@ -121,7 +123,6 @@ __all__ = [
     "divergence",
     "droq",
     "fraternal",
-    "key",
     "key_of",
     "multi_sample",
     "r_drop",

@@ -33,7 +33,7 @@ from .recompute import CallCounter
 
 
 class ModelKey:
-    """The random key of a model: create it with :func:`key`, move it with :meth:`at`.
+    """The random key of a model: create it with :func:`thinned.key`, move it with :meth:`at`.
 
     While it exists, the mask of a layer depends on the seed, the name of the layer, the step, the
     number of the call within the step and the sample id of each example, and on nothing else.
@@ -356,33 +356,7 @@ def _integers(name: str, values: Any, bits: int, device: torch.device) -> Tensor
 
 
 def key(model: nn.Module, seed: int = 0, *, capturable: bool = False) -> ModelKey:
-    """Give every dropout module in ``model`` a random stream of its own under ``seed``.
-
-    From then on the masks depend on (seed, name of the layer, call, step, sample id) alone: not on
-    the order or size of the batch, the number of ranks, recomputation or compilation, nor on the
-    generator of torch. Layers are identified by their names in ``model``, without the prefixes of
-    DDP, FSDP, ``torch.compile`` and checkpoint wrappers.
-
-    Args:
-        model: The model, or a wrapper of it such as DistributedDataParallel.
-        seed: An integer in [-2^63, 2^64); negative ones are read modulo 2^64.
-        capturable: Whether to keep seed, step and sample ids at fixed addresses, as a captured CUDA
-            graph needs. Then a backward pass has to run before the next :meth:`ModelKey.at`.
-
-    Returns:
-        The key, which sets step and sample ids by :meth:`ModelKey.at`.
-
-    Raises:
-        InputError: Where the model has no dropout module of this package or has a key already, or
-            ``seed`` is not an integer of 64 bits.
-
-    Example:
-        >>> import torch
-        >>> import thinned.nn as tnn
-        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), tnn.Dropout(0.5))
-        >>> tnn.key(model, seed=7).layers
-        ('1',)
-    """
+    """The part of :func:`thinned.key` that reaches thinned's own layers."""
     named = dict(dropout_modules(model))
     if not named:
         raise InputError(
@@ -432,7 +406,7 @@ def key_of(model: nn.Module) -> ModelKey:
     """Return the key of a model, also of a copied or unpickled one.
 
     Args:
-        model: A model that was given a key by :func:`key`.
+        model: A model that was given a key by :func:`thinned.key`.
 
     Returns:
         The key.
@@ -443,9 +417,10 @@ def key_of(model: nn.Module) -> ModelKey:
     Example:
         >>> import copy
         >>> import torch
+        >>> import thinned
         >>> import thinned.nn as tnn
         >>> model = torch.nn.Sequential(tnn.Dropout(0.5))
-        >>> original = tnn.key(model, seed=7)
+        >>> original = thinned.key(model, seed=7)
         >>> tnn.key_of(model) is original, tnn.key_of(copy.deepcopy(model)).seed
         (True, 7)
     """

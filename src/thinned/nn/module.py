@@ -80,6 +80,7 @@ class DropoutModule(CheckedArguments):
 
         >>> import torch
         >>> from torch import nn
+        >>> import thinned
         >>> import thinned.nn as tnn
         >>> from thinned.functional import normal
         >>> class AdditiveNoise(tnn.DropoutModule, nn.Module):
@@ -88,7 +89,7 @@ class DropoutModule(CheckedArguments):
         ...             return x
         ...         return x + normal(tuple(x.shape), self.call_key(), x)
         >>> model = nn.Sequential(AdditiveNoise())
-        >>> key = tnn.key(model, seed=1)
+        >>> key = thinned.key(model, seed=1)
         >>> key.at(step=0)
         >>> first = model(torch.zeros(2, 3))
         >>> key.at(step=0)

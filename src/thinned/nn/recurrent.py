@@ -53,6 +53,8 @@ class DropState(StateLayer):
         scale: For "variational" and "recurrent": "inverted" divides m by 1 - p, and evaluation is
             the network itself; "classic" has 1 - p for m in evaluation. None is that of the paper:
             inverted for variational, classic for recurrent.
+        locked: Whether ``between`` has one mask for all steps. False draws every element, as the
+            ``dropout`` of torch's module does.
 
     Raises:
         InputError: Where ``module`` is another module, or the arguments do not fit together; in the

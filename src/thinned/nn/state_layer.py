@@ -64,8 +64,11 @@ class StateLayer(DropoutModule, nn.Module):
         tied: bool = True,
         per: Literal["step", "sequence"] | None = None,
         scale: Literal["inverted", "classic"] | None = None,
+        locked: bool = True,
     ) -> None:
         super().__init__()
+        flag(locked, "locked")
+        self.locked = locked
         self._network = _network(module, type(self).__name__)
         self._state_noise = _state_noise(type(module).__name__, method, tied, per, scale)
         self.input_size, self.hidden_size = module.input_size, module.hidden_size
@@ -159,6 +162,7 @@ class StateLayer(DropoutModule, nn.Module):
             rates,
             self._state_noise,
             mode == "sample",
+            locked=self.locked,
             key=key,
             lengths=lengths,
         )
@@ -224,6 +228,7 @@ class StateLayer(DropoutModule, nn.Module):
         text += f", proj_size={net.projection}" if net.projection else ""
         text += "".join(f", {n}" for n in ("bidirectional", "batch_first") if getattr(self, n))
         text += "".join(f", {n}={self._rates[n]}" for n in self._active)
+        text += "" if self.locked else ", locked=False"
         drops_states = "states" in self._active or "cells" in self._active
         return text + (f", method={self._state_noise.method}" if drops_states else "")
 

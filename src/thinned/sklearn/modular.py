@@ -21,6 +21,7 @@ from ..algebra.key import Key, stream_of
 from ..algebra.schedule import SCHEDULES
 from ..functional import core
 from ..nn.information import InformationDropout
+from ..nn.keys import key as assign_key
 from ..nn.learned import Learned
 from ..nn.modes import sampling
 from ..nn.module import dropout_modules
@@ -57,7 +58,7 @@ class Modular:
         self.costly = [
             layer for _, layer in dropout_modules(self.net) if isinstance(layer, Learned)
         ]
-        self.key = nn.key(self.net, job.setting.seed)
+        self.key = assign_key(self.net, job.setting.seed)
         track = job.track
         self.examples = float(
             self.plan.rows
@@ -233,7 +234,7 @@ class Fitted:
         each = [layer.weight.numel() for layer in drawn if layer.sampling == "exact"]
         self.cells = max([max(w.shape) for w in parts[0]] + each)
         self.mc = torch_nn.ModuleDict({"mc": self.net})  # for streams of its own
-        self.key = nn.key(self.mc, seed)
+        self.key = assign_key(self.mc, seed)
 
     def sums(self, x: Tensor, start: int, samples: Tensor | None) -> Tensor:
         """The last sums [networks, b, outputs] of rows from ``start`` on: of thinned networks, or

@@ -4,6 +4,7 @@ from .applying import apply
 from .edits import Edits
 from .exposing import expose
 from .insertion import insert
+from .keying import key
 from .modes import frozen, off, recording, replaying, sampling
 from .policy import At, Policy, PolicyRule
 from .rates import set_rate
@@ -25,6 +26,7 @@ __all__ = [
     "find",
     "frozen",
     "insert",
+    "key",
     "off",
     "recording",
     "replace",

@@ -120,6 +120,7 @@ def _draws_left(module: nn.Module) -> Iterator[SourceDraw]:
     exposed = set()
     if isinstance(forward, InterceptedForward):
         exposed = {name for name, _ in forward.handlers}
+        exposed.discard("multi_head_attention_forward")  # torch draws there, without a key
     for draw in source_draws(module):
         if draw.function.split(".")[-1] in exposed:
             continue

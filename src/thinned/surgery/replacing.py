@@ -12,10 +12,12 @@ import torch
 from torch import nn as torch_nn
 
 from .. import nn, presets
+from .._errors import InputError
 from ..algebra.drop import Drop
 from ..nn.layer_of import layer_of
 from ..nn.spec_layer import SpecLayer
 from .edits import Edits, Swap, apply_edits
+from .foreign import foreign_sites
 from .model_access import unwrap_compiled
 
 _LAYERS: dict[type[torch_nn.Module], Callable[..., SpecLayer]] = {
@@ -27,6 +29,7 @@ _LAYERS: dict[type[torch_nn.Module], Callable[..., SpecLayer]] = {
     torch_nn.FeatureAlphaDropout: nn.FeatureAlphaDropout,
 }
 
+_RECURRENT = (torch_nn.LSTM, torch_nn.GRU, torch_nn.RNN)
 PATH_NAMES = re.compile(r"(DropPath|StochasticDepth)$")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -34,29 +37,34 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 def replace(model: torch_nn.Module) -> Edits:
     """Replace torch's dropout layers by the layers of thinned with the same distribution, in place.
 
+    ``nn.MultiheadAttention`` becomes :class:`thinned.nn.MultiheadAttention`, and ``nn.LSTM``,
+    ``GRU`` and ``RNN`` with dropout between their layers :class:`thinned.nn.DropState` with
+    ``locked=False``; both share the parameters.
+
     Layers named DropPath or StochasticDepth, such as those of timm, torchvision and transformers,
     are replaced too, if they do what the name says: each is run alone at rate 0.5, and has to drop
     rows or the whole batch in training, and nothing in evaluation.
 
     Names, parameters and ``state_dict`` are unchanged; the training mode and the rate are copied; a
     layer that is in several places is replaced by one layer in all of them. Layers with hooks
-    and subclasses of torch's layers are left as they are, since what else they do is unknown. A
-    second call changes nothing.
+    and subclasses of torch's layers are left as they are, since what else they do is unknown. What
+    still drops without a layer of thinned is listed in ``notes``. A second call changes nothing.
 
     Args:
         model: The model to change.
 
     Returns:
-        The changes; ``undo()`` puts the old layers back.
+        The changes; ``undo()`` puts the old layers back, with the parameters as they are now.
 
     Example:
         >>> model = torch_nn.Sequential(torch_nn.Linear(4, 4), torch_nn.Dropout(0.5))
         >>> len(replace(model)), isinstance(model[1], nn.Dropout)
         (1, True)
     """
-    layers: dict[int, SpecLayer] = {}
+    layers: dict[int, torch_nn.Module] = {}
     edits = []
-    for path, parent in unwrap_compiled(model).named_modules():
+    inner = unwrap_compiled(model)
+    for path, parent in inner.named_modules():
         for name, child in parent._modules.items():
             if child is None or any(getattr(child, hooks) for hooks in HOOKS):
                 continue
@@ -74,13 +82,25 @@ def replace(model: torch_nn.Module) -> Edits:
                     new=layers[id(child)],
                 )
             )
-    return apply_edits(edits)
+    done = apply_edits(edits)
+    notes = [f"no key reaches {site}{_remedy(site)}" for site in foreign_sites(inner).unkeyed]
+    return replace_fields(done, notes=tuple(notes))
 
 
-def replacement(child: torch_nn.Module) -> SpecLayer | None:
+def _remedy(site: str) -> str:
+    return "; thinned.expose(model, *inputs) makes a layer of it" if " at " in site else ""
+
+
+def replacement(child: torch_nn.Module) -> torch_nn.Module | None:
     """Return the layer that takes the place of ``child``, or None."""
     if type(child) in _LAYERS:
         return _LAYERS[type(child)](child.p, child.inplace)
+    if type(child) is torch_nn.MultiheadAttention and child.dropout:
+        return nn.MultiheadAttention.from_torch(child)
+    if type(child) in _RECURRENT and child.dropout and child.num_layers > 1:
+        with suppress(InputError):  # its parameters are rewritten by something else
+            return nn.DropState(child, locked=False)
+        return None
     if (
         not PATH_NAMES.search(type(child).__name__)
         or next(child.children(), None) is not None

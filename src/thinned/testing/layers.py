@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves
 from .. import nn as tnn
 from .._errors import InputError
 from ..nn import modes
+from ..nn.keys import key as assign_key
 from ..nn.module import dropout_modules
 
 
@@ -202,7 +203,7 @@ def check_draws(case: LayerCase) -> None:
     assert not _equal(first, second), "two training passes do not differ"
     torch.manual_seed(5)
     assert _equal(first, model(*case.copy_inputs())), "the same torch seed gives another result"
-    key = tnn.key(model, seed=3)
+    key = assign_key(model, seed=3)
     key.at(1)
     first = model(*case.copy_inputs())
     key.at(2)
@@ -216,7 +217,7 @@ def check_draws(case: LayerCase) -> None:
 def check_modes(case: LayerCase) -> None:
     """``sampling`` draws in evaluation what training draws; ``frozen`` repeats one draw."""
     model = case.model()
-    key = tnn.key(model, seed=4)
+    key = assign_key(model, seed=4)
     key.at(0)
     drawn = model(*case.copy_inputs())
     model.eval()
@@ -237,7 +238,7 @@ def check_batch(case: LayerCase) -> None:
     if case.examples is None:
         return
     model, ids = case.model(), torch.arange(case.example_count) * 5 + 2
-    key = tnn.key(model, seed=6)
+    key = assign_key(model, seed=6)
     key.at(1, samples=ids)
     whole = model(*case.copy_inputs())
     order = torch.arange(case.example_count - 1, -1, -1)
@@ -265,7 +266,7 @@ def check_gradient(case: LayerCase) -> None:
     if not case.differentiable or not case.exact_gradient:
         return
     model = case.model(torch.float64)
-    key = tnn.key(model, seed=8)
+    key = assign_key(model, seed=8)
     inputs = case.copy_inputs(torch.float64, requires_grad=True)
     places = [i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -285,7 +286,7 @@ def check_gradient(case: LayerCase) -> None:
 def check_copies(case: LayerCase) -> None:
     """Copies, pickles and checkpoints draw and compute the same."""
     model = case.model()
-    key = tnn.key(model, seed=9)
+    key = assign_key(model, seed=9)
     key.at(4)
     drawn = model(*case.copy_inputs())
     file = io.BytesIO()
@@ -309,7 +310,7 @@ def check_compile(case: LayerCase) -> None:
         return
     torch._dynamo.reset()
     model = case.model()
-    key = tnn.key(model, seed=10)
+    key = assign_key(model, seed=10)
     run = torch.compile(model, backend="aot_eager", fullgraph=True)
     for step in (1, 2):
         inputs, twins = (
@@ -376,7 +377,7 @@ def check_autocast(case: LayerCase) -> None:
 def check_layouts(case: LayerCase) -> None:
     """Strided inputs give what contiguous ones give; an empty batch gives an empty result."""
     model = case.model()
-    key = tnn.key(model, seed=12)
+    key = assign_key(model, seed=12)
     key.at(0)
     expected = model(*case.copy_inputs())
     turned = [

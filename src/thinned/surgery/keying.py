@@ -1,0 +1,58 @@
+"""Random keys over whole models: every site is keyed, or the list of the others is raised."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from .._errors import InputError
+from ..algebra.key import checked_seed
+from ..nn import keys
+from ..nn.keys import ModelKey
+from .foreign import foreign_sites
+from .model_access import unwrap
+
+
+def key(
+    model: nn.Module, seed: int = 0, *, capturable: bool = False, partial: bool = False
+) -> ModelKey:
+    """Give every dropout site in ``model`` a random stream of its own under ``seed``.
+
+    From then on the masks depend on (seed, name of the layer, call, step, sample id) alone: not on
+    the order or size of the batch, the number of ranks, recomputation or compilation, nor on the
+    generator of torch. Layers are identified by their names in ``model``, without the prefixes of
+    DDP, FSDP, ``torch.compile`` and checkpoint wrappers.
+
+    Args:
+        model: The model, or a wrapper of it such as DistributedDataParallel.
+        seed: An integer in [-2^63, 2^64); negative ones are read modulo 2^64.
+        capturable: Whether to keep seed, step and sample ids at fixed addresses, as a captured CUDA
+            graph needs. Then a backward pass has to run before the next :meth:`ModelKey.at`.
+        partial: Whether to go on where a site has no layer of thinned. It draws from torch's
+            generator then.
+
+    Returns:
+        The key, which sets step and sample ids by :meth:`ModelKey.at`.
+
+    Raises:
+        InputError: Where a site that drops in training has no layer of thinned, the model has no
+            dropout module of this package or has a key already, or ``seed`` is not an integer of 64
+            bits.
+
+    Example:
+        >>> import torch
+        >>> import thinned.nn as tnn
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), tnn.Dropout(0.5))
+        >>> key(model, seed=7).layers
+        ('1',)
+    """
+    checked_seed(seed)
+    inner = unwrap(model)
+    if not partial and (left := foreign_sites(inner).unkeyed):
+        shown = "\n  ".join(left)
+        raise InputError(
+            f"no key reaches these sites of the model:\n  {shown}\nmake layers of them first, by "
+            "thinned.replace(model), and by thinned.expose(model, *inputs) where functions are "
+            "called; or write thinned.key(model, seed, partial=True) to let them draw from "
+            "torch's generator"
+        )
+    return keys.key(model, seed, capturable=capturable)
