@@ -47,6 +47,16 @@ def data():
     return [{"input_ids": row, "labels": int(row[0] > 25)} for row in ids]
 
 
+def keyed_bert():
+    """Every site is a layer of thinned; the attention functions are chosen at run time."""
+    model = bert()
+    thinned.replace(model)
+    with pytest.raises(thinned.InputError, match="attention_interface"):
+        thinned.key(model)
+    thinned.expose(model, input_ids=data()[0]["input_ids"][None])
+    return model
+
+
 def gpt():
     torch.manual_seed(0)
     config = transformers.GPT2Config(
@@ -122,19 +132,14 @@ def test_through_report_to(tmp_path, monkeypatch):
 
 
 def test_keys_and_schedules(tmp_path):
-    def ours():
-        model = bert()
-        thinned.replace(model)
-        return model
-
     ends = []
     for seed in (1, 2):
-        model = ours()
+        model = keyed_bert()
         torch.manual_seed(seed)
         train(model, tmp_path, [ThinnedCallback(key=3)], data_seed=1)
         ends.append(model.classifier.weight.detach().clone())
     assert torch.equal(*ends)
-    model = ours()
+    model = keyed_bert()
     model.dropout = thinned.nn.Dropout(thinned.algebra.schedule.Linear(0.0, 0.8, 8))
     train(model, tmp_path, [ThinnedCallback()])
     assert model.dropout.p == pytest.approx(0.7)  # at step 7, the last
@@ -171,8 +176,7 @@ def test_masks_are_functions_of_the_sample_ids(tmp_path):
     """
     ends, all_masks = [], []
     for size in (8, 4):
-        model = bert()
-        thinned.replace(model)
+        model = keyed_bert()
         masks = []
         model.dropout.register_forward_hook(
             lambda m, a, y, to=masks: to.append(y.detach() == 0) if m.training else None
@@ -205,8 +209,7 @@ def test_masks_are_functions_of_the_sample_ids(tmp_path):
     together = {tuple(row.tolist()) for m in all_masks[0] for row in m}
     assert {tuple(row.tolist()) for m in all_masks[1] for row in m} <= together
     again = [ThinnedCallback(key=3, samples="sample", check=True), WatchCallback(every=1)]
-    plain = bert()
-    thinned.replace(plain)
+    plain = keyed_bert()
     with pytest.raises(thinned.InputError, match="samples='sample' has to be among the inputs"):
         train(plain, tmp_path, again)
     options = {"per_device_train_batch_size": 8, "max_steps": 4, "remove_unused_columns": False}
@@ -222,9 +225,6 @@ def test_masks_are_functions_of_the_sample_ids(tmp_path):
 def test_sampling_in_prediction(tmp_path):
     model = bert()
     trainer = train(model, tmp_path, max_steps=1)
-    with pytest.raises(thinned.InputError, match=r"mc_predict needs layers of thinned\.nn"):
-        mc_predict(trainer, data())
-    thinned.replace(model)
     with pytest.raises(thinned.InputError, match="samples"):
         mc_predict(trainer, data(), 0)
     passes = np.stack([p.predictions for p in mc_predict(trainer, data(), 16)])

@@ -171,16 +171,18 @@ def test_a_fit_after_an_error():
 
 
 def test_sampling_in_prediction():
-    for on in (True, False):
-        trainer, _ = fit(Net(), ThinnedCallback(sampling=on), epochs=1)
+    stock = Net()
+    stock.layers[3] = nn.Dropout(0.5)
+    for on, net in ((True, Net()), (False, Net()), (True, stock)):
+        trainer, _ = fit(net, ThinnedCallback(sampling=on), epochs=1)
         first, second = (
             torch.cat(trainer.predict(trainer.lightning_module, loader())) for _ in range(2)
         )
         assert torch.equal(first, second) != on
     net = Net()
-    net.layers[3] = nn.Dropout(0.5)
     trainer, _ = fit(net, ThinnedCallback(sampling=True), epochs=1)
-    with pytest.raises(thinned.InputError, match=r"sampling=True needs layers of thinned\.nn"):
+    net.layers[3] = nn.Identity()
+    with pytest.raises(thinned.InputError, match="finds no dropout"):
         trainer.predict(net, loader())
 
 

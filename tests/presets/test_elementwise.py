@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import thinned
 from thinned import functional as F
 from thinned import nn, presets
 from thinned.algebra import (
@@ -88,7 +89,7 @@ def test_classic_and_inverted_are_one_method(momentum):
         )
         if scaling == "inverted":
             net[3].weight.data *= q
-        key = nn.key(net, seed=4)
+        key = thinned.key(net, seed=4)
         groups = [
             {"params": [net[3].weight], "lr": rate},
             {"params": [*net[0].parameters(), net[3].bias], "lr": lr},

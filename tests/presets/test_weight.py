@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import thinned
 from thinned import functional as F
 from thinned import nn, presets
 from thinned.algebra import (
@@ -50,7 +51,7 @@ def test_dropconnect_draws_have_those_moments(sampling):
     layer = nn.DropConnect(torch.nn.Linear(40, 3).double(), 0.4, sampling=sampling)
     x = torch.randn(1, 40, generator=torch.Generator().manual_seed(0)).double()
     mean, var = (t[0].tolist() for t in layer.moments(x))
-    key = nn.key(torch.nn.Sequential(layer), 5)
+    key = thinned.key(torch.nn.Sequential(layer), 5)
     key.at(0)
     with torch.no_grad():
         draws = layer(x.expand(5000, 40))

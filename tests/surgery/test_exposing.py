@@ -146,8 +146,8 @@ def test_copies_gradients_and_checkpointed_modules():
     twin[0].functional_dropout_0.p = 1.0
     assert net[0].functional_dropout_0.p == 0.25
     assert twin[0].forward.module is twin[0]
-    key = thinned.key(torch.nn.ModuleList([net]))
     net[0].layer.p = net[1].layer.p = 0.0
+    key = thinned.key(torch.nn.ModuleList([net]))
     grads = []
     for run in (lambda x: net(x), lambda x: checkpoint(net, x, use_reentrant=False)):
         key.at(3)

@@ -534,3 +534,11 @@ def test_inner_contexts_win():
         with thinned.sampling(model):
             assert draws(model)
         assert not draws(model)
+
+
+def test_a_model_without_dropout_is_refused():
+    model = nn.Sequential(nn.Linear(4, 4))
+    with pytest.raises(thinned.InputError, match="finds no dropout in this model"):
+        thinned.sampling(model)
+    with thinned.sampling(model, partial=True):
+        pass

@@ -109,7 +109,9 @@ def test_layers_with_hooks_and_subclasses_are_left():
     net = torch.nn.Sequential(Mine(0.1), torch.nn.Dropout(0.2))
     net[1].register_forward_hook(lambda *_: None)
     assert len(thinned.replace(net)) == 0
-    assert repr(thinned.replace(net)) == "nothing changed"
+    assert repr(thinned.replace(net)) == (
+        "nothing changed\nnote: no key reaches 0 (Mine)\nnote: no key reaches 1 (Dropout)"
+    )
 
 
 def test_loss_curves_agree_with_torchs():

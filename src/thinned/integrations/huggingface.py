@@ -8,9 +8,9 @@ from typing import Any
 from .._errors import InputError, whole
 from .._optional import missing
 from ..checks.watch import Watch, watch
-from ..nn import key, step
-from ..surgery import sampling
-from .shared import check_and_warn, combine_logs, require_dropout_modules
+from ..nn import step
+from ..surgery import key, sampling
+from .shared import check_and_warn, combine_logs
 
 try:
     from transformers import TrainerCallback
@@ -262,6 +262,5 @@ def mc_predict(trainer: Any, data: Any, samples: int = 20) -> list[Any]:
         in deep learning".
     """
     samples = whole(samples, "samples", 1)
-    require_dropout_modules(trainer.model, "mc_predict")
     with sampling(trainer.model):
         return [trainer.predict(data) for _ in range(samples)]

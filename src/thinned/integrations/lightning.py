@@ -8,9 +8,9 @@ from typing import Any
 
 from .._optional import missing
 from ..checks.watch import Watch, watch
-from ..nn import key, step
-from ..surgery import sampling
-from .shared import check_and_warn, combine_logs, require_dropout_modules
+from ..nn import step
+from ..surgery import key, sampling
+from .shared import check_and_warn, combine_logs
 
 try:
     from lightning.pytorch.callbacks import Callback
@@ -126,8 +126,9 @@ class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
         check: Whether to run :func:`thinned.check` on the first batch and warn of its findings.
         unpack: A function of the batch that returns the inputs of the model for ``check``; by
             default all but the last element of a tuple.
-        sampling: Whether our layers draw in ``trainer.predict``; :class:`thinned.InputError` is
-            raised there where the module has none.
+        sampling: Whether dropout draws in ``trainer.predict`` (:func:`thinned.sampling`);
+            :class:`thinned.InputError` is raised there where the module has none, or a site cannot
+            be reached.
     """
 
     def __init__(
@@ -181,7 +182,6 @@ class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
         if self.sampling:
-            require_dropout_modules(pl_module, "sampling=True")
             self._predicting.enter_context(sampling(pl_module))
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from .._errors import InputError
 from ..checks.finding import Findings
 from ..checks.live import check
-from ..nn.module import dropout_modules
 
 
 def check_and_warn(model: Any, args: Any, named: Any) -> Findings:
@@ -22,12 +20,3 @@ def check_and_warn(model: Any, args: Any, named: Any) -> Findings:
 def combine_logs(log: Any, *more: Any) -> list[Any]:
     """The argument ``log`` of :func:`thinned.watch` as a list, with more receivers at its end."""
     return [*(log if isinstance(log, (list, tuple)) else [] if log is None else [log]), *more]
-
-
-def require_dropout_modules(model: Any, what: str) -> None:
-    """Raise :class:`thinned.InputError` where no layer of ours would draw for ``what``."""
-    if not any(True for _ in dropout_modules(model)):
-        raise InputError(
-            f"{what} needs layers of thinned.nn in the model, but there are none; call "
-            "thinned.replace(model) first"
-        )

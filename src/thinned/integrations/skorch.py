@@ -7,7 +7,8 @@ from typing import Any
 
 from .._optional import missing
 from ..checks.watch import Watch, watch
-from ..nn import key, step
+from ..nn import step
+from ..surgery import key
 from .shared import check_and_warn
 
 try:

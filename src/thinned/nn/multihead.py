@@ -112,7 +112,7 @@ class MultiheadAttention(RatedModule, nn.MultiheadAttention):
         return layer
 
     @property
-    def dropout(self) -> float:  # type: ignore[override]
+    def dropout(self) -> float:
         """The rate, under the name that it has in torch."""
         return self.p
 
@@ -181,7 +181,9 @@ class MultiheadAttention(RatedModule, nn.MultiheadAttention):
             keys = torch.cat([keys, self.bias_k.expand(batch, 1, -1)], 1)
             values = torch.cat([values, self.bias_v.expand(batch, 1, -1)], 1)
         if self.add_zero_attn:
-            keys, values = (torch.cat([x, x.new_zeros(batch, 1, x.shape[2])], 1) for x in (keys, values))
+            keys, values = (
+                torch.cat([x, x.new_zeros(batch, 1, x.shape[2])], 1) for x in (keys, values)
+            )
         if mask is not None:  # keys that were added take part
             mask = F.pad(mask, (0, keys.shape[1] - mask.shape[-1]))
         heads = [

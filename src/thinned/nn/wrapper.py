@@ -93,7 +93,7 @@ def call_with_weights(
     kwargs: dict[str, Any] | None = None,
 ) -> Any:
     """Call ``module`` with the weights ``replaced`` in place of its own."""
-    if not torch._C._is_tracing():
+    if torch.compiler.is_dynamo_compiling() or not torch._C._is_tracing():
         return torch.func.functional_call(module, replaced, args, kwargs)
     # functional_call refuses modules of TorchScript by refusing all calls while tracing
     with _reparametrize_module(module, replaced):

@@ -31,6 +31,8 @@ class ForeignSites:
         not_switched_off: What :func:`thinned.off` does not reach.
         not_seeded: What does not draw from torch's generator.
         unkeyed: The sites that drop in training: no random key reaches them.
+        unsampled: The modules with sites that :func:`thinned.sampling` does not reach.
+        at_rate_0: Whether there is dropout at rate 0.
         has_fused: Whether torch's fused transformer kernels may bypass a site.
         is_compiled: Whether a module inside is compiled in place.
     """
@@ -44,6 +46,8 @@ class ForeignSites:
     not_switched_off: list[str] = field(default_factory=list)
     not_seeded: list[str] = field(default_factory=list)
     unkeyed: list[str] = field(default_factory=list)
+    unsampled: set[nn.Module] = field(default_factory=set)
+    at_rate_0: bool = False
     has_fused: bool = False
     is_compiled: bool = False
 
@@ -60,7 +64,9 @@ def foreign_sites(model: nn.Module) -> ForeignSites:
             continue
         label = f"{name or 'the model'} ({type(module).__name__})"
         if isinstance(module, (nn.MultiheadAttention, nn.RNNBase)) or _is_dropout_layer(module):
-            if not _never_drops(module):
+            if _never_drops(module):
+                sites.at_rate_0 = True
+            else:
                 _add_layer(sites, label, module)
         else:
             _add_code(sites, label, module)
@@ -74,6 +80,7 @@ def _add_layer(sites: ForeignSites, label: str, module: nn.Module) -> None:
     if _reads_training(module) and "training" in module.__dict__:
         sites.flags[label] = module
     else:
+        sites.unsampled.add(module)
         sites.not_sampled.append(label)
         sites.not_switched_off.append(label)
     sites.not_seeded += [
@@ -110,6 +117,8 @@ def _add_code(sites: ForeignSites, label: str, module: nn.Module) -> None:
     if drops:
         sites.callers[label] = module
     hidden = [f"{label}: switched by its mode at {where}" for where in use.hidden]
+    if masks or hidden:
+        sites.unsampled.add(module)
     sites.not_sampled += named(masks) + hidden
     sites.not_switched_off += named(masks)
 

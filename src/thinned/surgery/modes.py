@@ -20,6 +20,7 @@ from .._errors import InputError
 from ..engines.torch.tensor_key import TensorKey, random_key
 from ..nn import modes
 from ..nn.contexts import Context, entered
+from ..nn.module import dropout_modules
 from ..nn.recompute import recomputed_key, remember_key
 from .calls import CallPath, find_caller
 from .draws import DRAWING, DROPOUTS, function_name
@@ -95,6 +96,13 @@ def _over_model(
         sites.callers = {**sites.callers, **sites.always}
     if not partial:
         _refuse(what, unreached, _EXPOSE)
+        nothing = not sites.drawing and not sites.at_rate_0 and not any(dropout_modules(inner))
+        if switch == "sample" and nothing:
+            raise InputError(
+                "thinned.sampling finds no dropout in this model, so all passes would be equal; "
+                "insert some with thinned.insert or thinned.apply, or write "
+                "thinned.sampling(model, partial=True)"
+            )
     return _entered(model, sites, switch, own)
 
 
@@ -191,7 +199,8 @@ def sampling(model: nn.Module, *, partial: bool = False) -> AbstractContextManag
         A context manager.
 
     Raises:
-        InputError: Before anything runs, where a site cannot be reached: masks drawn by hand, and
+        InputError: Before anything runs, where the model has no dropout, or a site cannot be
+            reached: masks drawn by hand, and
             rates that are 0 in evaluation, in a module that its mode also switches otherwise.
 
     Example:

@@ -154,6 +154,13 @@ def _mode_cell(site: Site) -> str:
     evaluation = ("alarm", "eval: draws") if site.in_eval else ("no", "eval: quiet")
     return " ".join(
         f'<span class="pill {kind}">{text}</span>' for kind, text in (train, evaluation)
+    ) + "".join(
+        f'<br><span class="kind">{text}</span>'
+        for missing, text in (
+            (not site.keyed, "no key reaches it"),
+            (not site.sampled, "thinned.sampling does not reach it"),
+        )
+        if missing
     )
 
 

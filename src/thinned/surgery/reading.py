@@ -48,6 +48,7 @@ def source_draws(module: nn.Module) -> Iterator[SourceDraw]:
     """
     for source in _sources(module):
         owner = module if source.is_method else None
+        parents = _parents(source.tree)
         for call, target in source.calls:
             if (found := _classify(target, call, owner)) is not None:
                 kind, rate, in_train, in_eval = found
@@ -58,8 +59,25 @@ def source_draws(module: nn.Module) -> Iterator[SourceDraw]:
                     where=f"{source.function.__code__.co_filename}:{source.line(call)}",
                     rate=rate,
                     in_train=in_train,
-                    in_eval=in_eval,
+                    in_eval=in_eval and not _only_in_training(call, parents),
                 )
+
+
+def _parents(tree: ast.AST) -> dict[ast.AST, ast.AST]:
+    return {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+
+
+def _only_in_training(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
+    """Whether a branch that tests the mode makes a call in training only."""
+    child, parent = node, parents.get(node)
+    while parent is not None:
+        if isinstance(parent, (ast.If, ast.IfExp)) and _reads_mode(parent.test):
+            body = parent.body if isinstance(parent, ast.If) else [parent.body]
+            negated = isinstance(parent.test, ast.UnaryOp) and isinstance(parent.test.op, ast.Not)
+            if child is not parent.test and (child in body) != negated:
+                return True
+        child, parent = parent, parents.get(parent)
+    return False
 
 
 def _name(call: ast.Call, target: Any, python: bool) -> str:
@@ -94,7 +112,7 @@ def _sources(module: nn.Module) -> Iterator[_Source]:
         if (
             function in visited
             or not isinstance(function, FunctionType)
-            or function.__module__.startswith("torch.")
+            or (function.__module__ or "").startswith("torch.")
         ):
             continue
         visited.add(function)
@@ -146,9 +164,7 @@ def mode_use(module: nn.Module) -> ModeUse:
     drawing = _drawing_functions(sources)
     only_dropout, reads_mode, hidden = True, False, []
     for source in sources:
-        parents = {
-            child: node for node in ast.walk(source.tree) for child in ast.iter_child_nodes(node)
-        }
+        parents = _parents(source.tree)
         draws = {id(call) for call, target in source.calls if _draws(target, drawing)}
         owner = module if source.is_method else None
         for node in ast.walk(source.tree):

@@ -95,9 +95,14 @@ def replacement(child: torch_nn.Module) -> torch_nn.Module | None:
     """Return the layer that takes the place of ``child``, or None."""
     if type(child) in _LAYERS:
         return _LAYERS[type(child)](child.p, child.inplace)
-    if type(child) is torch_nn.MultiheadAttention and child.dropout:
+    if type(child) is torch_nn.MultiheadAttention and child.dropout:  # not a subclass
         return nn.MultiheadAttention.from_torch(child)
-    if type(child) in _RECURRENT and child.dropout and child.num_layers > 1:
+    if (
+        isinstance(child, torch_nn.RNNBase)
+        and type(child) in _RECURRENT
+        and child.dropout
+        and child.num_layers > 1
+    ):
         with suppress(InputError):  # its parameters are rewritten by something else
             return nn.DropState(child, locked=False)
         return None

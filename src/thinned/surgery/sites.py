@@ -16,9 +16,10 @@ from .._errors import InputError
 from ..nn.module import DropoutModule
 from . import page
 from .attribute_rates import SKIPPED_LAYER_RATES, edits_to_zero, run_all_layers
+from .foreign import foreign_sites
 from .model_access import check_not_scripted, unwrap_compiled
 from .observe import Observation, observing, preserve_state
-from .rates import RATES
+from .rates import rate_of
 from .reading import source_draws
 
 
@@ -47,6 +48,8 @@ class Site:
         calls: The number of calls in one pass.
         parameters_behind: The share of the parameters of the model that come after the site.
         flops_behind: The share of the multiplications of a pass that come after the site.
+        keyed: Whether the site is a layer of thinned, which a key (:func:`thinned.key`) reaches.
+        sampled: Whether :func:`thinned.sampling` makes the site draw in evaluation.
 
     Example:
         >>> import torch
@@ -68,12 +71,16 @@ class Site:
     calls: int
     parameters_behind: float | None
     flops_behind: float | None
+    keyed: bool
+    sampled: bool
 
 
 class Sites(tuple[Site, ...]):
     """All sites of a model, in the order of their first draw; a tuple that prints as a table.
 
-    The table has files relative to the current directory, or the last two parts of their paths.
+    In the table "after" is the share of the multiplications that come after a site; "key" and
+    "sampling" say what reaches it. Files are relative to the current directory, or the last two
+    parts of their paths.
     :meth:`save` writes a page, :meth:`plot` a picture.
 
     Args:
@@ -82,8 +89,8 @@ class Sites(tuple[Site, ...]):
     Example:
         >>> import torch
         >>> print(find(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.1))))
-        name  kind     function  rate  measured  train  eval   shape  flops after  where
-        1     dropout  Dropout   0.1             draws  quiet
+        name  kind     function  rate  measured  train  eval   key  sampling  shape  after  where
+        1     dropout  Dropout   0.1             draws  quiet  no   yes
     """
 
     __slots__ = ()
@@ -123,8 +130,10 @@ class Sites(tuple[Site, ...]):
             "measured",
             "train",
             "eval",
+            "key",
+            "sampling",
             "shape",
-            "flops after",
+            "after",
             "where",
         )
         rows = [head, *(_table_row(site) for site in self)]
@@ -149,6 +158,7 @@ def _table_row(site: Site) -> tuple[str, ...]:
         return "" if x is None else f"{x:.3g}"
 
     state = {True: "draws", False: "quiet"}
+    reached = {True: "yes", False: "no"}
     return (
         site.name or "(the model)",
         site.kind,
@@ -157,6 +167,8 @@ def _table_row(site: Site) -> tuple[str, ...]:
         number(site.measured),
         state[site.in_train],
         state[site.in_eval],
+        reached[site.keyed],
+        reached[site.sampled],
         "" if site.shape is None else "x".join(map(str, site.shape)),
         "" if site.flops_behind is None else f"{site.flops_behind:.0%}",
         _short(site.where),
@@ -200,8 +212,9 @@ def find(model: nn.Module, *inputs: Any, **named: Any) -> Sites:
     """
     model = unwrap_compiled(model)
     check_not_scripted(model)
+    reach = _Reach(model)
     if not inputs and not named:
-        return Sites(_read(model))
+        return Sites(_read(model, reach))
     with preserve_state(model, (inputs, named)), observing(model) as observation:
 
         def run(training: bool) -> Observation:
@@ -214,10 +227,25 @@ def find(model: nn.Module, *inputs: Any, **named: Any) -> Sites:
         if any(edits_to_zero(model, SKIPPED_LAYER_RATES)):
             with run_all_layers(model):
                 complete = run(True)
-        return Sites(_merged(train, complete, run(False)))
+        return Sites(_merged(train, complete, run(False), reach))
 
 
-def _merged(train: Observation, complete: Observation, evaluation: Observation) -> Iterator[Site]:
+class _Reach:
+    """Says of the sites of a model what reaches them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.modules = dict(model.named_modules())
+        self.unsampled = foreign_sites(model).unsampled
+
+    def __call__(self, name: str, in_eval: bool) -> dict[str, bool]:
+        module = self.modules[name]
+        keyed = isinstance(module, DropoutModule)
+        return {"keyed": keyed, "sampled": keyed or in_eval or module not in self.unsampled}
+
+
+def _merged(
+    train: Observation, complete: Observation, evaluation: Observation, reach: _Reach
+) -> Iterator[Site]:
     """Yield the sites of all passes, each once.
 
     ``complete`` is the training pass in which no layer was skipped. It sets the order and the
@@ -244,10 +272,11 @@ def _merged(train: Observation, complete: Observation, evaluation: Observation) 
             calls=site.calls if counted else 0,
             parameters_behind=1.0 - record.parameters_before / parameters if parameters else None,
             flops_behind=1.0 - record.flops_before / flops if flops else None,
+            **reach(site.name, place in evaluation.sites),
         )
 
 
-def _read(model: nn.Module) -> Iterator[Site]:
+def _read(model: nn.Module, reach: _Reach) -> Iterator[Site]:
     """Yield the layers that have a rate, and the draws in the source of the other modules.
 
     The layers are dropout modules, layers with "drop" in the name of their class, attention and
@@ -263,19 +292,26 @@ def _read(model: nn.Module) -> Iterator[Site]:
         if kind != "dropout" and not isinstance(module, DropoutModule):
             for d in source_draws(module):
                 yield _unmeasured(
-                    name, module, d.kind, d.function, d.where, d.rate, d.in_train, d.in_eval
+                    name,
+                    module,
+                    d.kind,
+                    d.function,
+                    d.where,
+                    d.rate,
+                    d.in_train,
+                    d.in_eval,
+                    reach,
                 )
         if not kind:
             continue
-        values = (getattr(module, a, None) for a in RATES)
-        rate = next(
-            (float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)),
-            None,
-        )
+        attribute = rate_of(module)
+        rate = None if attribute is None else float(getattr(module, attribute))
         if kind != "dropout" and not rate:
             continue
         in_train = rate != 0 and (kind != "recurrent" or module.num_layers > 1)
-        yield _unmeasured(name, module, kind, type(module).__name__, "", rate, in_train, False)
+        yield _unmeasured(
+            name, module, kind, type(module).__name__, "", rate, in_train, False, reach
+        )
 
 
 def _unmeasured(
@@ -287,6 +323,7 @@ def _unmeasured(
     rate: float | None,
     in_train: bool,
     in_eval: bool,
+    reach: _Reach,
 ) -> Site:
     return Site(
         name=name,
@@ -302,4 +339,5 @@ def _unmeasured(
         calls=0,
         parameters_behind=None,
         flops_behind=None,
+        **reach(name, in_eval),
     )

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..nn import ModelKey, key
+from ..nn import ModelKey
+from ..nn.keys import key
 from ..nn.module import dropout_modules
 from .data import Split
 from .networks import WEIGHT_LAYERS, build

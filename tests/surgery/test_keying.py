@@ -1,0 +1,92 @@
+"""thinned.key covers every site of a model, or says which it does not; find says it of each."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import thinned
+import thinned.nn as tnn
+
+
+class Functional(nn.Module):
+    def forward(self, x):
+        return F.dropout(x, 0.5, self.training)
+
+
+class Locked(nn.LSTM):
+    pass
+
+
+UNKEYED = {
+    "module": (lambda: nn.Dropout(0.5), r"1 \(Dropout\)"),
+    "functional": (Functional, r"1 \(Functional\): F.dropout at .*test_keying.py:\d+"),
+    "attention": (lambda: nn.MultiheadAttention(8, 2, dropout=0.5), r"1 \(MultiheadAttention\)"),
+    "lstm": (lambda: nn.LSTM(8, 8, 2, dropout=0.5), r"1 \(LSTM\)"),
+    "subclass": (lambda: Locked(8, 8, 2, dropout=0.5), r"1 \(Locked\)"),
+}
+
+
+@pytest.mark.parametrize("name", UNKEYED)
+def test_sites_without_a_key_are_listed(name):
+    build, text = UNKEYED[name]
+    model = nn.Sequential(tnn.Dropout(0.5), build())
+    with pytest.raises(thinned.InputError, match=rf"(?s)no key reaches.*{text}.*thinned.replace"):
+        thinned.key(model)
+    assert model[0].model_key is None
+    assert thinned.key(model, partial=True).layers == ("0",)
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: nn.Dropout(0.0), lambda: nn.LSTM(8, 8, 2), lambda: nn.LSTM(8, 8)]
+)
+def test_sites_that_never_drop_need_no_key(build):
+    assert thinned.key(nn.Sequential(tnn.Dropout(0.5), build())).layers == ("0",)
+
+
+def test_what_replace_and_expose_reach_is_keyed():
+    model = nn.Sequential(nn.Dropout(0.5), Functional())
+    edits = thinned.replace(model)
+    assert len(edits.notes) == 1
+    assert "thinned.expose(model, *inputs)" in edits.notes[0]
+    x = torch.ones(2, 8)
+    thinned.expose(model, x)
+    key = thinned.key(model)
+    assert key.layers == ("0", "1.functional_dropout_0")
+    key.at(0)
+    state = torch.get_rng_state()
+    model(x)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_what_replace_cannot_replace_is_noted():
+    """A subclass, and a network with a weight that something else computes."""
+    normed = nn.utils.parametrizations.weight_norm(nn.LSTM(8, 8, 2, dropout=0.5), "weight_hh_l0")
+    model = nn.Sequential(Locked(8, 8, 2, dropout=0.5), normed)
+    notes = thinned.replace(model).notes
+    assert notes == ("no key reaches 0 (Locked)", "no key reaches 1 (ParametrizedLSTM)")
+
+
+class Mixed(nn.Module):
+    def forward(self, x):
+        if self.training:
+            self.seen = True
+            x = F.dropout(x, 0.5)
+        return x
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_find_says_what_reaches_a_site(measured):
+    model = nn.Sequential(tnn.Dropout(0.5), nn.Dropout(0.5), Functional(), Mixed())
+    sites = thinned.find(model, *([torch.ones(4, 4)] if measured else []))
+    assert [(s.name, s.keyed, s.sampled) for s in sites] == [
+        ("0", True, True),
+        ("1", False, True),
+        ("2", False, True),
+        ("3", False, False),
+    ]
+    head, *rows = str(sites).splitlines()
+    column = head.index("key")
+    assert [row[column : column + 3].strip() for row in rows] == ["yes", "no", "no", "no"]
