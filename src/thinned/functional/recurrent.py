@@ -129,9 +129,9 @@ def recurrent_stack(
 
     ``x`` [t, b, d]; ``state`` each [layers x directions, b, h]; ``weights`` in the order of the
     module of torch. Returns, as torch does, the outputs [t, b, directions x h] and the last states.
-    The rates are those of :class:`thinned.nn.DropState`, and so is ``locked``. With ``lengths`` [b], on the CPU, example
-    n ends after ``lengths[n]`` steps: its last state is that of its own last step, its backward
-    direction starts there, and its outputs from there on have no meaning.
+    The rates are those of :class:`thinned.nn.DropState`, and so is ``locked``. With ``lengths``
+    [b], on the CPU, example n ends after ``lengths[n]`` steps: its last state is that of its own
+    last step, its backward direction starts there, and its outputs from there on have no meaning.
     """
     if not training:
         rates = (
