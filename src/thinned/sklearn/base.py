@@ -20,6 +20,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
 
+from .._errors import InputError
 from ..algebra.drop import Drop
 from ..algebra.schedule import SCHEDULES
 from . import modular, stacked
@@ -137,10 +138,16 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         return tags
 
     @abstractmethod
-    def _encode(self, y: Any, fresh: bool, incremental: bool = False) -> Any:
+    def _encode(
+        self, y: Any, fresh: bool, incremental: bool = False, sample_weight: Any = None
+    ) -> Any:
         """Targets as float32 [n, outputs]; sets what the kind of estimator knows about them, anew
         if ``fresh``.
         """
+
+    def _decode(self, outputs: Any) -> Any:
+        """Outputs of the network in the unit of the target."""
+        return outputs
 
     @abstractmethod
     def _head(self) -> str:
@@ -164,8 +171,8 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         widths(self.hidden_layer_sizes)
         X, y = self._validate(X, y, fresh)
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, X)
-        encoded = self._encode(y, fresh, incremental)
+            sample_weight = checked_weights(sample_weight, X)
+        encoded = self._encode(y, fresh, incremental, sample_weight)
         weight = self._weights(y, sample_weight)
         job = self._job(
             FeatureRows(X), torch.from_numpy(encoded), weight, fresh=fresh, incremental=incremental
@@ -227,6 +234,8 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         held = scorer = None
         if self.early_stopping:
             index, held = self._split(index, y, random)
+            if weight is not None:
+                _check_shares(weight[index], weight[held])
             scorer = self._scorer(y[held].numpy(), None if weight is None else weight[held])
         n = len(index)
         size = min(200, n) if self.batch_size == "auto" else int(self.batch_size)
@@ -402,9 +411,8 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
         """
         many = 1 if samples is None else len(samples)
         with threads(many * X.shape[0] * sum(w.size for w in self.coefs_)):
-            return np.concatenate(
-                [head(z, self.out_activation_).numpy() for z in self._pieces(X, samples)], 1
-            )
+            outputs = [head(z, self.out_activation_).numpy() for z in self._pieces(X, samples)]
+        return self._decode(np.concatenate(outputs, 1))
 
     def _widest(self) -> int:
         return max(max(w.shape) for w in self.coefs_)
@@ -417,15 +425,25 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
 
         Args:
             X: Rows [rows, features].
-            samples: The number of networks; None takes the parameter ``samples``, or 100 where
-                that is 0.
+            samples: The number of networks, at least 1; None takes the parameter ``samples``, or
+                100 where that is 0.
 
         Returns:
             An array [samples, rows, outputs]: class probabilities (one column where there are two
             classes), or values.
+
+        Raises:
+            InputError: Where ``samples`` is no whole number of at least 1.
         """
+        if samples is None:
+            samples = self.samples or MONTE_CARLO
+        elif isinstance(samples, bool) or not isinstance(samples, Integral) or samples < 1:
+            raise InputError(
+                f"samples must be a whole number of at least 1, but is {samples!r}; use predict "
+                "for the network without noise"
+            )
         X = self._rows(X)
-        return np.stack(list(self._samples(X, samples or self.samples or MONTE_CARLO)))
+        return np.stack(list(self._samples(X, int(samples))))
 
     def _pieces(self, X: Any, samples: Tensor | None) -> Any:
         """The last sums of rows [networks, b, outputs], piece by piece; ``samples``: which thinned
@@ -459,6 +477,28 @@ class DropoutEstimator(BaseEstimator, metaclass=ABCMeta):
                     np.array(some, order="C") if isinstance(some, np.ndarray) else some.toarray()
                 )
                 yield fitted.sums(x, start, samples)
+
+
+def checked_weights(sample_weight: Any, X: Any) -> Any:
+    """One weight of at least 0 for each row."""
+    weight = _check_sample_weight(sample_weight, X)
+    if (weight < 0).any():
+        row = int(np.argmax(weight < 0))
+        raise InputError(
+            f"sample_weight must be at least 0 for every row, but row {row} has {weight[row]:g}; "
+            "leave out the rows that are not to count, or give them the weight 0"
+        )
+    return weight
+
+
+def _check_shares(training: Any, held: Any) -> None:
+    for name, weight in (("training", training), ("validation", held)):
+        if not np.asarray(weight).any():
+            raise InputError(
+                f"all {len(weight)} {name} rows that early_stopping=True splits off have weight "
+                "0; change validation_fraction or random_state, leave out rows of weight 0, or "
+                "set early_stopping=False"
+            )
 
 
 def widths(sizes: Any) -> list[int]:

@@ -236,7 +236,9 @@ class DropoutClassifier(ClassifierMixin, DropoutEstimator):
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X))
 
-    def _encode(self, y: Any, fresh: bool, incremental: bool = False) -> Any:
+    def _encode(
+        self, y: Any, fresh: bool, incremental: bool = False, sample_weight: Any = None
+    ) -> Any:
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         if fresh and not incremental:

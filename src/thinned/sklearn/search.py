@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 import warnings
 from collections.abc import Sequence
@@ -17,9 +18,9 @@ from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
 from sklearn.model_selection import ParameterGrid, check_cv
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import _safe_indexing, check_random_state, indexable
-from sklearn.utils.validation import _check_method_params, _check_sample_weight
+from sklearn.utils.validation import _check_method_params
 
-from .base import DropoutEstimator
+from .base import DropoutEstimator, checked_weights
 from .records import FeatureRows, FitJob
 from .training import train
 from .types import Rows
@@ -120,12 +121,16 @@ class DropoutSearchCV(BaseSearchCV):
         candidates = list(ParameterGrid(self.param_grid))
         if self.verbose:
             print(f"Fitting {len(splits)} folds for each of {len(candidates)} candidates")
-        nets, jobs = self._jobs(X, y, candidates, splits, **routed.estimator.fit)
+        nets, jobs, errors = self._jobs(X, y, candidates, splits, **routed.estimator.fit)
         self.n_passes_ = train([job for job in jobs if job is not None])
         self._warn(jobs)
         out = [
             self._scored(net, job, X, y, split, scorers, routed.scorer.score)
-            for net, job, (_, split) in zip(nets, jobs, product(candidates, splits), strict=True)
+            if job is not None
+            else {"fit_time": 0.0, "score_time": 0.0, "fit_error": error}
+            for net, job, error, (_, split) in zip(
+                nets, jobs, errors, product(candidates, splits), strict=True
+            )
         ]
         _insert(out, self.error_score)
         results = self._format_results(candidates, len(splits), out)
@@ -150,46 +155,79 @@ class DropoutSearchCV(BaseSearchCV):
         candidates: Sequence[dict[str, Any]],
         splits: Sequence[Any],
         sample_weight: Any = None,
-    ) -> tuple[list[DropoutEstimator], list[FitJob | None]]:
-        """An estimator and its job for each candidate and fold, candidate by candidate."""
+    ) -> tuple[list[DropoutEstimator], list[FitJob | None], list[str | None]]:
+        """An estimator and its job, or the error that it has none for, for each candidate and fold,
+        candidate by candidate.
+        """
         first = clone(self.estimator)
         checked, labels = first._validate(X, y, True)
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, checked)
+            sample_weight = checked_weights(sample_weight, checked)
         rows, n = FeatureRows(checked), checked.shape[0]
         known = {
             name: getattr(first, name)
             for name in ("n_features_in_", "feature_names_in_")
             if hasattr(first, name)
         }
-        targets: dict[int, torch.Tensor] = {}
+        targets: dict[tuple[int, bool], torch.Tensor] = {}
         common = int(
             deepcopy(check_random_state(first.random_state)).randint(np.iinfo(np.int32).max)
         )
-        nets, jobs = [], []
+        nets: list[DropoutEstimator] = []
+        jobs: list[FitJob | None] = []
+        errors: list[str | None] = []
         for candidate, (fold, (train_rows, _)) in product(candidates, enumerate(splits)):
             net = clone(self.estimator).set_params(**clone(candidate, safe=False))
-            net._validate_params()
-            if not isinstance(net.random_state, (int, np.integer)):
-                net.random_state = common
             for name, value in known.items():
                 setattr(net, name, value)
             index = np.arange(n)[train_rows]
-            encoded = net._encode(labels[index], True)
-            if fold not in targets:
-                targets[fold] = torch.zeros(n, encoded.shape[1])
-                targets[fold][index] = torch.from_numpy(encoded)
-            weight = net._weights(
-                labels[index], None if sample_weight is None else sample_weight[index]
-            )
-            if weight is not None:
-                weight = _spread(weight, index, n)
-            job = net._job(rows, targets[fold], weight, index=index)
-            heavy = repr(getattr(net, "class_weight", None))
-            job.track.name = (fold, int(net.random_state), heavy, net.validation_fraction)
+            job = error = None
+            try:
+                job = self._job(net, rows, labels, index, sample_weight, fold, targets, common)
+            except Exception as failure:
+                if self.error_score == "raise":
+                    raise
+                error = f"{type(failure).__name__}: {failure}"
             nets.append(net)
             jobs.append(job)
-        return nets, jobs
+            errors.append(error)
+        return nets, jobs, errors
+
+    def _job(
+        self,
+        net: DropoutEstimator,
+        rows: FeatureRows,
+        labels: Any,
+        index: Any,
+        sample_weight: Any,
+        fold: int,
+        targets: dict[tuple[int, bool], torch.Tensor],
+        common: int,
+    ) -> FitJob:
+        """The job of one candidate on the rows ``index`` of a fold."""
+        net._validate_params()
+        if net.random_state is None:
+            net.random_state = common
+        part = None if sample_weight is None else sample_weight[index]
+        encoded = net._encode(labels[index], True, sample_weight=part)
+        scaled = bool(getattr(net, "target_scaling", False))
+        if (fold, scaled) not in targets:
+            full = torch.zeros(rows.n, encoded.shape[1])
+            full[index] = torch.from_numpy(encoded)
+            targets[fold, scaled] = full
+        weight = net._weights(labels[index], part)
+        if weight is not None:
+            weight = _spread(weight, index, rows.n)
+        seed = net.random_state
+        if isinstance(seed, np.random.RandomState):
+            # its own copy, in the state that a fit alone would begin with
+            start: object = pickle.dumps(seed.get_state(legacy=False))
+        else:
+            start = int(seed)
+        heavy = repr(getattr(net, "class_weight", None))
+        job = net._job(rows, targets[fold, scaled], weight, index=index)
+        job.track.name = (fold, scaled, start, heavy, net.validation_fraction)
+        return job
 
     def _warn(self, jobs: Sequence[FitJob | None]) -> None:
         longest = sum(job is not None and not job.stopped for job in jobs)
@@ -205,7 +243,7 @@ class DropoutSearchCV(BaseSearchCV):
     def _scored(
         self,
         net: DropoutEstimator,
-        job: FitJob | None,
+        job: FitJob,
         X: Any,
         y: Any,
         split: Any,
@@ -213,7 +251,6 @@ class DropoutSearchCV(BaseSearchCV):
         params: dict[str, Any],
     ) -> dict[str, Any]:
         """What ``_format_results`` wants to know of one network."""
-        assert job is not None
         out: dict[str, Any] = {"fit_time": job.seconds, "score_time": 0.0, "fit_error": None}
         began = time.time()
         parts = (
@@ -227,7 +264,7 @@ class DropoutSearchCV(BaseSearchCV):
                 began = time.time()
                 some = _check_method_params(X, params=params, indices=index)
                 out[name] = scorers(net, _safe_indexing(X, index), _safe_indexing(y, index), **some)
-        except ValueError as error:
+        except Exception as error:  # as GridSearchCV does
             if self.error_score == "raise":
                 raise
             out["fit_error"] = f"{type(error).__name__}: {error}"
