@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 
 import pytest
@@ -272,6 +273,86 @@ def test_left_with_the_reason(build, reason):
     notes = thinned.thin(model).notes
     assert any(reason in note for note in notes if note.startswith("0.path1"))
     assert "forward" not in model[0].norm1.__dict__
+
+
+class Attention(torch.nn.Module):
+    """Returns a pair, as transformers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x, mask=None, **kwargs):
+        return self.inner(x, x, x, attn_mask=mask)
+
+
+def decorated(forward):
+    @functools.wraps(forward)
+    def wrapper(self, *args, **kwargs):
+        return forward(self, *args, **kwargs)
+
+    return wrapper
+
+
+class Modern(Block):
+    """With a decorated forward, further keyword arguments, a test for None and an unused result."""
+
+    def __init__(self, make):
+        super().__init__(make)
+        self.attention = Attention().double()
+
+    @decorated
+    def forward(self, x, mask=None, **kwargs):
+        h = self.norm1(x)
+        h, _ = self.attention(h, mask=mask, **kwargs)
+        x = self.path1(h) + x
+        return self.path2(self.down(self.drop(TF.gelu(self.up(self.norm2(x)))))) + x
+
+
+def test_forwards_with_decorators_keyword_arguments_and_pairs():
+    model = Modern(MAKE["drop path"])
+    thinned.thin(model, always=True)
+    assert isinstance(model.norm1.forward, BranchStart)
+    assert isinstance(model.norm2.forward, BranchStart)
+    assert model.drop.linked
+    thinned.key(model, seed=1)
+    assert_same(model, dense(model), X, step=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "layers"), [("Dinov2", 6, 3), ("ConvNext", 2, 2), ("Beit", 4, 2)]
+)
+def test_models_of_transformers(name, count, layers):
+    """Every branch with a drop path of a vision model; its results are those of the whole batch."""
+    transformers = pytest.importorskip("transformers")
+    settings = (
+        {"hidden_sizes": [8, 16], "depths": [1, 2], "num_stages": 2, "patch_size": 2}
+        if name == "ConvNext"
+        else {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "patch_size": 8}
+    )
+    config = getattr(transformers, f"{name}Config")(
+        image_size=16, drop_path_rate=0.6, attn_implementation="eager", **settings
+    )
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{name}Model")(config).double().train()
+    edits = thinned.thin(model)
+    starts = [m for m in model.modules() if isinstance(m.__dict__.get("forward"), BranchStart)]
+    assert len(starts) == count
+    assert len(edits) == count + 2 * layers
+    thinned.key(model, seed=3)
+    for module in model.modules():
+        if type(module) is torch.nn.Dropout:
+            module.p = 0.0
+    x = torch.randn(7, 3, 16, 16, dtype=torch.float64)
+    results = []
+    for net in (model, dense(model)):
+        thinned.key_of(net).at(2)
+        y = net(x)[0]
+        parameters = [p for p in net.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(y.sin().sum(), parameters, allow_unused=True)
+        results.append([y, *[g for g in gradients if g is not None]])
+    for seen, right in zip(*results, strict=True):
+        torch.testing.assert_close(seen, right, rtol=1e-10, atol=1e-12)
 
 
 def test_a_value_used_outside_moves_the_start_of_the_branch():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,7 @@ def find_start(root: nn.Module, path: fx.Node, once: set[nn.Module]) -> Start | 
         if module not in once or "forward" in module.__dict__ or node.args[0] is path:
             continue
         region = _region(node, ancestors)
-        if not region or not _is_closed(node, region, path):
+        if not _is_closed(node, region, path) or not _multiplies(root, region):
             continue
         mixing = _mixes_examples(root, region)
         if mixing:
@@ -91,10 +92,21 @@ def _region(start: fx.Node, ancestors: set[fx.Node]) -> set[fx.Node]:
 def _is_closed(start: fx.Node, region: set[fx.Node], path: fx.Node) -> bool:
     """Return whether the values of a region come from its start alone and go to ``path`` alone."""
     return all(
-        all(user in region or user is path for user in node.users)
+        all(user in region or user is path or _is_unused(user) for user in node.users)
         and (node is start or all(_is_shared(g) or g in region for g in node.all_input_nodes))
         for node in region
     ) and all(given in region for given in path.all_input_nodes)
+
+
+def _is_unused(node: fx.Node) -> bool:
+    """Return whether a value is a part of a tuple that nothing reads."""
+    return node.target is operator.getitem and not node.users
+
+
+def _multiplies(root: nn.Module, region: set[fx.Node]) -> bool:
+    """Return whether a module of a region has a matrix or a kernel, so that it is worth leaving."""
+    called = [root.get_submodule(str(node.target)) for node in region if node.op == "call_module"]
+    return any(p.dim() > 1 for module in called for p in module.parameters())
 
 
 def _is_shared(node: fx.Node) -> bool:

@@ -4,6 +4,7 @@ dropped units out of their products.
 
 from __future__ import annotations
 
+import inspect
 import operator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -109,6 +110,33 @@ class Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return type(m) is not nn.Sequential
+
+    def create_args_for_root(
+        self, root_fn: Any, is_module: bool, concrete_args: Any = None
+    ) -> tuple[Any, list[Any]]:
+        """Read the forward within its decorators, as it runs without further keyword arguments."""
+        code: Any = inspect.unwrap(root_fn)
+        function, args = super().create_args_for_root(code, is_module, concrete_args)
+        if code.__code__.co_flags & inspect.CO_VARKEYWORDS and isinstance(args[-1], fx.Proxy):
+            placeholder, args[-1] = args[-1].node, {}
+            self.graph.erase_node(placeholder)
+        return function, args
+
+
+def trace(root: nn.Module) -> fx.Graph:
+    """Return the graph of the forward of ``root``; raise where torch.fx cannot trace it.
+
+    Arguments that are None by default, such as masks of transformer layers, are None where the code
+    asks for their value.
+    """
+    try:
+        return Tracer().trace(root)
+    except Exception:
+        parameters = inspect.signature(type(root).forward).parameters.values()
+        defaults = {p.name: None for p in parameters if p.default is None}
+        if not defaults:
+            raise
+        return Tracer().trace(root, defaults)
 
 
 def spatial_dims(module: object) -> int | None:

@@ -15,7 +15,7 @@ from ..nn.spec_layer import SpecLayer
 from ..nn.thinned import Shrinking
 from ..nn.thinned_branches import Branch, BranchEnd, BranchStart
 from .branches import Start, drops_examples, find_start
-from .chains import Chain, Tracer, find_chain, is_elementwise, spatial_dims
+from .chains import Chain, find_chain, is_elementwise, spatial_dims, trace
 from .edits import AttributeChange, Edits, ForwardChange, Swap, apply_edits
 from .model_access import unwrap_compiled
 from .replacing import HOOKS, PATH_NAMES, replacement
@@ -208,7 +208,7 @@ def _read(
     if type(root) is not nn.Sequential and type(root).__module__.startswith("torch.nn."):
         return
     try:
-        graph = Tracer().trace(root)
+        graph = trace(root)
     except Exception:  # noqa: BLE001 - a forward pass may contain any code
         return
     called: dict[nn.Module, list[Any]] = {}
