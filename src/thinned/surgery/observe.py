@@ -26,8 +26,9 @@ from ..nn.thinned import Shrinking
 from ..nn.thinned_branches import BranchEnd
 from .costs import MULTIPLYING, flops
 from .draws import DRAWING, DROPOUTS, classify_draw, function_name
-from .model_access import check_not_scripted, force_eager, preserve_generators, tensors_in
-from .tensor_values import count_dropped, count_zeros, shape_of, write_tensor
+from .model_access import check_not_scripted, force_eager
+from .preserve import restoring
+from .tensor_values import count_dropped, count_zeros, shape_of
 
 
 @dataclass(kw_only=True)
@@ -150,7 +151,7 @@ class Observation:
 
 @contextmanager
 def preserve_state(model: nn.Module, inputs: Any) -> Iterator[None]:
-    """Restore modes, buffers and generators on exit; passes within compute no gradients.
+    """Restore the model, its inputs and generators on exit; passes within compute no gradients.
 
     Raises :class:`thinned.InputError` for a scripted model, and for a model with lazy modules that
     have not run, because a pass would create their parameters.
@@ -161,20 +162,8 @@ def preserve_state(model: nn.Module, inputs: Any) -> Iterator[None]:
             raise InputError(
                 f"{path} is lazy and has no values yet; run the model once, then observe it"
             )
-    modes = [(m, m.training) for m in model.modules()]
-    buffers = [(b, b.detach().clone()) for b in model.buffers()]
-    try:
-        with (
-            preserve_generators([*model.parameters(), *model.buffers(), *tensors_in(inputs)]),
-            torch.no_grad(),
-        ):
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        with torch.no_grad():
-            for buffer, values in buffers:
-                write_tensor(buffer, values)
+    with restoring(model, inputs), torch.no_grad():
+        yield
 
 
 def observe(
