@@ -11,13 +11,15 @@ from .._errors import InputError
 from ..algebra.drop import Drop
 from ..presets import locked_dropout
 from .costs import CONVOLUTIONS, RECURRENT
-from .flow import activations, branches, is_dropout_layer, layer_after
+from .flow import activations, branches, functional_dropout_before, is_dropout_layer
 from .policy import At, Policy, PolicyRule
+from .rates import rate_of
 from .rule_makers import (
     branch_rule,
     depth_rules,
     hidden_rules,
     input_rule,
+    rule_after,
     rule_before,
     shared_place_notes,
 )
@@ -55,10 +57,14 @@ def _graph(trace: Trace) -> Policy | None:
     names = [n for n, m in trace.model.named_modules() if type(m).__name__ in _GRAPH_LAYERS]
     if not names:
         return None
-    rules = [rule_before(trace, name, 0.5) for name in names]
+    placed = [rule_before(trace, name, 0.5) for name in names]
+    rules = [rule for found, _ in placed for rule in found]
+    notes = [note for _, found in placed for note in found]
+    if not rules:
+        raise InputError("; ".join(notes))
     kind = type(trace.model.get_submodule(names[0])).__name__
     note = f"a graph network ({kind}): 0.5 on the input of each layer, Kipf and Welling 2017"
-    return Policy(tuple(rules), (note,))
+    return Policy(tuple(dict.fromkeys(rules)), (note, *notes))
 
 
 def _recurrent(trace: Trace) -> Policy | None:
@@ -67,21 +73,31 @@ def _recurrent(trace: Trace) -> Policy | None:
     embeddings = [n for n, m in modules.items() if isinstance(m, nn.Embedding) and trace.calls[n]]
     if not cores or not embeddings:
         return None
-    rules = [
-        PolicyRule("insert after", At("name", n), None, _locked(next(iter(cores.values()))))
-        for n in embeddings
-    ]
+    rules: list[PolicyRule] = []
+    left: list[str] = []
+
+    def place(name: str, core: nn.RNNBase) -> None:
+        value = next((v for v in trace.values if name in v.outputs_of), None)
+        placed, notes = rule_after(trace, At("name", name), value, 0.4, _locked(core))
+        rules.extend(placed)
+        left.extend(notes)
+
+    for name in embeddings:
+        place(name, next(iter(cores.values())))
     for name, core in cores.items():
         if core.num_layers > 1:
             rules.append(PolicyRule("set rate", At("name", name), 0.25))
-        rules.append(PolicyRule("insert after", At("name", name), None, _locked(core)))
+        place(name, core)
+    if not rules:
+        raise InputError("; ".join(left))
     notes = (
+        *left,
         "a recurrent language model (embedding and recurrent layers): 0.4 locked in time on the "
         "embedding and the output, 0.25 between layers, Merity et al. 2018",
         "Merity et al. 2018 also drop 0.5 of the recurrent weights: "
         "thinned.nn.WeightDrop(lstm, 0.5)",
     )
-    return Policy(tuple(rules), notes)
+    return Policy(tuple(dict.fromkeys(rules)), notes)
 
 
 def _locked(core: nn.RNNBase) -> Drop:
@@ -110,7 +126,21 @@ def _attention(trace: Trace) -> Policy | None:
             "Touvron et al. 2021 (DeiT)"
         )
         return Policy(tuple(depth_rules(trace, 0.1)), (note, *shared_place_notes(trace)))
-    rules = [branch_rule(trace, b, 0.1, None) for b in found]
+    rules, left = [], []
+    for branch in found:
+        call = None if branch.layers else functional_dropout_before(trace, branch.value)
+        if call is None:
+            rules.append(branch_rule(trace, branch, 0.1, None))
+        else:
+            left.append(
+                f"nothing before {branch.call}: functional dropout is there ({call.where}); "
+                "thinned.expose makes it a layer"
+            )
+    left += [
+        f"the rate of attention is that of its call ({e.where}); thinned.expose makes it a layer"
+        for e in calls
+        if e.module and not _has_attention_layer(trace, e.module)
+    ]
     rules += [
         PolicyRule("set rate", At("name", n), 0.1)
         for n, m in trace.model.named_modules()
@@ -118,8 +148,9 @@ def _attention(trace: Trace) -> Policy | None:
     ]
     stem = _stem_rule(trace)
     notes = [
+        *dict.fromkeys(left),
         "a transformer (attention and residual branches): 0.1 on branches, embeddings and "
-        "attention, Vaswani et al. 2017"
+        "attention, Vaswani et al. 2017",
     ]
     if stem is not None:
         rules.append(stem)
@@ -129,6 +160,15 @@ def _attention(trace: Trace) -> Policy | None:
             "thinned.insert(model, 0.1, before=...) names one"
         )
     return Policy(tuple(dict.fromkeys(rules)), tuple(notes))
+
+
+def _has_attention_layer(trace: Trace, name: str) -> bool:
+    """Return whether the rate of an attention call is that of a module in it, or of itself."""
+    module = trace.model.get_submodule(name)
+    return (
+        any(_has_attention_rate(n, m) for n, m in module.named_modules())
+        or rate_of(module) is not None
+    )
 
 
 def _has_attention_rate(name: str, module: nn.Module) -> bool:
@@ -181,23 +221,22 @@ def _convolutional(trace: Trace) -> Policy | None:
         or any(e.func in RECURRENT for e in trace.events)
     ):
         return None
-    rules = []
+    rules, notes = [], []
     for where, value in activations(trace):
         last = value.last_weighted
         if len(last) == 1 and trace.events[next(iter(last))].func is F.linear:
-            layer = layer_after(trace, value)
-            rules.append(
-                PolicyRule("set rate", At("name", layer), 0.5)
-                if layer
-                else PolicyRule("insert after", where, 0.5)
-            )
+            found, left = rule_after(trace, where, value, 0.5)
+            rules += found
+            notes += left
+    if not rules and notes:
+        raise InputError("; ".join(notes))
     if not rules:
         return None
     note = (
         "a convolutional network with linear layers: 0.5 after the hidden linear ones, "
         "Krizhevsky et al. 2012"
     )
-    return Policy(tuple(dict.fromkeys(rules)), (note,))
+    return Policy(tuple(dict.fromkeys(rules)), (note, *notes))
 
 
 def _perceptron(trace: Trace) -> Policy | None:
@@ -206,10 +245,12 @@ def _perceptron(trace: Trace) -> Policy | None:
         return None
     rules, notes = hidden_rules(trace, 0.5)
     first = input_rule(trace, 0.2)
-    if not rules or first is None:
+    if first is None or not (rules or notes):
         return None
+    if not rules and not first[0]:
+        raise InputError("; ".join(notes + first[1]))
     note = (
         "a perceptron (linear layers only): 0.2 on the input and 0.5 on hidden units, "
         "Srivastava et al. 2014"
     )
-    return Policy((first, *rules), (note, *notes))
+    return Policy((*first[0], *rules), (note, *notes, *first[1]))

@@ -69,8 +69,9 @@ class Branch:
     addition had run before in the pass, as in a loop. ``module``: the module that returns the
     result of the branch, or None where the addition is the only place. ``where``: the place as a
     rule names it. ``call``: the operand of the addition. ``stream``: the value to which the branch
-    is added. ``sums``: how many additions of the pass use the place. ``layers``: the dropout layers
-    that return the result of the branch, such as the last layer within ``module``.
+    is added. ``value``: the result of the branch. ``sums``: how many additions of the pass use the
+    place. ``layers``: the dropout layers that return the result of the branch, such as the last
+    layer within ``module``.
     """
 
     block: str
@@ -79,6 +80,7 @@ class Branch:
     where: At
     call: At
     stream: Value
+    value: Value
     sums: int = 1
     layers: tuple[str, ...] = ()
 
@@ -170,6 +172,20 @@ def layer_before(trace: Trace, value: Value) -> str | None:
         value = event.inputs[0]
 
 
+def functional_dropout_before(trace: Trace, value: Value) -> Event | None:
+    """Return the call of functional dropout that made the value, if it is not that of a layer."""
+    makers = {v.number: e for e in trace.events for v in e.results}
+    while True:
+        event = makers.get(value.number)
+        if event is None:
+            return None
+        if event.func in DROPOUTS:
+            return None if event.module and is_dropout_layer(trace, event.module) else event
+        if not _only_pools_or_reshapes(event):
+            return None
+        value = event.inputs[0]
+
+
 def functional_dropout_after(trace: Trace, value: Value) -> Event | None:
     """Return the call of functional dropout that reads the value, if it is not that of a layer."""
     readers = trace.readers
@@ -250,6 +266,7 @@ def branches(trace: Trace) -> list[Branch]:
                 where=where,
                 call=call,
                 stream=stream,
+                value=value,
                 layers=layers,
             ),
         )

@@ -70,13 +70,18 @@ def head(model: nn.Module | Trace, *inputs: Any, rate: float = 0.5, **named: Any
         Hinton, Srivastava, Krizhevsky, Sutskever, Salakhutdinov 2012.
     """
     trace = _trace(model, inputs, named)
-    rules = [rule_before(trace, name, rate) for name in heads(trace)]
+    placed = [rule_before(trace, name, rate) for name in heads(trace)]
+    rules = [rule for found, _ in placed for rule in found]
+    notes = [note for _, found in placed for note in found]
+    if not rules and notes:
+        raise InputError("; ".join(notes))
     if not rules:
         raise InputError(
             "the output of this model is not that of one last layer with weights; name the place: "
             "thinned.insert(model, rate, before=...)"
         )
-    return Policy(tuple(rules), ("before the layer that computes the output: Hinton et al. 2012",))
+    source = "before the layer that computes the output: Hinton et al. 2012"
+    return Policy(tuple(rules), (*notes, source))
 
 
 def depth(model: nn.Module | Trace, *inputs: Any, rate: float = 0.5, **named: Any) -> Policy:
@@ -135,13 +140,16 @@ def input(model: nn.Module | Trace, *inputs: Any, rate: float = 0.2, **named: An
     Reference:
         Srivastava et al. 2014: 0.2 for inputs of real numbers.
     """
-    rule = input_rule(_trace(model, inputs, named), rate)
-    if rule is None:
+    placed = input_rule(_trace(model, inputs, named), rate)
+    if placed is None:
         raise InputError(
             "the first input of the model is not a tensor of real numbers; drop the result of its "
             "embedding: thinned.insert(model, rate, after=torch.nn.Embedding)"
         )
-    return Policy((rule,), ("on the input: Srivastava et al. 2014",))
+    rules, notes = placed
+    if not rules:
+        raise InputError("; ".join(notes))
+    return Policy(tuple(rules), ("on the input: Srivastava et al. 2014",))
 
 
 def paper(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from torch import nn
 
+from ..algebra.drop import Drop
 from ..nn.module import DropoutModule
 from ..nn.spec_layer import SpecLayer
 from ..presets import linear_rates
@@ -13,11 +16,12 @@ from .flow import (
     branches,
     feeds_batch_norm,
     functional_dropout_after,
+    functional_dropout_before,
     layer_after,
     layer_before,
 )
 from .policy import At, PolicyRule
-from .trace import Trace
+from .trace import Event, Trace, Value
 
 
 def hidden_rules(trace: Trace, rate: float) -> tuple[list[PolicyRule], list[str]]:
@@ -31,40 +35,52 @@ def hidden_rules(trace: Trace, rate: float) -> tuple[list[PolicyRule], list[str]
                 f"nothing after {where}: batch normalization follows directly (Li et al. 2019)"
             )
             continue
-        layer = layer_after(trace, value)
-        call = None if layer else functional_dropout_after(trace, value)
-        if call is not None:
-            notes.append(
-                f"nothing after {where}: functional dropout follows ({call.where}); "
-                "thinned.expose makes it a layer"
-            )
-            continue
-        rule = (
-            PolicyRule("set rate", At("name", layer), rate)
-            if layer
-            else PolicyRule("insert after", where, rate)
-        )
-        if rule not in rules:
-            rules.append(rule)
+        rule, note = rule_after(trace, where, value, rate)
+        notes += note
+        rules += [r for r in rule if r not in rules]
     return rules, notes
 
 
-def rule_before(trace: Trace, name: str, rate: float) -> PolicyRule:
+Placed: TypeAlias = tuple[list[PolicyRule], list[str]]  # a rule, or a note why there is none
+
+
+def rule_before(trace: Trace, name: str, rate: float) -> Placed:
     """Return the rule for dropout on the input of a module: the rate of the dropout layer that is
-    there already, or a new layer before the module.
+    there already, or a new layer before the module; a note where functional dropout is there.
     """
     value = trace.first_inputs.get(name)
     layer = layer_before(trace, value) if value else None
-    return (
-        PolicyRule("set rate", At("name", layer), rate)
-        if layer
-        else PolicyRule("insert before", At("name", name), rate)
-    )
+    call = functional_dropout_before(trace, value) if value and not layer else None
+    return _placed(PolicyRule("insert before", At("name", name), rate), layer, call)
 
 
-def input_rule(trace: Trace, rate: float) -> PolicyRule | None:
+def rule_after(
+    trace: Trace, where: At, value: Value | None, rate: float, spec: Drop | None = None
+) -> Placed:
+    """Return the rule for dropout on a value at its place, as :func:`rule_before` does."""
+    layer = layer_after(trace, value) if value else None
+    call = functional_dropout_after(trace, value) if value and not layer else None
+    insertion = PolicyRule("insert after", where, None if spec else rate, spec)
+    return _placed(insertion, layer, call)
+
+
+def _placed(insertion: PolicyRule, layer: str | None, call: Event | None) -> Placed:
+    if layer:
+        return [PolicyRule("set rate", At("name", layer), insertion.resolved_spec().rate)], []
+    if call:
+        side = insertion.do.removeprefix("insert ")
+        note = (
+            f"nothing {side} {insertion.where}: functional dropout is there ({call.where}); "
+            "thinned.expose makes it a layer"
+        )
+        return [], [note]
+    return [insertion], []
+
+
+def input_rule(trace: Trace, rate: float) -> Placed | None:
     """Return the rule for dropout on the first input of the model, or the rate of the layer that is
-    there already; None where the input holds no real numbers.
+    there already; a note where functional dropout is there, and None where the input holds no real
+    numbers.
     """
     value = trace.first_inputs.get("")
     if value is None:
@@ -74,11 +90,8 @@ def input_rule(trace: Trace, rate: float) -> PolicyRule | None:
     if not trace.inputs[number].is_floating_point():
         return None
     layer = layer_before(trace, value) or layer_after(trace, value)
-    return (
-        PolicyRule("set rate", At("name", layer), rate)
-        if layer
-        else PolicyRule("insert before", At("place", "input"), rate)
-    )
+    call = None if layer else functional_dropout_after(trace, value)
+    return _placed(PolicyRule("insert before", At("place", "input"), rate), layer, call)
 
 
 def depth_rules(trace: Trace, rate: float) -> list[PolicyRule]:
