@@ -15,8 +15,9 @@ from thinned import InputError, nn, presets
 from thinned import functional as F
 from thinned.algebra import Drop, Linear
 from thinned.algebra.law import Bernoulli
-from thinned.functional import core, recurrent
+from thinned.functional import core, fold_in, recurrent
 from thinned.functional.recurrent import StateFactors
+from thinned.functional.thinning import draw_patterns
 
 from ..tensor_kinds import of_kind
 
@@ -850,3 +851,103 @@ def test_the_backward_direction_of_a_packed_batch_has_the_masks_of_the_padded_on
         expected, _ = readable(one_way, rows, h, h, method, drawn, drawn, 1.0)
         torch.testing.assert_close(padded[:length, n, H:], expected[:length, 0].flip(0))
         torch.testing.assert_close(end[1, n], expected[length - 1, 0])
+
+
+def dense_step(kind, x, h, c, weights, scale):
+    """One step on all units in the formulas of torch's documentation; h enters W_hh scaled."""
+    w_ih, w_hh, b_ih, b_hh = weights
+    left, right = x @ w_ih.T + b_ih, (h * scale) @ w_hh.T + b_hh
+    if kind == "LSTM":
+        i, f, g, o = (left + right).chunk(4, -1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c
+    if kind == "GRU":
+        (r, z, n), (r2, z2, n2) = left.chunk(3, -1), right.chunk(3, -1)
+        z, n = (z + z2).sigmoid(), (n + (r + r2).sigmoid() * n2).tanh()
+        return (1 - z) * n + z * h, c
+    return (left + right).tanh(), c
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_thinned_states_equal_masked_dense_ones(kind, bidirectional):
+    """A loop over steps on all units, with the masks multiplied in: the oracle shares no code."""
+    torch.manual_seed(0)
+    module = getattr(torch.nn, kind)(5, 7, 2, bidirectional=bidirectional).double()
+    layer = nn.DropState(module, states=0.4, method="thinned")
+    thinned.key(layer, seed=3).at(2)
+    directions = 2 if bidirectional else 1
+    x = torch.randn(6, 3, 5, dtype=torch.float64, requires_grad=True)
+    h0, c0 = torch.randn(2, 2 * directions, 3, 7, dtype=torch.float64)
+    y, end = layer(x, (h0, c0) if kind == "LSTM" else h0)
+    thinned.key_of(layer).at(2)
+    key = layer.call_key()
+    below, ends, cells = x, [], []
+    names = dict(layer.named_parameters())
+    for depth in range(2):
+        outputs = []
+        for direction in range(directions):
+            kept = draw_patterns(7, 0.4, fold_in(key, 7 * depth + 3 + direction))[0]
+            assert len(kept) == 4
+            mask = torch.zeros(7, dtype=torch.float64)
+            mask[kept] = 1.0
+            suffix = f"l{depth}" + ("_reverse" if direction else "")
+            weights = [names[f"{n}_{suffix}"] for n in ("weight_ih", "weight_hh", "bias_ih")]
+            weights.append(names[f"bias_hh_{suffix}"])
+            place = depth * directions + direction
+            h, c, steps = h0[place], c0[place], []
+            for t in reversed(range(6)) if direction else range(6):
+                h, c = dense_step(kind, below[t], h, c, weights, mask * 7 / 4)
+                steps.append(h * mask * 7 / 4)
+            outputs.append(torch.stack(steps[::-1] if direction else steps))
+            ends.append(h * mask)
+            cells.append(c * mask)
+        below = torch.cat(outputs, -1)
+    right = [torch.stack(ends), torch.stack(cells)] if kind == "LSTM" else [torch.stack(ends)]
+    torch.testing.assert_close(y, below, rtol=1e-12, atol=1e-12)
+    for seen, wanted in zip(end if kind == "LSTM" else [end], right, strict=True):
+        torch.testing.assert_close(seen, wanted, rtol=1e-12, atol=1e-12)
+    tensors = [x, *names.values()]
+    for seen, wanted in zip(
+        torch.autograd.grad(y.sin().sum(), tensors),
+        torch.autograd.grad(below.sin().sum(), tensors),
+        strict=True,
+    ):
+        torch.testing.assert_close(seen, wanted, rtol=1e-11, atol=1e-12)
+
+
+def test_thinned_states_in_other_modes_and_at_the_ends():
+    torch.manual_seed(0)
+    module = torch.nn.LSTM(5, 6, batch_first=True)
+    layer = nn.DropState(module, states=0.5, method="thinned")
+    x = torch.randn(4, 3, 5)
+    torch.testing.assert_close(layer.eval()(x)[0], module(x)[0])
+    layer.train()
+    key = thinned.key(layer, seed=1)
+    key.at(0, samples=torch.arange(4))
+    y, (h, _) = layer(x)
+    dropped = (y == 0).all(0).all(0)
+    assert int(dropped.sum()) == 3
+    assert not h[..., dropped].any()
+    key.at(0, samples=torch.tensor([2, 0, 3, 1]))  # one pattern for the batch, in any order
+    torch.testing.assert_close(layer(x[[2, 0, 3, 1]])[0], y[[2, 0, 3, 1]])
+    key.at(1)
+    assert not torch.equal((layer(x)[0] == 0).all(0).all(0), dropped)
+    lengths = torch.tensor([3, 1, 2, 3])
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, True, False)
+    key.at(0)
+    out, (h, _) = layer(packed)
+    padded, _ = torch.nn.utils.rnn.pad_packed_sequence(out, True)
+    for n, length in enumerate(lengths.tolist()):
+        torch.testing.assert_close(padded[n, :length], y[n, :length])
+        torch.testing.assert_close(h[0, n] * 2, y[n, length - 1])
+    layer.states = 0.0
+    torch.testing.assert_close(layer(x)[0], module(x)[0])
+    layer.states = 1.0
+    given = x.clone().requires_grad_()
+    y, (h, c) = layer(given)
+    y.sum().backward()
+    for zero in (y, h, c, given.grad):
+        assert not zero.any()
+    with pytest.raises(InputError, match="projection"):
+        nn.DropState(torch.nn.LSTM(5, 6, proj_size=2), states=0.5, method="thinned")

@@ -470,6 +470,13 @@ def test_schedules_and_notes_on_what_is_left():
     ]
 
 
+def test_recurrent_networks_are_named():
+    model = torch.nn.ModuleList([mlp(), torch.nn.LSTM(3, 4, 2, dropout=0.5)])
+    (note,) = thinned.thin(model).notes
+    assert note.startswith("1: left as it is")
+    assert "method='thinned'" in note
+
+
 def test_layers_of_thinned_are_replaced_too():
     """Batchwise dropout on units, and channel dropout of a given rank."""
     torch.manual_seed(0)

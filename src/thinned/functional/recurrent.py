@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from .. import presets
-from . import lstm
+from . import lstm, thinning
 from .core import (
     KeyLike,
     Rate,
@@ -26,13 +26,14 @@ from .core import (
     fold_in,
     inverted_dropout,
     keep_factor,
+    resolve_key,
 )
 from .inputs import dense_inputs
 from .lstm import StateFactors
 from .torch_functions import mode_of
 
 Kind = Literal["lstm", "gru", "rnn_tanh", "rnn_relu"]
-Method = Literal["variational", "recurrent", "rnndrop", "zoneout"]
+Method = Literal["variational", "recurrent", "rnndrop", "zoneout", "thinned"]
 States: TypeAlias = tuple[Tensor, ...]  # (h,), or (h, c) of an LSTM
 
 
@@ -145,7 +146,9 @@ def recurrent_stack(
             group[1] = weight_drop(group[1], rates["weights"], key=fold_in(key, draw))
     x = _locked_dropout(x, rates.get("inputs", 0.0), key=key)
     noisy = "states" in rates or "cells" in rates
-    if not noisy and "between" not in rates:
+    if noisy and state_noise.method == "thinned":
+        x, state = _thinned_stack(network, x, state, groups, float(rates["states"]), key, lengths)
+    elif not noisy and "between" not in rates:
         x, state = _torch_kernel(network, x, state, groups, lengths)
     else:
         noise = state_noise if noisy else None
@@ -239,6 +242,68 @@ def _layer_by_layer(
             ends.append(tuple(s.unsqueeze(0) for s in end))
         x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
     return x, tuple(torch.cat(parts) for parts in zip(*ends, strict=True))
+
+
+def _thinned_stack(
+    network: Network,
+    x: Tensor,
+    state: States,
+    groups: list[list[Tensor]],
+    p: float,
+    key: KeyLike,
+    lengths: Tensor | None,
+) -> tuple[Tensor, States]:
+    """Layer by layer by the kernel of torch on the kept units alone, one set for a whole call.
+
+    A unit's state is read by its own gates, by the recurrent weights and as output. Where the last
+    two are dropped, nothing depends on it, so its gates need not be computed. The scale of what the
+    weights read is folded into their kept columns.
+    """
+    n, directions = network.hidden, network.directions
+    count = thinning.kept_count(n, p)
+    if count == 0:
+        nothing = x.masked_fill(torch.ones((), dtype=torch.bool, device=x.device), 0.0).sum()
+        y = nothing.expand(*x.shape[:2], directions * n)
+        return y, tuple(torch.zeros_like(s) for s in state)
+    scale = n / count
+    tensor_key = resolve_key(key)
+    small = network._replace(layers=1, hidden=count)
+    ends: list[States] = []
+    inputs: Tensor | None = None  # the units of the layer before that are kept
+    for layer in range(network.layers):
+        parts, units = [], []
+        for direction in range(directions):
+            draw = fold_in(tensor_key, _DRAWS * layer + 3 + direction)
+            kept = thinning.draw_patterns(n, p, draw, device=x.device)[0]
+            rows = torch.cat([kept + gate * n for gate in range(network.gates)])
+            w_ih, w_hh, *biases = groups[layer * directions + direction]
+            b_ih, b_hh = biases if biases else (None, None)
+            part_ih, b_ih = thinning.kept_part(w_ih, b_ih, inputs, rows)
+            part_hh, b_hh = thinning.kept_part(w_hh, b_hh, kept, rows)
+            part_ih = part_ih if inputs is None else part_ih * scale
+            parts.append([part_ih, part_hh * scale, *(b for b in (b_ih, b_hh) if b is not None)])
+            units.append(kept)
+        own = slice(layer * directions, (layer + 1) * directions)
+        start = tuple(
+            torch.stack([s[own][d].index_select(-1, kept) for d, kept in enumerate(units)])
+            for s in state
+        )
+        x, end = _torch_kernel(small, x, start, parts, lengths)
+        ends.append(
+            tuple(
+                torch.stack([_put_units(s[d], kept, n) for d, kept in enumerate(units)])
+                for s in end
+            )
+        )
+        inputs = torch.cat([kept + d * n for d, kept in enumerate(units)])
+    assert inputs is not None
+    y = _put_units(x * scale, inputs, directions * n)
+    return y, tuple(torch.cat(of_layers) for of_layers in zip(*ends, strict=True))
+
+
+def _put_units(x: Tensor, units: Tensor, n: int) -> Tensor:
+    """``n`` units on the last axis that hold ``x`` at ``units``, and 0 elsewhere."""
+    return x.new_zeros(*x.shape[:-1], n).index_copy(-1, units, x)
 
 
 def _torch_kernel(

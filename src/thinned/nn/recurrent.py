@@ -31,6 +31,10 @@ class DropState(StateLayer):
     - "zoneout": h_t = h_{t-1} + m_t (h'_t - h_{t-1}), with h' the new state and m drawn at every
       step; the same for c_t at the rate ``cells``. h'_t is computed from the new c_t before its own
       zoneout.
+    - "thinned": m h_t as output and where it meets W_hh, with one m for all steps and examples,
+      which keeps a fixed number of units. No dropped unit is computed: torch's kernel runs on the
+      kept ones, so a step costs about the square of the kept share. The returned states are 0 at
+      dropped units. ``outputs`` and ``between`` add to it.
 
     Each rate is in [0, 1] or a schedule; 0 drops nothing. ``p`` reads the largest rate, and setting
     it sets the rate of every place that drops.

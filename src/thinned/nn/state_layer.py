@@ -23,6 +23,7 @@ _METHODS: dict[Method, tuple[tuple[str, ...], tuple[str | None, ...]]] = {
     "recurrent": (("LSTM", "GRU"), ("classic", "inverted")),
     "rnndrop": (("LSTM",), ("classic",)),
     "zoneout": (("LSTM", "GRU", "RNN"), (None,)),
+    "thinned": (("LSTM", "GRU", "RNN"), ("inverted",)),
 }
 
 
@@ -71,6 +72,11 @@ class StateLayer(DropoutModule, nn.Module):
         self.locked = locked
         self._network = _network(module, type(self).__name__)
         self._state_noise = _state_noise(type(module).__name__, method, tied, per, scale)
+        if method == "thinned" and module.proj_size:
+            raise InputError(
+                "method='thinned' drops units of the state, which a projection mixes, but got "
+                f"{module}; use proj_size=0, or method='variational'"
+            )
         self.input_size, self.hidden_size = module.input_size, module.hidden_size
         self.proj_size: int = module.proj_size
         self.num_layers, self.bias = module.num_layers, module.bias
@@ -178,6 +184,8 @@ class StateLayer(DropoutModule, nn.Module):
     def _current_rates(self, sampling: bool) -> dict[str, Rate]:
         """The rates that are not 0; within a graph, as tensors where a schedule moves them."""
         moving = self._schedules if sampling and torch.compiler.is_compiling() else {}
+        if self._state_noise.method == "thinned":  # its rate sets shapes, so it is a number
+            moving = {name: schedule for name, schedule in moving.items() if name != "states"}
         return {
             n: self._rate_tensors[n] if n in moving else self._rates[n]
             for n in self._active

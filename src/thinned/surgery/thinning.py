@@ -106,6 +106,13 @@ def thin(model: nn.Module, groups: int = 1, always: bool = False) -> Edits:
                 "its caller's forward pass cannot be read",
             )
             notes.append(f"{' and '.join(names)}: left as it is: {reason}")
+    notes += [
+        f"{name or '(the model)'}: left as it is: torch drops between its layers; "
+        f"thinned.nn.DropState(module, states={module.dropout:g}, method='thinned') runs on the "
+        "kept units of its states only"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.RNNBase) and module.dropout
+    ]
     edits = _edits(model, places, chains, groups, always)
     edits += _branch_edits(model, places, branches, edits)
     if not chains and not branches and notes:
