@@ -425,6 +425,39 @@ _RULES = (
         remedy="create it in __init__",
         url=_GITHUB + "yangze0930/NTS-Net/issues/14",
     ),
+    CheckRule(
+        code="L33",
+        name="dropout-result-unused",
+        severity="error",
+        how="static",
+        title="the result of dropout is not used",
+        why="Dropout returns a new tensor and leaves its input as it is: nothing is dropped.",
+        remedy="assign the result: x = F.dropout(x, ...)",
+        url=_GITHUB + "dmlc/dgl/blob/master/examples/pytorch/seal/model.py",
+    ),
+    CheckRule(
+        code="L34",
+        name="dropout-never-called",
+        severity="warning",
+        how="static",
+        title="a dropout layer that no code calls",
+        why="The rate is set, printed and tuned, and the network is trained without dropout.",
+        remedy="call it in forward, or delete it",
+        url=_GITHUB + "zhouhaoyi/Informer2020/blob/main/models/attn.py",
+    ),
+    CheckRule(
+        code="L35",
+        name="dropout-in-a-python-list",
+        severity="error",
+        how="static",
+        title="dropout layers in a list that eval() does not reach",
+        why=(
+            "Modules in a list of Python are not registered: eval() leaves them in training mode, "
+            "and evaluation drops too."
+        ),
+        remedy="use torch.nn.ModuleList or torch.nn.ModuleDict",
+        url="https://docs.pytorch.org/docs/stable/generated/torch.nn.ModuleList.html",
+    ),
 )
 RULES = {rule.code: rule for rule in _RULES}
 

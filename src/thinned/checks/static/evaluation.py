@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from ..finding import Finding
 from .functional import MODES
 from .layers import (
+    attribute,
     draws,
     guarded,
     is_torch,
@@ -19,7 +20,7 @@ from .layers import (
     words,
 )
 from .modes import without_gradient
-from .module import Function, Module, argument, is_false, opaque, parameters, place
+from .module import Function, Module, argument, is_false, number, opaque, parameters, place
 from .names import dotted
 
 _MEASURES = {
@@ -50,14 +51,23 @@ def validation_in_training_mode(module: Module) -> Iterator[Finding]:
     as an evaluation runs a model without gradients, and neither it, nor a function that it calls in
     the file, nor any caller of it in the file switches to eval(); it has a caller there or creates
     the model itself. (b) A scope that trains by backward() runs the model without gradients in a
-    loop over validation or test data, and eval() occurs nowhere in the file. Let pass: methods of
-    modules (their caller decides), classes that call eval() anywhere, Lightning, models from
+    loop over validation or test data, and eval() occurs nowhere in the file. (c) The same for a
+    function named as an evaluation and a model at the top level of the file, or kept by an object.
+    (d) ``model.eval`` without brackets, or ``model.training = False``. Let pass: methods of modules
+    (their caller decides), classes that call eval() anywhere, Lightning, models from
     from_pretrained, Monte Carlo by name.
     """
     if not module.imports.table or "torch" not in module.text:
         return
     if not (_DRAWS.search(module.text) or draws(module)):
         return
+    yield from _no_brackets(module)
+    trains = any(
+        isinstance(c.func, ast.Attribute) and c.func.attr == "backward" for c in module.calls
+    )
+    if not trains and ".train()" in module.text:
+        return  # a file that only measures, and says so
+    never_off = trains and not _OFF.search(module.text) and "ightning" not in module.text
     for function in module.functions:
         tokens = words(function.name)
         if (
@@ -68,11 +78,17 @@ def validation_in_training_mode(module: Module) -> Iterator[Finding]:
         ):
             continue
         run = _run(module, function)
-        if (
-            run is not None
-            and not isinstance(module.parents[function], ast.ClassDef)
-            and _unguarded(module, function, run)
-        ):
+        in_class = isinstance(module.parents[function], ast.ClassDef)
+        if run is None and never_off and "from_pretrained" not in module.text:
+            run = _run_of_file(module, function)
+            if run is not None:
+                yield module.finding(
+                    "L25",
+                    run,
+                    f"{function.name} runs {module.source(run.func)}, which the file trains, and "
+                    "no code here calls eval()",
+                )
+        elif run is not None and not in_class and _unguarded(module, function, run):
             yield module.finding(
                 "L25",
                 run,
@@ -104,6 +120,54 @@ def _run(module: Module, scope: ast.AST) -> ast.Call | None:
         if is_model and (call.func.id in names or _creates(module, scope, call.func.id)):
             return call
     return None
+
+
+_MODELS = {"model", "net", "network", "classifier"}
+
+
+def _run_of_file(module: Module, function: Function) -> ast.Call | None:
+    """The first call without gradients, in a function, of a model that the file creates at its top
+    level, or that an object which is no module keeps.
+    """
+    owner = module.class_of(function)
+    if owner is not None and (is_torch(module, owner) or maybe_torch(module, owner)):
+        return None
+    for call in module.own(function, ast.Call):
+        path = dotted(call.func) or ""
+        if not call.args or not words(path.rpartition(".")[2]) & _MODELS:
+            continue
+        if path.startswith("self.") and path.count(".") == 1:
+            known = owner is not None and bool(attribute(module, call.func))
+        else:
+            known = path not in module.bound(function) and bool(
+                "." not in path and module.assigned(module.tree, path)
+            )
+        if known and without_gradient(module, call) and not sampling(module, call):
+            return call
+    return None
+
+
+def _no_brackets(module: Module) -> Iterator[Finding]:
+    """Findings of ``model.eval`` without brackets, and of a flag that is set on one module only."""
+    for node in module.children:
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Attribute):
+            path = dotted(node.value) or ""
+            base, _, last = path.rpartition(".")
+            if last in ("eval", "train") and words(base.rpartition(".")[2]) & _MODELS:
+                text = f"{path} without brackets calls nothing: the mode remains as it was"
+                yield module.finding("L25", node, text, remedy=f"write {path}()")
+        elif isinstance(node, ast.Assign) and is_false(node.value):
+            path = dotted(node.targets[0]) or ""
+            base, _, last = path.rpartition(".")
+            if (
+                last == "training"
+                and base
+                and base != "self"
+                and words(base.rpartition(".")[2]) & _MODELS
+                and not re.search(rf"\b{re.escape(base)}\.eval\(\)", module.text)
+            ):
+                text = f"{path} = False sets one flag: the layers inside {base} still drop"
+                yield module.finding("L25", node, text, remedy=f"write {base}.eval()")
 
 
 def _creates(module: Module, scope: ast.AST, name: str) -> bool:
@@ -191,14 +255,17 @@ def _in_training(module: Module) -> Iterator[Finding]:
                 break
 
 
+_NEVER_DROPS = ("tensorflow.layers.dropout", "tensorflow.compat.v1.layers.dropout")
+
+
 def dead_dropout(module: Module) -> Iterator[Finding]:
-    """Signal: (a) a module calls F.alpha_dropout or F.feature_alpha_dropout without training=, and
-    its default is False; (b) a scope puts a model in evaluation, and on every path from there to a
-    backward() of its output in a loop with step() no train() follows; the scope passes the
-    parameters of the model on, and the file names dropout or from_pretrained; (c) the training loop
-    of a class runs self.model and calls a method that puts it in evaluation, and train() occurs at
-    most in __init__. Let pass: models passed to functions that are not in the file, frozen models,
-    models that run without gradients.
+    """Signal: (a) a module calls F.alpha_dropout or F.feature_alpha_dropout without training=, or
+    any code tf.layers.dropout, and its default is False; (b) a scope puts a model in evaluation,
+    and on every path from there to a backward() of its output in a loop with step() no train()
+    follows; the scope passes the parameters of the model on, and the file names dropout or
+    from_pretrained; (c) the training loop of a class runs self.model and calls a method that puts
+    it in evaluation, and train() occurs at most in __init__. Let pass: models passed to functions
+    that are not in the file, frozen models, models that run without gradients.
     """
     for call in module.calls:
         mode = MODES.get(module.called(call))
@@ -208,6 +275,15 @@ def dead_dropout(module: Module) -> Iterator[Finding]:
         if left_out and maybe_torch(module, module.class_of(call)) and not guarded(module, call):
             text = f"{module.source(call.func)} has {mode.name}=False by default, so it never drops"
             yield module.finding("L21", call, text, remedy=f"pass {mode.name}=self.training")
+    for call in module.calls:
+        if (
+            module.called(call) in _NEVER_DROPS
+            and argument(call, "training", 4) is None
+            and not opaque(call)
+            and number(argument(call, "rate", 1)) != 0
+        ):
+            text = f"{module.source(call.func)} has training=False by default, so it never drops"
+            yield module.finding("L21", call, text, remedy="pass training=is_training")
     speaks = re.search(r"[dD]ropout|drop_?path|from_pretrained|drop_rate", module.text)
     if ".eval()" not in module.text or not (speaks or draws(module)):
         return

@@ -89,9 +89,18 @@ _PLACES: dict[str, tuple[int | None, int | None]] = {
     "word_dropout": (3, 2),
     "zoneout": (3, 2),
 }
+# functions of graph libraries, and of attention, that draw where ``training`` is left out
+_OTHERS = {
+    "torch_geometric.utils.dropout_adj": ModeArgument("training", 5, True, 2),
+    "torch_geometric.utils.dropout_edge": ModeArgument("training", 3),
+    "torch_geometric.utils.dropout_node": ModeArgument("training", 3),
+    "torch_geometric.utils.dropout_path": ModeArgument("training", 6),
+    f"{_F}multi_head_attention_forward": ModeArgument("training", 13, True, 10),
+}
 # canonical name of a function -> its mode argument
 MODES = {
     **TORCH_MODES,
+    **_OTHERS,
     **{
         f"{_F}{n}": ModeArgument("training", place, True, rate_place)
         for n, (place, rate_place) in _PLACES.items()
@@ -110,18 +119,33 @@ _ATTENTION = {
 
 
 def dropout_without_training(module: Module) -> Iterator[Finding]:
-    """Signal: F.dropout or a similar function without the training argument, in a torch module or
-    in a function of a file that imports torch; also thinned's functions, and ``mode`` of
-    thinned.functional.drop. Let pass: rate 0; a branch that tests the mode; ``*args``; functions or
+    """Signal: F.dropout or a similar function without the training argument, or with the method
+    ``self.train`` as its value, in a torch module or in a function of a file that imports torch;
+    ``functools.partial`` of one; dropout_edge and similar functions of torch_geometric; thinned's
+    functions, and ``mode`` of thinned.functional.drop; slim.dropout without is_training in a file
+    without arg_scope. Let pass: rate 0; a branch that tests the mode; ``*args``; functions or
     classes that say that they sample on purpose; functions outside classes that train, add noise or
-    take their rate from their caller; the top level of scripts; classes that are not modules. A
-    literal True is L7.
+    take their rate from their caller, unless a module of the file calls them with a rate and
+    without a mode; the top level of scripts; classes that are not modules. A literal True is L7.
     """
     for call in module.calls:
         mode = MODES.get(module.called(call))
         if mode is None or opaque(call) or not mode.draws:
             continue
-        if argument(call, mode.name, mode.place) is None and _ignores_mode(module, call, mode):
+        value = argument(call, mode.name, mode.place)
+        if (
+            value is not None
+            and dotted(value) == "self.train"
+            and is_torch(module, module.class_of(call))
+        ):
+            yield module.finding(
+                "L1",
+                call,
+                f"{mode.name}=self.train passes the method train, which is always true",
+                (module.replace(value, "self.training"),),
+                "pass self.training",
+            )
+        elif value is None and _ignores_mode(module, call, mode):
             yield module.finding(
                 "L1",
                 call,
@@ -130,6 +154,52 @@ def dropout_without_training(module: Module) -> Iterator[Finding]:
                 _switch(module, call, mode),
                 "" if mode.name != "mode" else f"pass {mode.name}={_BY_MODE}, or use a layer",
             )
+    yield from _partial(module)
+    yield from _slim(module)
+
+
+def _partial(module: Module) -> Iterator[Finding]:
+    """Findings of ``functools.partial`` of a dropout function in a torch module."""
+    for call in module.calls:
+        if module.called(call) != "functools.partial" or not call.args:
+            continue
+        mode = MODES.get(module.name(call.args[0]) or "")
+        if mode is None or not mode.draws or len(call.args) > 1 or opaque(call):
+            continue
+        passed = {k.arg: k.value for k in call.keywords}
+        above = module.parents[call]
+        names = {dotted(t) for t in above.targets} if isinstance(above, ast.Assign) else set()
+        uses = [c for c in module.calls if dotted(c.func) in names]
+        if (
+            mode.name not in passed
+            and number(passed.get("p")) != 0
+            and maybe_torch(module, module.class_of(call))
+            and not sampling(module, call)
+            and uses
+            and not any(
+                opaque(c) or guarded(module, c) or argument(c, mode.name, mode.place) is not None
+                for c in uses
+            )
+        ):
+            name = module.source(call.args[0])
+            message = f"partial of {name} without {mode.name}=, so it drops in evaluation too"
+            yield module.finding("L1", call, message)
+
+
+def _slim(module: Module) -> Iterator[Finding]:
+    """Findings of ``slim.dropout`` of TensorFlow 1, which draws by default."""
+    if "slim" not in module.text or "arg_scope" in module.text:
+        return
+    for call in module.calls:
+        if (
+            re.search(r"(^|\.)slim\.dropout$", module.called(call) or dotted(call.func) or "")
+            and argument(call, "is_training", 3) is None
+            and not opaque(call)
+            and not guarded(module, call)
+            and not any(trains(f) for f in module.functions_of(call))
+        ):
+            message = "slim.dropout has is_training=True by default, so it drops in evaluation too"
+            yield module.finding("L1", call, message, remedy="pass is_training=is_training")
 
 
 def literal_modes(module: Module) -> Iterator[tuple[ast.Call, str]]:
@@ -172,6 +242,8 @@ def _is_model(module: Module, call: ast.Call) -> bool:
     owner, function = module.class_of(call), module.function_of(call)
     if owner is not None:
         return maybe_torch(module, owner)
+    if module.called(call).startswith("torch_geometric."):
+        return False  # outside modules it augments graphs
     return (
         function is not None
         and not any(trains(f) for f in module.functions_of(call))
@@ -191,14 +263,42 @@ def _is_chosen(module: Module, call: ast.Call, training: ast.expr | None) -> boo
             owner is not None and "prenet" in owner.name.lower()
         ):
             return True
+    if function is not None and owner is not None:
+        rate = rate_of(call, MODES[module.called(call)])
+        given = isinstance(rate, ast.Name) and number(default(function, rate.id)) == 0
+        if given:  # an argument of the method, for callers that ask for noise
+            return True
     if function is None or owner is not None:
         return bool(owner) and bool(re.search(r"#.*always", module.lines[call.lineno - 1]))
     rate = rate_of(call, MODES[module.called(call)])
-    if "dropout" in function.name.lower():
-        return True
     if not isinstance(rate, ast.Name) or rate.id not in parameters(function):
+        return "dropout" in function.name.lower()
+    if training is None and _is_fed_by_a_module(module, function, rate.id):
         return False
-    return not number(default(function, rate.id))
+    return "dropout" in function.name.lower() or not number(default(function, rate.id))
+
+
+_MODE_NAME = re.compile(r"train|eval|infer|determin|mode", re.I)
+
+
+def _is_fed_by_a_module(module: Module, function: ast.AST, rate: str) -> bool:
+    """Whether a method of a torch module in the same file calls a helper with a rate, and in no way
+    with the mode.
+    """
+    assert isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
+    names = parameters(function)
+    if any(_MODE_NAME.search(name) for name in names):
+        return False
+    calls = [c for c in module.calls if dotted(c.func) == function.name]
+    return any(
+        maybe_torch(module, module.class_of(call))
+        and not guarded(module, call)
+        and not sampling(module, call)
+        and not of_mode(argument(call, rate, names.index(rate)))
+        and number(argument(call, rate, names.index(rate))) != 0
+        and argument(call, rate, names.index(rate)) is not None
+        for call in calls
+    )
 
 
 def _steps(module: Module, function: ast.AST) -> bool:
@@ -251,8 +351,14 @@ def attention_without_training(module: Module) -> Iterator[Finding]:
 
 
 def _last(module: Module, call: ast.Call) -> str:
-    """The last part of the name of a called function that is imported; "" for others."""
-    return module.called(call).rpartition(".")[2]
+    """The last part of the name of a called function that is imported, or kept on self; "" for
+    others.
+    """
+    name = module.called(call)
+    if not name:
+        names = {module.name(v) or "" for v in attribute(module, call.func)}
+        name = names.pop() if len(names) == 1 else ""
+    return name.rpartition(".")[2]
 
 
 def _drops_always(module: Module, node: ast.expr, depth: int = 0) -> bool:

@@ -18,7 +18,6 @@ from .layers import (
     guarded,
     imports,
     is_flax,
-    is_keras,
     is_torch,
     layer,
     sampling,
@@ -174,25 +173,20 @@ _RUNS = {"forward", "__call__", "call"}
 
 
 def dropout_made_in_forward(module: Module) -> Iterator[Finding]:
-    """Signal: the forward of a torch module, or the call of a Keras layer, creates a dropout layer;
-    any other method of a torch module, or a function of a torch file, creates one and applies it at
-    once. Let pass: compact modules of Flax, functional models of Keras, rate 0, a layer that
-    receives the mode by ``.train(self.training)`` or ``.eval()``, branches that test the mode,
-    layers kept on self after a test for their presence, functions that train, the top level of
-    scripts.
+    """Signal: the forward of a torch module creates a dropout layer; any other method of a torch
+    module, or a function of a torch file, creates one and applies it at once. Let pass: Keras,
+    which passes the mode on; compact modules of Flax; rate 0, a layer that receives the mode by
+    ``.train(self.training)`` or ``.eval()``, branches that test the mode, layers kept on self after
+    a test for their presence, functions that train, the top level of scripts.
     """
     for call in module.calls:
         drop = layer(module, call)
-        if drop is None or not drop.draws or drop.framework not in ("torch", "keras"):
+        if drop is None or not drop.draws or drop.framework != "torch":
             continue
         method, owner = module.method_of(call), module.class_of(call)
         if _is_created_here(module, drop, method, owner) and not _knows_mode(module, call):
             where = method.name if method is not None else module.functions_of(call)[0].name
-            why = (
-                "a new layer is always in training mode"
-                if drop.framework == "torch"
-                else "each call creates a new one"
-            )
+            why = "a new layer is always in training mode"
             yield module.finding("L32", call, f"{drop.name} is created inside {where}: {why}")
 
 
@@ -201,8 +195,6 @@ def _is_created_here(
 ) -> bool:
     above = module.parents[drop.call]
     at_once = isinstance(above, ast.Call) and above.func is drop.call
-    if drop.framework == "keras":
-        return method is not None and method.name == "call" and is_keras(module, owner)
     if method is not None:
         if not is_torch(module, owner):
             return False

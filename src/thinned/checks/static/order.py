@@ -60,7 +60,8 @@ def chains(module: Module) -> list[LayerChain]:
             elements = tuple(layer(module, e) for e in _elements(module, call))
             if elements:
                 found.append(LayerChain(elements, _target(module, call), call))
-    for scope in [module.tree, *module.functions] if ".add(" in module.text else []:
+    adds = ".add(" in module.text or ".add_module(" in module.text
+    for scope in [module.tree, *module.functions] if adds else []:
         found += _adds(module, scope)
     return found
 
@@ -101,7 +102,9 @@ def _target(module: Module, call: ast.AST) -> str:
 
 
 def _adds(module: Module, scope: ast.AST) -> list[LayerChain]:
-    """The chains of consecutive ``model.add(layer)`` statements on one name in one block."""
+    """The chains of consecutive ``model.add(layer)`` statements on one name in one block, and of
+    ``model.add_module(name, layer)`` on a Sequential.
+    """
     found = []
     for above in [scope, *module.own(scope, ast.stmt)]:
         for field in ("body", "orelse"):
@@ -122,12 +125,15 @@ def _runs(module: Module, block: list[ast.stmt]) -> list[LayerChain]:
         called = (dotted(call.func) or "") if isinstance(call, ast.Call) else ""
         if name and called in (f"{name}.summary", "print"):
             continue
-        added = (
-            call.args[0]
-            if isinstance(call, ast.Call) and called.endswith(".add") and len(call.args) == 1
-            else None
-        )
-        target = called.removesuffix(".add") if added is not None else ""
+        added = None
+        if isinstance(call, ast.Call) and called.endswith(".add") and len(call.args) == 1:
+            added = call.args[0]
+        elif isinstance(call, ast.Call) and called.endswith(".add_module") and len(call.args) == 2:
+            chain = called.removesuffix(".add_module")
+            values = [v for v, _ in module.assigned(module.scope_of(call), chain)]
+            if [module.called(v) for v in values] == ["torch.nn.Sequential"]:
+                added = call.args[1]
+        target = called.rpartition(".")[0] if added is not None else ""
         if target != name:
             if any(layers) and first is not None:
                 found.append(LayerChain(tuple(layers), name, first))
@@ -231,8 +237,9 @@ _WHOLE = {"word", "words", "token", "tokens", "step", "time", "frame", "node"}
 def channel_dropout_on_sequences(module: Module) -> Iterator[Finding]:
     """Signal: Dropout1d or Dropout2d of torch or thinned, thinned's SpatialDropout, F.dropout1d or
     F.dropout2d directly on the output of an embedding, a recurrent network or a transformer, in a
-    chain or in a forward. Let pass: anything permuted, transposed or reshaped between; a layout
-    that is written out; attributes named for dropping words or steps.
+    chain or in a forward; Dropout1d on [batch, features], which is flattened before. Let pass:
+    anything permuted, transposed or reshaped between; a layout that is written out; attributes and
+    comments that speak of words or steps.
     """
     for chain in chains(module):
         for before, drop in zip(chain.layers, chain.layers[1:], strict=False):
@@ -247,11 +254,59 @@ def channel_dropout_on_sequences(module: Module) -> Iterator[Finding]:
             name = called.rpartition(".")[2]
         else:
             continue
+        if name in ("Dropout1d", "dropout1d") and call.args and _is_flat(module, call.args[0]):
+            yield _on_rows(module, call, name)
+            continue
         source = _source(module, call)
         if source is None or source.framework != "torch" or source.name not in _SEQUENCES:
             continue
-        if not words((dotted(call.func) or "").rpartition(".")[2]) & _WHOLE:
+        near = module.lines[call.lineno - 2] if call.lineno > 1 else ""
+        texts = [(dotted(call.func) or "").rpartition(".")[2], near.partition("#")[2]]
+        if not any(words(text) & _WHOLE for text in texts):
             yield _on_sequence(module, call, name, source.name)
+
+
+def _is_flat(module: Module, node: ast.expr, depth: int = 0) -> bool:
+    """Whether an expression surely has two axes, [batch, features]: flattened, or normalized by
+    BatchNorm1d after a linear layer, or an activation of that.
+    """
+    if depth > 6:
+        return False
+    if isinstance(node, ast.Name):
+        origin = module.producer(node)
+        return origin is not None and _is_flat(module, origin, depth + 1)
+    if not isinstance(node, ast.Call):
+        return False
+    known = applied(module, node)
+    if known is not None:
+        if known.name == "Flatten":
+            return not known.call.args and not known.call.keywords
+        inside = bool(node.args) and _is_flat(module, node.args[0], depth + 1)
+        if known.name in LINEAR:
+            return inside
+        return inside and bool(known.name == "BatchNorm1d" or ACTIVATION.match(known.name))
+    if _function(module, node) is not None and node.args:
+        return _is_flat(module, node.args[0], depth + 1)
+    name = module.called(node)
+    if name == "torch.flatten":
+        return _is_one(argument(node, "start_dim", 1)) and argument(node, "end_dim", 2) is None
+    if isinstance(node.func, ast.Attribute) and not name:
+        if node.func.attr in ("view", "reshape"):
+            return len(node.args) == 2 and isinstance(node.args[1], (ast.UnaryOp, ast.Constant))
+        if node.func.attr == "flatten":
+            return len(node.args) == 1 and _is_one(node.args[0])
+        if node.func.attr in ("relu", "tanh", "sigmoid") and not node.args:
+            return _is_flat(module, node.func.value, depth + 1)
+    return False
+
+
+def _is_one(node: ast.expr | None) -> bool:
+    return isinstance(node, ast.Constant) and node.value == 1
+
+
+def _on_rows(module: Module, node: ast.AST, name: str) -> Finding:
+    message = f"{name} on [batch, features] reads it as [channels, length]: it drops whole examples"
+    return module.finding("L10", node, message, remedy="use Dropout")
 
 
 def _is_of_channels(drop: LayerCall) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from ..finding import Finding
 from .edits import removed
+from .functional import MODES, rate_of
 from .layers import (
     calls_thinned,
     draws,
@@ -137,7 +138,9 @@ _RATE = re.compile(r"drop_?(out|path|prob|rate|_p$)|^p_drop|attn_pdrop|[a-z]_pdr
 def _shows_rate(module: Module) -> bool:
     """Whether a file shows a rate of dropout above 0."""
     for call in module.calls:
-        known = layer(module, call)
+        known, mode = layer(module, call), MODES.get(module.called(call))
+        if mode is not None and (number(rate_of(call, mode)) or 0) > 0:
+            return True
         if known is not None and known.draws:
             value = rate(known)
             if value is None or (number(value) or 0) > 0:

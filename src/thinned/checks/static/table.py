@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ..finding import Finding
-from . import evaluation, functional, keys, modes, order, randomness, rates, setups
+from . import evaluation, functional, keys, modes, order, randomness, rates, setups, unused
 from .module import Module
 
 StaticRule = Callable[[Module], Iterator[Finding]]
@@ -33,4 +33,7 @@ STATIC: dict[str, StaticRule] = {
     "L27": keys.key_reused,
     "L28": setups.layers_skipped_under_ddp,
     "L32": modes.dropout_made_in_forward,
+    "L33": unused.dropout_result_unused,
+    "L34": unused.dropout_never_called,
+    "L35": unused.dropout_in_a_python_list,
 }

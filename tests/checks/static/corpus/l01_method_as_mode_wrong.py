@@ -1,0 +1,17 @@
+# expect: L1
+# from: https://github.com/pytorch/pytorch/issues/26338
+import torch.nn as nn
+import torch.nn.functional as F
+
+
+class Head(nn.Module):
+    def __init__(self, width, classes, rate=0.3):
+        super().__init__()
+        self.inner = nn.Linear(width, width)
+        self.out = nn.Linear(width, classes)
+        self.rate = rate
+
+    def forward(self, x):
+        x = F.relu(self.inner(x))
+        x = F.dropout(x, self.rate, training=self.train)
+        return self.out(x)

@@ -1,0 +1,17 @@
+# expect: L35
+# from: https://docs.pytorch.org/docs/stable/generated/torch.nn.ModuleList.html
+import torch.nn as nn
+import torch.nn.functional as F
+
+
+class Head(nn.Module):
+    def __init__(self, width, classes, rate=0.3):
+        super().__init__()
+        self.inner = nn.Linear(width, width)
+        self.out = nn.Linear(width, classes)
+        self.drops = {"in": nn.Dropout(rate)}
+
+    def forward(self, x):
+        x = F.relu(self.inner(x))
+        x = self.drops["in"](x)
+        return self.out(x)
