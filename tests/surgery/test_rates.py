@@ -11,7 +11,7 @@ import torch
 
 import thinned
 from thinned import InputError, nn, presets
-from thinned.algebra import Linear
+from thinned.algebra import Early, Linear
 from thinned.surgery.rates import rate_of
 
 
@@ -158,3 +158,44 @@ def test_schedules_move_on():
     assert [m.p for m in net] == [0.3, 0.3]
     thinned.step(net, 10)
     assert [m.p for m in net] == [0.5, 0.3]
+
+
+class Words(torch.nn.Module):
+    """A block with a layer of torch, attention and functional dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = torch.nn.MultiheadAttention(4, 2, dropout=0.2)
+        self.drop = torch.nn.Dropout(0.2)
+        self.off = torch.nn.Dropout(0.0)
+
+    def forward(self, x):
+        x = self.off(self.drop(self.attention(x, x, x)[0]))
+        return torch.nn.functional.dropout(x, 0.3, self.training)
+
+
+def test_a_schedule_is_given_to_every_site_that_drops():
+    """Module, attention and functional dropout drop half at first, and nothing after step 10."""
+    model, x = Words(), torch.randn(3, 5, 4)
+    with pytest.raises(InputError, match=r"attention \(Multi.*, drop \(Dropout\); .*replace"):
+        thinned.set_rate(model, Early(0.5, until=10))
+    thinned.replace(model)
+    thinned.expose(model, x)
+    edits = thinned.set_rate(model, Early(0.5, until=10))
+    assert len(edits) == 3
+    assert not len(thinned.set_rate(model, Early(0.5, until=10)))
+    for step, rate in ((0, 0.5), (9, 0.5), (10, 0.0)):
+        thinned.step(model, step)
+        sites = thinned.find(model, x)
+        assert {s.rate for s in sites if s.in_train} == ({rate} if rate else set())
+    assert torch.equal(model(x), model(x))
+    edits.undo()
+    assert rates(model) == {"attention": 0.2, "drop": 0.2, "off": 0.0, "functional_dropout_0": 0.3}
+    thinned.step(model, 10)
+    assert model.drop.p == 0.2
+
+
+def test_apply_takes_no_schedule():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU(), torch.nn.Linear(2, 2))
+    with pytest.raises(InputError, match=r"thinned.set_rate\(model, schedule\)"):
+        thinned.apply(model, "hidden", torch.ones(1, 2), rate=Early(0.5, until=10))

@@ -87,6 +87,11 @@ def apply(
         raise InputError(
             f"inputs are those of the model; a rate is given by name: rate={inputs[0]}"
         )
+    if isinstance(rate, SCHEDULES):
+        raise InputError(
+            f"rate of apply is a number, but got {rate!r}; give the layers the schedule "
+            "afterwards: thinned.set_rate(model, schedule)"
+        )
     trace = None
     if isinstance(policy, str) and policy in AUTOMATIC:
         trace = (

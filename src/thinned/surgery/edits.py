@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..algebra.drop import Drop
+from ..algebra.schedule import Schedule
+from ..nn.module import RatedModule
 from ..nn.spec_layer import SpecLayer
 from .calls import CallHandler, CallSite, intercept, stop_intercepting
 
@@ -95,6 +97,29 @@ class AttributeChange:
 
     def __str__(self) -> str:
         return f"{self.path or '(the model)'}.{self.attribute}: {self.old:g} -> {self.new:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleChange:
+    """A dropout layer of thinned that gets a schedule of its rate, or another one."""
+
+    path: str
+    layer: RatedModule
+    old: Schedule | None
+    old_rate: float
+    new: Schedule
+
+    def do(self) -> None:
+        """Give the layer the schedule, at its rate of step 0."""
+        self.layer.set_initial_rate(self.new)
+
+    def undo(self) -> None:
+        """Give the layer its old schedule and rate."""
+        self.layer.set_initial_rate(self.old_rate)
+        self.layer.schedule = self.old
+
+    def __str__(self) -> str:
+        return f"{self.path or '(the model)'}.p: {self.old or f'{self.old_rate:g}'} -> {self.new}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +214,14 @@ class CallInsertion:
 
 
 Edit: TypeAlias = (
-    Swap | SpecChange | WeightScaling | AttributeChange | Insertion | CallInsertion | ForwardChange
+    Swap
+    | SpecChange
+    | WeightScaling
+    | AttributeChange
+    | ScheduleChange
+    | Insertion
+    | CallInsertion
+    | ForwardChange
 )
 
 
@@ -240,7 +272,9 @@ class Edits:
 
 
 def apply_edits(
-    edits: Iterable[Swap | AttributeChange | Insertion | CallInsertion | ForwardChange],
+    edits: Iterable[
+        Swap | AttributeChange | ScheduleChange | Insertion | CallInsertion | ForwardChange
+    ],
     notes: Iterable[str] = (),
 ) -> Edits:
     """Make all changes or, where one raises, none; return them as :class:`Edits`."""
