@@ -43,12 +43,16 @@ def write_result(name: str, result: dict[str, Any]) -> None:
 
 
 def medians_in_turns(
-    runs: Mapping[str, Callable[[], Any]], budget: float = 0.5, min_rounds: int = 9
+    runs: Mapping[str, Callable[[], Any]],
+    budget: float = 0.5,
+    min_rounds: int = 9,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """The median time of each run in microseconds.
 
     The runs take turns, so that a slow phase of the machine affects all of them. ``budget``:
-    seconds for each run.
+    seconds for each run. ``clock``: ``time.process_time`` counts the time of all threads, which
+    other programs on the machine affect less.
     """
     calls = {}
     for name, run in runs.items():
@@ -60,8 +64,8 @@ def medians_in_turns(
     end = time.perf_counter() + budget * len(runs)
     while len(times[name]) < min_rounds or time.perf_counter() < end:
         for name, run in runs.items():
-            start = time.perf_counter()
+            start = clock()
             for _ in range(calls[name]):
                 run()
-            times[name].append((time.perf_counter() - start) / calls[name] * 1e6)
+            times[name].append((clock() - start) / calls[name] * 1e6)
     return {name: sorted(values)[len(values) // 2] for name, values in times.items()}

@@ -1,11 +1,17 @@
-"""The time that thinning saves in a training step of an MLP 784-2048-2048-10.
+"""The time of a training step with thinning, as a ratio to the same step without dropout.
 
-python benchmarks/thinning.py [--accuracy [FOLDER]] [--seeds N] [--epochs N]
+python benchmarks/thinning.py [--quick] [--crossover] [--accuracy [FOLDER]] [--seeds N] [--epochs N]
 
-It is compared with no dropout, with the dropout of torch and with ours; runs take turns. With
---accuracy also test errors of a smaller network are compared with elementwise dropout. FOLDER holds
-MNIST or a similar data set as IDX files, of which 10,000 rows are used for training; without it
-the digits of scikit-learn are used.
+Steps are forward, backward and optimizer. They are compared with torch's dropout, with ours, and
+with the floor: a dense network of the kept sizes, which no thinning can beat. All take turns in one
+process, with one thread and its CPU time by default, because other programs affect that least;
+--threads 2 measures wall time. Before any timing, results and gradients are compared with masked
+dense products. --quick takes about a minute. --crossover measures where leaving units out begins to
+pay, for the constants of thinned/functional/thinning.py.
+
+With --accuracy also test errors of a smaller network are compared with elementwise dropout. FOLDER
+holds MNIST or a similar data set as IDX files, of which 10,000 rows are used for training; without
+it the digits of scikit-learn are used.
 """
 
 from __future__ import annotations
@@ -13,6 +19,7 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,10 +29,15 @@ import thinned
 from common import medians_in_turns, write_result
 from thinned import nn
 from thinned.engines.torch import native, ops
+from thinned.functional.thinning import kept_count
 
 WIDTHS = (784, 2048, 2048, 10)
-BATCHES = (128, 512)
-RATES = (0.3, 0.5)
+# (hidden units, batch, rate) of an MLP with 784 inputs
+CASES = ((2048, 128, 0.5), (2048, 128, 0.3), (2048, 512, 0.5), (1024, 128, 0.5))
+NARROW = ((512, 32, 0.5), (256, 32, 0.5))
+CROSSOVER = tuple(
+    itertools.product((128, 256, 512, 1024), (32, 64, 128, 512), (0.3, 0.5))
+)  # with as many inputs as hidden units
 
 
 def mlp(widths: tuple[int, ...], make: Callable[[], torch.nn.Module] | None) -> torch.nn.Sequential:
@@ -42,11 +54,13 @@ def mlp(widths: tuple[int, ...], make: Callable[[], torch.nn.Module] | None) -> 
 def networks(widths: tuple[int, ...], p: float) -> dict[str, torch.nn.Sequential]:
     cut = mlp(widths, lambda: torch.nn.Dropout(p))
     thinned.thin(cut)
+    kept = [kept_count(n, p) for n in widths[1:-1]]
     return {
         "none": mlp(widths, None),
         "torch": mlp(widths, lambda: torch.nn.Dropout(p)),
         "thinned.nn.Dropout": mlp(widths, lambda: nn.Dropout(p)),
         "thinned.thin": cut,
+        "floor": mlp((widths[0], *kept, widths[-1]), None),
     }
 
 
@@ -80,41 +94,142 @@ def check(p: float) -> None:
         raise SystemExit("thinned products differ from masked dense products; no results")
 
 
+class Block(torch.nn.Module):
+    """A block of a vision transformer of the size S, with drop path on both branches."""
+
+    def __init__(self, make: Callable[[float], torch.nn.Module], p: float, d: int = 384) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = torch.nn.LayerNorm(d), torch.nn.LayerNorm(d)
+        self.qkv, self.proj = torch.nn.Linear(d, 3 * d), torch.nn.Linear(d, d)
+        self.up, self.down = torch.nn.Linear(d, 4 * d), torch.nn.Linear(4 * d, d)
+        self.path1, self.path2 = make(p), make(p)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, 6, -1)).transpose(1, 3).unbind(2)
+        attended = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        x = x + self.path1(self.proj(attended.transpose(1, 2).flatten(2)))
+        h = torch.nn.functional.gelu(self.up(self.norm2(x)))
+        return x + self.path2(self.down(h))
+
+
+def vision(make: Callable[[float], torch.nn.Module], rates: list[float]) -> torch.nn.Sequential:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(*[Block(make, p) for p in rates])
+
+
+def check_branches() -> None:
+    """Exit before any timing unless kept examples alone give the result of the whole batch."""
+    cut, dense = (vision(nn.DropPath, [0.4, 0.4]).double() for _ in range(2))
+    thinned.thin(cut)
+    x = torch.randn(6, 5, 384, dtype=torch.float64)
+    results = []
+    for net in (cut, dense):
+        thinned.key(net, seed=3).at(1)
+        y = net(x)
+        results.append([y, *torch.autograd.grad(y.sum(), list(net.parameters()))])
+    if not all(torch.allclose(a, b, 1e-10, 1e-12) for a, b in zip(*results, strict=True)):
+        raise SystemExit("branches on kept examples differ from those on the batch; no results")
+
+
+class Output(torch.nn.Module):
+    """The output of a recurrent network, without its states."""
+
+    def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)[0].mean((0, 1))
+
+
 def stepping(
-    net: torch.nn.Sequential, x: torch.Tensor, target: torch.Tensor, optimize: bool
+    net: torch.nn.Module, x: torch.Tensor, target: torch.Tensor | None
 ) -> Callable[[], None]:
+    """A training step; without a target the loss is the mean square of the result."""
     optimizer = torch.optim.SGD(net.parameters(), 1e-4, momentum=0.9, fused=True)
 
     def step() -> None:
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(net(x), target).backward()
-        if optimize:
-            optimizer.step()
+        y = net(x)
+        loss = y.square().mean() if target is None else torch.nn.functional.cross_entropy(y, target)
+        loss.backward()
+        optimizer.step()
 
     return step
 
 
-def speed(budget: float) -> list[dict[str, Any]]:
-    rows = []
-    for p in RATES:
+def measured(
+    name: str,
+    nets: dict[str, torch.nn.Module],
+    x: torch.Tensor,
+    target: torch.Tensor | None,
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    """The times of a step of each network; prints their ratios to the one without dropout."""
+    clock = time.process_time if options.threads == 1 else time.perf_counter
+    runs = {n: stepping(net, x, target) for n, net in nets.items()}
+    times = medians_in_turns(runs, options.budget, clock=clock)
+    ratios = {n: round(t / times["none"], 3) for n, t in times.items() if n != "none"}
+    text = ", ".join(f"{n} {ratio:.2f}" for n, ratio in ratios.items())
+    print(f"{name}: {times['none'] / 1000:.2f} ms without dropout; {text}", flush=True)
+    return {"case": name, "microseconds": times, "ratios": ratios}
+
+
+def mlp_case(width: int, batch: int, p: float, inputs: int) -> tuple[str, Any, Any, Any]:
+    nets = networks((inputs, width, width, 10), p)
+    x, target = torch.randn(batch, inputs), torch.randint(10, (batch,))
+    return f"MLP {inputs}-{width}-{width}-10, batch {batch}, p {p}", nets, x, target
+
+
+def speed(options: argparse.Namespace) -> list[dict[str, Any]]:
+    for p in (0.3, 0.5):
         check(p)
-        for batch in BATCHES:
-            x, target = torch.randn(batch, WIDTHS[0]), torch.randint(WIDTHS[-1], (batch,))
-            for optimize in (False, True):
-                runs = {
-                    n: stepping(net, x, target, optimize) for n, net in networks(WIDTHS, p).items()
-                }
-                times = medians_in_turns(runs, budget)
-                rows.append({"p": p, "batch": batch, "optimizer": optimize, **times})
-                ratios = ", ".join(
-                    f"{n} {t / times['none']:.2f}" for n, t in times.items() if n != "none"
-                )
-                what = "with fused SGD" if optimize else "forward and backward"
-                print(
-                    f"p {p}, batch {batch}, {what}: {times['none'] / 1000:.1f} ms without dropout; "
-                    f"relative to that: {ratios}",
-                    flush=True,
-                )
+    check_branches()
+    cases = CASES[:1] + NARROW if options.quick else CASES + NARROW
+    rows = [measured(*mlp_case(*case, inputs=784), options) for case in cases]
+    depth, batch, tokens = (2, 10, 50) if options.quick else (6, 20, 197)
+    x = torch.randn(batch, tokens, 384)
+    linear = [0.4 * i / (depth - 1) for i in range(depth)]
+    for name, rates in (("0.4", [0.4] * depth), ("0 to 0.4", linear)):
+        cut = vision(nn.DropPath, rates)
+        thinned.thin(cut)
+        nets: dict[str, torch.nn.Module] = {
+            "none": vision(lambda p: torch.nn.Identity(), rates),
+            "thinned.nn.DropPath": vision(nn.DropPath, rates),
+            "thinned.thin": cut,
+        }
+        rows.append(measured(f"{depth} blocks of ViT-S, drop path {name}", nets, x, None, options))
+    torch.manual_seed(0)
+    steps = 16 if options.quick else 64
+    recurrent = {
+        "none": torch.nn.LSTM(256, 256, 2),
+        "variational": nn.DropState(torch.nn.LSTM(256, 256, 2), states=0.5, outputs=0.5),
+        "thinned": nn.DropState(torch.nn.LSTM(256, 256, 2), states=0.5, method="thinned"),
+        "floor": torch.nn.LSTM(256, 128, 2),
+    }
+    nets = {name: Output(net) for name, net in recurrent.items()}
+    x = torch.randn(steps, 32, 256)
+    rows.append(measured(f"LSTM 256 x 2, {steps} steps, p 0.5", nets, x, None, options))
+    return rows
+
+
+def crossover(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Times with units left out and with units zeroed, and which of them is chosen."""
+    rows = []
+    for width, batch, p in CROSSOVER:
+        name, nets, x, target = mlp_case(width, batch, p, inputs=width)
+        chosen = nets.pop("thinned.thin")
+        del nets["thinned.nn.Dropout"], nets["floor"]
+        for way in ("left out", "zeroed"):
+            nets[way] = copy.deepcopy(chosen)
+            for layer in nets[way]:
+                if isinstance(layer, nn.Thinned):
+                    # 0: always; next to nothing: never
+                    layer.weights_per_unit = 0 if way == "left out" else 1e-9  # type: ignore[assignment]
+        row = measured(name, nets, x, target, options)
+        row["pays"] = [m.pays(width, batch) for m in chosen if isinstance(m, nn.Thinned)]
+        print(f"    left out in layers: {row['pays']}", flush=True)
+        rows.append(row)
     return rows
 
 
@@ -187,25 +302,29 @@ def main() -> None:
     parser.add_argument("--accuracy", nargs="?", const="", metavar="FOLDER")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=25)
-    parser.add_argument(
-        "--budget", type=float, default=4.0, help="seconds for each network and setting"
-    )
+    parser.add_argument("--quick", action="store_true", help="few cases, small sizes, short turns")
+    parser.add_argument("--crossover", action="store_true")
+    parser.add_argument("--threads", type=int, default=1, help="1: CPU time; more: wall time")
+    parser.add_argument("--budget", type=float, default=0.0, help="seconds for each network")
     options = parser.parse_args()
-    if ops.missing:
-        raise SystemExit(ops.missing)
-    torch.set_num_threads(2)
+    if ops.missing or not ops.has_parts:
+        raise SystemExit(ops.missing or "the native kernels are of an older build; build them anew")
+    options.budget = options.budget or (0.5 if options.quick else 4.0)
+    torch.set_num_threads(options.threads)
     result: dict[str, Any] = {
         "unit": "microseconds",
-        "threads": 2,
+        "clock": "CPU time of the process" if options.threads == 1 else "wall time",
+        "threads": options.threads,
         "instructions": native.running(),
-        "widths": WIDTHS,
     }
-    result["steps"] = speed(options.budget)
+    result["steps"] = speed(options)
+    if options.crossover:
+        result["crossover"] = crossover(options)
     if options.accuracy is not None:
         result["test errors in percent"] = accuracy(
             options.accuracy or None, options.seeds, options.epochs
         )
-    write_result("thinning", result)
+    write_result("thinning-quick" if options.quick else "thinning", result)
 
 
 if __name__ == "__main__":

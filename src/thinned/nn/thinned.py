@@ -30,6 +30,7 @@ class _Pass:
         self.kept: Tensor | None = None  # [groups, count]
         self.width = 0  # the number of units
         self.ran = False  # whether the dropout layer ran since they were drawn
+        self.is_zeroed = False  # whether the layer before found that leaving out does not pay
         self.dropped: tuple[int, int] | None = None  # (number of dropped units, number of units)
 
     def take(self) -> tuple[Tensor | None, bool]:
@@ -115,6 +116,7 @@ class Thinned(RatedModule, _DropoutNd):
         self._check_recorder()
         rows = input.numel() // max(1, input.shape[-1 - self.dims])
         if not self.pays(width, rows):
+            self._pass.is_zeroed = True
             return None
         if self.mode() != "sample" or not 0 < thinning.kept_count(width, self._rate) < width:
             return None
@@ -133,22 +135,22 @@ class Thinned(RatedModule, _DropoutNd):
         if found.kept is not None and width == found.kept.shape[1]:
             found.ran = True
             return input * (found.width / width)
+        cuts = self.linked and not found.is_zeroed
         found.clear()
         # where no layer before has drawn, the input is cut here
-        if self.linked and (kept := self.draw_kept_units(width, input, batched)) is not None:
+        if cuts and (kept := self.draw_kept_units(width, input, batched)) is not None:
             found.ran = True
             parts = input.tensor_split(len(kept)) if len(kept) > 1 else (input,)
             chosen = [rows.index_select(axis, kept[group]) for group, rows in enumerate(parts)]
             return (chosen[0] if len(chosen) == 1 else torch.cat(chosen)) * (width / kept.shape[1])
-        if (
-            self.mode() != "sample"
-            or thinning.kept_count(width, self._rate) == width
-            or not input.numel()
-        ):
+        count = thinning.kept_count(width, self._rate)
+        if self.mode() != "sample" or count == width or not input.numel():
             return input
-        found.dropped = width - thinning.kept_count(width, self._rate), width
-        key = self.call_key() if self._rate < 1 else None
-        return thinning.thin_units(input, self._rate, axis, self.groups if batched else 1, key=key)
+        found.dropped = width - count, width
+        if count == 0:
+            return thinning.thin_units(input, 1.0, axis)
+        groups = self.groups if batched else 1
+        return thinning.zero_units(input, count, self.call_key(), axis, groups)
 
     def _check_recorder(self) -> None:
         """Raise where a graph would hold sizes that depend on the rate, before they are read."""
