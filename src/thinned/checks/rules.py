@@ -458,6 +458,35 @@ _RULES = (
         remedy="use torch.nn.ModuleList or torch.nn.ModuleDict",
         url="https://docs.pytorch.org/docs/stable/generated/torch.nn.ModuleList.html",
     ),
+    CheckRule(
+        code="L36",
+        name="sites-not-reached",
+        severity="warning",
+        how="live",
+        title="sites that the key of the model, or Monte Carlo sampling, does not reach",
+        why=(
+            "What is not reached draws from torch's generator under a key, so that runs are not "
+            "reproduced, and draws nothing in thinned.sampling, so that samples vary too little."
+        ),
+        remedy=(
+            "make layers of them: thinned.expose(model, *inputs) where functions are called, then "
+            "thinned.replace(model)"
+        ),
+        url=_GITHUB + "pytorch/pytorch/issues/136994",
+    ),
+    CheckRule(
+        code="L37",
+        name="schedule-not-advanced",
+        severity="warning",
+        how="live",
+        title="a schedule that nothing advances",
+        why=(
+            "A rate with a schedule remains that of step 0 until the loop moves it: a ramp from 0 "
+            "never starts, and early dropout never ends."
+        ),
+        remedy="call thinned.step(model, step) in every step, or key.at(step) of a keyed model",
+        url=_GITHUB + "miguelvr/dropblock/issues/32",
+    ),
 )
 RULES = {rule.code: rule for rule in _RULES}
 

@@ -70,6 +70,8 @@ class DropoutModule(CheckedArguments):
         model_key: The :class:`ModelKey` of the model that the module is part of, or None.
         stream: The random stream of the module under its model key: a hash of its name.
         calls: The counter of the calls of the module within a step, under its model key.
+        schedule_step: The step that :meth:`step` moved the schedules to last; None before, and
+            where there is no schedule.
         frozen_key: The key of every call while :func:`thinned.frozen` is active, or None; read
             only.
         tape: What records or replays keys while :func:`thinned.recording` or
@@ -101,6 +103,7 @@ class DropoutModule(CheckedArguments):
     model_key: ModelKey | None = None
     stream: int = 0
     calls: CallCounter
+    schedule_step: int | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Create the module as a leaf of ``torch.fx``, which enters no module of ``torch.nn``.
@@ -301,7 +304,10 @@ class RatedModule(DropoutModule):
         Args:
             step: The number of the optimizer step, from 0.
         """
-        if self.schedule is not None and (rate := self.schedule(step)) != self.p:
+        if self.schedule is None:
+            return
+        self.schedule_step = step
+        if (rate := self.schedule(step)) != self.p:
             self.p = rate
 
     @property

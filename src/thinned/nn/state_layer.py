@@ -144,6 +144,8 @@ class StateLayer(DropoutModule, nn.Module):
         Args:
             step: The number of the optimizer step, from 0.
         """
+        if self._schedules:
+            self.schedule_step = step
         for name, schedule in self._schedules.items():
             self._set_rate(name, schedule(step))
 

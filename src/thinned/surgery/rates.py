@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
@@ -11,7 +11,7 @@ from .._errors import InputError, probability
 from ..algebra.schedule import SCHEDULES, Schedule
 from ..nn.learned import Learned
 from ..nn.method import FunctionLayer
-from ..nn.module import DropoutModule, RatedModule
+from ..nn.module import DropoutModule, RatedModule, dropout_modules
 from .edits import AttributeChange, Edits, ScheduleChange, apply_edits
 from .model_access import unwrap_compiled
 from .targets import Where, targets
@@ -41,6 +41,14 @@ def rate_of(module: nn.Module) -> str | None:
         (n for n, v in values.items() if isinstance(v, (int, float)) and not isinstance(v, bool)),
         None,
     )
+
+
+def unmoved_schedules(model: nn.Module) -> Iterator[tuple[str, DropoutModule]]:
+    """Yield the layers with a schedule that was never advanced, with their names."""
+    for name, layer in dropout_modules(model):
+        has_schedule = bool(getattr(layer, "schedule", None) or getattr(layer, "_schedules", None))
+        if has_schedule and layer.schedule_step is None:
+            yield name, layer
 
 
 def set_rate(

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 import thinned
 from thinned import nn as tnn
+from thinned.algebra.schedule import Linear
 
 
 @dataclass(frozen=True)
@@ -1123,3 +1124,102 @@ def layers_that_raise_in_backward():
     return nn.Sequential(
         nn.Linear(16, 32), nn.ReLU(inplace=True), nn.Dropout(0.3, inplace=True), nn.Linear(32, 4)
     ), (rows(),)
+
+
+@case("L36", link="pytorch/pytorch/issues/136994", purpose="monte carlo")
+def mask_by_hand_that_sampling_does_not_reach():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last, self.p = nn.Linear(16, 32), nn.Linear(32, 4), 0.5
+            self.seen = 0
+
+        def forward(self, x):
+            h = F.relu(self.first(x))
+            if self.training:
+                self.seen += len(x)
+            mask = torch.empty_like(h).bernoulli_(1 - self.p) if self.training else 1 - self.p
+            return self.last(h * mask / (1 - self.p))
+
+    return Masked().eval(), (rows(),)
+
+
+@case(purpose="monte carlo")
+def functions_that_sampling_reaches():
+    return Calls(lambda m, h: F.dropout(h, m.p, m.training)), (rows(),)
+
+
+@case("L36", link="https://arxiv.org/abs/1506.02142")
+def functional_dropout_under_a_partial_key():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.drop, self.last = nn.Linear(16, 32), tnn.Dropout(), nn.Linear(32, 4)
+
+        def forward(self, x):
+            return self.last(F.dropout(self.drop(F.relu(self.first(x))), 0.1, self.training))
+
+    model = Net()
+    thinned.key(model, 0, partial=True).at(0)
+    return model, (rows(),)
+
+
+@case("L36", link="https://arxiv.org/abs/1506.02142")
+def layer_of_torch_under_a_partial_key():
+    model = mlp(tnn.Dropout(0.2), nn.Dropout(0.2))
+    thinned.key(model, 0, partial=True).at(0)
+    return model, (rows(),)
+
+
+@case("L36", link="https://arxiv.org/abs/1506.02142")
+def layer_added_after_the_key():
+    model = mlp(tnn.Dropout(0.2))
+    thinned.key(model, 0).at(0)
+    model.insert(3, tnn.Dropout(0.2))
+    return model, (rows(),)
+
+
+@case()
+def every_site_keyed():
+    model = mlp(tnn.Dropout(0.2), nn.Dropout(0.0))
+    thinned.key(model, 0).at(0)
+    return model, (rows(),)
+
+
+def stepped(model):
+    """After a backward pass, as in a training loop."""
+    model(rows()).sum().backward()
+    return model
+
+
+@case("L37", link="miguelvr/dropblock/issues/32")
+def ramp_that_never_starts():
+    return stepped(mlp(tnn.Dropout(Linear(0.1, 0.4, 100)))), (rows(),)
+
+
+@case("L37", link="miguelvr/dropblock/issues/32")
+def ramp_of_a_recurrent_layer_that_never_starts():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = tnn.DropState(nn.LSTM(16, 12), inputs=Linear(0.1, 0.4, 9))
+            self.last = nn.Linear(12, 4)
+
+        def forward(self, x):
+            return self.last(self.rnn(x)[0][:, -1])
+
+    model = Net()
+    model(sequences()).sum().backward()
+    return model, (sequences(),)
+
+
+@case()
+def ramp_that_starts():
+    model = stepped(mlp(tnn.Dropout(Linear(0.1, 0.4, 100))))
+    thinned.step(model, 0)
+    return model, (rows(),)
+
+
+@case()
+def ramp_before_training():
+    return mlp(tnn.Dropout(Linear(0.1, 0.4, 100))), (rows(),)

@@ -251,6 +251,25 @@ def test_a_part_left_in_evaluation():
     assert not train(network(), 4).findings.of("L21")
 
 
+def scheduled():
+    ramp = thinned.algebra.schedule.Linear(0.1, 0.4, 1000)
+    return nn.Sequential(nn.Linear(10, 8), thinned.nn.Dropout(ramp), nn.Linear(8, 3))
+
+
+def test_a_schedule_that_nothing_advances():
+    net = scheduled()
+    watch = train(net, 8, every=1)
+    assert not watch.findings.of("L37")  # the first epoch is not over
+    watch.validated(1.0)
+    watch.step(*rows(8))
+    assert [f.site for f in watch.findings.of("L37")] == ["1"]
+    assert train(scheduled(), 102, every=101).findings.codes == {"L37"}
+    for advance in (lambda net: thinned.step(net, 0), lambda net: thinned.key(net).at(0)):
+        net = scheduled()
+        advance(net)
+        assert not train(net, 102, every=101).findings.of("L37")
+
+
 def test_functional_dropout_that_evaluation_does_not_reach():
     class Net(nn.Module):
         def __init__(self) -> None:

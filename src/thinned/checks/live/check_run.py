@@ -37,8 +37,8 @@ class CheckRun:
     ``rate_snapshots``: rates before the evaluations, after them, and after training again.
     ``changed_statistics``: running statistics that an evaluation changed. ``zeroed``: parameters
     that a pass zeroed, and the zeroed share. ``left_in_training``: the modules that are in training
-    mode after ``model.eval()``. ``needs_grad``: the model differentiates in its
-    forward pass.
+    mode after ``model.eval()``. ``has_trained``: parameters had gradients. ``needs_grad``: the
+    model differentiates in its forward pass.
     """
 
     model: nn.Module
@@ -50,6 +50,7 @@ class CheckRun:
     target: Any = None
     purpose: str | None = None
     ddp: bool = False
+    has_trained: bool = False
     training_before: list[PassRecord] = field(default_factory=list)
     evaluations: list[PassRecord] = field(default_factory=list)
     training_after: list[PassRecord] = field(default_factory=list)

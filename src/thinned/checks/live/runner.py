@@ -12,7 +12,7 @@ from ...surgery.model_access import PARALLEL, check_not_scripted, unwrap
 from ..finding import Finding, Findings
 from ..rules import RULES
 from ..rules import named as rule_code
-from . import draws, evaluation, gradients, norms, outputs, rates
+from . import draws, evaluation, gradients, norms, outputs, rates, reach
 from .check_run import CheckRun
 from .preserve import preserve_state
 
@@ -45,6 +45,8 @@ CHECKS: dict[str, tuple[RuleFunction, ...]] = {
     "L28": (outputs.skipped,),
     "L29": (outputs.nothing_to_sample,),
     "L30": (gradients.wrong,),
+    "L36": (reach.not_reached,),
+    "L37": (reach.schedule_not_advanced,),
 }
 
 
@@ -144,6 +146,7 @@ def check(
         target=target,
         purpose=purpose,
         ddp=parallel if ddp is None else ddp,
+        has_trained=any(p.grad is not None for p in inner.parameters()),
     )
     with preserve_state(inner, (inputs, named)):
         findings = list(_findings(run, codes))

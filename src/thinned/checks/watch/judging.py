@@ -26,6 +26,7 @@ DEAD = 0.10  # of the units of a layer
 VANISHED = 1e-6  # RMS of a gradient over the strongest one; below the 32-bit resolution of a sum
 EXPLODED = 100.0  # times the median of the samples before
 OFF_RATE = 0.02  # between the measured and the nominal rate, in addition to 4 standard errors
+EPOCH = 100  # steps, where no validation ended an epoch; schedules are advanced by then
 REPEATS = 3  # equal masks in a row, each of them beyond chance
 
 
@@ -76,6 +77,7 @@ def judge(history: Sequence[WatchRecord], window: int) -> tuple[tuple[Verdict, .
     findings = [
         *_wrong_rates(samples),
         *_inactive(samples[-1]),
+        *_unmoved(history, samples[-1]),
         *_draws_in_evaluation(samples[-1]),
         *_repeated_masks(samples[-1]),
         *_variance_shifts(last),
@@ -309,6 +311,14 @@ def _inactive(last: WatchRecord) -> list[Finding]:
         return [Finding("L21", "the model is in evaluation mode while it trains")]
     message = "has a rate, but is in evaluation mode or switched off while the model trains"
     return [Finding("L21", message, name or "(the model)") for name in last["inactive"]]
+
+
+def _unmoved(history: Sequence[WatchRecord], last: WatchRecord) -> list[Finding]:
+    ends = [r["step"] for r in history if r["what"] == "validation" and r["step"]]
+    if last["step"] <= min([*ends, EPOCH]):
+        return []
+    message = f"has a schedule that was never advanced in {last['step']} steps"
+    return [Finding("L37", message, name or "(the model)") for name in last.get("unmoved", ())]
 
 
 def _draws_in_evaluation(last: WatchRecord) -> list[Finding]:

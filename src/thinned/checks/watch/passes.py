@@ -17,7 +17,7 @@ from ...algebra.law import Bernoulli
 from ...nn.module import DropoutModule
 from ...nn.spec_layer import SpecLayer
 from ...surgery.observe import observing
-from ...surgery.rates import rate_of
+from ...surgery.rates import rate_of, unmoved_schedules
 from .isolation import evaluation_mode, preserve_state
 from .units import UnitObserver, Units
 
@@ -65,6 +65,7 @@ def measure(model: nn.Module, run: ForwardPass, units: Units, window: int) -> di
         "rates": rates,
         "inactive": inactive,
         "training": model.training,
+        "unmoved": [name for name, _ in unmoved_schedules(model)],
         "masks": {
             name: counts.record(nominal_rate(modules, name))
             for name, counts in units.drop_counts.items()
