@@ -38,6 +38,10 @@ def check(
     severity: Annotated[
         str, typer.Option(help="Exit with 1 from this severity: error, warning or note.")
     ] = "warning",
+    jobs: Annotated[int, typer.Option(help="Processes that check files; 0: one per core.")] = 0,
+    cache: Annotated[
+        bool, typer.Option(help="Use the results of an earlier run for files that did not change.")
+    ] = True,
     rules: Annotated[bool, typer.Option("--list", help="Show the table of rules.")] = False,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="With --list: show it as Markdown.")
@@ -67,6 +71,8 @@ def check(
                     fix,
                     diff,
                     severity,
+                    jobs,
+                    cache,
                 )
             )
     except (InputError, OSError) as error:
@@ -83,6 +89,8 @@ def _check(
     fix: bool,
     diff: bool,
     severity: str,
+    jobs: int,
+    cache: bool,
 ) -> int:
     """The exit status."""
     from ..checks.finding import Findings
@@ -110,7 +118,9 @@ def _check(
     if fix and piped is not None:
         raise InputError("--fix cannot write to standard input; use --diff")
     fixed = sum(file.fixed for file in fixed_paths(named, select=codes)) if fix else 0
-    found, read = checked(named, select=codes)
+    if jobs < 0:
+        raise InputError(f"--jobs must be 0 (one per core) or more, but got {jobs}")
+    found, read = checked(named, select=codes, jobs=jobs or os.cpu_count() or 1, cache=cache)
     if piped is not None:
         more = check_source(piped, "<stdin>", select=codes)
         read += not more.unchecked

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from ..._errors import InputError, unknown
 from ..finding import Finding, Findings
 from ..rules import RULES, named
 from . import files, notebook, syntax
+from .cache import Cache, Result
 from .ignores import Ignores
 from .module import Module
 from .table import STATIC
@@ -126,6 +129,8 @@ def checked(
     *,
     select: Collection[str] | None = None,
     ignore: Collection[str] | None = None,
+    jobs: int = 1,
+    cache: bool = False,
 ) -> tuple[Findings, int]:
     """Like :func:`check_paths`, and count the files.
 
@@ -133,6 +138,9 @@ def checked(
         paths: A file or folder, or several.
         select: The rules to check, by code or name; None: all.
         ignore: The rules to leave out, by code or name.
+        jobs: How many processes check files.
+        cache: Whether to use the results of an earlier run for files that did not change, and to
+            store those of this run, in ``$THINNED_CACHE`` or the folder of the user for caches.
 
     Returns:
         (findings, number of files that were read).
@@ -148,34 +156,68 @@ def checked(
     found: list[Finding] = []
     unchecked: list[tuple[str, str]] = []
     read = 0
-    for path, was_named, why in files.listed(
-        [paths] if isinstance(paths, (str, os.PathLike)) else paths
-    ):
+    named_paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    stored = Cache([os.fspath(p) for p in named_paths], codes) if cache else None
+    todo: list[tuple[str, bool, list[str]]] = []
+    keys: dict[str, str] = {}
+    for path, was_named, why in files.listed(named_paths):
         if why:
             unchecked.append((str(path), why))
             continue
-        try:
-            raw = path.read_bytes()
-            text = (
-                raw.decode("utf-8-sig")
-                if path.suffix == ".ipynb"
-                else files.decoded(raw)[0].removeprefix("\ufeff")
-            )
-        except (OSError, SyntaxError, UnicodeDecodeError, LookupError) as error:
-            hint = (
-                ", and no coding line names another encoding"
-                if _is_default(error) and path.suffix != ".ipynb"
-                else ""
-            )
-            unchecked.append((str(path), f"cannot be read: {_reason(error)}{hint}"))
+        known = None
+        if stored is not None:
+            with contextlib.suppress(OSError):  # reported when it is checked
+                keys[str(path)] = stored.key(str(path), was_named, path.read_bytes())
+                known = stored.get(keys[str(path)])
+        if known is None:
+            todo.append((str(path), was_named, codes))
             continue
-        if not was_named and files.is_unit_test(path, text):
-            continue
-        in_file, not_checked = _check(text, str(path), codes)
-        found += in_file
-        unchecked += not_checked
-        read += not any(place == str(path) for place, _ in not_checked)
-    return Findings(found, unchecked), read
+        found += known[0]
+        unchecked += known[1]
+        read += known[2]
+    for (name, _, _), result in zip(todo, _results(todo, jobs), strict=True):
+        found += result[0]
+        unchecked += result[1]
+        read += result[2]
+        if stored is not None and name in keys:
+            stored.put(keys[name], result)
+    if stored is not None:
+        stored.write()
+    return Findings(found, sorted(unchecked)), read
+
+
+_MANY = 32  # fewer files are checked before another process has started
+
+
+def _results(todo: list[tuple[str, bool, list[str]]], jobs: int) -> Iterable[Result]:
+    if jobs < 2 or len(todo) < _MANY:
+        return map(_file, todo)
+    with ProcessPoolExecutor(min(jobs, len(todo))) as pool:
+        return list(pool.map(_file, todo, chunksize=8))
+
+
+def _file(task: tuple[str, bool, list[str]]) -> Result:
+    """Check one file."""
+    name, was_named, codes = task
+    path = Path(name)
+    try:
+        raw = path.read_bytes()
+        text = (
+            raw.decode("utf-8-sig")
+            if path.suffix == ".ipynb"
+            else files.decoded(raw)[0].removeprefix("\ufeff")
+        )
+    except (OSError, SyntaxError, UnicodeDecodeError, LookupError) as error:
+        hint = (
+            ", and no coding line names another encoding"
+            if _is_default(error) and path.suffix != ".ipynb"
+            else ""
+        )
+        return [], [(name, f"cannot be read: {_reason(error)}{hint}")], False
+    if not was_named and files.is_unit_test(path, text):
+        return [], [], False
+    found, unchecked = _check(text, name, codes)
+    return found, unchecked, not any(place == name for place, _ in unchecked)
 
 
 def _is_default(error: BaseException) -> bool:
