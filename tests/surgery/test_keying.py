@@ -24,8 +24,8 @@ UNKEYED = {
     "module": (lambda: nn.Dropout(0.5), r"1 \(Dropout\)"),
     "functional": (Functional, r"1 \(Functional\): F.dropout at .*test_keying.py:\d+"),
     "attention": (lambda: nn.MultiheadAttention(8, 2, dropout=0.5), r"1 \(MultiheadAttention\)"),
-    "lstm": (lambda: nn.LSTM(8, 8, 2, dropout=0.5), r"1 \(LSTM\)"),
-    "subclass": (lambda: Locked(8, 8, 2, dropout=0.5), r"1 \(Locked\)"),
+    "lstm": (lambda: nn.LSTM(8, 8, 2, dropout=0.5, batch_first=True), r"1 \(LSTM\)"),
+    "subclass": (lambda: Locked(8, 8, 2, dropout=0.5, batch_first=True), r"1 \(Locked\)"),
 }
 
 
@@ -40,7 +40,12 @@ def test_sites_without_a_key_are_listed(name):
 
 
 @pytest.mark.parametrize(
-    "build", [lambda: nn.Dropout(0.0), lambda: nn.LSTM(8, 8, 2), lambda: nn.LSTM(8, 8)]
+    "build",
+    [
+        lambda: nn.Dropout(0.0),
+        lambda: nn.LSTM(8, 8, 2, batch_first=True),
+        lambda: nn.LSTM(8, 8, batch_first=True),
+    ],
 )
 def test_sites_that_never_drop_need_no_key(build):
     assert thinned.key(nn.Sequential(tnn.Dropout(0.5), build())).layers == ("0",)
@@ -90,3 +95,48 @@ def test_find_says_what_reaches_a_site(measured):
     head, *rows = str(sites).splitlines()
     column = head.index("key")
     assert [row[column : column + 3].strip() for row in rows] == ["yes", "no", "no", "no"]
+
+
+class TimeFirst(nn.Module):
+    """A word language model as torch's example writes it: time is the first axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(9, 4)
+        self.drop = nn.Dropout(0.5)
+        self.lstm = nn.LSTM(4, 4, 2, dropout=0.5)
+
+    def forward(self, words):
+        y, _ = self.lstm(self.drop(self.embedding(words)))
+        return F.dropout(y, 0.5, self.training)
+
+
+def test_a_layout_makes_masks_follow_the_examples_of_a_time_first_model():
+    """Permuting examples and ids permutes the outputs, also where there are as many steps."""
+    torch.manual_seed(0)
+    words = torch.randint(0, 9, (4, 4))
+    order = torch.tensor([2, 0, 3, 1])
+
+    def follows(layout):
+        model = TimeFirst()
+        thinned.replace(model, layout=layout)
+        thinned.expose(model, words, layout=layout)
+        key = thinned.key(model, 1)
+        key.at(0, samples=[5, 6, 7, 8])
+        first = model(words)
+        key.at(0, samples=torch.tensor([5, 6, 7, 8])[order])
+        return torch.allclose(model(words[:, order]), first[:, order])
+
+    assert follows("t b *")
+    with pytest.warns(UserWarning, match="time is the first axis of lstm, but drop, functional_"):
+        assert not follows(None)
+    assert not follows("b *")
+
+
+def test_a_layout_names_the_axis_of_the_examples():
+    for run in (
+        lambda: thinned.replace(TimeFirst(), layout="t d"),
+        lambda: thinned.expose(TimeFirst(), torch.zeros(2, 2, dtype=torch.int64), layout="t d"),
+    ):
+        with pytest.raises(thinned.InputError, match="axis of the examples, b"):
+            run()

@@ -22,6 +22,7 @@ from .edits import CallInsertion, Edits, apply_edits
 from .model_access import unwrap_compiled
 from .observe import line_outside, preserve_state
 from .rates import rate_of
+from .replacing import check_layout
 from .sites import find
 
 # the layer for a function; nn.Dropout for the others of _EXPOSABLE
@@ -126,7 +127,9 @@ def _multi_head_attention(layer: Any, func: Any, args: Any, kwargs: Any, mode: s
     return func(*args, **kwargs)
 
 
-def expose(model: nn.Module, *inputs: Any, fix: bool = False, **named: Any) -> Edits:
+def expose(
+    model: nn.Module, *inputs: Any, fix: bool = False, layout: str | None = None, **named: Any
+) -> Edits:
     """Make layers of the functional dropout in a model, in place, so that rates, keys and modes
     reach it.
 
@@ -151,13 +154,16 @@ def expose(model: nn.Module, *inputs: Any, fix: bool = False, **named: Any) -> E
         *inputs: The inputs of the model by position.
         fix: Whether the mode of the module decides for all calls, so that calls that forgot
             ``training=self.training`` no longer drop in evaluation. By default they still do.
+        layout: The axes of what ``F.dropout`` drops, where the examples are not first, such as
+            ``"t b *"`` in a model with time first; see :class:`thinned.nn.Dropout`.
         **named: The inputs of the model by name.
 
     Returns:
         The changes; ``undo()`` removes the layers.
 
     Raises:
-        InputError: Where inputs are missing, or the model is scripted.
+        InputError: Where inputs are missing, the model is scripted, or ``layout`` does not name the
+            axis of the examples.
 
     Example:
         >>> class Net(nn.Module):
@@ -172,6 +178,7 @@ def expose(model: nn.Module, *inputs: Any, fix: bool = False, **named: Any) -> E
         raise InputError(
             "expose runs the model to see its calls; pass its inputs: thinned.expose(model, x)"
         )
+    check_layout(layout)
     model = unwrap_compiled(model)
     notes, edits = [], []
     next_numbers: dict[int, int] = {}
@@ -184,7 +191,11 @@ def expose(model: nn.Module, *inputs: Any, fix: bool = False, **named: Any) -> E
         while f"functional_dropout_{number}" in call.module._modules:
             number += 1
         next_numbers[id(call.module)] = number + 1
-        layer = _LAYERS.get(call.func, ours.Dropout)(call.rates[0])
+        layer = (
+            _LAYERS[call.func](call.rates[0])
+            if call.func in _LAYERS
+            else ours.Dropout(call.rates[0], layout=layout)
+        )
         layer.train(call.module.training)
         if len(set(call.rates)) > 1:
             notes.append(

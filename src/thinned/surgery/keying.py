@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 from torch import nn
 
 from .._errors import InputError
 from ..algebra.key import checked_seed
 from ..nn import keys
+from ..nn.dropout import Dropout
 from ..nn.keys import ModelKey
+from ..nn.state_layer import StateLayer
 from .foreign import foreign_sites
 from .model_access import unwrap
 
@@ -38,6 +42,9 @@ def key(
             dropout module of this package or has a key already, or ``seed`` is not an integer of 64
             bits.
 
+    Warns:
+        UserWarning: Where recurrent layers have time first and dropout layers no ``layout``.
+
     Example:
         >>> import torch
         >>> import thinned.nn as tnn
@@ -55,4 +62,28 @@ def key(
             "called; or write thinned.key(model, seed, partial=True) to let them draw from "
             "torch's generator"
         )
-    return keys.key(model, seed, capturable=capturable)
+    made = keys.key(model, seed, capturable=capturable)
+    _warn_of_time_first(inner)
+    return made
+
+
+def _warn_of_time_first(model: nn.Module) -> None:
+    """Warn where time is first in recurrent layers, and dropout layers take axis 0 for examples."""
+    recurrent = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.RNNBase, StateLayer)) and not module.batch_first
+    ]
+    dropping = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, Dropout) and module.layout is None and module.p
+    ]
+    if recurrent and dropping:
+        warnings.warn(
+            f"time is the first axis of {', '.join(recurrent)}, but {', '.join(dropping)} take the "
+            'first axis for examples; where that is wrong, write thinned.replace(model, layout="t '
+            'b *") and thinned.expose(model, *inputs, layout="t b *"), otherwise layout="b *"',
+            UserWarning,
+            stacklevel=3,
+        )

@@ -34,7 +34,7 @@ PATH_NAMES = re.compile(r"(DropPath|StochasticDepth)$")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def replace(model: torch_nn.Module) -> Edits:
+def replace(model: torch_nn.Module, *, layout: str | None = None) -> Edits:
     """Replace torch's dropout layers by the layers of thinned with the same distribution, in place.
 
     ``nn.MultiheadAttention`` becomes :class:`thinned.nn.MultiheadAttention`, and ``nn.LSTM``,
@@ -52,9 +52,14 @@ def replace(model: torch_nn.Module) -> Edits:
 
     Args:
         model: The model to change.
+        layout: The axes of what ``nn.Dropout`` drops, where the examples are not first, such as
+            ``"t b *"`` in a model with time first; see :class:`thinned.nn.Dropout`.
 
     Returns:
         The changes; ``undo()`` puts the old layers back, with the parameters as they are now.
+
+    Raises:
+        InputError: Where ``layout`` does not name the axis of the examples.
 
     Example:
         >>> model = torch_nn.Sequential(torch_nn.Linear(4, 4), torch_nn.Dropout(0.5))
@@ -63,13 +68,14 @@ def replace(model: torch_nn.Module) -> Edits:
     """
     layers: dict[int, torch_nn.Module] = {}
     edits = []
+    check_layout(layout)
     inner = unwrap_compiled(model)
     for path, parent in inner.named_modules():
         for name, child in parent._modules.items():
             if child is None or any(getattr(child, hooks) for hooks in HOOKS):
                 continue
             if id(child) not in layers:
-                layer = replacement(child)
+                layer = replacement(child, layout)
                 if layer is None:
                     continue
                 layers[id(child)] = layer.train(child.training)
@@ -91,8 +97,16 @@ def _remedy(site: str) -> str:
     return "; thinned.expose(model, *inputs) makes a layer of it" if " at " in site else ""
 
 
-def replacement(child: torch_nn.Module) -> torch_nn.Module | None:
+def check_layout(layout: str | None) -> None:
+    """Raise where the layout of what dropout layers drop is none."""
+    if layout is not None:
+        nn.Dropout(0.5, layout=layout)
+
+
+def replacement(child: torch_nn.Module, layout: str | None = None) -> torch_nn.Module | None:
     """Return the layer that takes the place of ``child``, or None."""
+    if type(child) is torch_nn.Dropout:
+        return nn.Dropout(child.p, child.inplace, layout=layout)
     if type(child) in _LAYERS:
         return _LAYERS[type(child)](child.p, child.inplace)
     if type(child) is torch_nn.MultiheadAttention and child.dropout:  # not a subclass
