@@ -57,8 +57,9 @@ def dropout_never_called(module: Module) -> Iterator[Finding]:
     for node in module.children:
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
             reads.setdefault(node.attr, []).append(node)
+    owners = {module.class_of(c) for c in module.calls if (d := layer(module, c)) and d.draws}
     for owner in module.classes:
-        if not _is_closed(module, owner):
+        if owner not in owners or not _is_closed(module, owner):
             continue
         family = _family(module, owner)
         if any(_REACHED.search(ast.unparse(c)) for c in family):
