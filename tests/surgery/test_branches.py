@@ -206,6 +206,24 @@ def test_modes_copies_checkpointing_and_compilation():
     torch.testing.assert_close(compiled, right, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, on its first jvp
+def test_transforms_run_on_all_examples():
+    """Where shapes are fixed, the branch is dense, with the same masks."""
+    model = stack(MAKE["drop path"])
+    thinned.thin(model)
+    key = thinned.key(model, seed=2)
+    key.at(1)
+    right = model(X)
+    key.at(1)
+    seen, _ = torch.func.jvp(model, (X,), (torch.ones_like(X),))
+    torch.testing.assert_close(seen, right, rtol=1e-12, atol=1e-12)
+    key.remove()
+    for block in model:
+        block.drop.p = 0.0
+    mapped = torch.vmap(model, randomness="different")(X[None])
+    assert mapped.shape == (1, *X.shape)
+
+
 def test_measured_rate_of_a_branch():
     model = torch.nn.Sequential(Block(MAKE["drop path"]))
     thinned.thin(model)

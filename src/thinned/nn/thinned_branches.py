@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..algebra.plan import plan
+from ..engines.torch import dispatch, exported
 from ..functional import core, thinning
 from .spec_layer import SpecLayer
 
@@ -34,7 +35,7 @@ class Branch:
         """Draw for a batch; return its kept examples, or None where the branch runs on all."""
         layer = self.layer
         self.kept = self.dropped = None
-        if layer.mode() != "sample" or not x.numel() or torch.compiler.is_compiling():
+        if layer.mode() != "sample" or not x.numel() or not _sizes_may_vary(x):
             return None
         planned = plan(layer.spec, tuple(x.shape))
         if planned.is_identity:
@@ -69,6 +70,19 @@ class Branch:
         elif self.gain != 1.0:
             y = y * self.gain
         return thinning.put_rows(y, kept, self.total)
+
+
+def _sizes_may_vary(x: Tensor) -> bool:
+    """Return whether the number of kept examples may set the shapes of the pass.
+
+    It may not in graphs, exports and transforms, where the branch runs on all examples.
+    """
+    return not (
+        torch.compiler.is_compiling()
+        or exported.recorder()
+        or dispatch.under_transform()
+        or type(x) is not Tensor
+    )
 
 
 class BranchStart:
