@@ -57,6 +57,7 @@ PACKAGES = {
     "sklearn": {"studies", "sklearn"},
     "threadpoolctl": {"sklearn"},
     "pandas": {"studies"},
+    "filelock": {"studies"},
     "scipy": {"studies", "sklearn"},
     "matplotlib": {"studies", "checks"},
     "jinja2": {"studies"},

@@ -17,7 +17,8 @@ def test_help_names_every_option(capsys, monkeypatch):
     code, out, _ = call(capsys, monkeypatch, "study", "--help")
     assert code == 0
     options = (
-        "data target task model quick full methods folds epochs seed rows budget jobs out resume "
+        "data target task model quick full methods folds repeats metric class-weight groups "
+        "time epochs seed rows budget jobs out resume "
         "report-only"
     )
     for option in options.split():
@@ -102,6 +103,7 @@ def test_study_from_the_shell(tmp_path, capsys, monkeypatch):
         "policy.json",
         "study.json",
         "runs",
+        ".lock",
     }
     (tmp_path / "o" / "report.html").unlink()
     monkeypatch.setenv("COLUMNS", "140")

@@ -14,14 +14,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
 import thinned
 from thinned import InputError
 from thinned.algebra import Drop
 from thinned.studies import figures, outputs
-from thinned.studies.analysis import analyze, compare_choices, policy
+from thinned.studies.analysis import analyze, policy
 from thinned.studies.data import from_frame
 from thinned.studies.design import LEVELS
+from thinned.studies.measures import resolve
 from thinned.studies.outputs import TITLES, finish
 from thinned.studies.records import NUMBERS, StudyFolder, dump
 from thinned.studies.report import render
@@ -29,11 +31,11 @@ from thinned.studies.run import run
 from thinned.studies.verdict import MetricFormatter, verdict
 
 
-def analysis_of(scores, folds=5, kind="classification"):
+def analysis_of(scores, folds=5, kind="classification", metric="error", constant=(2.3, 0.9)):
     """An analysis of given scores: ``scores[method]`` has (loss, metric) for each fold."""
     records = []
     for method, by_fold in scores.items():
-        for fold, (loss, metric) in enumerate(by_fold):
+        for fold, (loss, value) in enumerate(by_fold):
             recipe = {
                 "drops": [None, {"law": {"bernoulli": {"p": 0.5}}}],
                 "drop_connect": 0.0,
@@ -65,7 +67,7 @@ def analysis_of(scores, folds=5, kind="classification"):
                 "seconds": 0.1,
             }
             record |= {
-                "scores": dict.fromkeys(("train", "val", "test"), (loss, metric)),
+                "scores": dict.fromkeys(("train", "val", "test"), (loss, value)),
                 "gradients": [[0.1, 0.2]] * 2,
             }
             records.append(record | {"history": {"train_loss": [0.5, 0.4], "val_loss": [0.6, 0.5]}})
@@ -77,11 +79,17 @@ def analysis_of(scores, folds=5, kind="classification"):
             "metric": "error",
             "train": 64,
             "val": 16,
-            "test": 20,
+            "test": 2000,
+            "test_share": 0.25,
             "extra": 0,
+            "ordered": False,
+            "grouped": False,
         },
         "planned": 3,
-        "settings": {"candidates": 1},
+        "settings": {"candidates": 1, "folds": folds, "repeats": 1},
+        "methods": list(scores),
+        "measure": resolve(metric, kind, 10).to_json(),
+        "constant": [dict.fromkeys(("train", "val", "test"), constant)] * folds,
     }
     return analyze(header, records, [{"method": "none"}], {}, TITLES)
 
@@ -119,12 +127,14 @@ def test_verdict_of_no_difference():
 def test_verdict_of_better_probabilities_alone():
     none = [(0.30, 0.03), (0.31, 0.02), (0.29, 0.04), (0.30, 0.03), (0.31, 0.03)]
     dropout = [(0.10, 0.03), (0.12, 0.03), (0.09, 0.03), (0.11, 0.02), (0.10, 0.04)]
-    found = verdict(analysis_of({"none": none, "dropout": dropout}))
+    scores = {"none": none, "dropout": dropout}
+    found = verdict(analysis_of(scores, metric="log-loss"))
     assert found.tone == "helps"
-    assert found.headline.startswith(
-        "With dropout the predicted probabilities are better: log-loss 0.104 against 0.302"
-    )
-    assert "No difference in error is shown" in found.headline
+    assert found.headline.startswith("Dropout helps: log-loss 0.104 with dropout, 0.302 without")
+    described = dict(found.sentences)["Described, not tested"]
+    assert described.startswith("error 3.0 % with dropout, 3.0 % without")
+    # one primary measure decides: with the error rate, the same scores show nothing
+    assert verdict(analysis_of(scores, metric="error")).tone == "unclear"
 
 
 def test_families_are_chosen_by_validation_not_by_test():
@@ -137,7 +147,7 @@ def test_families_are_chosen_by_validation_not_by_test():
             r["scores"]["test"] = (0.0, 0.0)
     again = analyze(a.header, a.records, [], None, TITLES)
     assert again.families["dropout"].methods == [("dropout", 5)]
-    assert again.best_setting(["dropout"])["method"] == "dropout"
+    assert [r["method"] for r in again.best_setting(["dropout"])] == ["dropout"] * 5
 
 
 def test_a_diverged_network_is_never_chosen():
@@ -146,7 +156,7 @@ def test_a_diverged_network_is_never_chosen():
         if r["method"] == "dropout":
             r["diverged"], r["scores"] = 1, dict.fromkeys(r["scores"], (np.nan, np.nan))
     again = analyze(a.header, a.records, [], None, TITLES)
-    assert again.best_setting(["dropout", "other", "none"])["method"] == "none"
+    assert again.best_setting(["dropout", "other", "none"])[0]["method"] == "none"
     assert np.isnan(again.families["dropout"].metric.mean)
     assert MetricFormatter("classification").value(again.families["dropout"].metric.mean) == "–"
     verdict(again)
@@ -192,18 +202,18 @@ def test_report_of_what_diverged(tiny, tmp_path, share):
 
 def test_report_of_no_regularizer_alone(tiny):
     records = [r for r in tiny.analysis.records if r.get("method") == "none"]
-    text = " ".join(
-        parsed(render(analyze(tiny.analysis.header, records, [], None, TITLES), [])).text
-    )
+    header = tiny.analysis.header | {"methods": ["none"]}
+    text = " ".join(parsed(render(analyze(header, records, [], None, TITLES), [])).text)
     assert "This study has no method with dropout alone." in text
 
 
 def test_versus_is_paired():
     a = analysis_of({"none": around(0.03), "dropout": around(0.02), "l2": around(0.025)})
-    loss, metric = compare_choices(a.families["other"], a.families["dropout"], a.test_share)
+    loss, metric = (a.compare(a.families["other"], a.families["dropout"], i) for i in (0, 1))
     assert metric.mean == pytest.approx(0.005)
-    assert metric.low == pytest.approx(metric.high)
     assert loss.mean == pytest.approx(0.015)
+    # 10 of 2,000 rows in every fold: at least 10 rows disagree, so the variance is at least 10
+    assert metric.spread == pytest.approx(np.sqrt(10) / 2000)
 
 
 def test_policy_reads_back(tiny):
@@ -211,9 +221,22 @@ def test_policy_reads_back(tiny):
     assert chosen == json.loads(json.dumps(policy(tiny.analysis)))
     for site in chosen["sites"]:
         assert Drop.from_json(site["spec"]).rate > 0
-    assert chosen["evidence"]["test"] == pytest.approx(
-        next(a for a in tiny.analysis.methods if a.name == chosen["method"]).metric.mean
-    )
+    # the evidence is that of the recommended strength, computed here from the records
+    a = tiny.analysis
+    rows = {
+        r["fold"]: r["scores"]["test"][0]
+        for r in a.of_experiment("methods")
+        if (r["method"], r["label"]) == (chosen["method"], chosen["strength"])
+    }
+    without = {r["fold"]: r["scores"]["test"][0] for r in a.baseline.chosen}
+    evidence = chosen["evidence"]
+    assert evidence["measure"] == "loss"
+    assert evidence["test"] == pytest.approx(np.mean(list(rows.values())))
+    d = np.array([rows[f] - without[f] for f in sorted(rows)])
+    error = np.sqrt((1 / len(d) + a.data["test_share"]) * d.var(ddof=1))
+    half = stats.t.ppf(0.975, len(d) - 1) * error
+    assert evidence["difference"] == pytest.approx(d.mean())
+    assert evidence["interval"] == pytest.approx([d.mean() - half, d.mean() + half], abs=1e-5)
     net = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
     counts = [
         int(site["where"].split()[-1])
@@ -303,6 +326,7 @@ def test_report_of_less_is_still_a_page(tiny):
     a = tiny.analysis
     records = [r for r in a.records if r["experiment"] == "methods"]
     less = analyze(a.header, records, [], None, TITLES)
+    assert less.methods
     text = " ".join(parsed(render(less, [])).text)
     assert "Cost of each method" not in text
     assert "The ensemble inside" not in text

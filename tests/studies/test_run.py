@@ -23,6 +23,7 @@ from thinned.studies import outputs, pool, work
 from thinned.studies.data import load
 from thinned.studies.design import LEVELS, Settings, chunks, pilots
 from thinned.studies.folds import splits
+from thinned.studies.measures import resolve
 from thinned.studies.outputs import finish
 from thinned.studies.records import StudyFolder, dump, read, write
 from thinned.studies.run import NoProgress, run
@@ -31,6 +32,7 @@ from .conftest import TINY
 
 SMALL = replace(TINY, methods=("none", "dropout", "batch_norm"), experiments=("methods", "rate"))
 TIMED = ["seconds"]
+MEASURE = resolve(None, "classification", 10)
 
 
 @pytest.fixture(scope="module")
@@ -216,10 +218,10 @@ def test_a_folder_is_not_overwritten(data, whole, tmp_path):
         (
             "study.json",
             '{"format": 1}',
-            "format 1, but this version of thinned reads format 2; run the study again in another",
+            "format 1, but this version of thinned reads format 3; run the study again in another",
         ),
-        ("study.json", '{"format": 2}', "study.json does not have the content .*; choose another"),
-        ("study.json", '{"format": 99}', "format 99, but .* format 2; run the study again"),
+        ("study.json", '{"format": 3}', "study.json does not have the content .*; choose another"),
+        ("study.json", '{"format": 99}', "format 99, but .* format 3; run the study again"),
         ("study.json", None, "holds records without study.json, .*; choose another folder"),
     ],
 )
@@ -420,9 +422,9 @@ def test_cnn_study(data, tmp_path):
 def test_worker_that_dies_is_reported(data, monkeypatch):
     folds = splits(data, 2, 1, 0)
     planned = chunks(SMALL, folds, 2e-3)
-    tasks = [work.ChunkTask(c.name, c.fold, c.title, c, SMALL) for c in planned] * 2
+    tasks = [work.ChunkTask(c.name, c.fold, c.title, c, SMALL, MEASURE) for c in planned] * 2
     monkeypatch.setattr(pool.sys, "executable", "/bin/false")
-    with pytest.raises(RuntimeError, match="a worker process died"):
+    with pytest.raises(pool.WorkerError, match="a worker process died"):
         pool.run_tasks(tasks, folds, 2, lambda: True, lambda *_: None)
 
 
@@ -431,7 +433,7 @@ def test_worker_passes_errors_on(data):
     chunk = chunks(SMALL, folds, 2e-3)[0]
     jobs = tuple(replace(j, recipe=j.recipe.at(label_smoothing=0.1)) for j in chunk.jobs)
     table = [replace(f, task=replace(f.task, kind="regression", outputs=1)) for f in folds]
-    tasks = [work.ChunkTask("0", 0, "", replace(chunk, jobs=jobs), SMALL)] * 2
+    tasks = [work.ChunkTask("0", 0, "", replace(chunk, jobs=jobs), SMALL, MEASURE)] * 2
     with pytest.raises(InputError, match="label_smoothing is for classification"):
         pool.run_tasks(tasks, table, 2, lambda: True, lambda *_: None)
 
@@ -440,7 +442,7 @@ def test_an_interrupt_that_python_loses_ends_the_study(data):
     """An interrupt during a finalizer raises nothing there; the next event ends the study."""
     folds = splits(data, 2, 1, 0)
     chunk = chunks(SMALL, folds, 2e-3)[0]
-    tasks = [work.ChunkTask(str(i), 0, "", chunk, SMALL) for i in range(2)]
+    tasks = [work.ChunkTask(str(i), 0, "", chunk, SMALL, MEASURE) for i in range(2)]
     heard = []
 
     def listen(kind, task, value):

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from .._errors import InputError
 from .._optional import missing
+from .printable import printable
 
 
 def study(
@@ -46,6 +47,28 @@ def study(
         ),
     ] = None,
     folds: Annotated[int | None, typer.Option(help="Number of outer folds.")] = None,
+    repeats: Annotated[
+        int | None, typer.Option(help="Number of times that the rows are divided into folds.")
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="The measure of choice and verdict: log-loss, error, balanced-accuracy, roc-auc, "
+            "f1, rmse, mae, r2, or a scorer of scikit-learn. Default: log-loss or rmse."
+        ),
+    ] = None,
+    class_weight: Annotated[
+        str | None,
+        typer.Option(help="balanced: all classes have the same total weight in the loss."),
+    ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(help="The column of groups, such as patients, that no two parts share."),
+    ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(help="The column of time: networks are tested on rows later than theirs."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs of each network.")] = None,
     lr: Annotated[
         float | None, typer.Option(help="Learning rate of all methods. Default: by validation.")
@@ -76,11 +99,14 @@ def study(
 
     Trains, cross-validates and compares; writes report.html, results.parquet and policy.json.
     """
+    printable(sys.stdout)
+    printable(sys.stderr)
     errors = Console(stderr=True, highlight=False)
     try:
         from ..studies import study as compare
         from ..studies.api import folder_of
         from ..studies.outputs import finish
+        from ..studies.pool import WorkerError
         from ..studies.progress import TerminalProgress, summary
     except ImportError as error:
         errors.print(f"[red]error:[/red] {escape(missing(error, 'study'))}")
@@ -100,6 +126,11 @@ def study(
                     level=_level(quick, full),
                     methods=_methods(methods),
                     folds=folds,
+                    repeats=repeats,
+                    metric=metric,
+                    class_weight=class_weight,
+                    groups=groups,
+                    time=time,
                     epochs=epochs,
                     lr=lr,
                     seed=seed,
@@ -122,6 +153,9 @@ def study(
             soft_wrap=True,
         )
         raise typer.Exit(130) from None
+    except WorkerError as error:
+        errors.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from None
     except OSError as error:
         errors.print(
             f"[red]error:[/red] {escape(str(error))}; finished parts are in {escape(out)}",

@@ -13,9 +13,11 @@ from statistics import fmean
 from typing import Any
 
 from .records import Record
-from .stats import Difference, holm, interval, paired
+from .stats import LEVEL, Difference, holm, holm_levels, interval, paired
 
 POLICY_FORMAT = 2  # of policy.json
+CONSTANT = "constant"
+LOSS = "loss"
 FAMILIES = {
     "dropout": "dropout of any kind",
     "other": "the other regularizers",
@@ -38,13 +40,16 @@ class Choice:
         name: The name of the method or family.
         title: The name in reports.
         family: The family.
-        chosen: For each fold, the record of the candidate with the lowest validation loss.
+        chosen: For each fold, the record of the candidate that validation chose.
         loss: The mean test loss of the chosen candidates, with its interval.
         metric: The mean test metric, with its interval.
         loss_change: The difference of the test loss to no regularizer.
         metric_change: The difference of the test metric to no regularizer.
-        loss_p: The p value of ``loss_change``, corrected for the number of methods.
-        metric_p: The p value of ``metric_change``, corrected for the number of methods.
+        lower: Whether lower values of the metric are better.
+        primary: 0 where the loss is the primary measure, 1 where the metric is.
+        p: The p value of the difference in the primary measure, corrected for the number of
+            methods; NaN where it was not tested.
+        level: The level of the interval that agrees with ``p``.
     """
 
     name: str
@@ -55,8 +60,25 @@ class Choice:
     metric: Difference
     loss_change: Difference
     metric_change: Difference
-    loss_p: float = math.nan
-    metric_p: float = math.nan
+    lower: bool = True
+    primary: int = 0
+    p: float = math.nan
+    level: float = LEVEL
+
+    @property
+    def value(self) -> Difference:
+        """The primary measure."""
+        return self.metric if self.primary else self.loss
+
+    @property
+    def change(self) -> Difference:
+        """The difference of the primary measure to no regularizer."""
+        return self.metric_change if self.primary else self.loss_change
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The interval of ``change`` that leaves out 0 exactly where ``p`` is below 0.05."""
+        return self.change.at_level(self.level)
 
     @property
     def label(self) -> str:
@@ -78,8 +100,10 @@ class Choice:
 
     @property
     def rank(self) -> tuple[bool, float, float]:
-        """A sort key: best metric first, methods without a score last."""
-        return math.isnan(self.metric.mean), self.metric.mean, self.loss.mean
+        """A sort key: best primary measure first, methods without a score last."""
+        sign = 1 if self.lower or not self.primary else -1
+        second = (self.metric if self.lower else self.loss) if not self.primary else self.loss
+        return math.isnan(self.value.mean), sign * self.value.mean, second.mean
 
     @property
     def epochs(self) -> float:
@@ -97,6 +121,7 @@ class Analysis:
         costs: The cost of each method; empty before it is measured.
         ensemble: The records behind the section on ensembles; None before they are made.
         folds: The folds that are complete.
+        constant: The constant prediction: class frequencies, or the mean. None without folds.
         methods: What validation chose for each method.
         families: What validation chose for each family.
     """
@@ -106,6 +131,7 @@ class Analysis:
     costs: list[Record]
     ensemble: Record | None
     folds: list[int]
+    constant: Choice | None = None
     methods: list[Choice] = field(default_factory=list)
     families: dict[str, Choice] = field(default_factory=dict)
 
@@ -141,31 +167,73 @@ class Analysis:
 
     @property
     def test_share(self) -> float:
-        """Test rows of a fold divided by its training rows."""
-        return self.data["test"] / max(self.data["train"] + self.data["val"], 1)
+        """Test rows of a fold divided by its training rows, mean of the folds."""
+        return float(self.data["test_share"])
+
+    @property
+    def measure(self) -> Record:
+        """The measure of the study, as its JSON-like data."""
+        measure: Record = self.header["measure"]
+        return measure
+
+    @property
+    def primary(self) -> int:
+        """0 where the loss is the primary measure, 1 where the metric is."""
+        return 0 if self.measure["on_loss"] else 1
+
+    def row(self, which: int) -> float:
+        """How much one test row changes a measure that counts rows; 0 for others."""
+        counts = which == 1 and self.measure["by_rows"]
+        return 1 / max(self.data["test"], 1) if counts else 0.0
+
+    def validation(self, r: Record) -> float:
+        """What validation chooses by: the primary measure, lower is better.
+
+        Infinite for a network that diverged, so that it is never chosen.
+        """
+        value = r["scores"]["val"][self.primary]
+        if not math.isfinite(value) or r["diverged"] is not None:
+            return math.inf
+        return float(value if self.primary == 0 or self.measure["lower"] else -value)
+
+    def better(self, d: Difference, which: int | None = None) -> int:
+        """1 if the first of a difference is shown to be better, -1 if worse, 0 if neither."""
+        which = self.primary if which is None else which
+        return -d.direction() if which == 0 or self.measure["lower"] else d.direction()
+
+    def compare(self, first: Choice, second: Choice, which: int | None = None) -> Difference:
+        """The primary (or another) measure of ``first`` minus that of ``second``, by fold."""
+        which = self.primary if which is None else which
+        return paired(
+            [_score(r, which) for r in first.chosen],
+            [_score(r, which) for r in second.chosen],
+            self.test_share,
+            self.row(which),
+        )
 
     def best(self) -> Choice:
-        """The method with the lowest mean validation loss of its chosen candidates."""
-        return min(self.methods, key=lambda a: fmean(_loss(r) for r in a.chosen))
+        """The method with the best mean validation of its chosen candidates."""
+        return min(self.methods, key=lambda a: fmean(self.validation(r) for r in a.chosen))
 
-    def best_setting(self, families: Sequence[str]) -> Record:
-        """A record of the candidate with the lowest mean validation loss over the folds."""
+    def best_setting(self, families: Sequence[str]) -> list[Record]:
+        """The records of the candidate with the best mean validation, one for each fold."""
         found: dict[tuple[str, str], list[Record]] = {}
         members = {a.name for a in self.methods if a.family in families}
         for r in self.records:
             if r["experiment"] == "methods" and r["method"] in members and r["fold"] in self.folds:
                 found.setdefault((r["method"], r["label"]), []).append(r)
-        return min(found.values(), key=lambda rs: fmean(_loss(r) for r in rs))[0]
+        # a label that some folds do not have, such as one that depends on their rows, is not a
+        # setting of the study
+        whole = [rs for rs in found.values() if len({r["fold"] for r in rs}) == len(self.folds)]
+        rows = min(
+            whole or list(found.values()), key=lambda rs: fmean(self.validation(r) for r in rs)
+        )
+        by_fold = {r["fold"]: r for r in rows}
+        return [by_fold[f] for f in self.folds if f in by_fold]
 
     def of_experiment(self, experiment: str) -> list[Record]:
         """The records of one experiment."""
         return [r for r in self.records if r["experiment"] == experiment]
-
-
-def _loss(r: Record) -> float:
-    """The validation loss; infinite for a network that diverged, so that it is never chosen."""
-    value = r["scores"]["val"][0]
-    return float(value) if math.isfinite(value) and r["diverged"] is None else math.inf
 
 
 def _score(r: Record, which: int) -> float:
@@ -181,30 +249,27 @@ def analyze(
 ) -> Analysis:
     """Compare the methods on the complete folds. ``titles``: (title, family) of each method."""
     methods = [r for r in records if r["experiment"] == "methods"]
-    names = list(dict.fromkeys(r["method"] for r in methods))
+    names: list[str] = header["methods"]
     counts = Counter((r["method"], r["fold"]) for r in methods)
-    most = {name: max(counts[name, f] for method, f in counts if method == name) for name in names}
+    planned = header["settings"]["candidates"]
     folds = [
         f
         for f in sorted({r["fold"] for r in methods})
-        if all(counts[name, f] == most[name] for name in names)
+        if all(counts[name, f] == planned for name in names)
     ]
     out = Analysis(header, records, costs, ensemble, folds)
-    if not folds or "none" not in names:
+    if not folds:
         return out
+    share = out.test_share
 
-    def choose(name: str, title: str, family: str, members: set[str]) -> Choice:
-        chosen = [
-            min((r for r in methods if r["fold"] == f and r["method"] in members), key=_loss)
-            for f in folds
-        ]
-        scores = [[_score(r, i) for r in chosen] for i in (0, 1)]
-        base = [[_score(r, i) for r in baseline] for i in (0, 1)]
-        share = out.test_share
-        loss, metric = (interval(s, share) for s in scores)
-        loss_change, metric_change = (
-            paired(a, b, share) for a, b in zip(scores, base, strict=True)
-        )
+    def choice(name: str, title: str, family: str, chosen: list[Record]) -> Choice:
+        changes = []
+        for i in (0, 1):
+            scores, base = ([_score(r, i) for r in rows] for rows in (chosen, baseline))
+            changes.append(
+                (interval(scores, share, out.row(i)), paired(scores, base, share, out.row(i)))
+            )
+        (loss, loss_change), (metric, metric_change) = changes
         return Choice(
             name=name,
             title=title,
@@ -214,30 +279,47 @@ def analyze(
             metric=metric,
             loss_change=loss_change,
             metric_change=metric_change,
+            lower=out.measure["lower"],
+            primary=out.primary,
         )
 
-    baseline = [
-        min((r for r in methods if r["fold"] == f and r["method"] == "none"), key=_loss)
-        for f in folds
-    ]
-    out.methods = [choose(name, *titles[name], {name}) for name in names]
+    def choose(members: set[str]) -> list[Record]:
+        return [
+            min(
+                (r for r in methods if r["fold"] == f and r["method"] in members),
+                key=out.validation,
+            )
+            for f in folds
+        ]
+
+    baseline = choose({"none"})
+    out.methods = [choice(name, *titles[name], choose({name})) for name in names]
+    label = "class frequencies" if out.data["kind"] == "classification" else "mean of the target"
+    out.constant = choice(
+        CONSTANT,
+        "constant prediction",
+        CONSTANT,
+        [
+            {
+                "method": CONSTANT,
+                "label": label,
+                "fold": f,
+                "epochs": 0,
+                "diverged": None,
+                "scores": header["constant"][f],
+            }
+            for f in folds
+        ],
+    )
     others = [a for a in out.methods if a.name != "none"]
-    for attribute in ("loss", "metric"):
-        for a, p in zip(
-            others, holm([getattr(a, f"{attribute}_change").p for a in others]), strict=True
-        ):
-            setattr(a, f"{attribute}_p", p)
+    ps = [a.change.p for a in others]
+    for a, p, level in zip(others, holm(ps), holm_levels(ps), strict=True):
+        a.p, a.level = p, level
     for family, title in FAMILIES.items():
         members = {a.name for a in out.methods if a.family == family}
         if members:
-            out.families[family] = choose(family, title, family, members)
+            out.families[family] = choice(family, title, family, choose(members))
     return out
-
-
-def compare_choices(a: Choice, b: Choice, share: float) -> tuple[Difference, Difference]:
-    """Loss and metric of ``a`` minus those of ``b``, paired by fold."""
-    pairs = [([_score(r, i) for r in a.chosen], [_score(r, i) for r in b.chosen]) for i in (0, 1)]
-    return paired(*pairs[0], share), paired(*pairs[1], share)
 
 
 def policy(analysis: Analysis) -> dict[str, Any]:
@@ -246,7 +328,8 @@ def policy(analysis: Analysis) -> dict[str, Any]:
     It has the dropout specs with their positions ("sites"), the other regularizers of the setting
     ("companions"), and the evidence.
     """
-    setting = analysis.best_setting(("none", "dropout", "other", "combination"))
+    records = analysis.best_setting(("none", "dropout", "other", "combination"))
+    setting = records[0]
     recipe = setting["recipe"]
     count = max(len(recipe["drops"]) - 1, 1)
     sites = []
@@ -268,7 +351,10 @@ def policy(analysis: Analysis) -> dict[str, Any]:
     }
     if any(recipe["augment"].values()):
         companions["augment"] = recipe["augment"]
-    method = next(a for a in analysis.methods if a.name == setting["method"])
+    which = analysis.primary
+    baseline = {r["fold"]: _score(r, which) for r in analysis.baseline.chosen}
+    test, without = [_score(r, which) for r in records], [baseline[r["fold"]] for r in records]
+    difference = paired(test, without, analysis.test_share, analysis.row(which))
     return {
         "format": POLICY_FORMAT,
         "method": setting["method"],
@@ -278,12 +364,15 @@ def policy(analysis: Analysis) -> dict[str, Any]:
         "network": recipe["network"],
         "optimizer": recipe["optimizer"],
         "evidence": {
-            "chosen_by": "lowest mean validation loss over the folds",
-            "folds": len(analysis.folds),
-            "metric": analysis.data["metric"],
-            "test": method.metric.mean,
-            "without": analysis.baseline.metric.mean,
-            "difference": method.metric_change.mean,
-            "interval": [method.metric_change.low, method.metric_change.high],
+            # the validation rows of a fold are test rows of others, so the mean over the folds
+            # saw every row, and the scores of this setting are slightly too good
+            "chosen_by": "best mean validation over the folds",
+            "folds": len(records),
+            "measure": LOSS if which == 0 else analysis.data["metric"],
+            "test": fmean(test),
+            "without": fmean(without),
+            "difference": difference.mean,
+            "interval": [difference.low, difference.high],
+            "p": difference.p,
         },
     }

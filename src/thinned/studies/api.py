@@ -29,6 +29,11 @@ def study(
     level: Literal["quick", "default", "full"] = "default",
     methods: Sequence[str] = (),
     folds: int | None = None,
+    repeats: int | None = None,
+    metric: str | None = None,
+    class_weight: str | None = None,
+    groups: Hashable | None = None,
+    time: Hashable | None = None,
     epochs: int | None = None,
     lr: float | None = None,
     seed: int = 0,
@@ -59,6 +64,17 @@ def study(
             ``thinned.studies.methods.STUDY_METHODS``; "none" is always
             included. Empty: those of ``level``.
         folds: The number of outer folds, at least 2. None: as ``level`` says.
+        repeats: How often the division into folds is repeated, at least 1. More repetitions show
+            smaller differences. None: as ``level`` says.
+        metric: The measure that validation chooses by and the verdict tests: "log-loss", "error",
+            "balanced-accuracy", "roc-auc", "f1", "rmse", "mae", "r2", or the name of a scorer of
+            scikit-learn. None: log-loss for classification, RMSE for regression.
+        class_weight: "balanced": in the loss, all classes have the same total weight. None: all
+            rows have the same weight.
+        groups: A column of a table; rows with the same value of it are never in two parts of a
+            fold, and it is not a feature. None: rows are independent.
+        time: A column of a table by which folds are ordered: networks are tested on rows later than
+            those that they were trained on. It is not a feature. None: rows are shuffled.
         epochs: The number of epochs of each network. None: enough for the number of updates of
             ``level``, from 20 to 200.
         lr: The learning rate of all methods. None: chosen by validation.
@@ -100,6 +116,11 @@ def study(
     settings = replace(LEVELS[level], model=model, methods=tuple(methods), seed=seed, lr=lr)
     if folds is not None:
         settings = replace(settings, folds=folds)
+    settings = replace(settings, metric=metric, class_weight=class_weight)
+    if repeats is not None:
+        settings = replace(settings, repeats=repeats)
+    elif time is not None:
+        settings = replace(settings, repeats=1)  # one order has no other folds
     if epochs is not None:
         settings = replace(settings, epochs=epochs)
     if budget is not None and not real(budget, "budget") > 0:
@@ -107,7 +128,7 @@ def study(
     jobs = None if jobs is None else whole(jobs, "jobs", 1)
     rows = None if rows is None else whole(rows, "rows", 1)
     folder = folder_of(out)
-    dataset = _dataset(data, target, task, rows, settings.seed)
+    dataset = _dataset(data, target, task, rows, settings.seed, groups, time)
     outcome = run(
         dataset,
         settings,
@@ -125,15 +146,27 @@ def folder_of(out: object) -> Path:
     """The folder of a study. Raises :class:`thinned.InputError` where ``out`` is not a path."""
     if not isinstance(out, (str, Path)) or not str(out):
         raise InputError(f"out has to be the path of a folder, but got {out!r}")
+    if "\0" in str(out):
+        raise InputError(f"out has to be the path of a folder, without a null, but got {out!r}")
     return Path(out)
 
 
 def _dataset(
-    data: object, target: object, task: Kind | None, rows: int | None, seed: int
+    data: object,
+    target: object,
+    task: Kind | None,
+    rows: int | None,
+    seed: int,
+    groups: Hashable | None,
+    time: Hashable | None,
 ) -> Dataset:
+    structure = {
+        name: None if column is None else str(column)
+        for name, column in (("groups", groups), ("time", time))
+    }
     if isinstance(data, pd.DataFrame):
         return from_frame(
-            data, None if target is None else str(target), task, limit=rows, seed=seed
+            data, None if target is None else str(target), task, limit=rows, seed=seed, **structure
         )
     if target is not None and not isinstance(target, str):
         raise InputError(f"target has to be the name of a column, but got {target!r}")
@@ -142,12 +175,15 @@ def _dataset(
             raise InputError(
                 "data is an empty string; pass a path, or leave it out for handwritten digits"
             )
-        return load(None if data is None else str(data), target, task, limit=rows, seed=seed)
+        source = None if data is None else str(data)
+        return load(source, target, task, limit=rows, seed=seed, **structure)
     if isinstance(data, tuple) and len(data) == 2:
-        if target is not None:
-            raise InputError(
-                f"target is for tables, but data is a pair of arrays; leave out target={target!r}"
-            )
+        for name, column in (("target", target), *structure.items()):
+            if column is not None:
+                raise InputError(
+                    f"{name} is for tables, but data is a pair of arrays; leave out "
+                    f"{name}={column!r}"
+                )
         x, y = _array(data[0], "x"), _array(data[1], "y")
         return from_arrays(x, y, task, limit=rows, seed=seed)
     raise InputError(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from .._errors import InputError, nearest
+from .structure import looks_like_time, order_warning, take_groups, take_time
 
 Array = NDArray[Any]
 Kind = Literal["classification", "regression"]
@@ -43,6 +44,8 @@ class Dataset:
         extra: A separate test set (x, y) that came with the data. None: none.
         notes: What was decided or left out, in sentences for the report.
         target: The name of the target.
+        groups: For each row, the number of its group, which no two folds share. None: no groups.
+        time: For each row, its place in time, by which folds are ordered. None: no order.
     """
 
     name: str
@@ -55,20 +58,24 @@ class Dataset:
     extra: tuple[Array, Array] | None = None
     notes: list[str] = field(default_factory=list)
     target: str = "y"
+    groups: Array | None = None
+    time: Array | None = None
 
     def __len__(self) -> int:
         return len(self.y)
 
     def digest(self) -> str:
         """A hash of the rows, by which a resumed study checks that its data are the same."""
-        raw = (
-            self.x
-            if isinstance(self.x, np.ndarray)
-            else pd.util.hash_pandas_object(self.x, index=False).to_numpy()
-        )
-        return hashlib.blake2b(
-            np.ascontiguousarray(raw).tobytes() + self.y.tobytes(), digest_size=8
-        ).hexdigest()
+        digest = hashlib.blake2b(digest_size=8)
+        parts = [self.x, self.y, *(self.extra or ()), self.groups, self.time]
+        for part in parts:
+            if isinstance(part, pd.DataFrame):
+                digest.update(repr(list(part.columns)).encode("utf-8", "backslashreplace"))
+                part = pd.util.hash_pandas_object(part, index=False).to_numpy()
+            digest.update(b"|")
+            if part is not None:
+                digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
 
 
 def load(
@@ -78,6 +85,8 @@ def load(
     *,
     limit: int | None = None,
     seed: int = 0,
+    groups: str | None = None,
+    time: str | None = None,
 ) -> Dataset:
     """Read a dataset.
 
@@ -89,6 +98,8 @@ def load(
         limit: The largest number of rows to use, drawn by ``seed``, of each class in proportion.
             None: all.
         seed: The seed of that draw.
+        groups: The column of a table with the groups of rows. None: no groups.
+        time: The column of a table with the times of rows. None: no times.
 
     Returns:
         The dataset.
@@ -96,19 +107,23 @@ def load(
     Raises:
         InputError: Where the data cannot be read or cannot be used.
     """
+    structure = groups, time
     if source is None:
+        _no_structure("the handwritten digits", *structure)
         _check_fixed_target("the handwritten digits", target, kind)
         data = _digits()
     elif source.startswith("openml:"):
-        data = _openml(source.removeprefix("openml:"), target, kind)
+        data = _openml(source.removeprefix("openml:"), target, kind, *structure)
     else:
         path = Path(source)
         if not _exists(path):
             raise InputError(f"data {source!r} does not exist{_nearest_name(path)}")
         if path.is_dir():
+            _no_structure("IDX files", *structure)
             _check_fixed_target("IDX files", target, kind)
             data = _idx(path)
         elif path.suffix.lower() == ".npz":
+            _no_structure("those of an NPZ file", *structure)
             _no_target("those of an NPZ file", target)
             data = _npz(path, kind)
         elif path.suffix.lower() in (
@@ -118,7 +133,9 @@ def load(
             ".parquet",
             ".pq",
         ) or path.name.endswith(".csv.gz"):
-            data = _table(_read_table(path), target, kind, path.stem.removesuffix(".csv"))
+            data = _table(
+                _read_table(path), target, kind, path.stem.removesuffix(".csv"), *structure
+            )
         else:
             raise InputError(
                 f"data {source!r} has an unknown ending; use .csv, .parquet, .npz, a folder of IDX "
@@ -134,9 +151,11 @@ def from_frame(
     *,
     limit: int | None = None,
     seed: int = 0,
+    groups: str | None = None,
+    time: str | None = None,
 ) -> Dataset:
     """A DataFrame as a dataset; the arguments are those of :func:`load`."""
-    return _limited(_table(frame.copy(), target, kind, "the table"), limit, seed)
+    return _limited(_table(frame.copy(), target, kind, "the table", groups, time), limit, seed)
 
 
 def from_arrays(
@@ -151,6 +170,14 @@ def from_arrays(
     target, kind, classes = _labels(y, kind, len(pixels), notes)
     data = Dataset("the arrays", pixels, target, kind, classes=classes, image=image, notes=notes)
     return _limited(data, limit, seed)
+
+
+def _no_structure(what: str, groups: str | None, time: str | None) -> None:
+    for option, column in (("--groups", groups), ("--time", time)):
+        if column is not None:
+            raise InputError(
+                f"{option} is for tables, but the data are {what}; leave out {option} {column}"
+            )
 
 
 def _no_target(what: str, target: str | None) -> None:
@@ -241,7 +268,14 @@ def _check_distinct(names: list[str]) -> None:
         )
 
 
-def _table(frame: pd.DataFrame, target: str | None, kind: Kind | None, name: str) -> Dataset:
+def _table(
+    frame: pd.DataFrame,
+    target: str | None,
+    kind: Kind | None,
+    name: str,
+    groups: str | None = None,
+    time: str | None = None,
+) -> Dataset:
     frame.columns = [str(c) for c in frame.columns]
     known = list(frame.columns)
     if target is None:
@@ -269,14 +303,25 @@ def _table(frame: pd.DataFrame, target: str | None, kind: Kind | None, name: str
     if frame.empty:
         raise InputError(f"the table has no rows with a value of {target!r}")
     y, kind, classes = _target(frame[target], kind, target, notes)
+    group_numbers = None if groups is None else take_groups(frame, groups, target)
+    times = None if time is None else take_time(frame, time, target)
+    structure: list[str] = [c for c in (groups, time) if c is not None]
+    for name_of, what in ((groups, "keeps groups together"), (time, "orders the folds")):
+        if name_of is not None:
+            notes.append(f"{name_of} {what} and is not a feature.")
+    in_order = [] if time is not None else looks_like_time(frame.drop(columns=target))
+    if in_order:
+        notes.append(order_warning(in_order))
     return Dataset(
         name,
-        _features(frame.drop(columns=target), notes),
+        _features(frame.drop(columns=[target, *structure]), notes),
         y,
         kind,
         classes=classes,
         notes=notes,
         target=target,
+        groups=group_numbers,
+        time=times,
     )
 
 
@@ -377,7 +422,13 @@ def _features(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _openml(name: str, target: str | None, kind: Kind | None) -> Dataset:
+def _openml(
+    name: str,
+    target: str | None,
+    kind: Kind | None,
+    groups: str | None,
+    time: str | None,
+) -> Dataset:
     from sklearn.datasets import fetch_openml
 
     if not name:
@@ -396,7 +447,7 @@ def _openml(name: str, target: str | None, kind: Kind | None) -> Dataset:
         ) from None
     frame = bunch.frame
     wanted = target or (bunch.target_names[0] if bunch.target_names else None)
-    return _table(frame, wanted, kind, name)
+    return _table(frame, wanted, kind, name, groups, time)
 
 
 def _npz(path: Path, kind: Kind | None) -> Dataset:
@@ -625,4 +676,5 @@ def _sample(data: Dataset, limit: int, seed: int) -> Dataset:
         if isinstance(data.x, pd.DataFrame)
         else data.x[sampled]
     )
-    return replace(data, x=x, y=data.y[sampled], notes=notes)
+    groups, time = (None if v is None else v[sampled] for v in (data.groups, data.time))
+    return replace(data, x=x, y=data.y[sampled], notes=notes, groups=groups, time=time)

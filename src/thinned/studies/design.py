@@ -48,6 +48,10 @@ class Settings:
         lr: The learning rate of all methods. None: pilots choose it.
         seed: The seed of folds, weights, batches and masks.
         experiments: The experiments to run, from ``EXPERIMENTS``.
+        metric: The primary measure, by name; see :mod:`thinned.studies.measures`. None: the
+            log-loss or the RMSE.
+        class_weight: "balanced": rows of rare classes weigh more in the loss, so that all classes
+            have the same total weight. None: all rows weigh the same.
     """
 
     model: str = "mlp"
@@ -62,6 +66,8 @@ class Settings:
     lr: float | None = None
     seed: int = 0
     experiments: tuple[str, ...] = EXPERIMENTS
+    metric: str | None = None
+    class_weight: str | None = None
 
     def __post_init__(self) -> None:
         for name in self.methods:
@@ -69,11 +75,16 @@ class Settings:
                 raise unknown("method", name, STUDY_METHODS)
         if not isinstance(self.model, str):
             raise InputError(f"model has to be a name or 'module:function', but got {self.model!r}")
+        if self.metric is not None and not isinstance(self.metric, str):
+            raise InputError(f"--metric has to be the name of a measure, but got {self.metric!r}")
+        if self.class_weight not in (None, "balanced"):
+            raise InputError(f"--class-weight has to be balanced, but got {self.class_weight!r}")
         if self.lr is not None and not real(self.lr, "--lr") > 0:
             raise InputError(f"--lr has to be above 0, but got {self.lr}")
         # Python's own types, because those of NumPy cannot be written as JSON
         converted = {
             "folds": whole(self.folds, "--folds", 2),
+            "repeats": whole(self.repeats, "--repeats", 1),
             "epochs": None if self.epochs is None else whole(self.epochs, "--epochs", 1),
             "lr": None if self.lr is None else float(self.lr),
             # with the number of a fold added, it still fits the 32 bits of scikit-learn

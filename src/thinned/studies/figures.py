@@ -166,7 +166,8 @@ def rate(a: Analysis, formatter: MetricFormatter) -> Plot | None:
         most = [max(r["val_metric"], r["test_metric"]) for r in rows]
         # an untrained network at rate 0.9 would flatten the rest of the curve
         top = min(max(most), 3 * sorted(most)[len(most) // 2] or max(most))
-        left.set_ylim(0, 1.08 * top or 1.0)
+        if formatter.lower and min(most) >= 0:
+            left.set_ylim(0, 1.08 * top or 1.0)
         right.set_yscale("log")
         right.yaxis.set_minor_formatter(NullFormatter())
         right.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
@@ -209,7 +210,7 @@ def learning(a: Analysis, formatter: MetricFormatter) -> Plot | None:
             if method.family == family and math.isfinite(method.loss.mean)
         ]
         if members:
-            best = min(members, key=lambda method: method.loss.mean)
+            best = min(members, key=lambda m: fmean(a.validation(r) for r in m.chosen))
             chosen.append((best.title, color, best))
     curves = [
         (t, c, _mean_curves(method.chosen, "train_loss"), _mean_curves(method.chosen, "val_loss"))
@@ -309,7 +310,8 @@ def size(a: Analysis, formatter: MetricFormatter) -> Plot | None:
             axis.set_xlabel("training rows")
         left.set_title(f"Test {formatter.metric}")
         right.set_title("Difference from no dropout")
-        left.set_ylim(bottom=0)
+        if formatter.lower:
+            left.set_ylim(bottom=0)
         _percent(left, formatter)
         if formatter.percent:
             right.yaxis.set_major_formatter(

@@ -10,7 +10,14 @@ import numpy as np
 import pandas as pd
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
-from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
+from sklearn.model_selection import (
+    GroupKFold,
+    GroupShuffleSplit,
+    KFold,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    train_test_split,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
@@ -45,29 +52,104 @@ def check_folds(data: Dataset, folds: int) -> None:
             )
 
 
-def splits(data: Dataset, folds: int, repeats: int, seed: int) -> list[Split]:
+def splits(
+    data: Dataset, folds: int, repeats: int, seed: int, class_weight: str | None = None
+) -> list[Split]:
     """The outer folds, ``repeats`` times, each with a fifth of its training rows for validation.
+
+    With groups, the rows of a group are in one part only. With a time, the rows are cut into
+    ``folds`` + 1 blocks; each block but the first is tested once, by networks that were trained on
+    the blocks before it and validated on the last fifth of those.
 
     All preprocessing (medians, means, categories) is fitted on the training rows of the fold.
     """
+    if data.time is not None and repeats > 1:
+        raise InputError(
+            "--repeats draws other folds each time, but --time has one order; leave out one"
+        )
+    if class_weight is not None and data.kind == "regression":
+        raise InputError("--class-weight is for classification; leave it out for regression")
     check_folds(data, folds)
     out = []
     for repeat in range(repeats):
-        kind = StratifiedKFold if data.kind == "classification" else KFold
-        cut = kind(folds, shuffle=True, random_state=seed + 1000 * repeat)
-        for fold, (outer, test) in enumerate(cut.split(np.zeros(len(data)), data.y)):
-            strata = data.y[outer] if data.kind == "classification" else None
-            train, val = train_test_split(
-                outer, test_size=VAL, random_state=seed + 1000 * repeat + fold, stratify=strata
-            )
-            out.append(_split(data, train, val, test))
+        for fold, (outer, test) in enumerate(_outer(data, folds, seed + 1000 * repeat)):
+            train, val = _inner(data, outer, seed + 1000 * repeat + fold)
+            out.append(_split(data, train, val, test, class_weight))
     return out
 
 
-def _split(data: Dataset, train: Array, val: Array, test: Array) -> Split:
+def _outer(data: Dataset, folds: int, seed: int) -> list[tuple[Array, Array]]:
+    """The training and test rows of each fold."""
+    n = len(data)
+    classes = data.kind == "classification"
+    if data.time is not None:
+        order = np.argsort(data.time, kind="stable")
+        times = data.time[order]
+        # rows of equal time are in one block
+        cuts = [int(np.searchsorted(times, times[n * k // (folds + 1)])) for k in range(folds + 1)]
+        blocks = [order[a:b] for a, b in zip(cuts, [*cuts[1:], n], strict=True)]
+        if min(map(len, blocks)) < 5:
+            raise InputError(
+                f"{folds} folds in time need {folds + 1} blocks of at least 5 rows, but equal "
+                "times leave fewer; use fewer --folds"
+            )
+        pairs = [(np.concatenate(blocks[:k]), blocks[k]) for k in range(1, folds + 1)]
+        if data.groups is not None:
+            groups = data.groups
+            pairs = [(a[~np.isin(groups[a], groups[b])], b) for a, b in pairs]
+        return pairs
+    if data.groups is not None:
+        count = len(np.unique(data.groups))
+        if count < folds:
+            raise InputError(
+                f"{folds} folds need at least {folds} groups, but there are {count}; use fewer "
+                "--folds"
+            )
+        splitter = (StratifiedGroupKFold if classes else GroupKFold)(
+            folds, shuffle=True, random_state=seed
+        )
+        return list(splitter.split(np.zeros(n), data.y, data.groups))
+    kind = StratifiedKFold if classes else KFold
+    return list(kind(folds, shuffle=True, random_state=seed).split(np.zeros(n), data.y))
+
+
+def _inner(data: Dataset, outer: Array, seed: int) -> tuple[Array, Array]:
+    """The rows to train on and to validate on, of the training rows of a fold."""
+    if data.time is not None:
+        order = outer[np.argsort(data.time[outer], kind="stable")]
+        cut = len(order) - math.ceil(VAL * len(order))
+        train, val = order[:cut], order[cut:]
+        if data.groups is not None:
+            train = train[~np.isin(data.groups[train], data.groups[val])]
+    elif data.groups is not None:
+        if len(np.unique(data.groups[outer])) < 2:
+            raise InputError(
+                "the training rows of a fold are of one group, which leaves none for validation; "
+                "--groups needs a column with more groups"
+            )
+        cut = GroupShuffleSplit(1, test_size=VAL, random_state=seed)
+        a, b = next(cut.split(outer, groups=data.groups[outer]))
+        train, val = outer[a], outer[b]
+    else:
+        strata = data.y[outer] if data.kind == "classification" else None
+        train, val = train_test_split(outer, test_size=VAL, random_state=seed, stratify=strata)
+    if min(len(train), len(val)) < 4:
+        raise InputError(
+            f"a fold has {len(train)} rows to train on and {len(val)} to validate on, which is too "
+            "few; use fewer --folds, or groups of more equal size"
+        )
+    return train, val
+
+
+def _split(data: Dataset, train: Array, val: Array, test: Array, class_weight: str | None) -> Split:
     fit, center, spread = _preprocessor(data, train), 0.0, 1.0
     if data.kind == "regression":
         center, spread = float(data.y[train].mean()), float(data.y[train].std()) or 1.0
+    weights = None
+    if class_weight == "balanced":
+        counts = np.bincount(data.y[train], minlength=len(data.classes))
+        # of a class without training rows, no row is weighted in training
+        weights = tuple((len(train) / (len(counts) * np.maximum(counts, 1))).tolist())
 
     def part(x: Any, y: Array, ids: Array) -> Rows:
         return rows(fit(x), (y - center) / spread if data.kind == "regression" else y, ids)
@@ -80,7 +162,7 @@ def _split(data: Dataset, train: Array, val: Array, test: Array) -> Split:
         None if data.extra is None else part(*data.extra, len(data) + np.arange(len(data.extra[1])))
     )
     outputs = len(data.classes) if data.kind == "classification" else 1
-    task = Task(data.kind, outputs, spread)
+    task = Task(data.kind, outputs, spread, center, weights)
     return Split(task, take(train), take(val), test=take(test), extra=extra, image=data.image)
 
 

@@ -19,6 +19,15 @@ from .._errors import InputError
 from ..train import Split
 from .work import ChunkTask, run_task
 
+
+class WorkerError(RuntimeError):
+    """A worker process ended without an answer, such as one that the system killed for memory."""
+
+
+OUT_OF_MEMORY = (
+    "there is not enough memory for this part of the study. Finished parts are saved; continue "
+    "with --resume and fewer --jobs, or start again with fewer --rows"
+)
 TaskListener = Callable[[str, ChunkTask, Any], None]
 
 
@@ -44,15 +53,19 @@ def run_tasks(
     """Run ``tasks`` in order, ``jobs`` at once; none is started once ``may_start()`` is False.
 
     ``listen`` is called in this thread with ``("begin", task, None)``, ``("advance", task, cost)``
-    and ``("done", task, result)``. Raises what a task raised, and RuntimeError where a worker
-    died. The workers end with this call, however it ends.
+    and ``("done", task, result)``. Raises what a task raised, and :class:`WorkerError` where a
+    worker died or memory is short. The workers end with this call, however it ends.
     """
     if jobs <= 1 or len(tasks) <= 1:
         for task in tasks:
             if may_start():
                 listen("begin", task, None)
                 advance = partial(listen, "advance", task)
-                listen("done", task, run_task(task, splits[task.fold], advance))
+                try:
+                    result = run_task(task, splits[task.fold], advance)
+                except MemoryError as error:
+                    raise WorkerError(OUT_OF_MEMORY) from error
+                listen("done", task, result)
         return
     waiting, events = deque(tasks), queue.SimpleQueue[Any]()
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -85,6 +98,10 @@ def run_tasks(
                     ended += 1
                 elif kind == "input error":
                     raise InputError(value)
+                elif kind == "died":
+                    raise WorkerError(value)
+                elif kind == "out of memory":
+                    raise WorkerError(OUT_OF_MEMORY)
                 elif kind == "failed":
                     raise RuntimeError(value)
                 else:
@@ -160,12 +177,18 @@ def _feed_worker(
                 return
     except (EOFError, OSError, pickle.UnpicklingError):
         code = worker.wait()
-        why = f"signal {-code}; out of memory?" if code < 0 else f"exit status {code}"
+        why = f"exit status {code}"
+        if code < 0:
+            name = signal.Signals(-code).name if -code in set(signal.Signals) else -code
+            why = f"signal {name}"
+            if -code == getattr(signal, "SIGKILL", None):  # what the system sends when memory ends
+                why += ", which the system sends when memory is short"
         events.put(
             (
-                "failed",
+                "died",
                 None,
-                f"a worker process died ({why}). Finished parts are saved; try --jobs 1 --resume",
+                f"a worker process died ({why}). Finished parts are saved; continue with --resume "
+                "and fewer --jobs, such as --jobs 1",
             )
         )
     finally:

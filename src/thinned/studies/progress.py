@@ -24,7 +24,13 @@ from .outputs import Result
 from .records import Record
 from .verdict import MetricFormatter, loss_text
 
-STYLES = {"none": "dim", "dropout": "blue", "other": "yellow", "combination": "green"}
+STYLES = {
+    "none": "dim",
+    "constant": "dim",
+    "dropout": "blue",
+    "other": "yellow",
+    "combination": "green",
+}
 LINE_INTERVAL = 20.0  # seconds between lines where the output is not a terminal
 
 
@@ -100,7 +106,10 @@ class TerminalProgress:
         for r in records:
             loss, _ = r["scores"]["val"]
             if r["experiment"] == "methods" and loss < self.lowest[0]:
-                self.lowest = (loss, f"{r['method']}, {r['label']}: validation loss {loss:.3f}")
+                self.lowest = (
+                    loss,
+                    f"{r['method']}, {r['label']}: validation loss {loss_text(loss)}",
+                )
         self.progress.update(self.bar, networks=f"{self.networks:,} of {self.total:,}")
         if self.lowest[1]:
             self.progress.update(
@@ -114,30 +123,34 @@ class TerminalProgress:
 def summary(result: Result, console: Console) -> None:
     """Print the final table, the verdict and the paths of the files."""
     a = result.analysis
-    formatter = MetricFormatter(a.data["kind"], a.baseline.metric.mean)
+    formatter = MetricFormatter.of(a)
     wide = console.width >= 110
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("method", overflow="fold", max_width=34)
     if wide:
         table.add_column("strength, by validation", no_wrap=True, overflow="ellipsis")
+    first, second = a.primary, 1 - a.primary
     for column in (
-        f"test {formatter.metric}",
+        f"test {formatter.name(first)}",
         "difference (95 %)",
-        formatter.loss if formatter.percent else "loss",
+        formatter.name(second),
     ):
         table.add_column(column, justify="right", no_wrap=True, min_width=8)
-    for method in sorted(a.methods, key=lambda x: x.rank):
+    constant = [] if a.constant is None else [a.constant]
+    for method in sorted([*a.methods, *constant], key=lambda x: x.rank):
         change = ""
         if method.name != "none":
-            difference = method.metric_change
-            change = f"{formatter.change(difference.mean)} ({formatter.range(difference)})"
-        significant = method.metric_p < 0.05 or method.loss_p < 0.05
-        cells = [Text(method.title, style=STYLES[method.family] + (" bold" if significant else ""))]
+            difference = method.change
+            mean = formatter.change(difference.mean, first)
+            change = f"{mean} ({formatter.range(difference, first)})"
+        style = STYLES[method.family] + (" bold" if method.p < 0.05 else "")
+        cells = [Text(method.title, style=style)]
         cells += [Text(method.label)] if wide else []
+        values = (method.loss.mean, method.metric.mean)
         numbers = (
-            formatter.value(method.metric.mean),
-            change.replace(formatter.unit, ""),
-            loss_text(method.loss.mean),
+            formatter.value(values[first], first),
+            change.replace(formatter.unit, "") if formatter.unit else change,
+            formatter.value(values[second], second),
         )
         table.add_row(*cells, *numbers)
     console.print()

@@ -9,23 +9,29 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from .._errors import InputError
 
 Record = dict[str, Any]
-FORMAT = 2  # of the records; a folder with another one is not read
+LOCK = ".lock"  # a file that the running study holds
+TEMPORARY = ".tmp"  # the ending of temporary files; what a kill leaves is removed at the next start
+FORMAT = 3  # of the records; a folder with another one is not read
 
 
 def write(path: Path, text: str | bytes) -> None:
     """Write a temporary file in the same folder and rename it to ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(text.encode() if isinstance(text, str) else text)
+            # names of files that are not UTF-8 have surrogates, which JSON writes as escapes too
+            file.write(text.encode("utf-8", "backslashreplace") if isinstance(text, str) else text)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
@@ -82,7 +88,21 @@ def read(
     return data
 
 
-HEADER = ("settings", "data", "versions", "where", "skipped", "base", "planned", "command", "began")
+HEADER = (
+    "settings",
+    "data",
+    "model",
+    "versions",
+    "measure",
+    "methods",
+    "constant",
+    "where",
+    "skipped",
+    "base",
+    "planned",
+    "command",
+    "began",
+)
 NETWORK = (
     "experiment",
     "fold",
@@ -117,6 +137,40 @@ class StudyFolder:
     def __init__(self, folder: Path) -> None:
         self.folder, self.runs = folder, folder / "runs"
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Create the folder and hold it for this process during the block.
+
+        The lock ends with the process, however it ends. Temporary files of a process that was
+        killed are removed. Raises :class:`thinned.InputError` where another process holds the
+        folder, it cannot be written, or the disk is full.
+        """
+        try:
+            self.runs.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / LOCK, timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise InputError(
+                f"another study is running in {self.folder}; wait until it has ended, or choose "
+                "another folder with --out"
+            ) from None
+        except OSError as error:
+            raise self._not_writable(error) from None
+        try:
+            for folder in (self.folder, self.runs):
+                for path in folder.glob(f".*{TEMPORARY}"):
+                    path.unlink(missing_ok=True)
+            self.prepare()
+            yield
+        finally:
+            lock.release()
+
+    def _not_writable(self, error: OSError) -> InputError:
+        return InputError(
+            f"the output folder {self.folder} cannot be written: {error.strerror}; choose another "
+            "with --out"
+        )
+
     def prepare(self) -> None:
         """Create the folder.
 
@@ -127,10 +181,7 @@ class StudyFolder:
             write(self.folder / ".write-test", b"\0" * (1 << 20))
             (self.folder / ".write-test").unlink()
         except OSError as error:
-            raise InputError(
-                f"the output folder {self.folder} cannot be written: {error.strerror}; choose "
-                "another with --out"
-            ) from None
+            raise self._not_writable(error) from None
 
     @property
     def header(self) -> Path:
@@ -161,7 +212,7 @@ class StudyFolder:
                 f"{self.folder} already holds a study; continue it with --resume, or choose "
                 "another folder with --out"
             )
-        for part in ("settings", "data", "versions"):
+        for part in ("settings", "data", "model", "versions"):
             old, new = before[part], json.loads(json.dumps(_finite(header[part])))
             if old != new:
                 differs = next(

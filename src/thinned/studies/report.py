@@ -15,12 +15,14 @@ from markupsafe import Markup
 from . import figures
 from .analysis import Analysis, Choice, is_sound
 from .records import Record
-from .verdict import MetricFormatter, loss_range, loss_text, rate_curve, verdict
+from .verdict import MetricFormatter, loss_text, rate_curve, verdict
 
 
 def render(a: Analysis, outputs: Sequence[str]) -> str:
     """The report as HTML. ``outputs``: the names of the other files in its folder."""
-    formatter = MetricFormatter(a.data["kind"], a.baseline.metric.mean)
+    formatter = MetricFormatter.of(a)
+    # of one network on one fold, without the measure of the study
+    basic = MetricFormatter(a.data["kind"], a.baseline.metric.mean)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -47,8 +49,8 @@ def render(a: Analysis, outputs: Sequence[str]) -> str:
         rate=figures.rate(a, formatter),
         learning=figures.learning(a, formatter) if a.methods else None,
         size=figures.size(a, formatter),
-        monte_carlo=figures.monte_carlo(a, formatter),
-        subnetworks=figures.subnetworks(a, formatter),
+        monte_carlo=figures.monte_carlo(a, basic),
+        subnetworks=figures.subnetworks(a, basic),
         gradients=figures.gradients(a) if a.methods else None,
         maps=[m for m in (_layer_map(a), _batch_map(a), _optimizer_map(a)) if m],
         rates=rate_curve(a),
@@ -58,7 +60,6 @@ def render(a: Analysis, outputs: Sequence[str]) -> str:
         network=_network(a),
         learning_rate=_learning_rate(a),
         outputs=outputs,
-        loss_range=loss_range,
         isnan=math.isnan,
     )
 
@@ -131,6 +132,15 @@ def _tiles(a: Analysis) -> list[dict[str, Any]]:
             out.append(
                 {"family": family, "title": name, "choice": choice, "often": f"most often {often}"}
             )
+    if a.constant is not None:
+        out.append(
+            {
+                "family": "none",
+                "title": "constant prediction",
+                "choice": a.constant,
+                "often": a.constant.label,
+            }
+        )
     return out
 
 
@@ -138,7 +148,7 @@ def _method_rows(a: Analysis) -> dict[str, Any]:
     """The rows of the comparison, with the position of each interval on a strip, in percent."""
     others = sorted((x for x in a.methods if x.name != "none"), key=lambda x: x.rank)
     reach = (
-        max((abs(v) for x in others for v in _ends(x) if math.isfinite(v)), default=0.0) * 1.05
+        max((abs(v) for x in others for v in _reach(x) if math.isfinite(v)), default=0.0) * 1.05
         or 1.0
     )
 
@@ -147,7 +157,7 @@ def _method_rows(a: Analysis) -> dict[str, Any]:
 
     rows: list[dict[str, Any]] = []
     for x in others:
-        low, high = _ends(x)
+        low, high = _reach(x)
         if math.isnan(low):
             rows.append({"method": x, "mean": None, "known": False})
             continue
@@ -156,16 +166,16 @@ def _method_rows(a: Analysis) -> dict[str, Any]:
                 "method": x,
                 "low": at(low),
                 "width": round(at(high) - at(low), 2),
-                "mean": at(x.metric_change.mean),
+                "mean": at(x.change.mean),
                 "known": low < high,
             }
         )
     return {"rows": rows, "reach": reach, "count": len(others)}
 
 
-def _ends(x: Choice) -> tuple[float, float]:
-    d = x.metric_change
-    return (d.mean, d.mean) if math.isnan(d.low) else (d.low, d.high)
+def _reach(x: Choice) -> tuple[float, float]:
+    low, high = x.ends
+    return (x.change.mean, x.change.mean) if math.isnan(low) else (low, high)
 
 
 def _heat(
@@ -174,19 +184,25 @@ def _heat(
     across: str,
     down: str,
     columns: Sequence[str],
-    rows: Sequence[tuple[str, Sequence[float]]],
+    rows: Sequence[tuple[str, Sequence[tuple[float, float]]]],
 ) -> dict[str, Any]:
-    """A table of losses; lower ones have a stronger tint, on a logarithmic scale."""
-    known = [v for _, values in rows for v in values if v > 0 and math.isfinite(v)]
+    """A table of losses (validation, test), which shows those on test rows.
+
+    Lower ones have a stronger tint, on a logarithmic scale. The cell with the lowest validation
+    loss has a frame, so that no test row chooses.
+    """
+    known = [v for _, values in rows for _, v in values if v > 0 and math.isfinite(v)]
+    best = min((c[0] for _, values in rows for c in values if math.isfinite(c[0])), default=None)
     low, high = (math.log(min(known)), math.log(max(known))) if known else (0.0, 0.0)
 
-    def cell(v: float) -> dict[str, Any]:
+    def cell(pair: tuple[float, float]) -> dict[str, Any]:
+        val, v = pair
         good = v > 0 and math.isfinite(v)
         tint = (high - math.log(v)) / (high - low) if good and high > low else 0.0
         return {
             "text": loss_text(v),
             "tint": round(100 * tint**1.5),
-            "best": good and v == min(known),
+            "best": val == best,
         }
 
     return {
@@ -199,15 +215,25 @@ def _heat(
     }
 
 
-def _means(records: Sequence[Record], keys: tuple[str, str]) -> dict[tuple[Any, Any], float]:
-    """The mean test loss over folds at each pair of coordinates."""
-    found: dict[tuple[Any, Any], list[float]] = {}
+NO_CELL = (math.nan, math.nan)
+
+
+def _means(
+    records: Sequence[Record], keys: tuple[str, str]
+) -> dict[tuple[Any, Any], tuple[float, float]]:
+    """The mean (validation, test) loss over folds at each pair of coordinates."""
+    found: dict[tuple[Any, Any], list[Record]] = {}
     for r in records:
-        found.setdefault((r[keys[0]], r[keys[1]]), []).append(r["scores"]["test"][0])
-    return {k: fmean(v) for k, v in found.items()}
+        found.setdefault((r[keys[0]], r[keys[1]]), []).append(r)
+    return {k: _mean_losses(v) for k, v in found.items()}
 
 
-def _grid(cells: dict[tuple[Any, Any], float]) -> tuple[list[Any], list[Any]]:
+def _mean_losses(records: Sequence[Record]) -> tuple[float, float]:
+    val, test = (fmean(r["scores"][part][0] for r in records) for part in ("val", "test"))
+    return val, test
+
+
+def _grid(cells: dict[tuple[Any, Any], Any]) -> tuple[list[Any], list[Any]]:
     return sorted({k[0] for k in cells}), sorted({k[1] for k in cells})
 
 
@@ -218,7 +244,7 @@ def _layer_map(a: Analysis) -> dict[str, Any] | None:
     cells = _means(records, ("first", "last"))
     downs, acrosses = _grid(cells)
     first, last = records[0]["positions"]
-    rows = [(f"{d:g}", [cells.get((d, c), math.nan) for c in acrosses]) for d in downs]
+    rows = [(f"{d:g}", [cells.get((d, c), NO_CELL) for c in acrosses]) for d in downs]
     text = (
         "Is it better to drop more in early or in late layers? Test loss for each pair of rates, "
         f"mean of {_folds(records)}."
@@ -239,7 +265,7 @@ def _batch_map(a: Analysis) -> dict[str, Any] | None:
         return None
     cells = _means(records, ("batch", "rate"))
     downs, acrosses = _grid(cells)
-    rows = [(f"{d:,}", [cells.get((d, c), math.nan) for c in acrosses]) for d in downs]
+    rows = [(f"{d:,}", [cells.get((d, c), NO_CELL) for c in acrosses]) for d in downs]
     text = (
         "Small batches are a source of noise too. Test loss after equally many epochs, with a "
         "learning rate proportional to the root of the batch size, "
@@ -271,9 +297,9 @@ def _optimizer_map(a: Analysis) -> dict[str, Any] | None:
     cells = {}
     for key, by_lr in by.items():
         best = min(by_lr.values(), key=lambda rs: fmean(value(r, "val") for r in rs))
-        cells[key] = fmean(value(r, "test") for r in best)
+        cells[key] = _mean_losses(best)
     names, rates = list(dict.fromkeys(k[0] for k in by)), sorted({k[1] for k in by})
-    rows = [(n, [cells.get((n, c), math.nan) for c in rates]) for n in names]
+    rows = [(n, [cells.get((n, c), NO_CELL) for c in rates]) for n in names]
     text = (
         "Test loss, each optimizer at the better of two learning rates (by validation), "
         f"mean of {_folds(records)}."

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import os
 import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from ..train import Split
-from ..train.networks import build, check_model
-from .costs import measure
+from ..train import Custom, Split
+from ..train.networks import build, check_model, load_model_function
+from .costs import measure as measure_costs
 from .data import Dataset
 from .design import PILOT_LR, Chunk, Settings, choose_lr, chunks, context, pilots, usable_methods
 from .folds import splits
+from .measures import constant_scores, resolve
 from .pool import available_processors, run_tasks
 from .records import FORMAT, Record, StudyFolder
 from .work import ChunkTask, one_thread
@@ -91,70 +95,81 @@ def run(
     """
     progress = progress or NoProgress()
     began = time.perf_counter()
-    folds = splits(data, settings.folds, settings.repeats, settings.seed)
+    folds = splits(data, settings.folds, settings.repeats, settings.seed, settings.class_weight)
+    measure = resolve(settings.metric, data.kind, len(data.classes))
+    constant = [constant_scores(split, measure, fold) for fold, split in enumerate(folds)]
     base = context(settings, folds[0], 0, PILOT_LR[0]).base
     check_model(lambda: build(base, folds[0]), folds[0], base.batch_size)
     first = pilots(settings, folds)
     # the learning rate is not chosen yet; the number and order of the chunks do not depend on it
     rest = chunks(settings, folds, PILOT_LR[0])
-    store = StudyFolder(folder)
-    store.prepare()
     names = [*(c.name for c in (*first, *rest)), "ensemble", "costs"]
-    current_header = header(data, settings, folds, command) | {"planned": len(names)}
-    header_in_force = store.begin(
-        current_header, resume or (store.header.exists() and all(store.has(n) for n in names))
-    )
-    # reading them now reports damaged records before any training
-    before = {name: store.get(name) for name in names if store.has(name)}
-    costs = {c.name: c.cost(folds[c.fold]) for c in (*first, *rest)}
-    done = sum(cost for name, cost in costs.items() if store.has(name))
-    progress.start(sum(costs.values()), done, sum(len(c.jobs) for c in (*first, *rest)))
-    for name in costs:
-        if name in before:
-            progress.result(before[name])
-
-    def listen(kind: str, task: ChunkTask, value: Any) -> None:
-        if kind == "begin":
-            progress.begin(task.title)
-        elif kind == "advance":
-            progress.advance(value)
-        else:
-            store.put(task.name, value)
-            if task.chunk is not None:
-                progress.result(value)
-
-    deadline = None if budget is None else began + 60 * budget
-    workers = jobs or available_processors()
-
-    def run_missing(tasks: list[ChunkTask]) -> bool:
-        """Run the tasks that have no records; True if all of them then have."""
-        tasks = [t for t in tasks if not store.has(t.name)]
-        run_tasks(
-            tasks,
-            folds,
-            workers,
-            lambda: deadline is None or time.perf_counter() < deadline,
-            listen,
+    current_header = header(data, settings, folds, command) | {
+        "planned": len(names),
+        "measure": measure.to_json(),
+        "constant": constant,
+    }
+    store = StudyFolder(folder)
+    with store.locked():
+        header_in_force = store.begin(
+            current_header, resume or (store.header.exists() and all(store.has(n) for n in names))
         )
-        return all(store.has(t.name) for t in tasks)
+        # reading them now reports damaged records before any training
+        before = {name: store.get(name) for name in names if store.has(name)}
+        costs = {c.name: c.cost(folds[c.fold]) for c in (*first, *rest)}
+        done = sum(cost for name, cost in costs.items() if store.has(name))
+        progress.start(sum(costs.values()), done, sum(len(c.jobs) for c in (*first, *rest)))
+        for name in costs:
+            if name in before:
+                progress.result(before[name])
 
-    def task_of(chunk: Chunk) -> ChunkTask:
-        return ChunkTask(chunk.name, chunk.fold, chunk.title, chunk, settings)
+        def listen(kind: str, task: ChunkTask, value: Any) -> None:
+            if kind == "begin":
+                progress.begin(task.title)
+            elif kind == "advance":
+                progress.advance(value)
+            else:
+                store.put(task.name, value)
+                if task.chunk is not None:
+                    progress.result(value)
 
-    if run_missing([task_of(c) for c in first]):
-        with_lr = replace(settings, lr=choose_lr(settings, store.records()))
-        planned = [task_of(c) for c in chunks(settings, folds, with_lr.lr or 0.0)]
-        method_chunks = sum(
-            any(t["experiment"] == "methods" for j in c.jobs for t in j.tags) for c in rest
+        deadline = None if budget is None else began + 60 * budget
+        workers = jobs or available_processors()
+
+        def run_missing(tasks: list[ChunkTask]) -> bool:
+            """Run the tasks that have no records; True if all of them then have."""
+            tasks = [t for t in tasks if not store.has(t.name)]
+            run_tasks(
+                tasks,
+                folds,
+                workers,
+                lambda: deadline is None or time.perf_counter() < deadline,
+                listen,
+            )
+            return all(store.has(t.name) for t in tasks)
+
+        def task_of(chunk: Chunk) -> ChunkTask:
+            return ChunkTask(chunk.name, chunk.fold, chunk.title, chunk, settings, measure)
+
+        if run_missing([task_of(c) for c in first]):
+            with_lr = replace(settings, lr=choose_lr(settings, store.records()))
+            planned = [task_of(c) for c in chunks(settings, folds, with_lr.lr or 0.0)]
+            method_chunks = sum(
+                any(t["experiment"] == "methods" for j in c.jobs for t in j.tags) for c in rest
+            )
+            planned.insert(
+                method_chunks, ChunkTask("ensemble", 0, "the ensemble", None, with_lr, measure)
+            )
+            if run_missing(planned) and not store.has("costs"):  # by itself, because it is timed
+                progress.begin("cost of each method")
+                with one_thread():
+                    store.put("costs", measure_costs(with_lr, folds[0], store.records()))
+        return Outcome(
+            store,
+            header_in_force,
+            sum(not store.has(n) for n in names),
+            time.perf_counter() - began,
         )
-        planned.insert(method_chunks, ChunkTask("ensemble", 0, "the ensemble", None, with_lr))
-        if run_missing(planned) and not store.has("costs"):  # by itself, because it is timed
-            progress.begin("cost of each method")
-            with one_thread():
-                store.put("costs", measure(with_lr, folds[0], store.records()))
-    return Outcome(
-        store, header_in_force, sum(not store.has(n) for n in names), time.perf_counter() - began
-    )
 
 
 def header(data: Dataset, settings: Settings, folds: Sequence[Split], command: str) -> Record:
@@ -175,16 +190,22 @@ def header(data: Dataset, settings: Settings, folds: Sequence[Split], command: s
             "inputs": first.inputs,
             "target": data.target,
             "kind": data.kind,
-            "metric": first.task.metric,
+            "metric": resolve(settings.metric, data.kind, len(data.classes)).column,
             "classes": data.classes,
             "image": data.image,
             "train": len(first.train),
             "val": len(first.val),
             "test": len(first.test) if first.test else 0,
+            # rows of a fold: those of other folds differ where groups or times decide
+            "test_share": fmean(len(s.test or ()) / (len(s.train) + len(s.val)) for s in folds),
+            "grouped": data.groups is not None,
+            "ordered": data.time is not None,
             "extra": len(first.extra) if first.extra else 0,
             "notes": data.notes,
             "digest": data.digest(),
         },
+        "model": model_digest(settings, first),
+        "methods": usable_methods(settings, first)[0],
         "versions": {"thinned": __version__, "torch": torch.__version__, "numpy": np.__version__},
         "where": {
             "python": platform.python_version(),
@@ -197,6 +218,31 @@ def header(data: Dataset, settings: Settings, folds: Sequence[Split], command: s
         "command": command,
         "began": time.strftime("%Y-%m-%d %H:%M"),
     }
+
+
+def model_digest(settings: Settings, split: Split) -> Record:
+    """What identifies the user's own model: hashes of its source file and of the network built.
+
+    Empty for built-in models, which the version of thinned identifies.
+    """
+    recipe = context(settings, split, 0, PILOT_LR[0]).base
+    if not isinstance(recipe.network, Custom):
+        return {}
+    function = load_model_function(recipe.network.path)
+    source = inspect.getsourcefile(function)
+    net = build(recipe, split)
+    described = [
+        repr(net),
+        *(f"{k} {v.dtype} {list(v.shape)}" for k, v in net.state_dict().items()),
+    ]
+    return {
+        "source": _digest(Path(source).read_bytes()) if source else None,
+        "network": _digest("\n".join(described).encode("utf-8", "backslashreplace")),
+    }
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def processor() -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from .analysis import Analysis, Choice, compare_choices, is_sound
+from .analysis import Analysis, is_sound
 from .records import Record
-from .stats import Difference
+from .stats import LEVEL, Difference, holm, repeats_to_decide, rows_to_decide
 
 
 @dataclass
@@ -17,7 +18,7 @@ class Verdict:
 
     Args:
         headline: One sentence.
-        tone: "helps", "unclear" or "hurts".
+        tone: "helps", "hurts", "mixed", "unclear", or "nothing" where nothing was learned.
         sentences: (subject, text) pairs that follow the headline.
     """
 
@@ -27,79 +28,132 @@ class Verdict:
 
 
 class MetricFormatter:
-    """Formats values of the metric of a study.
+    """Formats values of the loss and of the metric of a study.
 
-    Error rates are in percent, and their differences in percentage points. Other values have the
-    number of decimals that a value of the size of ``typical`` needs.
+    Error rates are in percent, and their differences in percentage points. Other metrics have the
+    number of decimals that a value of the size of ``typical`` needs. Methods whose argument
+    ``which`` is 0 format the loss, otherwise the metric.
     """
 
-    def __init__(self, kind: str, typical: float = 1.0) -> None:
-        self.percent = kind == "classification"
-        self.metric = "error" if self.percent else "RMSE"
-        self.loss = "log-loss" if self.percent else "squared error"
+    def __init__(
+        self, kind: str, typical: float = 1.0, measure: Mapping[str, object] | None = None
+    ) -> None:
+        percent = kind == "classification"
+        measure = measure or {"percent": percent, "title": "error" if percent else "RMSE"}
+        self.percent = bool(measure["percent"])
+        self.metric = str(measure["title"])
+        self.lower = bool(measure.get("lower", True))
+        self.primary = 0 if measure.get("on_loss") else 1
+        self.loss = "log-loss" if percent else "squared error"
+        self.constant = "class frequencies" if percent else "mean of the target"
         self.unit = " percentage points" if self.percent else ""  # of differences
+        typical = abs(typical)
         size = math.floor(math.log10(typical)) if typical > 0 and math.isfinite(typical) else 0
         self.decimals = 1 if self.percent else max(0, 2 - size)
 
-    def value(self, x: float) -> str:
-        """A value of the metric; a dash where it is not finite."""
+    @classmethod
+    def of(cls, a: Analysis) -> MetricFormatter:
+        """The formatter of a study."""
+        return cls(a.data["kind"], a.baseline.metric.mean, a.measure)
+
+    def name(self, which: int) -> str:
+        """The name of a measure."""
+        return self.metric if which else self.loss
+
+    def value(self, x: float, which: int = 1) -> str:
+        """A value; a dash where it is not finite."""
+        if not which:
+            return loss_text(x)
         if not math.isfinite(x):
             return "–"
-        return f"{100 * x:.1f} %" if self.percent else f"{x:,.{self.decimals}f}"
+        return f"{100 * x:.1f} %" if self.percent else _signed(x, self.decimals, "")
 
-    def change(self, x: float) -> str:
+    def change(self, x: float, which: int = 1, decimals: int | None = None) -> str:
         """A signed difference, without its unit."""
         if not math.isfinite(x):
             return "–"
-        text = f"{100 * x if self.percent else x:+,.{self.decimals}f}"
-        return text[1:] if float(text.replace(",", "")) == 0 else text.replace("-", "−")
+        if decimals is None:
+            decimals = self.decimals if which else significant(x)
+        return _signed(100 * x if self.percent and which else x, decimals)
 
-    def range(self, d: Difference) -> str:
+    def range(self, d: Difference, which: int = 1) -> str:
         """The 95 % interval of a difference, with its unit."""
-        if math.isnan(d.low):
+        return self.ends(d.low, d.high, which)
+
+    def ends(self, low: float, high: float, which: int = 1) -> str:
+        """An interval, with its unit; with so many decimals that its ends differ."""
+        if math.isnan(low):
             return "unknown"
-        return f"{self.change(d.low)} to {self.change(d.high)}{self.unit}"
+        width = (high - low) * (100 if self.percent and which else 1)
+        decimals = significant(width / 2, 1)
+        decimals = max(decimals, self.decimals) if which else decimals + 1
+        texts = (self.change(x, which, decimals) for x in (low, high))
+        return f"{' to '.join(texts)}{self.unit if which else ''}"
+
+
+def significant(x: float, digits: int = 3, most: int = 12) -> int:
+    """The number of decimals that shows ``digits`` significant digits of ``x``."""
+    size = math.floor(math.log10(abs(x))) if x and math.isfinite(x) else 0
+    return min(max(digits - 1 - size, 0), most)
+
+
+def _signed(x: float, decimals: int, sign: str = "+") -> str:
+    text = f"{x:{sign},.{decimals}f}"
+    return text.lstrip("+-") if float(text.replace(",", "")) == 0 else text.replace("-", "−")
 
 
 def loss_text(x: float) -> str:
-    return f"{x:.3f}" if math.isfinite(x) else "–"
-
-
-def loss_range(d: Difference) -> str:
-    return "unknown" if math.isnan(d.low) else f"{d.low:+.3f} to {d.high:+.3f}".replace("-", "−")
+    """A loss with three significant digits; a dash where it is not finite."""
+    if not math.isfinite(x):
+        return "–"
+    text = f"{x:.2e}" if 0 < abs(x) < 1e-6 else f"{x:,.{significant(x)}f}"
+    return text.replace("-", "−") if x < 0 else text
 
 
 def verdict(a: Analysis) -> Verdict:
     """The verdict of the study on dropout for its data."""
-    formatter = MetricFormatter(a.data["kind"], a.baseline.metric.mean)
+    formatter = MetricFormatter.of(a)
     if "dropout" not in a.families:
         return Verdict(
-            "This study has no method with dropout alone.", "unclear", _advice(a, formatter)
+            "This study has no method with dropout alone.",
+            "unclear",
+            [*_baseline(a, formatter), *_advice(a, formatter)],
         )
-    dropout, none = a.families["dropout"], a.baseline
-    headline, tone = _headline(dropout, none, formatter)
-    if math.isnan(dropout.metric.mean) or math.isnan(none.metric.mean):
-        return Verdict(headline, tone, [*_diverged(a), *_advice(a, formatter)])
-    power = _power(dropout.metric_change, formatter) if tone == "unclear" else []
-    return Verdict(
-        headline,
-        tone,
-        [
-            *power,
-            *_diverged(a),
-            *_which(a),
-            *_how_much(a, formatter),
-            *_others(a, formatter),
-            *_advice(a, formatter),
-        ],
-    )
+    headline, tone = _headline(a, formatter)
+    sentences = _baseline(a, formatter)
+    if any(math.isnan(c.value.mean) for c in (a.families["dropout"], a.baseline)):
+        return Verdict(headline, tone, [*sentences, *_diverged(a), *_advice(a, formatter)])
+    if tone == "unclear":
+        sentences = [*_power(a, formatter), *sentences]
+    sentences += _described(a, formatter)
+    sentences += [*_diverged(a), *_which(a), *_how_much(a, formatter), *_others(a, formatter)]
+    return Verdict(headline, tone, [*sentences, *_advice(a, formatter)])
 
 
-def _headline(dropout: Choice, none: Choice, formatter: MetricFormatter) -> tuple[str, str]:
+def learned(a: Analysis) -> dict[str, float]:
+    """For each family, the p value of its being better than the constant prediction.
+
+    Corrected for the number of families (Holm); 1 where its mean is not better.
+    """
+    assert a.constant is not None
+    families = {"none": a.baseline, **a.families}
+    changes = [a.compare(c, a.constant) for c in families.values()]
+    corrected = holm([d.p for d in changes])
+    better = [(d.mean < 0) == (not a.primary or a.measure["lower"]) for d in changes]
+    return {
+        name: p if good and not math.isnan(p) else 1.0
+        for name, p, good in zip(families, corrected, better, strict=True)
+    }
+
+
+def _headline(a: Analysis, formatter: MetricFormatter) -> tuple[str, str]:
+    dropout, none, constant = a.families["dropout"], a.baseline, a.constant
+    assert constant is not None
+    which, alpha = a.primary, 1 - LEVEL
     diverged = [
-        which
-        for which, c in (("without a regularizer", none), ("with dropout", dropout))
-        if math.isnan(c.metric.mean)
+        name
+        for name, c in (("without a regularizer", none), ("with dropout", dropout))
+        if math.isnan(c.value.mean)
     ]
     if diverged:
         return (
@@ -107,51 +161,116 @@ def _headline(dropout: Choice, none: Choice, formatter: MetricFormatter) -> tupl
             "smaller --lr.",
             "unclear",
         )
-    with_dropout, without = (formatter.value(c.metric.mean) for c in (dropout, none))
-    numbers = f"{formatter.metric} {with_dropout} with dropout, {without} without"
-    if math.isnan(dropout.metric_change.low):
+    values = [formatter.value(c.value.mean, which) for c in (dropout, none, constant)]
+    numbers = f"{formatter.name(which)} {values[0]} with dropout, {values[1]} without"
+    interval = f"95 % interval of the difference {formatter.range(dropout.change, which)}"
+    if math.isnan(dropout.change.low):
         return (
             f"{numbers[0].upper()}{numbers[1:]}; one fold alone cannot show whether that is "
             "chance.",
             "unclear",
         )
-    loss = f"{formatter.loss} {loss_text(dropout.loss.mean)} against {loss_text(none.loss.mean)}"
-    interval = f"95 % interval of the difference {formatter.range(dropout.metric_change)}"
-    loss_interval = f"interval {loss_range(dropout.loss_change)}"
-    on_metric, on_loss = dropout.metric_change.direction(), dropout.loss_change.direction()
-    if on_metric < 0:
-        return f"Dropout helps: {numbers} ({interval}); {loss} ({loss_interval}).", "helps"
-    if on_metric > 0:
-        return f"Dropout hurts here: {numbers} ({interval}); {loss} ({loss_interval}).", "hurts"
-    same = f"No difference in {formatter.metric} is shown: {numbers} ({interval})."
-    if on_loss < 0:
-        what = (
-            "the predicted probabilities are better"
-            if formatter.percent
-            else "the squared error is lower"
+    ps = learned(a)
+    if not any(p < alpha for p in ps.values()):
+        families = [none, *a.families.values()]
+        direction = 1 if not which or a.measure["lower"] else -1
+        some = any(direction * (c.value.mean - constant.value.mean) < 0 for c in families)
+        claim = (
+            "Nothing is shown to be learned: no difference from the constant prediction "
+            f"({constant.label}) is shown"
+            if some
+            else f"Nothing was learned: no method is better than the constant prediction "
+            f"({constant.label})"
         )
-        return f"With dropout {what}: {loss} ({loss_interval}). {same}", "helps"
-    if on_loss > 0:
+        return f"{claim}; {numbers}, {values[2]} for the constant prediction.", "nothing"
+    direction = a.better(dropout.change)
+    other = 1 - which
+    against = a.better((dropout.loss_change, dropout.metric_change)[other], other) == -direction
+    if direction and against:
+        words = ("better", "worse") if direction > 0 else ("worse", "better")
+        described = (dropout.loss, dropout.metric)[other], (none.loss, none.metric)[other]
+        pair = " with dropout, ".join(formatter.value(d.mean, other) for d in described)
         return (
-            f"Dropout makes the {formatter.loss} worse: {loss} ({loss_interval}). {same}",
-            "hurts",
+            f"Mixed: with dropout the {formatter.name(which)} is {words[0]} and the "
+            f"{formatter.name(other)} {words[1]}: {numbers} ({interval}); "
+            f"{formatter.name(other)} {pair} without.",
+            "mixed",
         )
-    return f"No difference is shown: {numbers} ({interval}); {loss} ({loss_interval}).", "unclear"
+    if direction < 0:
+        return f"Dropout hurts here: {numbers} ({interval}).", "hurts"
+    if direction > 0:
+        # not corrected: "helps" needs both this comparison and the one with no regularizer
+        change = a.compare(dropout, constant)
+        if a.better(change) <= 0:
+            return (
+                f"Dropout is better than no regularizer, but not shown to be better than the "
+                f"constant prediction ({constant.label}, {values[2]}): {numbers} ({interval}).",
+                "unclear",
+            )
+        return f"Dropout helps: {numbers} ({interval}).", "helps"
+    return f"No difference is shown: {numbers} ({interval}).", "unclear"
 
 
-def _power(d: Difference, formatter: MetricFormatter) -> list[tuple[str, str]]:
-    """The smallest difference that a study of this size can detect."""
-    half = (d.high - d.low) / 2
-    if not half > 0:
-        return []
-    size = f"{100 * half:.1f}{formatter.unit}" if formatter.percent else f"{half:.2g}"
+def _baseline(a: Analysis, formatter: MetricFormatter) -> list[tuple[str, str]]:
+    """What the constant prediction scores."""
+    assert a.constant is not None
     return [
         (
-            "How sure",
-            f"With these rows and folds, a difference in {formatter.metric} below about {size} "
-            "cannot be distinguished from chance.",
+            "Constant prediction",
+            f"Without looking at the columns ({a.constant.label} of the training rows): "
+            f"{formatter.metric} {formatter.value(a.constant.metric.mean)}, {formatter.loss} "
+            f"{loss_text(a.constant.loss.mean)}.",
         )
     ]
+
+
+def _power(a: Analysis, formatter: MetricFormatter) -> list[tuple[str, str]]:
+    """The smallest difference that a study of this size can detect, and what would decide."""
+    d, which = a.families["dropout"].change, a.primary
+    half = (d.high - d.low) / 2
+    scale = 100 if formatter.percent and which else 1
+    unit = formatter.unit if which else ""
+    text = (
+        f"With these rows and folds, a difference in {formatter.name(which)} below about "
+        f"{scale * half:.2g}{unit} cannot be distinguished from chance."
+    )
+    if d.direction():  # the difference is shown; what is not is that anything was learned
+        return [("How sure", text)]
+    settings = a.header["settings"]
+    repeats = None if a.data["ordered"] else repeats_to_decide(d, settings["folds"])
+    rows = rows_to_decide(d)
+    if repeats is not None:
+        text += (
+            f" If the difference remains as it is, --repeats {repeats} would show it (at present "
+            f"{settings['repeats']})."
+        )
+    elif rows < 100:
+        text += (
+            " No number of repetitions would show the difference seen here, because repeated folds "
+            f"share their rows; about {rows:.1f} times as many rows would."
+        )
+    else:
+        text += " The difference seen here is too small for more repetitions or rows to show it."
+    return [("How sure", text)]
+
+
+def _described(a: Analysis, formatter: MetricFormatter) -> list[tuple[str, str]]:
+    """The measure that was not chosen as the primary one; it is described, not tested."""
+    other = 1 - a.primary
+    dropout, none = a.families["dropout"], a.baseline
+    if a.data["metric"] != "rmse":  # which is the root of the loss
+        pair = [(c.loss, c.metric)[other].mean for c in (dropout, none)]
+        change = (dropout.loss_change, dropout.metric_change)[other]
+        return [
+            (
+                "Described, not tested",
+                f"{formatter.name(other)} {formatter.value(pair[0], other)} with dropout, "
+                f"{formatter.value(pair[1], other)} without; interval of the difference "
+                f"{formatter.range(change, other)}. Validation and the verdict use the "
+                f"{formatter.name(a.primary)} (--metric).",
+            )
+        ]
+    return []
 
 
 def _diverged(a: Analysis) -> list[tuple[str, str]]:
@@ -247,29 +366,29 @@ def rate_curve(a: Analysis) -> list[dict[str, float]]:
 def _others(a: Analysis, formatter: MetricFormatter) -> list[tuple[str, str]]:
     out = []
     titles = {method.name: method.title for method in a.methods}
-    dropout = a.families["dropout"]
-    for family, subject in (
-        ("other", "Other regularizers"),
-        ("combination", "Combinations"),
-    ):
-        if family not in a.families:
-            continue
-        other = a.families[family]
-        loss, metric = compare_choices(other, dropout, a.test_share)
+    dropout, which = a.families["dropout"], a.primary
+    families = [
+        (subject, a.families[family])
+        for family, subject in (("other", "Other regularizers"), ("combination", "Combinations"))
+        if family in a.families
+    ]
+    changes = [a.compare(other, dropout) for _, other in families]
+    corrected = holm([d.p for d in changes])
+    for (subject, other), change, p in zip(families, changes, corrected, strict=True):
         numbers = (
             f"{formatter.metric} {formatter.value(other.metric.mean)} and {formatter.loss} "
             f"{loss_text(other.loss.mean)}"
         )
-        if metric.direction():
-            better = "better" if metric.direction() < 0 else "worse"
-            comparison = f"that is {better} than dropout alone ({formatter.range(metric)})"
-        elif loss.direction():
-            better = "better" if loss.direction() < 0 else "worse"
+        interval = formatter.range(change, which)
+        if p < 1 - LEVEL:
+            better = "better" if a.better(change) > 0 else "worse"
             comparison = (
-                f"in {formatter.loss} that is {better} than dropout alone ({loss_range(loss)})"
+                f"in {formatter.name(which)} that is {better} than dropout alone ({interval})"
             )
         else:
-            comparison = f"no difference from dropout alone is shown ({formatter.range(metric)})"
+            comparison = (
+                f"in {formatter.name(which)} no difference from dropout alone is shown ({interval})"
+            )
         often = (
             f"most often {titles[other.methods[0][0]]}"
             if len(other.methods) > 1
@@ -280,9 +399,10 @@ def _others(a: Analysis, formatter: MetricFormatter) -> list[tuple[str, str]]:
 
 
 def _advice(a: Analysis, formatter: MetricFormatter) -> list[tuple[str, str]]:
-    setting = a.best_setting(("none", "dropout", "other", "combination"))
+    setting = a.best_setting(("none", "dropout", "other", "combination"))[0]
     method = next(x for x in a.methods if x.name == setting["method"])
-    why = "the lowest mean validation loss of all (policy.json)"
+    direction = "lowest" if not a.primary or a.measure["lower"] else "highest"
+    why = f"the {direction} mean validation {formatter.name(a.primary)} of all (policy.json)"
     if not math.isfinite(setting["scores"]["val"][0]):
         return [
             (

@@ -23,6 +23,7 @@ from .._errors import InputError
 from ..train import Rows, Split, Trained, fit_population
 from . import ensemble
 from .design import Chunk, Settings
+from .measures import Measure
 from .records import Record
 
 DIGITS = 6  # significant digits of the curves in records
@@ -38,6 +39,7 @@ class ChunkTask:
         title: What the progress display shows.
         chunk: The chunk. None: the section on ensembles.
         settings: The settings of the study.
+        measure: The measure of the study.
     """
 
     name: str
@@ -45,6 +47,7 @@ class ChunkTask:
     title: str
     chunk: Chunk | None
     settings: Settings
+    measure: Measure
 
 
 @contextmanager
@@ -63,9 +66,23 @@ def one_thread() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Raise MemoryError for the errors of torch that mean it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if any(text in str(error) for text in ("not enough memory", "can't allocate memory")):
+            raise MemoryError(str(error).splitlines()[0]) from error
+        raise
+
+
 def run_task(task: ChunkTask, split: Split, advance: Callable[[float], None]) -> Any:
-    """Run a task and return its records; ``advance`` is called with network-steps done."""
-    with one_thread():
+    """Run a task and return its records; ``advance`` is called with network-steps done.
+
+    Raises MemoryError where memory is short, also for torch, which raises RuntimeError.
+    """
+    with one_thread(), memory_errors():
         if task.chunk is None:
             return ensemble.ensemble_records(task.settings, split)
         chunk = task.chunk
@@ -74,7 +91,10 @@ def run_task(task: ChunkTask, split: Split, advance: Callable[[float], None]) ->
         recipes = [job.recipe for job in chunk.jobs]
         step = chunk.cost(split) / recipes[0].epochs / len(recipes)
         trained = fit_population(
-            split, recipes, lambda networks, epochs: advance(networks * epochs * step)
+            split,
+            recipes,
+            lambda networks, epochs: advance(networks * epochs * step),
+            None if task.measure.scorer is None else task.measure,
         )
         return [
             to_record(network, chunk.fold, tag)
@@ -143,6 +163,8 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
             answer("done", result)
         except InputError as error:
             answer("input error", str(error))
+        except MemoryError:
+            answer("out of memory", None)
         except Exception:  # noqa: BLE001  the study raises it
             answer("failed", traceback.format_exc())
 

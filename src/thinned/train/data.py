@@ -49,6 +49,8 @@ class Task:
         outputs: The number of classes, or 1 for regression.
         scale: The standard deviation of the target in its own unit, by which a regression target
             was divided.
+        center: The mean that was subtracted from a regression target.
+        class_weights: For each class, the weight of its rows in the loss. None: 1.
 
     Example:
         >>> Task("classification", 10).metric
@@ -58,6 +60,8 @@ class Task:
     kind: Literal["classification", "regression"]
     outputs: int
     scale: float = 1.0
+    center: float = 0.0
+    class_weights: tuple[float, ...] | None = None
 
     @property
     def metric(self) -> str:

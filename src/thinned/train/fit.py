@@ -115,6 +115,8 @@ class Trained:
 
 
 TrainProgress = Callable[[int, int], None]  # called with (networks, epochs) just trained
+# a score of the outputs [n, outputs] of a network for the targets [n] of a task
+Measure = Callable[[Tensor, Tensor, Task], float]
 
 
 def fit(
@@ -157,7 +159,10 @@ def fit(
 
 
 def fit_population(
-    split: Split, recipes: Sequence[Recipe], progress: TrainProgress | None = None
+    split: Split,
+    recipes: Sequence[Recipe],
+    progress: TrainProgress | None = None,
+    measure: Measure | None = None,
 ) -> list[Trained]:
     """Train many networks on the same rows, in batched passes where possible.
 
@@ -170,6 +175,8 @@ def fit_population(
         split: The rows to train, validate and score on.
         recipes: The recipes, one for each network.
         progress: Called after each epoch of a group with (networks, epochs).
+        measure: A function of (outputs [n, outputs], targets [n], task) that gives the metric of
+            the final scores. None: the error rate or the RMSE.
 
     Returns:
         The trained networks, in the order of ``recipes``.
@@ -196,7 +203,7 @@ def fit_population(
             networks = Population(members, split)
         else:
             networks = SingleNetwork(members[0], split)
-        results.update(zip(group, _train(networks, split, progress), strict=True))
+        results.update(zip(group, _train(networks, split, progress, measure), strict=True))
     return [results[i] for i in range(len(recipes))]
 
 
@@ -301,7 +308,12 @@ class _TrainingMonitor:
                 self.networks.restore(m, saved)
 
 
-def _train(networks: NetworkGroup, split: Split, progress: TrainProgress | None) -> list[Trained]:
+def _train(
+    networks: NetworkGroup,
+    split: Split,
+    progress: TrainProgress | None,
+    measure: Measure | None = None,
+) -> list[Trained]:
     first, began = networks.recipes[0], time.perf_counter()
     n = len(split.train)
     cuts = batch_ranges(n, first.batch_size)
@@ -345,7 +357,7 @@ def _train(networks: NetworkGroup, split: Split, progress: TrainProgress | None)
     updates.clear()
     monitor.restore()
     networks.finish()
-    return _results(networks, split, monitor, time.perf_counter() - began)
+    return _results(networks, split, monitor, time.perf_counter() - began, measure)
 
 
 def _check(networks: NetworkGroup, split: Split, cuts: list[tuple[int, int]]) -> None:
@@ -374,11 +386,17 @@ def _check(networks: NetworkGroup, split: Split, cuts: list[tuple[int, int]]) ->
 
 @torch.no_grad()
 def _results(
-    networks: NetworkGroup, split: Split, monitor: _TrainingMonitor, seconds: float
+    networks: NetworkGroup,
+    split: Split,
+    monitor: _TrainingMonitor,
+    seconds: float,
+    measure: Measure | None,
 ) -> list[Trained]:
     parts = {"train": split.train, "val": split.val, "test": split.test, "extra": split.extra}
     scores = {
-        name: score(networks, rows, split.task) for name, rows in parts.items() if rows is not None
+        name: score(networks, rows, split.task, measure)
+        for name, rows in parts.items()
+        if rows is not None
     }
     dead_units = networks.dead_units(split.val.x[: _ROWS_AT_ONCE // len(networks.recipes) + 1])
     ran = [len(h["loss"]) for h in monitor.history]
@@ -406,31 +424,43 @@ def mean_losses(out: Tensor, y: Tensor, task: Task, smoothing: Tensor | None = N
         return (out[..., 0] - y).square().mean(1)
     # [outputs, m, b]: over the first axis log_softmax runs 20 times faster
     log = F.log_softmax(out.permute(2, 0, 1).contiguous(), 0)
-    loss = -log.gather(0, y.expand(1, len(out), -1))[0].mean(1)
+    losses = -log.gather(0, y.expand(1, len(out), -1))[0]
+    weights = None if task.class_weights is None else torch.tensor(task.class_weights)[y]
+    loss = (losses if weights is None else losses * weights).mean(1)
     if smoothing is None or not smoothing.any():
         return loss
+    mean_log = log.mean(0) if weights is None else log.mean(0) * weights
     # of networks without smoothing the mean may be infinite, and 0 times inf is NaN
-    uniform = torch.where(smoothing > 0, log.mean((0, 2)), 0.0)
+    uniform = torch.where(smoothing > 0, mean_log.mean(1), 0.0)
     return (1.0 - smoothing) * loss - smoothing * uniform
 
 
-def score(networks: NetworkGroup, rows: Rows, task: Task) -> list[tuple[float, float]]:
-    """(loss, metric) of each network on ``rows``, in evaluation mode."""
+def score(
+    networks: NetworkGroup, rows: Rows, task: Task, measure: Measure | None = None
+) -> list[tuple[float, float]]:
+    """(loss, metric) of each network on ``rows``, in evaluation mode.
+
+    ``measure`` takes the place of the metric. Sums are in float64, so that equal counts of wrong
+    rows are equal numbers.
+    """
     m = len(networks.recipes)
     size = max(64, _ROWS_AT_ONCE // m)
-    loss, metric = torch.zeros(m), torch.zeros(m)
+    loss, metric = torch.zeros(m, dtype=torch.float64), torch.zeros(m, dtype=torch.float64)
+    outputs: list[Tensor] = []
     for start in range(0, len(rows), size):
         x, y = rows.x[start : start + size], rows.y[start : start + size]
         out = networks.evaluate(x)
-        loss += mean_losses(out, y, task) * len(y)
-        wrong = (
-            (out[..., 0] - y).square()
-            if task.kind == "regression"
-            else (out.argmax(-1) != y).float()
-        )
-        metric += wrong.sum(1)
+        loss += mean_losses(out, y, task).double() * len(y)
+        if measure is not None:
+            outputs.append(out)
+            continue
+        wrong = (out[..., 0] - y).square() if task.kind == "regression" else out.argmax(-1) != y
+        metric += wrong.sum(1, dtype=torch.float64)
     loss, metric = loss / len(rows), metric / len(rows)
-    if task.kind == "regression":
+    if measure is not None:
+        every = torch.cat(outputs, 1)
+        metric = torch.tensor([measure(out, rows.y, task) for out in every], dtype=torch.float64)
+    elif task.kind == "regression":
         metric = metric.sqrt() * task.scale
     # argmax returns a class for NaN too, so the error rate would look valid
     metric = torch.where(loss.isfinite(), metric, math.nan)
