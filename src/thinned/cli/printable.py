@@ -7,7 +7,7 @@ import io
 from typing import TextIO
 
 REPLACEMENTS = {"−": "-", "–": "-", "×": "x", "λ": "lambda", "ε": "eps", "°": " deg", "…": "..."}
-HANDLER = "thinned.printable"
+HANDLER = "thinned-printable"
 
 
 def printable(stream: TextIO) -> None:

@@ -31,8 +31,8 @@ class MetricFormatter:
     """Formats values of the loss and of the metric of a study.
 
     Error rates are in percent, and their differences in percentage points. Other metrics have the
-    number of decimals that a value of the size of ``typical`` needs. Methods whose argument
-    ``which`` is 0 format the loss, otherwise the metric.
+    number of decimals that a value of the size of ``typical`` needs. Where an argument
+    ``which`` is 0, the loss is formatted, otherwise the metric.
     """
 
     def __init__(
