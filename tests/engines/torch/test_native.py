@@ -516,8 +516,6 @@ def test_blocks_under_transforms():
     x = torch.randn(2, 3, 8, 8)
     g = torch.func.grad(lambda t: F.drop(t, block, key=Key(1)).sum())(x)
     torch.testing.assert_close(g, F.drop(torch.ones_like(x), block, key=Key(1)))
-    with pytest.raises(InputError, match="nested tensors have no layout"):
-        F.dropout(torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged))
 
 
 @needs_native
