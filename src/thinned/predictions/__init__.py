@@ -1,0 +1,1 @@
+"""Predictions with uncertainty, and measures of how good they are."""
