@@ -122,3 +122,89 @@ def test_scripting_names_the_way_out_and_the_way_works(training):
     edits.undo()
     assert type(model[1]) is torch.nn.Dropout
     assert torch.equal(torch.jit.script(model)(x), right)
+
+
+OTHERS = {
+    "connect": (lambda: tnn.DropConnect(torch.nn.Linear(6, 6)), (64, 6)),
+    "connect-shared": (
+        lambda: tnn.DropConnect(
+            torch.nn.Linear(6, 6), thinned.presets.drop_connect(0.5, per="batch")
+        ),
+        (64, 6),
+    ),
+    "concrete": (lambda: tnn.ConcreteDropout(6), (64, 6)),
+    "blocks": (lambda: tnn.DropBlock(0.3, 3), (8, 3, 6, 6)),
+}
+
+
+def call(model, inputs):
+    parameters, x = inputs
+    return torch.func.functional_call(model, parameters, (x,))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic", "aot"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_graphs_of_layers_with_parameters_and_blocks(name, mode, training):
+    make, shape = OTHERS[name]
+    model, x = make().train(training), torch.rand(shape) + 0.5
+    inputs = dict(model.named_parameters()), x
+    if mode == "aot":
+        run = aot_function(
+            lambda inputs: call(model, inputs),
+            fw_compiler=lambda graph, inputs: make_boxed_func(graph.forward),
+        )
+    else:
+        run = make_fx(lambda inputs: call(model, inputs), tracing_mode=mode)(inputs)
+    first, second = run(inputs), run(inputs)
+    assert torch.equal(first, second) != training
+    if not training:
+        torch.testing.assert_close(first, model(x))
+
+
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic", "aot"])
+def test_graphs_under_a_key_name_the_way_out(mode):
+    model, x = torch.nn.Sequential(tnn.Dropout(0.5)), torch.rand(4, 3)
+    thinned.key(model, 1).at(0)
+    aot = aot_function(model, fw_compiler=lambda graph, inputs: graph)
+    trace = aot if mode == "aot" else make_fx(model, tracing_mode=mode)
+    with pytest.raises(InputError, match=r"one key in its graph; call key.remove\(\) first"):
+        trace(x)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("name", [*NAMES, *OTHERS])
+def test_exported_programs_draw_in_training_and_not_in_evaluation(name, strict):
+    make, shape = OTHERS.get(name, (lambda: getattr(tnn, name)(0.5), SHAPES.get(name)))
+    model, x = torch.nn.Sequential(make()), torch.rand(shape or (4, 16, 3, 3)) + 0.5
+    program = torch.export.export(model, (x,), strict=strict).module()
+    assert not torch.equal(program(x), program(x))
+    program = torch.export.export(model.eval(), (x,), strict=strict).module()
+    torch.testing.assert_close(program(x), model(x))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("training", [True, False])
+def test_graph_mode_quantization_computes_what_it_does_with_torchs_layer(training):
+    torch.use_deterministic_algorithms(False)  # quantized operators have no such algorithms
+    quantize = pytest.importorskip("torch.ao.quantization.quantize_fx")
+    from torch.ao import quantization
+
+    results = []
+    for library in (torch.nn, tnn):
+        torch.manual_seed(0)
+        linear = torch.nn.Linear(6, 6), torch.nn.Linear(6, 2)
+        model = torch.nn.Sequential(linear[0], torch.nn.ReLU(), library.Dropout(0.5), linear[1])
+        x = torch.rand(64, 6)
+        if training:
+            mapping = quantization.get_default_qat_qconfig_mapping("onednn")
+            model = quantize.prepare_qat_fx(model.train(), mapping, (x,))
+            assert not torch.equal(model(x), model(x))  # it drops
+        else:
+            mapping = quantization.get_default_qconfig_mapping("onednn")
+            model = quantize.prepare_fx(model.eval(), mapping, (x,))
+        with torch.no_grad():
+            model.eval()(x)
+            results.append(quantize.convert_fx(model.eval())(x))
+    # observers of training saw other masks, so their ranges and scales differ
+    torch.testing.assert_close(*results, **({"atol": 0.1, "rtol": 0.0} if training else {}))

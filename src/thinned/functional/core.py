@@ -96,7 +96,8 @@ def drop(
         exported.check(spec, generator if key is None else key)
         y = exported.sample(x, spec)
         return x.copy_(y) if inplace else y
-    if torch.compiler.is_dynamo_compiling() and (numbers := dispatch.constant_numbers(spec)):
+    in_graph = torch.compiler.is_dynamo_compiling() or exported.traced()
+    if in_graph and (numbers := dispatch.constant_numbers(spec)):
         return sample_compiled(x, spec, numbers, key, generator, inplace, impl)
     return sample(x, dispatch.prepare(plan(spec, tuple(x.shape))), key, generator, inplace, impl)
 

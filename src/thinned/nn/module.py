@@ -179,6 +179,9 @@ class DropoutModule(CheckedArguments):
                 raise exported.keyed(recorder)
             raise exported.refused(recorder, f"the draws of {type(self).__name__}")
         frozen_key, tape = self.frozen_key, self.tape
+        keyed = self.model_key is not None or frozen_key is not None or tape is not None
+        if keyed and exported.traced():
+            raise exported.keyed("make_fx or aot_function")
         if frozen_key is None and tape is None:
             return self.next_key()
         if torch.compiler.is_compiling():

@@ -133,8 +133,9 @@ class SpecLayer(RatedModule, _DropoutNd):
             if self._constants is not None:
                 return self._sample_in_graph(input, self._constants)
             if self._block_size is not None and input.dim() > 2:
-                key = self.call_key()
-                return maps.disout(input, self._rate_tensor, self._block_size, 0.0, key=key)  # type: ignore[arg-type]
+                return self._blocks_in_graph(input, self._rate_tensor)
+        if self._block_size is not None and input.dim() > 2 and exported.traced():
+            return self._blocks_in_graph(input, torch.tensor(self._rate, dtype=torch.float64))
         if self._rate == 0.0:
             return input
         x = input
@@ -156,6 +157,9 @@ class SpecLayer(RatedModule, _DropoutNd):
         else:
             y = core.sample(x, prepared, key, None, self.inplace, self.impl)
         return y if x is input else y.view_as(input)
+
+    def _blocks_in_graph(self, x: Tensor, rate: Tensor) -> Tensor:
+        return maps.disout(x, rate, self._block_size, 0.0, key=self.call_key())  # type: ignore[arg-type]
 
     @torch.compiler.disable
     def _sample_outside(self, input: Tensor) -> Tensor:

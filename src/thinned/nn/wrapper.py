@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -67,7 +68,8 @@ class ModuleWrapper(RatedModule, nn.Module):
 
     def selected_weights(self) -> list[Tensor]:
         """Return the parameters that change, in the order of ``names``."""
-        return [self.get_parameter(name) for name in self.names]
+        # functional_call puts other tensors in the place of parameters
+        return [attrgetter(name)(self) for name in self.names]
 
     def run_with_weights(
         self, weights: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]

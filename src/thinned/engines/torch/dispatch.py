@@ -86,7 +86,8 @@ def plan_constants(drop: Drop) -> Tensor | None:
 def constant_numbers(drop: Drop) -> list[int]:
     """Return :func:`plan_constants` as numbers; an empty list for blocks."""
     constants = plan_constants(drop)
-    return [] if constants is None else constants.tolist()
+    with ops.ordinary_tensors():
+        return [] if constants is None else constants.tolist()
 
 
 def sample_in_graph(

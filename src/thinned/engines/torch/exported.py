@@ -32,6 +32,16 @@ def recorder() -> str:
     return ""
 
 
+def traced() -> bool:
+    """Return whether make_fx or aot_function traces the present call."""
+    if torch.compiler.is_compiling() or not torch._C._len_torch_dispatch_stack():
+        return False
+    kinds = torch._C._TorchDispatchModeKey
+    return any(
+        torch._C._get_dispatch_mode(kind) is not None for kind in (kinds.PROXY, kinds.FUNCTIONAL)
+    )
+
+
 def refused(name: str, what: str) -> InputError:
     """Return the error for draws of ``what`` that a graph of the recorder ``name`` cannot hold."""
     return InputError(f"{name} cannot record {what}; export model.eval(), or {UNDO}")
@@ -41,7 +51,8 @@ def keyed(name: str) -> InputError:
     """Return the error for draws under a key."""
     return InputError(
         f"{name} would store the masks of one key in its graph; call key.remove() first and leave "
-        "thinned.frozen, recording and replaying, or export model.eval()"
+        "thinned.frozen, recording and replaying, or export model.eval(); torch.compile reads the "
+        "key at every call"
     )
 
 
