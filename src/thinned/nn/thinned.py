@@ -143,8 +143,10 @@ class Thinned(RatedModule, _DropoutNd):
             parts = input.tensor_split(len(kept)) if len(kept) > 1 else (input,)
             chosen = [rows.index_select(axis, kept[group]) for group, rows in enumerate(parts)]
             return (chosen[0] if len(chosen) == 1 else torch.cat(chosen)) * (width / kept.shape[1])
+        if self.mode() != "sample" or not input.numel():
+            return input
         count = thinning.kept_count(width, self._rate)
-        if self.mode() != "sample" or count == width or not input.numel():
+        if count == width:
             return input
         found.dropped = width - count, width
         if count == 0:
