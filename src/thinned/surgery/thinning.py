@@ -52,8 +52,9 @@ def thin(model: nn.Module, groups: int = 1, always: bool = False) -> Edits:
     BatchNorm is left, since its statistics are those of the batch.
 
     It is another regularizer than dropout, not only a faster one. All examples of a step train the
-    same thinned network, so gradients have more noise and rates need tuning again, about 0.3
-    instead of 0.5 (docs/thinning.md has measured errors). Gradients of dropped units are zero and
+    same thinned network, so gradients have more noise: rates and learning rates need tuning
+    again, and a learning rate that suits dropout may be too high (docs/thinning.md has measured
+    errors). Gradients of dropped units are zero and
     not missing: weight decay and momentum still change all weights. Between two linked layers a
     tensor holds only the kept units, so hooks there see narrower tensors.
 
