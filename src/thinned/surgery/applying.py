@@ -31,6 +31,7 @@ from .exposing import CONTAINERS
 from .flow import activations, feeds_batch_norm, layer_after
 from .insertion import can_insert_at, insertions, module_called_at
 from .model_access import unwrap_compiled
+from .model_call import Forward
 from .policies import AUTOMATIC, automatic
 from .policy import At, Policy, PolicyRule
 from .rates import rate_of
@@ -46,6 +47,7 @@ def apply(
     policy: Policy | str | Path,
     *inputs: Any,
     rate: float | None = None,
+    forward: Forward | None = None,
     **named: Any,
 ) -> Edits:
     """Put dropout into ``model`` as a policy says, in place.
@@ -66,6 +68,7 @@ def apply(
             policies and for rules with places and calls.
         rate: The rate of all places, in [0, 1]; for "depth" that of the deepest. None keeps the
             rates of the policy.
+        forward: A function of the model and the inputs that runs it, as for :func:`thinned.find`.
         **named: The inputs of the model by name.
 
     Returns:
@@ -92,11 +95,11 @@ def apply(
             f"rate of apply is a number, but got {rate!r}; give the layers the schedule "
             "afterwards: thinned.set_rate(model, schedule)"
         )
-    trace = None
+    trace, has_inputs = None, bool(inputs or named or forward)
     if isinstance(policy, str) and policy in AUTOMATIC:
         trace = (
-            trace_model(model, inputs, named)
-            if (inputs or named) and (rate is None or policy != "paper")
+            trace_model(model, inputs, named, forward)
+            if has_inputs and (rate is None or policy != "paper")
             else None
         )
         policy = automatic(policy, trace or model, inputs, named, rate)
@@ -109,8 +112,8 @@ def apply(
                 f"but got {policy!r}"
             )
         policy = policy if rate is None else policy.at(rate)
-    if trace is None and (inputs or named):
-        trace = trace_model(model, inputs, named)
+    if trace is None and has_inputs:
+        trace = trace_model(model, inputs, named, forward)
     edits: list[_Edit] = []
     try:
         for number, rule in enumerate(policy.rules, 1):
@@ -118,6 +121,7 @@ def apply(
                 for edit in _edits_of_rule(model, rule, trace):
                     edits.append(edit)
                     edit.do()
+                    _check_runs(model, edit, trace)
             except InputError as error:
                 raise InputError(f"rule {number} ({rule}): {error}") from None
         notes = (*policy.notes, *_batch_norm_notes(trace, edits))
@@ -128,6 +132,16 @@ def apply(
     result = Edits(_net_edits(edits), notes)
     reset_compiled_graphs(result.edits)
     return result
+
+
+def _check_runs(model: nn.Module, edit: _Edit, trace: Trace | None) -> None:
+    """Raise where a layer was inserted at the model itself, which is run by another function."""
+    at_model = isinstance(edit, (Insertion, CallInsertion)) and edit.module is model
+    if at_model and trace is not None and not trace.calls.get(""):
+        raise InputError(
+            "a layer at the model itself would never run, because a function runs this model and "
+            "not its forward; name a module"
+        )
 
 
 def _key_notes(model: nn.Module, edits: list[_Edit]) -> list[str]:

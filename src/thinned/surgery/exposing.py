@@ -20,6 +20,7 @@ from .calls import CHECKPOINT, CallSite, find_caller
 from .draws import DROPOUTS, argument, classify_draw, function_name
 from .edits import CallInsertion, Edits, apply_edits
 from .model_access import unwrap_compiled
+from .model_call import Forward, ModelCall
 from .observe import line_outside, preserve_state
 from .rates import rate_of
 from .replacing import check_layout
@@ -128,7 +129,12 @@ def _multi_head_attention(layer: Any, func: Any, args: Any, kwargs: Any, mode: s
 
 
 def expose(
-    model: nn.Module, *inputs: Any, fix: bool = False, layout: str | None = None, **named: Any
+    model: nn.Module,
+    *inputs: Any,
+    fix: bool = False,
+    layout: str | None = None,
+    forward: Forward | None = None,
+    **named: Any,
 ) -> Edits:
     """Make layers of the functional dropout in a model, in place, so that rates, keys and modes
     reach it.
@@ -156,6 +162,7 @@ def expose(
             ``training=self.training`` no longer drop in evaluation. By default they still do.
         layout: The axes of what ``F.dropout`` drops, where the examples are not first, such as
             ``"t b *"`` in a model with time first; see :class:`thinned.nn.Dropout`.
+        forward: A function of the model and the inputs that runs it, as for :func:`thinned.find`.
         **named: The inputs of the model by name.
 
     Returns:
@@ -174,7 +181,7 @@ def expose(
         >>> net.functional_dropout_0
         Dropout(p=0.4, inplace=False)
     """
-    if not inputs and not named:
+    if not inputs and not named and forward is None:
         raise InputError(
             "expose runs the model to see its calls; pass its inputs: thinned.expose(model, x)"
         )
@@ -182,7 +189,8 @@ def expose(
     model = unwrap_compiled(model)
     notes, edits = [], []
     next_numbers: dict[int, int] = {}
-    for call in functional_calls(model, inputs, named):
+    outside: dict[str, None] = {}
+    for call in functional_calls(model, ModelCall(model, inputs, named, forward), outside):
         reason = _reason_not_exposed(call)
         if reason:
             notes.append(f"{call} {reason}")
@@ -216,8 +224,11 @@ def expose(
         if call.in_eval and not fix:
             notes.append(f"{call} drops in evaluation too; fix=True ends that")
     masks = (
-        s for s in find(model, *inputs, **named) if s.kind == "mask" and _has_no_rate(model, s.name)
+        s
+        for s in find(model, *inputs, forward=forward, **named)
+        if s.kind == "mask" and _has_no_rate(model, s.name)
     )
+    notes += [f"{c} is called outside the forward of a module; make a layer there" for c in outside]
     notes += [
         f"{s.function} at {s.where} draws a mask by hand; write thinned.functional.dropout there"
         for s in masks
@@ -246,18 +257,21 @@ def _reason_not_exposed(call: _FunctionalCall) -> str:
     return ""
 
 
-def functional_calls(model: nn.Module, inputs: Any, named: dict[str, Any]) -> list[_FunctionalCall]:
+def functional_calls(
+    model: nn.Module, run: ModelCall, outside: dict[str, None]
+) -> list[_FunctionalCall]:
     """Return the calls of functional dropout that drop in training, in order.
 
-    The model is run, and left as it was.
+    The model is run, and left as it was. Calls outside the forward of any module, as in a training
+    step, are added to ``outside``.
     """
     paths = {id(m): name for name, m in model.named_modules()}
     calls: dict[tuple[int, CallSite], _FunctionalCall] = {}
-    with preserve_state(model, (inputs, named)), run_all_layers(model):
+    with preserve_state(model, (run.inputs, run.named)), run_all_layers(model):
         for training in (True, False):
             model.train(training)
-            with _CallRecorder(calls, paths, training):
-                model(*inputs, **named)
+            with _CallRecorder(calls, paths, training, outside):
+                run(model)
     return [call for call in calls.values() if call.rates]
 
 
@@ -265,10 +279,14 @@ class _CallRecorder(TorchFunctionMode):
     """Records the calls of functional dropout that drop, by their call sites."""
 
     def __init__(
-        self, calls: dict[Any, _FunctionalCall], paths: dict[int, str], training: bool
+        self,
+        calls: dict[Any, _FunctionalCall],
+        paths: dict[int, str],
+        training: bool,
+        outside: dict[str, None],
     ) -> None:
         super().__init__()
-        self.calls, self.paths, self.training = calls, paths, training
+        self.calls, self.paths, self.training, self.outside = calls, paths, training, outside
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -284,6 +302,8 @@ class _CallRecorder(TorchFunctionMode):
     def record(self, func: Any, rate: float) -> None:
         """Record a call, unless the module that makes it is a layer already."""
         module, call_path = find_caller()
+        if module is None and self.training:
+            self.outside[f"{function_name(func)} at {line_outside()}"] = None
         if module is None or id(module) not in self.paths or isinstance(module, DropoutModule):
             return
         if type(module).__module__.startswith("torch.nn.") or rate_of(module) is not None:

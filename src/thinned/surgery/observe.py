@@ -27,6 +27,7 @@ from ..nn.thinned_branches import BranchEnd
 from .costs import MULTIPLYING, flops
 from .draws import DRAWING, DROPOUTS, classify_draw, function_name
 from .model_access import check_not_scripted, force_eager
+from .model_call import ModelCall
 from .preserve import restoring
 from .tensor_values import count_dropped, count_zeros, shape_of
 
@@ -136,8 +137,9 @@ class Observation:
 
     def take(self) -> Observation:
         """Return what was recorded so far, and start the next pass with an empty record."""
-        recorded = copy.copy(self)
+        recorded, root = copy.copy(self), self.stack[:1]
         self.__init__(self.observer)  # type: ignore[misc]
+        self.stack = root
         return recorded
 
     def leave_module(self) -> None:
@@ -166,22 +168,18 @@ def preserve_state(model: nn.Module, inputs: Any) -> Iterator[None]:
         yield
 
 
-def observe(
-    model: nn.Module,
-    inputs: tuple[Any, ...],
-    named: dict[str, Any],
-    observer: Observer | None = None,
-) -> Observation:
+def observe(model: nn.Module, call: ModelCall, observer: Observer | None = None) -> Observation:
     """Run ``model`` once and return what it drew."""
     with observing(model, observer) as observation:
-        observation.output = model(*inputs, **named)
+        observation.output = call(model)
     return observation
 
 
 @contextmanager
 def observing(model: nn.Module, observer: Observer | None = None) -> Iterator[Observation]:
     """Observe everything that ``model`` does within, backward passes that recompute included."""
-    observation = Observation(observer or Observer())
+    # the model is the outermost module also where a function runs it, not its own call
+    observation = Observation(observer or Observer(), stack=[("", model)])
     with ExitStack() as stack:
         _ModuleHooks(observation, model).register(stack)
         stack.enter_context(_python_draws(observation))
@@ -205,12 +203,21 @@ class _ModuleHooks:
         self.started: list[Any] = []  # (draws, states of the generators, token) per running module
 
     def register(self, stack: ExitStack) -> None:
-        """Register the hooks; leaving ``stack`` removes them."""
+        """Register the hooks; leaving ``stack`` removes them, also after an interrupt in here."""
+        stack.callback(self.remove)
         for module in self.names:
-            stack.callback(module.register_forward_pre_hook(self.before, with_kwargs=True).remove)
-            stack.callback(
-                module.register_forward_hook(self.after, with_kwargs=True, always_call=True).remove
-            )
+            module.register_forward_pre_hook(self.before, with_kwargs=True)
+            module.register_forward_hook(self.after, with_kwargs=True, always_call=True)
+
+    def remove(self) -> None:
+        """Remove the hooks that are registered."""
+        for module in self.names:
+            for kind, hook in (("forward_pre", self.before), ("forward", self.after)):
+                hooks = getattr(module, f"_{kind}_hooks")
+                for number in [n for n, h in hooks.items() if h == hook]:
+                    del hooks[number]
+                    for flag in ("with_kwargs", "always_called"):
+                        getattr(module, f"_{kind}_hooks_{flag}", {}).pop(number, None)
 
     def before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Push the module, and record the states of the generators."""

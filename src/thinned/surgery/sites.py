@@ -5,7 +5,7 @@ networks, hand-drawn masks.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from . import page
 from .attribute_rates import SKIPPED_LAYER_RATES, edits_to_zero, run_all_layers
 from .foreign import foreign_sites
 from .model_access import check_not_scripted, unwrap_compiled
+from .model_call import ModelCall
 from .observe import Observation, observing, preserve_state
 from .rates import rate_of
 from .reading import source_draws
@@ -175,7 +176,9 @@ def _table_row(site: Site) -> tuple[str, ...]:
     )
 
 
-def find(model: nn.Module, *inputs: Any, **named: Any) -> Sites:
+def find(
+    model: nn.Module, *inputs: Any, forward: Callable[..., Any] | None = None, **named: Any
+) -> Sites:
     """Find every site where ``model`` draws at random.
 
     With inputs, the model is run once in training and once in evaluation, and observed. Calls are
@@ -189,20 +192,24 @@ def find(model: nn.Module, *inputs: Any, **named: Any) -> Sites:
     with the methods and functions that it calls. Rates are those of constants and attributes; a
     site counts as drawing in evaluation only where the source is certain.
 
-    The model is left as it was: its modes, its buffers (of batch normalization too) and the
-    generators of torch, Python and NumPy; no gradients are computed. A compiled model is read
-    through its wrapper. Exceptions of the model are passed on.
+    Each pass gets copies of the inputs. The model is left as it was: its modes, its buffers (of
+    batch normalization too) and the generators of torch, Python and NumPy; no gradients are
+    computed. A compiled model is read through its wrapper. Exceptions of the model are passed on.
 
     Args:
         model: The model to search.
         *inputs: Its inputs by position.
+        forward: A function of the model and the inputs that runs it, for models that are not run
+            by their call: ``forward=lambda model, batch: model.loss(batch)``. By default a
+            LightningModule without ``forward`` is run by its ``training_step``.
         **named: Its inputs by name.
 
     Returns:
         The sites, in the order of their first draw; in the order of the modules without inputs.
 
     Raises:
-        InputError: Where the model is scripted, or has lazy modules that have not run.
+        InputError: Where the model is scripted, has lazy modules that have not run, or cannot be
+            run.
 
     Example:
         >>> import torch
@@ -213,13 +220,14 @@ def find(model: nn.Module, *inputs: Any, **named: Any) -> Sites:
     model = unwrap_compiled(model)
     check_not_scripted(model)
     reach = _Reach(model)
-    if not inputs and not named:
+    if not inputs and not named and forward is None:
         return Sites(_read(model, reach))
+    call = ModelCall(model, inputs, named, forward)
     with preserve_state(model, (inputs, named)), observing(model) as observation:
 
         def run(training: bool) -> Observation:
             model.train(training)
-            model(*inputs, **named)
+            call(model)
             return observation.take()
 
         train = run(True)

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from .attribute_rates import run_all_layers
 from .calls import CallSite, find_caller
 from .costs import CONVOLUTIONS, RECURRENT
+from .model_call import Forward, ModelCall, tensors_within
 from .observe import line_outside, preserve_state
 
 _WEIGHTED = {F.linear, F.multi_head_attention_forward, F.bilinear} | CONVOLUTIONS | RECURRENT
@@ -124,10 +125,13 @@ class Trace:
         return list(dict.fromkeys(sites)).index(event.site)
 
 
-def trace_model(model: nn.Module, inputs: Any, named: dict[str, Any]) -> Trace:
+def trace_model(
+    model: nn.Module, inputs: Any, named: dict[str, Any], forward: Forward | None = None
+) -> Trace:
     """Run the model once in training and return its data flow; the model is left as it was."""
-    trace = Trace(model)
-    for tensor in _tensors((inputs, named)):
+    trace, call = Trace(model), ModelCall(model, inputs, named, forward)
+    copied = call.copied()
+    for tensor in tensors_within(copied):
         trace.inputs.append(tensor)
         trace.add(tensor, [])
     paths = {id(m): name for name, m in model.named_modules()}
@@ -136,7 +140,7 @@ def trace_model(model: nn.Module, inputs: Any, named: dict[str, Any]) -> Trace:
         for name, module in model.named_modules():
             _register_hooks(stack, trace, name, module)
         stack.enter_context(_FunctionTracer(trace, paths))
-        result = model(*inputs, **named)
+        result = call(model, copied)
     trace.results = [v for t in _results(result) if (v := trace.value_of(t)) is not None]
     trace._alive.clear()
     return trace

@@ -90,6 +90,9 @@ class DropLayer(Layer):
     """A layer with "drop" in its name."""
 
 
+torch_dropout = nn.Dropout
+
+
 def mlp(*between: nn.Module, width: int = 16) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, 32), nn.ReLU(), *between, nn.Linear(32, 4))
 
@@ -1166,7 +1169,7 @@ def functional_dropout_under_a_partial_key():
 
 @case("L36", link="https://arxiv.org/abs/1506.02142")
 def layer_of_torch_under_a_partial_key():
-    model = mlp(tnn.Dropout(0.2), nn.Dropout(0.2))
+    model = mlp(tnn.Dropout(0.2), torch_dropout(0.2))
     thinned.key(model, 0, partial=True).at(0)
     return model, (rows(),)
 
@@ -1181,7 +1184,7 @@ def layer_added_after_the_key():
 
 @case()
 def every_site_keyed():
-    model = mlp(tnn.Dropout(0.2), nn.Dropout(0.0))
+    model = mlp(tnn.Dropout(0.2), torch_dropout(0.0))
     thinned.key(model, 0).at(0)
     return model, (rows(),)
 

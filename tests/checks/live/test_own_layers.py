@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import thinned
 from thinned import nn as tnn
+from thinned.algebra.schedule import Early
 from thinned.checks.live.runner import CHECKS
 from thinned.nn.module import DropoutModule
 
@@ -248,6 +249,21 @@ def layers_skipped_when_distributed():
 @own("L29", purpose="monte carlo")
 def nothing_to_draw():
     return mlp(tnn.Dropout(0.0)), (rows(),)
+
+
+@own("L36")
+def added_after_the_key():
+    model = mlp(tnn.GaussianDropout(0.2))
+    thinned.key(model, 0).at(0)
+    model.insert(3, tnn.GaussianDropout(0.2))
+    return model, (rows(),)
+
+
+@own("L37")
+def early_dropout_that_never_ends():
+    model = mlp(tnn.Dropout(Early(0.2, until=5)))
+    model(rows()).sum().backward()
+    return model, (rows(),)
 
 
 @own("")

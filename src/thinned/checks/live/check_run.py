@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...surgery.model_access import seed_all, tensors_in
+from ...surgery.model_call import ModelCall
 from ...surgery.observe import observe, observing
 from ...surgery.tensor_values import (
     count_dropped,
@@ -21,7 +22,7 @@ from ...surgery.tensor_values import (
     shape_of,
     write_tensor,
 )
-from .preserve import copy_tensors, float_tensors
+from .preserve import float_tensors
 from .record import NormInput, PassRecord
 
 Rates = dict[tuple[str, str], float]
@@ -42,8 +43,7 @@ class CheckRun:
     """
 
     model: nn.Module
-    inputs: tuple[Any, ...]
-    named: dict[str, Any]
+    call: ModelCall
     seed: int
     samples: int
     loss: Callable[..., Tensor] | None = None
@@ -67,7 +67,10 @@ class CheckRun:
     def not_dense(self) -> list[str]:
         """The parameters, buffers, inputs and outputs that are not dense, with their kinds."""
         named = [*self.model.named_parameters(), *self.model.named_buffers()]
-        for what, value in (("input", (self.inputs, self.named)), ("output", self._outputs())):
+        for what, value in (
+            ("input", (self.call.inputs, self.call.named)),
+            ("output", self._outputs()),
+        ):
             named += [(f"{what} {i}", t) for i, t in enumerate(tensors_in(value))]
         return [f"{name} ({kind_of(t)})" for name, t in named if kind_of(t) != "dense"]
 
@@ -112,12 +115,11 @@ class CheckRun:
         seed_all(self.seed * 1_000_003 % 2**31 + number)
         self.passes += 1
         record = PassRecord(self.model, keep_inputs)
-        inputs, named = copy_tensors((self.inputs, self.named))
         try:
             with torch.set_grad_enabled(self.needs_grad), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 try:
-                    observation = observe(self.model, inputs, named, record)
+                    observation = observe(self.model, self.call, record)
                 except RuntimeError as error:
                     if self.needs_grad or "grad" not in str(error):
                         raise
@@ -167,12 +169,11 @@ class CheckRun:
             seed_all(self.seed * 1_000_003 % 2**31 + 20_000 + number)
             self.passes += 1
             record = PassRecord(self.model)
-            inputs, named = copy_tensors((self.inputs, self.named))
             backward = False
             try:
                 with torch.enable_grad(), warnings.catch_warnings(), observing(self.model, record):
                     warnings.simplefilter("ignore")
-                    record.output = self.model(*inputs, **named)
+                    record.output = self.call(self.model)
                     value = self.scalar(record.output)
                     if not value.requires_grad:
                         why = "no gradient reaches the output of the model"

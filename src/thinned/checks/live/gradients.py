@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from ...nn.module import DropoutModule
 from ...surgery.model_access import seed_all
+from ...surgery.model_call import copy_inputs
 from ...surgery.tensor_values import equal_tensors, is_dense, kind_of, write_tensor
 from ..finding import Finding
 from .check_run import CheckRun
 from .evaluation import largest_difference, location
-from .preserve import copy_tensors, float_tensors
+from .preserve import float_tensors
 from .record import DROPOUT_KINDS, DrawRecord
 
 STEPS = (1e-5, 1e-6, 1e-7)
@@ -163,9 +164,7 @@ class _GradientChecker:
 
     def __init__(self, run: CheckRun, twin: nn.Module) -> None:
         self.run, self.twin = run, twin
-        self.inputs, self.named = torch.utils._pytree.tree_map(
-            _to_double, copy_tensors((run.inputs, run.named))
-        )
+        self.inputs, self.named = run.call.copied(_to_double)
         self.attributes = [
             (m, {n: v for n, v in vars(m).items() if not n.startswith("_")}) for m in twin.modules()
         ]
@@ -200,8 +199,8 @@ class _GradientChecker:
         self.run.passes += 1
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            inputs, named = torch.utils._pytree.tree_map(_clone, (self.inputs, self.named))
-            value = self.run.scalar(self.twin(*inputs, **named))
+            copied = copy_inputs((self.inputs, self.named), Tensor.clone)
+            value = self.run.scalar(self.run.call(self.twin, copied))
         if not torch.isfinite(value):
             raise _NotRepeatable("the output of the model is not finite in double precision")
         return value
@@ -282,10 +281,6 @@ class _GradientChecker:
         return None
 
 
-def _to_double(x: Any) -> Any:
-    return x.detach().double() if isinstance(x, Tensor) and x.is_floating_point() else x
-
-
-def _clone(x: Any) -> Any:
-    """A copy, for a pass that may overwrite its input."""
-    return x.clone() if isinstance(x, Tensor) else x
+def _to_double(x: Tensor) -> Tensor:
+    x = x.detach().clone()
+    return x.double() if x.is_floating_point() else x

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...surgery.model_access import tensors_in
+from ...surgery.model_call import copy_inputs as copy_tensors
 from ...surgery.preserve import restoring as preserve_state
 
 __all__ = ["copy_tensors", "float_tensors", "preserve_state"]
@@ -16,13 +16,3 @@ __all__ = ["copy_tensors", "float_tensors", "preserve_state"]
 def float_tensors(value: Any) -> list[Tensor]:
     """The floating-point and complex tensors in nested containers."""
     return [t for t in tensors_in(value) if t.is_floating_point() or t.is_complex()]
-
-
-def copy_tensors(value: Any) -> Any:
-    """The same structure with copies of its tensors, for a pass that may overwrite its input."""
-    return torch.utils._pytree.tree_map(
-        lambda t: (
-            t.detach().clone().requires_grad_(t.requires_grad) if isinstance(t, Tensor) else t
-        ),
-        value,
-    )

@@ -10,10 +10,11 @@ import torch.distributed as dist
 from torch import nn
 
 from ..._errors import InputError
+from ...surgery.model_call import ModelCall
 from ...surgery.observe import observe
 from ..finding import Finding, Findings
 from .evaluation import location
-from .preserve import copy_tensors, preserve_state
+from .preserve import preserve_state
 from .record import DROPOUT_KINDS, DrawRecord, PassRecord
 
 
@@ -61,8 +62,7 @@ def same_masks_on_ranks(model: nn.Module, *inputs: Any, **named: Any) -> Finding
     with preserve_state(inner, (inputs, named)), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         inner.train()
-        copied_inputs, copied_named = copy_tensors((inputs, named))
-        observe(inner, copied_inputs, copied_named, record)
+        observe(inner, ModelCall(inner, inputs, named), record)
     origins: list[Any] = [None] * count
     dist.all_gather_object(origins, [_origin(d) for d in record.draws])
     findings = []

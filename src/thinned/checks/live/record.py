@@ -114,6 +114,7 @@ class PassRecord(Observer):
     output: Any = None
     last_dropout: tuple[DrawRecord, Tensor] | None = None
     _selu_outputs: list[Tensor] = field(default_factory=list)
+    _unregistered: list[Any] = field(default_factory=list)  # so that no id is used twice
 
     def __post_init__(self) -> None:
         self.known = {id(m) for m in self.model.modules()}
@@ -133,6 +134,7 @@ class PassRecord(Observer):
         if isinstance(unregistered, DropoutModule):  # seen only as a draw of torch's generator
             place = (site.name, "dropout", type(unregistered).__name__, site.where)
             rate = getattr(unregistered, "p", None)
+        self._unregistered.append(unregistered)
         module = self.by_name.get(site.name)
         draw = DrawRecord(
             place=place,

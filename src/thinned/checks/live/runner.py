@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..._errors import InputError, unknown, whole
 from ...surgery.model_access import PARALLEL, check_not_scripted, unwrap
+from ...surgery.model_call import ModelCall
 from ..finding import Finding, Findings
 from ..rules import RULES
 from ..rules import named as rule_code
@@ -60,6 +61,7 @@ def check(
     select: Iterable[str] | None = None,
     purpose: str | None = None,
     ddp: bool | None = None,
+    forward: Callable[..., Any] | None = None,
     **named: Any,
 ) -> Findings:
     """Run ``model`` on a batch and report the known mistakes with dropout that show.
@@ -89,6 +91,9 @@ def check(
             "regression", "policy" or "monte carlo".
         ddp: Whether the model will be trained under DistributedDataParallel; None asks whether it
             is wrapped in it.
+        forward: A function of the model and the inputs that runs it, for models that are not run
+            by their call, as for :func:`thinned.find`; what it returns is the output. By default a
+            LightningModule without ``forward`` is run by its ``training_step``.
         named: Named inputs of the model.
 
     Returns:
@@ -127,19 +132,19 @@ def check(
         raise InputError(
             "target is for the loss, but there is none; pass loss=function of (output, target)"
         )
-    if not inputs and not named:
+    if not inputs and not named and forward is None:
         raise InputError(
             "check runs the model, so it needs its inputs; thinned.find(model) works without inputs"
         )
     inner = observable(model)
+    call = ModelCall(inner, inputs, named, forward)
     parallel = any(
         isinstance(m, PARALLEL[0]) and not (m.find_unused_parameters or m.static_graph)
         for m in model.modules()
     )
     run = CheckRun(
         model=inner,
-        inputs=inputs,
-        named=named,
+        call=call,
         seed=seed,
         samples=samples,
         loss=loss,
@@ -148,7 +153,7 @@ def check(
         ddp=parallel if ddp is None else ddp,
         has_trained=any(p.grad is not None for p in inner.parameters()),
     )
-    with preserve_state(inner, (inputs, named)):
+    with preserve_state(inner, (call.inputs, call.named)):
         findings = list(_findings(run, codes))
     why = "one process cannot see others; call thinned.checks.live.same_masks_on_ranks in each"
     run.unchecked.append(("L9", why))
