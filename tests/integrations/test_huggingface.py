@@ -275,3 +275,37 @@ def test_recipes(tmp_path, make):
     assert any(not torch.equal(p, before[name]) for name, p in model.named_parameters())
     assert all(torch.isfinite(p).all() for p in model.parameters())
     assert {r["nominal"] for r in watching.watch.history[0]["rates"].values()} >= {0.1, 0.3}
+
+
+def test_no_callback_ends_a_training(tmp_path):
+    def broken(values):
+        raise ValueError("the user's own")
+
+    for callback, text in (
+        (WatchCallback(log=broken), "watching ends here"),
+        (WatchCallback(forward=lambda model, **batch: broken(batch)), "watching ends here"),
+    ):
+        with pytest.warns(UserWarning, match=text):
+            assert train(bert(), tmp_path, [callback]).state.global_step == 8
+
+    class Late(Indexed):
+        """Without ids after the first batches."""
+
+        def __getitems__(self, indices):
+            Late.batches += 1
+            items = super().__getitems__(indices)
+            if Late.batches > 3:
+                items = [{k: v for k, v in item.items() if k != "sample"} for item in items]
+            return items
+
+    Late.batches = 0
+    with pytest.warns(UserWarning, match="keying by samples ends here, and the training goes on"):
+        trainer = train(
+            keyed_bert(),
+            tmp_path,
+            [ThinnedCallback(key=3, samples="sample")],
+            rows=Late(data(), name="sample"),
+            remove_unused_columns=False,
+            eval_strategy="no",
+        )
+    assert trainer.state.global_step == 8

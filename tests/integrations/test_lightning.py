@@ -212,3 +212,119 @@ def test_a_check_changes_no_training():
         fit(net, ThinnedCallback(check=on), epochs=1)
         ends.append(net.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(ends[0].values(), ends[1].values(), strict=True))
+
+
+class WithoutForward(lightning.LightningModule):
+    """Batches are dicts, and the loss is computed inside, and logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))
+
+    def training_step(self, batch):
+        loss = F.cross_entropy(self.layers(batch["x"]), batch["y"])
+        self.log("train_loss", loss)
+        return {"loss": loss}
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def dicts():
+    x = torch.randn(64, 10, generator=torch.Generator().manual_seed(1))
+    rows = [{"x": row, "y": row[:3].argmax(), "id": i} for i, row in enumerate(x)]
+    return torch.utils.data.DataLoader(rows, 16)
+
+
+def fit_dicts(net, *callbacks, epochs=2):
+    trainer = lightning.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        callbacks=list(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    trainer.fit(net, dicts())
+    return trainer
+
+
+def test_a_module_without_forward():
+    ends = []
+    for watched in (False, True):
+        torch.manual_seed(0)
+        net = WithoutForward()
+        watching, checking = WatchCallback(every=1), ThinnedCallback(check=True)
+        trainer = fit_dicts(net, *([watching, checking] if watched else []))
+        ends.append((net.state_dict(), trainer.callback_metrics))
+    assert all(
+        torch.equal(a, b) for a, b in zip(ends[0][0].values(), ends[1][0].values(), strict=True)
+    )
+    assert ends[0][1].keys() == ends[1][1].keys()  # the passes logged nothing
+    samples = watching.watch.history
+    assert len(samples) == 8
+    assert samples[0]["rates"]["layers.2"]["nominal"] == 0.3
+    x = next(iter(dicts()))
+    again = thinned.watch(net)
+    net.train()
+    again.step(x)
+    expected = F.cross_entropy(net.layers.eval()(x["x"]), x["y"])
+    assert again.history[0]["eval"] == pytest.approx(float(expected), abs=1e-6)
+    assert checking.findings == ()
+    named = WatchCallback(loss=F.cross_entropy, unpack=lambda batch: (batch["x"], batch["y"]))
+    fit_dicts(WithoutForward(), named)
+    assert named.watch.history[0]["eval"] > 0  # by the step: there is no forward to call
+    with pytest.raises(thinned.InputError, match="its training_step computes the loss"):
+        thinned.watch(net, loss=F.cross_entropy)
+
+
+def test_no_callback_ends_a_training():
+    def broken(batch):
+        raise ValueError("the user's own")
+
+    class Late(WithoutForward):
+        def training_step(self, batch):
+            if not self.training:
+                raise ValueError("never evaluated")
+            return super().training_step(batch)
+
+    cases = [
+        (Net, WatchCallback(loss=F.cross_entropy, unpack=broken), "watching ends here"),
+        (Net, ThinnedCallback(check=True, unpack=broken), "the check ends here"),
+        (Net, WatchCallback(loss=F.cross_entropy, log=lambda values: broken(values)), "watching"),
+    ]
+    for make, callback, text in cases:
+        with pytest.warns(UserWarning, match=text) as seen:
+            trainer, _ = fit(make(), callback)
+        assert trainer.global_step == 12
+        assert sum("the training goes on" in str(w.message) for w in seen) == 1
+    for callback in (WatchCallback(), ThinnedCallback(check=True)):
+        with pytest.warns(UserWarning, match="ValueError: never evaluated"):
+            assert fit_dicts(Late(), callback).global_step == 8
+
+
+def test_ids_that_end_in_the_middle_of_a_training():
+    seen = []
+
+    def ids(batch):
+        seen.append(len(batch["id"]))
+        if len(seen) > 3:
+            raise KeyError("id")
+        return batch["id"]
+
+    net = WithoutForward()
+    net.layers[2] = thinned.nn.Dropout(0.3)
+    with pytest.warns(UserWarning, match="keying by samples ends here, and the training goes on"):
+        trainer = fit_dicts(net, ThinnedCallback(key=0, samples=ids))
+    assert trainer.global_step == 8
+    assert len(seen) == 4
+    with pytest.raises(KeyError):  # in the first batch: an argument that cannot be used
+        fit_dicts(net, ThinnedCallback(key=0, samples=lambda batch: batch["ids"]))
+
+
+def test_manual_optimization_is_refused_at_the_start():
+    net = WithoutForward()
+    net.automatic_optimization = False
+    with pytest.raises(thinned.InputError, match="optimizes by itself; pass forward="):
+        fit_dicts(net, WatchCallback())

@@ -139,3 +139,12 @@ def test_checked_at_the_start():
     assert right.findings_ is not None
     assert "L1" not in right.findings_.codes
     assert torch.equal(weights(checked), weights(fitted()))
+
+
+def test_no_callback_ends_a_fit():
+    def broken(values):
+        raise ValueError("the user's own")
+
+    with pytest.warns(UserWarning, match="watching ends here, and the training goes on"):
+        net = fitted(WatchCallback(log=broken))
+    assert torch.equal(weights(net), weights(fitted()))

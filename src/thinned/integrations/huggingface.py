@@ -10,6 +10,7 @@ from .._optional import missing
 from ..checks.watch import Watch, watch
 from ..nn import step
 from ..surgery import key, sampling
+from .attempts import Attempts
 from .shared import check_and_warn, combine_logs
 
 try:
@@ -37,6 +38,10 @@ class _InputRecorder:
         self.args, self.named = (), None
 
 
+def _call(function: Callable[..., Any], *args: Any) -> Any:
+    return function(*args)
+
+
 class _SampleIds:
     """Removes the sample ids from the named inputs, which the model does not know, and passes them
     to ``use`` in training.
@@ -45,6 +50,8 @@ class _SampleIds:
     def __init__(self, model: Any, name: str, use: Callable[[Any], None]) -> None:
         self.name, self.use = name, use
         self.used = False  # in this optimizer step
+        self.began = False
+        self.attempts = Attempts("keying by samples")
         self._handle = model.register_forward_pre_hook(self._take, with_kwargs=True)
 
     def _take(self, model: Any, args: Any, kwargs: Any) -> Any:
@@ -52,15 +59,21 @@ class _SampleIds:
             kwargs = dict(kwargs)
             ids = kwargs.pop(self.name)
             if model.training:
-                self.use(ids)
-                self.used = True
+                use = self.attempts if self.began else _call
+                use(self.use, ids)
+                self.used = self.began = True
+        elif model.training and not self.used and self.began:
+            self.attempts(self._raise_missing, kwargs)
         elif model.training and not self.used:
-            raise InputError(
-                f"samples={self.name!r} has to be among the inputs of each training batch, but got "
-                f"{', '.join(kwargs)}; pass train_dataset=Indexed(data, name={self.name!r}) and "
-                "TrainingArguments(remove_unused_columns=False)"
-            )
+            self._raise_missing(kwargs)
         return args, kwargs
+
+    def _raise_missing(self, kwargs: Any) -> None:
+        raise InputError(
+            f"samples={self.name!r} has to be among the inputs of each training batch, but got "
+            f"{', '.join(kwargs)}; pass train_dataset=Indexed(data, name={self.name!r}) and "
+            "TrainingArguments(remove_unused_columns=False)"
+        )
 
     def close(self) -> None:
         self._handle.remove()
@@ -72,6 +85,8 @@ class WatchCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
     By default the loss is that of the model itself (batches need ``labels``); the validation loss
     is ``eval_loss`` of the Trainer. Pass it as ``callbacks=[WatchCallback()]``; a callback has no
     access to its Trainer, so to log through it, call ``WatchCallback().attach(trainer)`` instead.
+
+    An error of a sample ends the watching with a warning, not the training.
 
     Args:
         loss: A function of output and target that returns the loss; see :func:`thinned.watch`, as
@@ -101,6 +116,7 @@ class WatchCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         self.every, self.budget, self.window = every, budget, window
         self.log, self.show, self.ranks = log, show, ranks
         self.watch: Watch | None = None
+        self._attempts = Attempts("watching")
         self._trainer: Any = None
         self._inputs: _InputRecorder | None = None
 
@@ -121,6 +137,7 @@ class WatchCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._end()  # in case an error ended the last training
+        self._attempts = Attempts("watching")
         self._inputs = _InputRecorder(kwargs["model"])
         log_to_trainer = [] if self._trainer is None else [self._log]
         self.watch = watch(
@@ -140,13 +157,13 @@ class WatchCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         assert self.watch is not None
         assert self._inputs is not None
         if self._inputs.named is not None:
-            self.watch.step(*self._inputs.args, **self._inputs.named)
+            self._attempts(self.watch.step, *self._inputs.args, **self._inputs.named)
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
     ) -> None:
         if self.watch is not None and metrics and "eval_loss" in metrics:
-            self.watch.validated(metrics["eval_loss"])
+            self._attempts(self.watch.validated, metrics["eval_loss"])
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._end()
@@ -155,7 +172,7 @@ class WatchCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         if self._inputs is not None:
             self._inputs.close()
         if self.watch is not None:
-            self.watch.close()
+            self._attempts(self.watch.close)
 
 
 class ThinnedCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]

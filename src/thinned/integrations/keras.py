@@ -10,6 +10,7 @@ from .._optional import missing
 from ..checks.finding import Findings
 from ..checks.watch.judging import Verdict, judge
 from ..checks.watch.report import table_rows
+from .attempts import Attempts
 
 try:
     import keras
@@ -36,12 +37,13 @@ class WatchCallback(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         self.x, self.y, self.every, self.window = x, y, every, window
         self.history: list[dict[str, Any]] = []
+        self._attempts = Attempts("watching")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
-        if epoch % self.every == 0:
+        if epoch % self.every == 0 and (measured := self._attempts(self._measure)) is not None:
             self.history.append(
-                {"what": "sample", "step": epoch + 1, "loss": logs.get("loss")} | self._measure()
+                {"what": "sample", "step": epoch + 1, "loss": logs.get("loss")} | measured
             )
         if "val_loss" in logs:
             self.history.append(

@@ -7,9 +7,12 @@ from contextlib import ExitStack
 from typing import Any
 
 from .._optional import missing
+from ..checks.finding import Findings
 from ..checks.watch import Watch, watch
 from ..nn import step
 from ..surgery import key, sampling
+from ..surgery.model_call import has_forward, training_step
+from .attempts import Attempts
 from .shared import check_and_warn, combine_logs
 
 try:
@@ -31,11 +34,14 @@ def inputs_of(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 class WatchCallback(Callback):  # type: ignore[misc, unused-ignore]
     """:func:`thinned.watch` in a ``Trainer``; its ``watch`` is the :class:`thinned.Watch`.
 
-    Values are sent to the loggers of the trainer: ``Trainer(callbacks=[WatchCallback(loss=f)])``.
+    Values are sent to the loggers of the trainer: ``Trainer(callbacks=[WatchCallback()])``. By
+    default a sample runs ``training_step``, which logs nothing then. An error of a sample ends the
+    watching with a warning, not the training.
 
     Args:
         loss: A function of output and target that returns the loss; the batch is then the inputs
-            of ``LightningModule.forward`` followed by the target.
+            of ``LightningModule.forward`` followed by the target. None runs ``training_step``, as
+            for modules without ``forward``.
         unpack: A function of the batch that returns such a tuple, or a dict of named inputs.
         monitor: The name under which the module logs its validation loss.
         forward: In place of ``loss``; see :func:`thinned.watch`, as for the following arguments.
@@ -67,6 +73,8 @@ class WatchCallback(Callback):  # type: ignore[misc, unused-ignore]
         self._receivers = log  # not self.log, which Lightning overwrites in callbacks
         self.watch: Watch | None = None
         self._state: dict[str, Any] | None = None
+        self._attempts = Attempts("watching")
+        self._takes_batches = False
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         def log_to_trainer(values: dict[str, float]) -> None:
@@ -74,10 +82,16 @@ class WatchCallback(Callback):  # type: ignore[misc, unused-ignore]
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step)
 
+        loss, forward = self.loss, self.forward
+        default = loss is None and forward is None and self.unpack is None
+        self._takes_batches = forward is None and (default or not has_forward(pl_module))
+        if self._takes_batches:
+            loss, forward = None, training_step(pl_module)
+        self._attempts = Attempts("watching")
         self.watch = watch(
             pl_module,
-            loss=self.loss,
-            forward=self.forward,
+            loss=loss,
+            forward=forward,
             every=self.every,
             budget=self.budget,
             window=self.window,
@@ -91,19 +105,25 @@ class WatchCallback(Callback):  # type: ignore[misc, unused-ignore]
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self._attempts(self._step, batch, outputs)
+
+    def _step(self, batch: Any, outputs: Any) -> None:
         assert self.watch is not None
-        args, named = inputs_of(self.unpack(batch) if self.unpack else batch)
+        args: tuple[Any, ...] = (batch,)
+        named: dict[str, Any] = {}
+        if not self._takes_batches:
+            args, named = inputs_of(self.unpack(batch) if self.unpack else batch)
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         self.watch.step(*args, loss=loss, **named)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         value = trainer.callback_metrics.get(self.monitor)
         if self.watch is not None and value is not None and not trainer.sanity_checking:
-            self.watch.validated(value)
+            self._attempts(self.watch.validated, value)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if self.watch is not None:
-            self.watch.close()
+            self._attempts(self.watch.close)
 
     def state_dict(self) -> dict[str, Any]:
         return {} if self.watch is None else self.watch.state_dict()
@@ -125,7 +145,7 @@ class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
         schedules: Whether to move rates to ``trainer.global_step``; a key does so anyway.
         check: Whether to run :func:`thinned.check` on the first batch and warn of its findings.
         unpack: A function of the batch that returns the inputs of the model for ``check``; by
-            default all but the last element of a tuple.
+            default ``training_step`` is checked on the batch.
         sampling: Whether dropout draws in ``trainer.predict`` (:func:`thinned.sampling`);
             :class:`thinned.InputError` is raised there where the module has none, or a site cannot
             be reached.
@@ -145,35 +165,49 @@ class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
         self.findings: Any = None
         self._key: Any = None
         self._last_step: int | None = None
+        self._attempts = Attempts("keying by samples")
         self._predicting = ExitStack()
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         self.on_fit_end(trainer, pl_module)  # in case an error ended the last fit
         if self.seed is not None:
             self._key = key(pl_module, self.seed + (0 if self.samples else trainer.global_rank))
-        self._last_step = None
+        self._last_step, self._attempts = None, Attempts("keying by samples")
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         global_step = trainer.global_step
-        if self._key is not None and (self.samples is not None or global_step != self._last_step):
-            self._key.at(
-                global_step, None if self.samples is None else self.samples(batch)
-            )  # without ids, micro-batches of a step count as further calls
+        if self._key is not None and self.samples is not None:
+            self._key_samples(global_step, batch)
+        elif self._key is not None and global_step != self._last_step:
+            self._key.at(global_step)  # micro-batches of a step count as further calls
         elif self._key is None and self.schedules:
             step(pl_module, global_step)
         self._last_step = global_step
         if self.check and self.findings is None:
             self._check(pl_module, batch)
 
-    def _check(self, model: Any, batch: Any) -> None:
-        if self.unpack:
-            inputs = self.unpack(batch)
+    def _key_samples(self, global_step: int, batch: Any) -> None:
+        """Set step and ids. An error in the first batch is that of an argument, and raised."""
+        assert self.samples is not None
+        if self._last_step is None:
+            self._key.at(global_step, self.samples(batch))
         else:
-            inputs = batch[:-1] if isinstance(batch, (tuple, list)) else batch
-        args, named = inputs_of(inputs)
-        self.findings = check_and_warn(model, args, named)
+            ids = self._attempts(self.samples, batch)
+            if self._attempts(self._key.at, global_step, ids) is None and self._attempts.failed:
+                self._key.at(global_step)
+
+    def _check(self, model: Any, batch: Any) -> None:
+        self.findings = Findings()  # once, whatever happens
+        found = Attempts("the check")(self._findings, model, batch)
+        self.findings = self.findings if found is None else found
+
+    def _findings(self, model: Any, batch: Any) -> Findings:
+        if self.unpack:
+            args, named = inputs_of(self.unpack(batch))
+            return check_and_warn(model, args, named)
+        return check_and_warn(model, (batch,), {}, training_step(model))
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         if self._key is not None:

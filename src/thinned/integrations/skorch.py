@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._optional import missing
+from ..checks.finding import Findings
 from ..checks.watch import Watch, watch
 from ..nn import step
 from ..surgery import key
+from .attempts import Attempts
 from .shared import check_and_warn
 
 try:
@@ -29,7 +31,8 @@ class WatchCallback(Callback):  # type: ignore[misc, unused-ignore]
     """:func:`thinned.watch` in ``net.fit``; its ``watch_`` is the :class:`thinned.Watch` of the
     last fit.
 
-    The loss is that of ``net.get_loss``, the validation loss is ``valid_loss``:
+    An error of a sample ends the watching with a warning, not the fit. The loss is that of
+    ``net.get_loss``, the validation loss is ``valid_loss``:
     ``NeuralNetClassifier(Module, callbacks=[WatchCallback()])``.
 
     Args:
@@ -55,6 +58,7 @@ class WatchCallback(Callback):  # type: ignore[misc, unused-ignore]
             args, named = inputs_of(net, x)
             return net.get_loss(model(*args, **named), target, X=x, training=model.training)
 
+        self._attempts = Attempts("watching")
         self.watch_: Watch = watch(
             net.module_,
             forward=forward,
@@ -70,16 +74,16 @@ class WatchCallback(Callback):  # type: ignore[misc, unused-ignore]
     ) -> None:
         """Sample here, where the gradients still exist."""
         if training:
-            self.watch_.step(*unpack_data(batch), loss=loss)
+            self._attempts(lambda: self.watch_.step(*unpack_data(batch), loss=loss))
 
     def on_epoch_end(
         self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **kwargs: Any
     ) -> None:
         if "valid_loss" in net.history[-1]:
-            self.watch_.validated(net.history[-1]["valid_loss"])
+            self._attempts(self.watch_.validated, net.history[-1]["valid_loss"])
 
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        self.watch_.close()
+        self._attempts(self.watch_.close)
 
 
 class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
@@ -121,9 +125,14 @@ class ThinnedCallback(Callback):  # type: ignore[misc, unused-ignore]
             self._check(net, batch)
 
     def _check(self, net: Any, batch: Any) -> None:
-        args, named = inputs_of(net, unpack_data(batch)[0])
-        net.module_.train()  # as the net does for this batch next
-        self.findings_ = check_and_warn(net.module_, args, named)
+        def found() -> Findings:
+            args, named = inputs_of(net, unpack_data(batch)[0])
+            net.module_.train()  # as the net does for this batch next
+            return check_and_warn(net.module_, args, named)
+
+        self.findings_ = Findings()  # once, whatever happens
+        result = Attempts("the check")(found)
+        self.findings_ = self.findings_ if result is None else result
 
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         if self.key_ is not None:

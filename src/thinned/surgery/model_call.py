@@ -61,7 +61,7 @@ class ModelCall:
     def __call__(self, model: nn.Module, copied: tuple[Any, Any] | None = None) -> Any:
         """Run ``model`` on new copies of the inputs, or on ``copied`` ones."""
         inputs, named = copied or self.copied()
-        with _nothing_logged(model):
+        with nothing_logged(model):
             if self.forward is None:
                 return model(*inputs, **named)
             return self.forward(model, *inputs, **named)
@@ -72,7 +72,7 @@ def has_forward(model: nn.Module) -> bool:
     if "forward" in vars(model):
         return True
     owner = next(c for c in type(model).__mro__ if "forward" in vars(c))
-    return owner is not nn.Module and not _is_lightnings(owner)
+    return owner is not nn.Module and not _is_of_lightning(owner)
 
 
 def own_step(model: nn.Module) -> Forward | None:
@@ -83,7 +83,7 @@ def own_step(model: nn.Module) -> Forward | None:
     if has_forward(model):
         return None
     name = type(model).__name__
-    if not any(map(_is_lightnings, type(model).__mro__)):
+    if not any(map(_is_of_lightning, type(model).__mro__)):
         raise InputError(
             f"{name} has no forward; pass forward=, a function of the model and its inputs that "
             "runs it"
@@ -112,10 +112,10 @@ def training_step(model: Any) -> Forward:
 
 def is_lightning_module(model: nn.Module) -> bool:
     """Whether a model is a LightningModule."""
-    return any(map(_is_lightnings, type(model).__mro__))
+    return any(map(_is_of_lightning, type(model).__mro__))
 
 
-def _is_lightnings(owner: type) -> bool:
+def _is_of_lightning(owner: type) -> bool:
     package = owner.__module__.partition(".")[0]
     return owner.__name__ == "LightningModule" and package in ("lightning", "pytorch_lightning")
 
@@ -128,7 +128,7 @@ def _takes_names(model: nn.Module, batch: Any) -> bool:
 
 
 @contextmanager
-def _nothing_logged(model: nn.Module) -> Iterator[None]:
+def nothing_logged(model: nn.Module) -> Iterator[None]:
     """Within, the LightningModules of a model log nothing: a pass is no part of the training."""
     modules = [m for m in model.modules() if is_lightning_module(m)]
     names = ("log", "log_dict")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..._errors import InputError, real, whole
 from ...surgery.model_access import check_not_scripted, unwrap
+from ...surgery.model_call import copy_inputs, nothing_logged, own_step
 from ..finding import Findings
 from .isolation import requires_collectives
 from .judging import Verdict, judge
@@ -134,8 +135,13 @@ class Watch:
         return self.spent + self._last_cost <= self.budget * self.elapsed or not self._last_cost
 
     def _run(self, model: nn.Module, batch: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        batch, named = copy_inputs((batch, named))  # a pass may change them
+        with nothing_logged(model):
+            return self._loss_of(model, batch, named)
+
+    def _loss_of(self, model: nn.Module, batch: tuple[Any, ...], named: dict[str, Any]) -> Any:
         if self._forward is not None:
-            return self._forward(model, *batch, **named)
+            return loss_in(self._forward(model, *batch, **named))
         if self._loss is None:
             return loss_in(model(*batch, **named))
         if not batch:
@@ -281,7 +287,8 @@ def watch(
             ``nn.CrossEntropyLoss()``; None where the model returns its loss itself, or where
             losses are not compared.
         forward: In place of ``loss``, a function that gets the model and the arguments of
-            ``step`` and returns the loss.
+            ``step`` and returns the loss, or an output that holds it. By default a LightningModule
+            without ``forward`` is run by its ``training_step``.
         every: Sample every so many steps, at least 1; None samples as often as ``budget`` allows.
         budget: The share of the training time that watching may take, in (0, 1].
         window: How many samples a verdict is based on, at least 4.
@@ -295,9 +302,9 @@ def watch(
         The :class:`Watch`; the loop calls its ``step``.
 
     Raises:
-        InputError: Where an argument is outside its range, where the model is scripted, or where
-            its forward pass communicates with other ranks (FSDP, SyncBatchNorm) and not all ranks
-            sample in the same steps.
+        InputError: Where an argument is outside its range, where the model is scripted or cannot
+            be run, or where its forward pass communicates with other ranks (FSDP, SyncBatchNorm)
+            and not all ranks sample in the same steps.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 2))
@@ -323,6 +330,12 @@ def watch(
         raise InputError(f"ranks has to be 'first' or 'all', but got {ranks!r}")
     inner = unwrap(model)
     check_not_scripted(inner)
+    step = None if forward is not None else own_step(inner)
+    if step is not None and loss is not None:
+        raise InputError(
+            f"{type(inner).__name__} has no forward, and its training_step computes the loss; "
+            "leave loss out"
+        )
     group = torch.distributed.is_available() and torch.distributed.is_initialized()
     if (
         group
@@ -337,7 +350,7 @@ def watch(
     return Watch(
         inner,
         loss=loss,
-        forward=forward,
+        forward=forward or step,
         every=every,
         budget=float(budget),
         window=window,
