@@ -151,7 +151,7 @@ class MultiheadAttention(RatedModule, nn.MultiheadAttention):
         swap = batched and not self.batch_first
         inputs = [
             x.unsqueeze(0) if not batched else x.transpose(0, 1) if swap else x
-            for x in (query, key, value)
+            for x in [query, key, value]
         ]
         if key_padding_mask is not None and not batched:
             key_padding_mask = key_padding_mask.unsqueeze(0)
@@ -181,19 +181,19 @@ class MultiheadAttention(RatedModule, nn.MultiheadAttention):
             keys = torch.cat([keys, self.bias_k.expand(batch, 1, -1)], 1)
             values = torch.cat([values, self.bias_v.expand(batch, 1, -1)], 1)
         if self.add_zero_attn:
-            keys, values = (
-                torch.cat([x, x.new_zeros(batch, 1, x.shape[2])], 1) for x in (keys, values)
-            )
+            keys = torch.cat([keys, keys.new_zeros(batch, 1, keys.shape[2])], 1)
+            values = torch.cat([values, values.new_zeros(batch, 1, values.shape[2])], 1)
         if mask is not None:  # keys that were added take part
             mask = F.pad(mask, (0, keys.shape[1] - mask.shape[-1]))
-        heads = [
-            x.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (query, keys, values)
-        ]
-        scores = attention_scores(heads[0], heads[1], mask)
+        scores = attention_scores(self._heads(query), self._heads(keys), mask)
         weights = dropped_weights(scores, rate, key=self.call_key() if _drops(rate) else None)
-        weights = weights.to(heads[2].dtype)
-        result = (weights @ heads[2]).transpose(1, 2).reshape(batch, length, -1)
+        weights = weights.to(values.dtype)
+        result = (weights @ self._heads(values)).transpose(1, 2).reshape(batch, length, -1)
         return F.linear(result, self.out_proj.weight, self.out_proj.bias), weights
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """[b, t, h e] as [b, h, t, e]."""
+        return x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
 
     def _projected(self, inputs: list[Tensor]) -> list[Tensor]:
         if self._qkv_same_embed_dim:

@@ -14,8 +14,6 @@ from .model_access import check_not_scripted
 from .rates import rate_of
 from .reading import SourceDraw, mode_use, source_draws
 
-_FUSED = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
-
 
 @dataclass
 class ForeignSites:
@@ -33,7 +31,8 @@ class ForeignSites:
         unkeyed: The sites that drop in training: no random key reaches them.
         unsampled: The modules with sites that :func:`thinned.sampling` does not reach.
         at_rate_0: Whether there is dropout at rate 0.
-        has_fused: Whether torch's fused transformer kernels may bypass a site.
+        fused: Transformer layers of torch. In evaluation a fused kernel takes the place of the
+            modules inside.
         is_compiled: Whether a module inside is compiled in place.
     """
 
@@ -48,7 +47,7 @@ class ForeignSites:
     unkeyed: list[str] = field(default_factory=list)
     unsampled: set[nn.Module] = field(default_factory=set)
     at_rate_0: bool = False
-    has_fused: bool = False
+    fused: list[nn.Module] = field(default_factory=list)
     is_compiled: bool = False
 
 
@@ -58,7 +57,8 @@ def foreign_sites(model: nn.Module) -> ForeignSites:
     sites = ForeignSites()
     for name, module in model.named_modules():
         sites.names[module] = name
-        sites.has_fused = sites.has_fused or isinstance(module, _FUSED)
+        if isinstance(module, nn.TransformerEncoderLayer):
+            sites.fused.append(module)
         sites.is_compiled = sites.is_compiled or module._compiled_call_impl is not None
         if isinstance(module, DropoutModule):
             continue

@@ -72,11 +72,17 @@ def _switch_context(sites: ForeignSites, switch: Switch) -> Context:
         return call(*args, **kwargs)
 
     return Context(
-        values={"training": dict.fromkeys(sites.flags.values(), on)},
+        values={"training": dict.fromkeys(_with_flags(sites, switch), on)},
         functions=_SWITCHED if callers else frozenset(),
         handler=handle if callers else None,
-        bypasses_fused=on and sites.has_fused,
     )
+
+
+def _with_flags(sites: ForeignSites, switch: Switch) -> list[nn.Module]:
+    """The modules with flags to set. A transformer layer of torch reads its own only to decide
+    whether a fused kernel takes the place of the modules inside.
+    """
+    return [*sites.flags.values(), *(sites.fused if switch == "sample" else [])]
 
 
 def _over_model(
@@ -110,7 +116,11 @@ def _over_model(
 def _entered(
     model: nn.Module, sites: ForeignSites, switch: Switch, own: _OwnMode
 ) -> Iterator[None]:
-    with switchable(sites.flags.values()), entered(_switch_context(sites, switch)), own(model):
+    with (
+        switchable(_with_flags(sites, switch)),
+        entered(_switch_context(sites, switch)),
+        own(model),
+    ):
         yield
 
 
