@@ -134,6 +134,10 @@ def _linear():
         (lambda: tnn.Dropout("drop_path", 0.3), r"'drop_path'; that method is thinned.nn.DropPath"),
         (lambda: tnn.Dropout(0.5, 0.3), "inplace has to be True or False, but got 0.3"),
         (lambda: tnn.Dropout(torch.ones(2)), "has to be a number"),
+        (
+            lambda: tnn.Dropout(torch.nn.Parameter(torch.tensor(0.5))),
+            "never be learned; thinned.nn.ConcreteDropout learns its rate",
+        ),
         (lambda: tnn.Dropout(float), "has to be a number"),
         (lambda: tnn.Dropout(0.5, impl="nativ"), "unknown impl 'nativ'"),
         (lambda: tnn.Dropout(0.5, layout=3), "layout has to be"),

@@ -30,6 +30,8 @@ CHECKPOINTS = [
     for reentrant in (False, True)
     for preserve in (False, True)
 ]
+# what Dynamo says of cached functions and of the code after a graph break
+ignore_dynamo = pytest.mark.filterwarnings("ignore:Dynamo d:UserWarning")
 ignore_jit = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
@@ -575,6 +577,63 @@ def test_fixed_ids_within_vmap_are_refused_unless_shared_on_purpose():
     torch.testing.assert_close(shared[2], model.last(model.drop(model.first(x[2]))))
     key.at(0)
     torch.func.hessian(lambda row: model(row).sum())(x[0])  # maps tangents, not examples
+
+
+@ignore_jit
+@ignore_dynamo
+@pytest.mark.parametrize("randomness", ["error", "different", "same"])
+@pytest.mark.parametrize("kind", MAPPED)
+def test_a_compiled_graph_refuses_fixed_ids_within_vmap_as_well(kind, randomness):
+    model = Rows(MAPPED[kind]())
+    key = thinned.key(model, 7)
+    x = torch.randn(4, *((1, 2, 5, 8) if kind == "block" else (1, 8)))
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda x: torch.func.vmap(model, randomness=randomness)(x), backend="aot_eager"
+    )
+    key.at(0, samples=[3])
+    if randomness != "same":
+        with pytest.raises(Exception, match="would share one mask; map the ids too"):
+            compiled(x)
+        return
+    outputs = compiled(x)
+    for row, output in zip(x, outputs, strict=True):
+        key.at(0, samples=[3])
+        torch.testing.assert_close(output, model(row))
+
+
+@ignore_jit
+@ignore_dynamo
+def test_compiled_transforms_that_map_no_examples_take_fixed_ids():
+    model = Rows(nn.Dropout(0.5))
+    key = thinned.key(model, 7)
+    x, ids = torch.randn(4, 1, 8), torch.tensor([7, 3, 11, 2])
+
+    def loss(row):
+        return model(row).square().sum()
+
+    def loss_of_example(row, i):
+        key.at(0, samples=i[None])
+        return loss(row)
+
+    for transform in (torch.func.grad, torch.func.hessian):
+        torch._dynamo.reset()
+        results = []
+        for function in (
+            torch.compile(lambda row, of=transform: of(loss)(row), backend="aot_eager"),
+            transform(loss),
+        ):
+            key.at(0, samples=[3])
+            results.append(function(x[0]))
+        torch.testing.assert_close(*results)
+    torch._dynamo.reset()
+    each = torch.compile(
+        lambda x, ids: torch.func.vmap(torch.func.grad(loss_of_example))(x, ids),
+        backend="aot_eager",
+    )(x, ids)
+    for i in range(4):
+        key.at(0, samples=ids[i : i + 1])
+        torch.testing.assert_close(each[i], torch.func.grad(loss)(x[i]))
 
 
 def test_mapped_ids_that_cannot_be_used_are_refused():

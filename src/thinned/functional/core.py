@@ -321,7 +321,7 @@ def bernoulli_mask(
     if not isinstance(p, Tensor) and not torch.compiler.is_compiling():
         planned = plan(Drop(Bernoulli(p), per, of), shape)
         resolved = resolve_key(key, planned)
-        _tensor_key.check_mapped(like, resolved)
+        resolved = _tensor_key.check_mapped(like, resolved)
         return dispatch.mask(planned, resolved, like.device)
     rate = p if isinstance(p, Tensor) else torch.tensor(p, dtype=torch.float64, device="cpu")
     threshold = (rate.double() * WORDS).round().to(torch.int64).reshape(1)
@@ -441,7 +441,7 @@ def _draw(
     """The noise of ``law`` with the constants ``numbers``; shared axes have length 1."""
     own, axis = dispatch.noise_axes(per, of, len(shape))
     tensor_key = resolve_key(key)
-    _tensor_key.check_mapped(like, tensor_key)
+    tensor_key = _tensor_key.check_mapped(like, tensor_key)
     if not torch.compiler.is_compiling():
         drawn = (n for i, n in enumerate(shape) if own[i] and i != axis)
         check_size(math.prod(drawn))

@@ -222,7 +222,10 @@ class DropoutModule(CheckedArguments):
                     "ids of their own; use DistributedDataParallel, or call key.remove() first"
                 )
             coming = self.calls.next(self.model_key.tensor_key(), self.stream, self)
-            if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is None:
+            if torch.compiler.is_compiling():
+                active = torch._C._are_functorch_transforms_active()
+                return ModelTensorKey(*coming) if active else coming
+            if torch._C._functorch.maybe_current_level() is None:
                 return coming
             if mapped_levels(coming.sample_ids):
                 self.calls.last = None  # mapped ids must not outlive their vmap

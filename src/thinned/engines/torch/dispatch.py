@@ -94,6 +94,9 @@ def sample_in_graph(
     x: Tensor, drop: Drop, constants: Tensor, tensor_key: TensorKey, impl: Impl | None
 ) -> Tensor:
     """:func:`sample` in a graph: the constants are an input, and sizes may be symbolic."""
+    transformed = torch._C._are_functorch_transforms_active()
+    if transformed:
+        tensor_key = check_mapped(x, tensor_key)
     if impl == "reference" or x.dtype not in ops.TYPES:
         return reference.sample(x, plan(drop, tuple(int(n) for n in x.shape)), tensor_key)
     own, axis, law = _layout(drop, x.dim())
@@ -108,7 +111,7 @@ def sample_in_graph(
         tensor_key.stream,
         tensor_key.call,
     )
-    if not torch._C._are_functorch_transforms_active():
+    if not transformed:
         return ops.apply(x, *noise, False)
     # in torch operations, which every transform understands
     exact = x.dtype in _EXACT
@@ -216,7 +219,7 @@ def sample(
     plan = prepared.plan
     transformed = under_transform()
     if transformed:
-        check_mapped(x, tensor_key)
+        tensor_key = check_mapped(x, tensor_key)
     if plan.kept_fraction and not plan.drops_everything:
         if transformed:
             y = reference.affine(x, plan, mask(plan, tensor_key, x.device))

@@ -268,15 +268,26 @@ class ModelTensorKey(TensorKey):
     """The key of a keyed model inside a transform of torch.func; see :func:`check_mapped`."""
 
 
-def check_mapped(x: Tensor, tensor_key: TensorKey) -> None:
-    """Raise where vmap maps ``x`` but not the ids of a keyed model: all would share one mask."""
+def check_mapped(x: Tensor, tensor_key: TensorKey) -> TensorKey:
+    """Return the key; raise where vmap maps ``x`` but not the ids of a keyed model.
+
+    All mapped inputs would share one mask.
+    """
     if not isinstance(tensor_key, ModelTensorKey):
-        return
-    levels = mapped_levels(x) - mapped_levels(tensor_key.sample_ids)
-    if not levels:
-        return
+        return tensor_key
+    if torch.compiler.is_dynamo_compiling():  # where wrappers can be read in a node of the graph
+        seed_step = _check_levels(x, tensor_key.seed_step, tensor_key.sample_ids)
+        return tensor_key._replace(seed_step=seed_step)
+    _check_levels(x, tensor_key.seed_step, tensor_key.sample_ids)
+    return tensor_key
+
+
+@torch._dynamo.allow_in_graph
+def _check_levels(x: Tensor, seed_step: Tensor, sample_ids: Tensor | None) -> Tensor:
+    """Return the seed and step; raise where vmap maps ``x``, but not the ids."""
+    levels = mapped_levels(x) - mapped_levels(sample_ids)
     functorch = torch._C._functorch
-    for interpreter in functorch.get_interpreter_stack() or []:
+    for interpreter in functorch.get_interpreter_stack() or [] if levels else []:
         if interpreter.level() in levels and interpreter.key() == functorch.TransformType.Vmap:
             mode = functorch.CVmapInterpreterPtr(interpreter).randomness()
             if mode != functorch.RandomnessType.Same:
@@ -286,6 +297,7 @@ def check_mapped(x: Tensor, tensor_key: TensorKey) -> None:
                     "key.at(step, samples=ids) inside the mapped function, where ids is a tensor "
                     '[b], or share the mask with vmap(..., randomness="same")'
                 )
+    return seed_step
 
 
 def to_key(tensor_key: TensorKey) -> Key:
