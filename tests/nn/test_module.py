@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import pickle
+import threading
 
 import pytest
 import torch
 from torch.nn.modules.dropout import _DropoutNd
+from torch.utils.checkpoint import checkpoint
 
 import thinned
 from thinned import InputError, nn, presets
@@ -232,3 +235,48 @@ def test_drop_weight_gradient():
 
         x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
         assert torch.autograd.gradcheck(run, (x, layer.weight))
+
+
+class _Segment(torch.nn.Module):
+    def __init__(self, reentrant):
+        super().__init__()
+        self.drop, self.reentrant = nn.Dropout(0.5), reentrant
+
+    def forward(self, x):
+        return checkpoint(lambda y: self.drop(y * y), x, use_reentrant=self.reentrant)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("context", [thinned.sampling, thinned.frozen, thinned.off, None])
+@pytest.mark.parametrize("where", ["same", "another thread", "after", "under off"])
+def test_a_checkpointed_layer_is_recomputed_in_the_mode_of_its_first_pass(
+    context, where, reentrant
+):
+    """Backward passes on a GPU run in a thread of their own. x = 3 and y = m x^2, so the gradient
+    is 2 y / 3 for any mask m.
+    """
+    torch.manual_seed(0)
+    model = _Segment(reentrant)
+    if context is thinned.sampling:
+        model.eval()
+    x = torch.full((40,), 3.0, requires_grad=True)
+
+    def backward(y):
+        if where == "another thread":
+            thread = threading.Thread(target=y.sum().backward)
+            thread.start()
+            thread.join(60)
+        elif where == "under off":
+            with thinned.off(model):
+                y.sum().backward()
+        else:
+            y.sum().backward()
+
+    with contextlib.nullcontext() if context is None else context(model):
+        y = model(x)
+        if where != "after":
+            backward(y)
+    if where == "after":
+        backward(y)
+    assert (y == 0).any() == (context is not thinned.off)
+    torch.testing.assert_close(x.grad, 2 * y.detach() / 3)

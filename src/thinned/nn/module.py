@@ -16,7 +16,13 @@ from ..engines.torch.tensor_key import ModelTensorKey, TensorKey, mapped_levels,
 from ..functional import Mode
 from ..functional.core import Rate
 from .contexts import value_of
-from .recompute import CallCounter, recomputed_key, remember_key
+from .recompute import (
+    CallCounter,
+    recomputed_key,
+    recomputed_mode,
+    remember_key,
+    remember_mode,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -156,7 +162,14 @@ class DropoutModule(CheckedArguments):
             without drawing. "off": return the result without any noise, not even scaled. A context
             manager such as :func:`thinned.sampling` decides instead of ``training`` while active.
         """
-        return self.mode_override or ("sample" if self.training else "mean")
+        override: Mode | None = value_of("mode", self)
+        if not torch.compiler.is_compiling():
+            recomputing, kept = recomputed_mode(self)
+            if recomputing:
+                override = kept
+            elif override is not None:
+                remember_mode(self, override)
+        return override or ("sample" if self.training else "mean")
 
     def call_key(self) -> TensorKey:
         """Return the random key of this call; ask once in each call that draws.

@@ -158,6 +158,27 @@ def remember_key(module: object, tensor_key: _Kept) -> _Kept:
     return _write(module, tensor_key, _running_segments()[0])
 
 
+def remember_mode(module: object, mode: str) -> None:
+    """Keep the mode that a context sets for ``module`` on the segments that run now."""
+    hooked = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+    if hooked or not torch.is_grad_enabled():
+        for segment in _running_segments()[0]:
+            segment.__dict__.setdefault(_ATTRIBUTE + "_modes", {})[id(module)] = mode
+
+
+def recomputed_mode(module: object) -> tuple[bool, Any]:
+    """Return (whether a segment is being recomputed, the mode that was kept of ``module``).
+
+    The backward pass may run in another thread than the forward pass, or after its context.
+    """
+    if torch._C._current_graph_task_id() == -1:
+        return False, None
+    segment = _running_segments()[1]
+    if segment is None:
+        return False, None
+    return True, segment.__dict__.get(_ATTRIBUTE + "_modes", {}).get(id(module))
+
+
 def _write(module: object, tensor_key: _Kept, segments: list[Any]) -> _Kept:
     for segment in segments:
         drawn: dict[int, list[Any]] = segment.__dict__.setdefault(_ATTRIBUTE, {})
