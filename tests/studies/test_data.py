@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from scipy import sparse
 
 from thinned import InputError
-from thinned.studies import data as module
+from thinned.studies import columns, tables, targets
 from thinned.studies.data import from_arrays, from_frame, load, read_idx
 from thinned.studies.folds import check_folds, splits
 
@@ -75,7 +77,7 @@ def test_mixed_columns_become_numbers():
     table.loc[3, "age"], table.loc[5, "age"], table.loc[7, "city"] = np.nan, np.inf, None
     data = from_frame(table, "label", None)
     text = " ".join(data.notes)
-    assert "1 infinite values in age count as missing" in text
+    assert "1 values of age count as missing: infinite" in text
     assert "3 missing values" in text
     assert "Categories (city) became 0/1 columns" in text
     for split in splits(data, 3, 1, 0):
@@ -181,6 +183,43 @@ def test_arrays_and_images():
     assert from_arrays(rng.random((50, 4)), np.arange(50) % 2, "regression").kind == "regression"
 
 
+def test_values_are_centered_before_they_are_rounded_to_float32():
+    """Unix times of one minute differ by less than float32 can represent at their size."""
+    seconds = 1.7e9 + np.arange(60)
+    data = from_arrays(np.stack([seconds, np.arange(60)], 1), np.arange(60) % 2, None)
+    for fold in splits(data, 3, 1, 0):
+        x = torch.cat([fold.train.x, fold.val.x, fold.test.x])
+        assert len(x[:, 0].unique()) == 60
+        torch.testing.assert_close(x[:, 0], x[:, 1], atol=1e-4, rtol=0)
+    images = from_arrays((1e6 + np.arange(60 * 4) / 16).reshape(60, 2, 2), np.arange(60) % 2, None)
+    fold = splits(images, 3, 1, 0)[0]
+    assert len(torch.cat([fold.train.x, fold.val.x, fold.test.x]).unique()) == 240
+
+
+def test_sparse_matrices_are_kept_sparse():
+    rng = np.random.default_rng(0)
+    dense = np.where(rng.random((90, 40)) < 0.1, rng.normal(size=(90, 40)), 0.0)
+    y = np.arange(90) % 3
+    data = from_arrays(sparse.csr_matrix(dense), y, None)
+    assert sparse.issparse(data.x)
+    assert data.digest() == from_arrays(sparse.coo_array(dense), y, None).digest()
+    assert data.digest() != from_arrays(sparse.csr_array(2 * dense), y, None).digest()
+    for fold in splits(data, 3, 1, 0):
+        train = dense[fold.train.ids.numpy()]
+        largest = np.abs(train).max(0)
+        scale = np.where(largest > 0, largest, 1.0)
+        for part in (fold.train, fold.val, fold.test):
+            expected = torch.tensor(dense[part.ids.numpy()] / scale, dtype=torch.float32)
+            torch.testing.assert_close(part.dense_x, expected)
+            torch.testing.assert_close(part.x[3:7], expected[3:7])
+            torch.testing.assert_close(
+                part.take(torch.tensor([5, 0, 5])).dense_x, expected[[5, 0, 5]]
+            )
+    with pytest.raises(InputError, match="x holds NaN, infinite values"):
+        from_arrays(sparse.csr_array(dense + np.inf), y, None)
+    assert len(from_arrays(sparse.csr_array(dense), y, None, limit=50)) == 50
+
+
 def test_digest_sees_a_change():
     a, b = frame(), frame()
     b.loc[0, "age"] += 1e-9
@@ -208,7 +247,7 @@ def case(tmp_path, name):
             return (str(tmp_path / "u.csv"),), r"does not exist; did you mean 't\.csv'"
         case "unknown ending":
             (tmp_path / "a.xyz").write_text("1")
-            return (str(tmp_path / "a.xyz"),), "unknown ending"
+            return (str(tmp_path / "a.xyz"),), r"unknown ending, '\.xyz'; use \.csv, .* with --data"
         case "empty file":
             path.write_text("")
             return (str(path), "label"), r"t\.csv is empty"
@@ -233,7 +272,8 @@ def case(tmp_path, name):
         case "numbers as classes":
             return (save(table), "price", "classification"), "has 120 classes in 120 rows"
         case "all-missing column":
-            return (save(table.assign(void=np.nan)), "label"), "column 'void' has no values at all"
+            voids = pd.DataFrame({"void": [None] * 120, "label": table["label"]})
+            return (save(voids), "label"), "no column is left .* Column void was left out"
         case "only the target":
             return (save(table[["label"]]), "label"), "no column besides the target"
         case "only texts":
@@ -539,4 +579,4 @@ def test_real_images(name):
 
 
 def test_module_constants_are_the_documented_ones():
-    assert (module.LEVELS, module.CLASSES) == (50, 30)
+    assert (columns.LEVELS, targets.CLASSES, tables.TEXT_FEATURES) == (50, 30, 2000)

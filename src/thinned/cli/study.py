@@ -19,11 +19,35 @@ def study(
     data: Annotated[
         str | None,
         typer.Option(
-            help="CSV, Parquet or NPZ file, folder of IDX files, or openml:NAME. "
-            "Default: handwritten digits."
+            help="Table (.csv, .tsv, .txt, .parquet, .xlsx; also .gz, .zip), .npz, folder of IDX "
+            "files, or openml:NAME. Default: handwritten digits."
         ),
     ] = None,
     target: Annotated[str | None, typer.Option(help="The column to predict, for tables.")] = None,
+    test: Annotated[
+        str | None, typer.Option(help="A separate test set: a table with the same columns.")
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="A column to leave out; may be repeated.")
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="A column to keep although it looks like an index; may be repeated."),
+    ] = None,
+    sep: Annotated[
+        str | None,
+        typer.Option(help="Delimiter of a text file; tab, space. Default: recognized."),
+    ] = None,
+    decimal: Annotated[
+        str | None, typer.Option(help="Decimal mark, . or a comma. Default: recognized.")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Encoding of a text file. Default: recognized.")
+    ] = None,
+    na: Annotated[
+        list[str] | None,
+        typer.Option(help="A text that counts as missing; may be repeated. Default: empty cells."),
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(help="classification or regression. Default: decided from the target."),
@@ -121,6 +145,13 @@ def study(
                 result = compare(
                     data,
                     target=target,
+                    test=test,
+                    drop=drop or (),
+                    keep=keep or (),
+                    sep=sep,
+                    decimal=decimal,
+                    encoding=encoding,
+                    na=na or (),
                     task=_one_of("--task", task, ("classification", "regression")),
                     model=model,
                     level=_level(quick, full),

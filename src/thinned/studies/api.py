@@ -5,25 +5,37 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy import sparse
 
 from .._errors import InputError, real, unknown, whole
-from .data import Array, Dataset, Kind, from_arrays, from_frame, load
+from .data import from_arrays, from_frame, load
+from .dataset import Array, Dataset, Kind
 from .design import LEVELS
 from .outputs import Result, finish
+from .reading import Reading
 from .run import StudyProgress, run
+from .tables import TableOptions
 
-Data = str | Path | tuple[ArrayLike, ArrayLike] | pd.DataFrame | None
+# also frames of other libraries that have ``to_pandas``, such as Polars
+Data = str | Path | tuple[ArrayLike, ArrayLike] | pd.DataFrame | Any
 
 
 def study(
     data: Data = None,
     *,
     target: Hashable | None = None,
+    test: Data = None,
+    drop: Sequence[Hashable] = (),
+    keep: Sequence[Hashable] = (),
+    sep: str | None = None,
+    decimal: str | None = None,
+    encoding: str | None = None,
+    na: Sequence[str] = (),
     task: Kind | None = None,
     model: str = "mlp",
     level: Literal["quick", "default", "full"] = "default",
@@ -52,9 +64,17 @@ def study(
     describes the design and the statistics.
 
     Args:
-        data: None (the handwritten digits of scikit-learn), a path (a CSV, Parquet or NPZ file, or
-            a folder of IDX files), "openml:NAME", a pair of arrays (x, y), or a DataFrame.
+        data: None (the handwritten digits of scikit-learn), a path (a table as text, Parquet or
+            .xlsx, also in .gz or .zip; an NPZ file; a folder of IDX files), "openml:NAME", a pair
+            of arrays (x, y) of which x may be sparse, or a DataFrame of pandas or Polars.
         target: The column to predict, for tables.
+        test: A separate test set for a table, a path or a DataFrame. None: none.
+        drop: The columns of a table to leave out.
+        keep: The columns of a table to keep although they look like an index or identifier.
+        sep: The delimiter of a text file. None: recognized from its content.
+        decimal: The decimal mark of the numbers in texts, "." or ",". None: recognized.
+        encoding: The encoding of a text file. None: recognized.
+        na: Texts that count as missing, in addition to empty cells.
         task: "classification" or "regression". None: decided from the target.
         model: "mlp", "wide", "deep", "cnn" (for images), or "module:function" for a function that
             returns an ``nn.Module``; see :class:`thinned.train.Custom`.
@@ -128,7 +148,13 @@ def study(
     jobs = None if jobs is None else whole(jobs, "jobs", 1)
     rows = None if rows is None else whole(rows, "rows", 1)
     folder = folder_of(out)
-    dataset = _dataset(data, target, task, rows, settings.seed, groups, time)
+    reading = Reading(sep=sep, decimal=decimal, encoding=encoding, na=_texts(na, "na"))
+    options = TableOptions(
+        drop=_texts(drop, "drop"), keep=_texts(keep, "keep"), na=reading.na, mark=decimal
+    )
+    dataset = _dataset(
+        data, target, task, rows, settings.seed, options, reading, test, groups, time
+    )
     outcome = run(
         dataset,
         settings,
@@ -151,12 +177,21 @@ def folder_of(out: object) -> Path:
     return Path(out)
 
 
+def _texts(values: object, name: str) -> tuple[str, ...]:
+    if isinstance(values, str) or not isinstance(values, (Sequence, pd.Index)):
+        raise InputError(f"{name} has to be a list, such as ['a', 'b'], but got {values!r}")
+    return tuple(str(v) for v in values)
+
+
 def _dataset(
     data: object,
     target: object,
     task: Kind | None,
     rows: int | None,
     seed: int,
+    options: TableOptions,
+    reading: Reading,
+    test: object,
     groups: Hashable | None,
     time: Hashable | None,
 ) -> Dataset:
@@ -164,9 +199,19 @@ def _dataset(
         name: None if column is None else str(column)
         for name, column in (("groups", groups), ("time", time))
     }
+    data, test = _as_pandas(data), _as_pandas(test)
+    if isinstance(test, Path):
+        test = str(test)
+    if not (test is None or isinstance(test, (str, pd.DataFrame))):
+        raise InputError(
+            f"test has to be a path, a DataFrame or None, but got {type(test).__name__}; for "
+            "arrays use an NPZ file with x_test and y_test"
+        )
     if isinstance(data, pd.DataFrame):
+        reading.check_unused("a DataFrame", ("na", "decimal"))
+        name = None if target is None else str(target)
         return from_frame(
-            data, None if target is None else str(target), task, limit=rows, seed=seed, **structure
+            data, name, task, limit=rows, seed=seed, options=options, test=test, **structure
         )
     if target is not None and not isinstance(target, str):
         raise InputError(f"target has to be the name of a column, but got {target!r}")
@@ -176,20 +221,46 @@ def _dataset(
                 "data is an empty string; pass a path, or leave it out for handwritten digits"
             )
         source = None if data is None else str(data)
-        return load(source, target, task, limit=rows, seed=seed, **structure)
+        return load(
+            source,
+            target,
+            task,
+            limit=rows,
+            seed=seed,
+            options=options,
+            reading=reading,
+            test=test,
+            **structure,
+        )
     if isinstance(data, tuple) and len(data) == 2:
-        for name, column in (("target", target), *structure.items()):
-            if column is not None:
+        reading.check_unused("a pair of arrays")
+        used = {
+            "target": target,
+            "test": test,
+            "drop": options.drop,
+            "keep": options.keep,
+            **structure,
+        }
+        for option, value in used.items():
+            if value is not None and not (isinstance(value, tuple) and not value):
                 raise InputError(
-                    f"{name} is for tables, but data is a pair of arrays; leave out "
-                    f"{name}={column!r}"
+                    f"{option} is for tables, but data is a pair of arrays; leave out "
+                    f"{option}={value!r}"
                 )
-        x, y = _array(data[0], "x"), _array(data[1], "y")
-        return from_arrays(x, y, task, limit=rows, seed=seed)
+        x = data[0] if sparse.issparse(data[0]) else _array(data[0], "x")
+        return from_arrays(x, _array(data[1], "y"), task, limit=rows, seed=seed)
     raise InputError(
         "data has to be a path, a pair (x, y) of arrays, a DataFrame or None, but got "
         f"{type(data).__name__}"
     )
+
+
+def _as_pandas(data: object) -> object:
+    """A frame of another library, such as Polars, as a DataFrame; anything else as it is."""
+    if hasattr(data, "collect") and not hasattr(data, "to_pandas"):  # a lazy frame
+        data = data.collect()
+    frame = data.to_pandas() if hasattr(data, "to_pandas") else data
+    return frame if isinstance(frame, pd.DataFrame) else data
 
 
 def _array(values: object, name: str) -> Array:

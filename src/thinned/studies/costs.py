@@ -38,9 +38,9 @@ class Probe:
     def loss(self, rows: Rows, step: int) -> Tensor:
         """The training loss of a batch."""
         x = (
-            augment(rows.x, [self.recipe.augment], self.split.image, 0, step, rows.ids)
+            augment(rows.dense_x, [self.recipe.augment], self.split.image, 0, step, rows.ids)
             if self.recipe.augment
-            else rows.x
+            else rows.dense_x
         )
         return mean_losses(
             self.network.forward(x, rows.ids, step), rows.y, self.split.task, self.smoothing

@@ -74,8 +74,8 @@ def monte_carlo_curve(settings: Settings, split: Split) -> Record:
         trained = fit(split, c.base.at(drops=c.hidden(0.5)))
     assert split.test is not None
     rows = split.test.take(slice(ROWS))
-    net = trained.module()
-    out = net(rows.x)
+    net, x = trained.module(), rows.dense_x
+    out = net(x)
     scaled = out[..., 0] if split.task.kind == "regression" else F.log_softmax(out, -1)
     network = SingleNetwork(trained.recipe, split, net)
     assert network.key is not None
@@ -83,7 +83,7 @@ def monte_carlo_curve(settings: Settings, split: Split) -> Record:
     with sampling(net):
         for step in range(max(SAMPLES)):
             network.key.at(step, rows.ids)
-            draws.append(net(rows.x))
+            draws.append(net(x))
     drawn = torch.stack(draws)  # [k, n, outputs]
     result: Record = {
         "p": 0.5,
@@ -121,13 +121,13 @@ def exact_ensemble(settings: Settings, split: Split) -> Record:
         net = fit(split, recipe).module()
     assert split.test is not None
     rows, task = split.test.take(slice(1000)), split.task
-    hidden = F.relu(net.linear1(rows.x))  # type: ignore[operator]
+    hidden = F.relu(net.linear1(rows.dense_x))  # type: ignore[operator]
     masks = torch.tensor(list(itertools.product((0.0, 1.0), repeat=UNITS)))  # [1024, units]
     # outputs of all subnetworks: [1024, n, outputs]
     out = torch.stack([net.linear2(hidden * m / (1 - p)) for m in masks])  # type: ignore[operator]
     log = out[..., 0] if task.kind == "regression" else F.log_softmax(out, -1)
     subnetworks = [score_predictions(predictions, rows, task) for predictions in log]
-    full = net(rows.x)
+    full = net(rows.dense_x)
     scaled = full[..., 0] if task.kind == "regression" else F.log_softmax(full, -1)
     averaged = ensemble_means(out, task)  # p = 0.5: all masks are equally likely
     result: Record = {
@@ -172,11 +172,15 @@ def animation_frames(settings: Settings, split: Split) -> Record:
         )
         batch = epoch_rows.take(slice(*cuts[step % len(cuts)]))
         updates.clear()
-        loss = mean_losses(network.forward(batch.x, batch.ids, step), batch.y, split.task).sum()
+        loss = mean_losses(
+            network.forward(batch.dense_x, batch.ids, step), batch.y, split.task
+        ).sum()
         loss.backward()
         updates.step(step)
         with torch.no_grad():
-            after = mean_losses(network.evaluate(split.val.x), split.val.y, split.task)[0].item()
+            after = mean_losses(network.evaluate(split.val.dense_x), split.val.y, split.task)[
+                0
+            ].item()
         masks = [_mask(recipe, i, width, step, batch.ids[:1]) for i, width in ((1, 7), (2, 5))]
         frames.append({"loss": loss.item(), "val": after, "kept": masks, "row": int(batch.ids[0])})
     return {"widths": [7, 5], "outputs": split.task.outputs, "p": 0.4, "frames": frames}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
+from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.model_selection import (
     GroupKFold,
@@ -19,11 +22,13 @@ from sklearn.model_selection import (
     train_test_split,
 )
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, OneHotEncoder, StandardScaler
 
 from .._errors import InputError
 from ..train import Rows, Split, Task, rows
-from .data import LEVELS, Array, Dataset
+from .columns import LEVELS, is_number
+from .dataset import Array, Dataset, take_rows
+from .tables import TEXT_FEATURES
 
 VAL = 0.2  # the fraction of the training rows of a fold that validates
 
@@ -40,9 +45,14 @@ def check_folds(data: Dataset, folds: int) -> None:
         # at least two rows of a class for training and validation, and one for the test
         least, need = int(counts.argmin()), max(folds, 4 if folds == 2 else 3)
         if counts[least] < need:
+            numbers = (
+                ", or --task regression where the target is a number"
+                if all(map(is_number, data.classes))
+                else ""
+            )
             raise InputError(
                 f"class {data.classes[least]!r} has {counts[least]} rows, fewer than {need} for "
-                f"{folds} folds; remove or merge it, or use other --folds"
+                f"{folds} folds; remove or merge it, or use other --folds{numbers}"
             )
         val = math.ceil(VAL * (len(data) - math.ceil(len(data) / folds)))
         if val < len(data.classes):
@@ -133,7 +143,8 @@ def _inner(data: Dataset, outer: Array, seed: int) -> tuple[Array, Array]:
     else:
         strata = data.y[outer] if data.kind == "classification" else None
         train, val = train_test_split(outer, test_size=VAL, random_state=seed, stratify=strata)
-    if min(len(train), len(val)) < 4:
+    decided = data.time is not None or data.groups is not None  # without, check_folds suffices
+    if decided and min(len(train), len(val)) < 4:
         raise InputError(
             f"a fold has {len(train)} rows to train on and {len(val)} to validate on, which is too "
             "few; use fewer --folds, or groups of more equal size"
@@ -155,8 +166,7 @@ def _split(data: Dataset, train: Array, val: Array, test: Array, class_weight: s
         return rows(fit(x), (y - center) / spread if data.kind == "regression" else y, ids)
 
     def take(index: Array) -> Rows:
-        x = data.x.iloc[index] if isinstance(data.x, pd.DataFrame) else data.x[index]
-        return part(x, data.y[index], index)
+        return part(take_rows(data.x, index), data.y[index], index)
 
     extra = (
         None if data.extra is None else part(*data.extra, len(data) + np.arange(len(data.extra[1])))
@@ -171,18 +181,32 @@ def _preprocessor(data: Dataset, train: Array) -> Callable[[Any], Array]:
     # one mean and deviation for all pixels, so that images can be shifted and rotated
     if data.image is not None:
         pixels = data.x[train]
-        mean, std = float(pixels.mean()), float(pixels.std()) or 1.0
-        return lambda x: (x - mean) / std
-    if not isinstance(data.x, pd.DataFrame):
-        scaler = StandardScaler().fit(data.x[train])
-        return scaler.transform
-    return table_pipeline(data.x).fit(data.x.iloc[train]).transform
+        mean, std = float(pixels.mean(dtype=np.float64)), float(pixels.std(dtype=np.float64))
+        return lambda x: (x.astype(np.float64) - mean) / (std or 1.0)
+    if isinstance(data.x, pd.DataFrame):
+        return table_pipeline(data.x, data.texts).fit(take_rows(data.x, train)).transform
+    if sparse.issparse(data.x):
+        return MaxAbsScaler().fit(data.x[train]).transform  # keeps zeros
+    # in float64, because values such as times differ less than float32 can represent
+    scaler = StandardScaler().fit(data.x[train].astype(np.float64))
+    return lambda x: scaler.transform(x.astype(np.float64))
 
 
-def table_pipeline(frame: pd.DataFrame) -> ColumnTransformer:
-    """A scikit-learn transformer: imputes and scales numbers, one-hot encodes categories."""
+def table_pipeline(frame: pd.DataFrame, texts: Sequence[str] = ()) -> ColumnTransformer:
+    """A scikit-learn transformer for the features of a table.
+
+    It imputes and scales numbers, one-hot encodes categories, and weights the words of texts by
+    TF-IDF. With texts, its result is sparse.
+
+    Args:
+        frame: The features.
+        texts: The columns of free text.
+
+    Returns:
+        The transformer, not fitted.
+    """
     numeric = [c for c in frame if pd.api.types.is_numeric_dtype(frame[c])]
-    categorical = [c for c in frame if c not in numeric]
+    categorical = [c for c in frame if c not in numeric and c not in texts]
     numbers = make_pipeline(
         SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
         StandardScaler(),
@@ -190,9 +214,16 @@ def table_pipeline(frame: pd.DataFrame) -> ColumnTransformer:
     levels = OneHotEncoder(
         handle_unknown="infrequent_if_exist",
         max_categories=LEVELS,
-        sparse_output=False,
+        sparse_output=bool(texts),
         dtype=np.float32,
     )
-    return ColumnTransformer(
-        [("numbers", numbers, numeric), ("categories", levels, categorical)], sparse_threshold=0.0
+    parts: list[tuple[str, Any, Any]] = [
+        ("numbers", numbers, numeric),
+        ("categories", levels, categorical),
+    ]
+    # one-letter words count too, so that no text is without words
+    words = TfidfVectorizer(
+        max_features=TEXT_FEATURES, sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"
     )
+    parts += [(f"words of {c}", clone(words), c) for c in texts]
+    return ColumnTransformer(parts, sparse_threshold=1.0 if texts else 0.0)

@@ -55,6 +55,22 @@ class Result:
         return self.folder / "report.html"
 
     @property
+    def notes(self) -> list[str]:
+        """What was decided when the data were read: rows and columns left out, the task."""
+        return list(self.analysis.data["notes"])
+
+    @property
+    def warnings(self) -> list[str]:
+        """What in the data may make the results wrong, such as duplicate rows."""
+        return list(self.analysis.data.get("warnings", ()))
+
+    @property
+    def columns(self) -> pd.DataFrame:
+        """How each column of a table was read: its name, type and a remark."""
+        rows = self.analysis.data.get("columns", ())
+        return pd.DataFrame(rows, columns=["column", "type", "remark"])
+
+    @property
     def table(self) -> pd.DataFrame:
         """The scores of all networks: one row for each network and each of its uses."""
         return table(self.analysis.records, self.analysis.header)

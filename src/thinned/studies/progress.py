@@ -74,6 +74,10 @@ class TerminalProgress:
     ) -> None:
         self.progress.stop()
 
+    def describe(self, data: Record) -> None:
+        for line in describe(data):
+            self.console.print(line, soft_wrap=True)
+
     def start(self, total: float, done: float, networks: int) -> None:
         self.total, self.cost, self.done = networks, total, done
         self.progress.reset(
@@ -118,6 +122,15 @@ class TerminalProgress:
 
     def _lowest(self) -> str:
         return f"; best so far {self.lowest[1]}" if self.lowest[1] else ""
+
+
+def describe(data: Record) -> list[Text]:
+    """What is reported about the data before training: size, task, decisions and warnings."""
+    size = f"{data['name']}: {data['rows']:,} rows, {data['inputs']:,} features after encoding"
+    task = f"{data['kind']} of {data['target']}"
+    lines = [Text(f"{size}; {task}.", style="bold")]
+    lines += [Text.assemble((f"{n}", "dim")) for n in data["notes"]]
+    return lines + [Text.assemble(("warning: ", "yellow"), w) for w in data.get("warnings", ())]
 
 
 def summary(result: Result, console: Console) -> None:

@@ -17,6 +17,18 @@ from .analysis import Analysis, Choice, is_sound
 from .records import Record
 from .verdict import MetricFormatter, loss_text, rate_curve, verdict
 
+COLUMN_KINDS = {
+    "number": "number",
+    "date": "date",
+    "time": "time of day",
+    "category": "category",
+    "text": "text",
+    "key": "left out: index or identifier",
+    "name": "left out: names",
+    "empty": "left out: empty",
+    "constant": "left out: constant",
+}
+
 
 def render(a: Analysis, outputs: Sequence[str]) -> str:
     """The report as HTML. ``outputs``: the names of the other files in its folder."""
@@ -60,6 +72,7 @@ def render(a: Analysis, outputs: Sequence[str]) -> str:
         network=_network(a),
         learning_rate=_learning_rate(a),
         outputs=outputs,
+        column_kinds=COLUMN_KINDS,
         isnan=math.isnan,
     )
 

@@ -19,7 +19,7 @@ import torch
 from ..train import Custom, Split
 from ..train.networks import build, check_model, load_model_function
 from .costs import measure as measure_costs
-from .data import Dataset
+from .dataset import Dataset
 from .design import PILOT_LR, Chunk, Settings, choose_lr, chunks, context, pilots, usable_methods
 from .folds import splits
 from .measures import constant_scores, resolve
@@ -30,6 +30,9 @@ from .work import ChunkTask, one_thread
 
 class StudyProgress(Protocol):
     """Receives the progress of a study, for a display."""
+
+    def describe(self, data: Record) -> None:
+        """Called before training with the part of the header that describes the data."""
 
     def start(self, total: float, done: float, networks: int) -> None:
         """Called before training.
@@ -51,6 +54,7 @@ class StudyProgress(Protocol):
 class NoProgress:
     """Ignores all progress."""
 
+    def describe(self, data: Record) -> None: ...
     def start(self, total: float, done: float, networks: int) -> None: ...
     def begin(self, title: str) -> None: ...
     def advance(self, cost: float) -> None: ...
@@ -118,6 +122,7 @@ def run(
         before = {name: store.get(name) for name in names if store.has(name)}
         costs = {c.name: c.cost(folds[c.fold]) for c in (*first, *rest)}
         done = sum(cost for name, cost in costs.items() if store.has(name))
+        progress.describe(current_header["data"])
         progress.start(sum(costs.values()), done, sum(len(c.jobs) for c in (*first, *rest)))
         for name in costs:
             if name in before:
@@ -202,6 +207,8 @@ def header(data: Dataset, settings: Settings, folds: Sequence[Split], command: s
             "ordered": data.time is not None,
             "extra": len(first.extra) if first.extra else 0,
             "notes": data.notes,
+            "warnings": data.warnings,
+            "columns": [list(c) for c in data.columns],
             "digest": data.digest(),
         },
         "model": model_digest(settings, first),
