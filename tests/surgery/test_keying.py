@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 import thinned
 import thinned.nn as tnn
@@ -140,3 +141,24 @@ def test_a_layout_names_the_axis_of_the_examples():
     ):
         with pytest.raises(thinned.InputError, match="axis of the examples, b"):
             run()
+
+
+class HalfExposed(nn.Module):
+    """Of two calls one is run again by a checkpoint, so it cannot be exposed."""
+
+    def forward(self, x):
+        x = checkpoint(lambda y: F.dropout(y, 0.5, self.training), x, use_reentrant=False)
+        return F.dropout(
+            x,
+            0.5,
+            self.training,
+        )
+
+
+def test_a_call_that_was_not_exposed_is_listed():
+    model, x = nn.Sequential(HalfExposed()), torch.ones(2, 8, requires_grad=True)
+    edits = thinned.expose(model, x)
+    assert len(edits) == 1
+    with pytest.raises(thinned.InputError, match=r"no key reaches") as raised:
+        thinned.key(model)
+    assert str(raised.value).count("F.dropout at") == 1

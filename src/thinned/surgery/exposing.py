@@ -74,7 +74,8 @@ class ExposedCall:
     decides, as before, unless a mode such as :func:`thinned.sampling` overrides the layer.
     """
 
-    def __init__(self, layer: Any, follow_mode: bool) -> None:
+    def __init__(self, layer: Any, follow_mode: bool, where: str) -> None:
+        self.where = where  # file and line
         self.layer, self.follow_mode, self.call_rate = layer, follow_mode, layer.p
 
     def __call__(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -217,7 +218,7 @@ def expose(
                 module=call.module,
                 layer=layer,
                 call=call.site,
-                handler=ExposedCall(layer, fix),
+                handler=ExposedCall(layer, fix, call.line),
                 line=call.line,
             )
         )

@@ -126,16 +126,18 @@ def _add_code(sites: ForeignSites, label: str, module: nn.Module) -> None:
 def _draws_left(module: nn.Module) -> Iterator[SourceDraw]:
     """The draws of a module that :func:`thinned.expose` did not make layers."""
     forward = module.__dict__.get("forward")
-    exposed = set()
+    exposed: set[str] = set()
     if isinstance(forward, InterceptedForward):
-        exposed = {name for name, _ in forward.handlers}
-        exposed.discard("multi_head_attention_forward")  # torch draws there, without a key
+        exposed = {
+            getattr(handler, "where", "")
+            for (name, _), handler in forward.handlers.items()
+            if name != "multi_head_attention_forward"  # torch draws there, without a key
+        } - {""}
     for draw in source_draws(module):
-        if draw.function.split(".")[-1] in exposed:
-            continue
-        if exposed and draw.kind == "attention":  # its function is chosen at run time
-            continue
-        yield draw
+        # Where the function of attention is chosen at run time, the call that drops is elsewhere.
+        chosen = draw.kind == "attention" and not draw.function.startswith("F.")
+        if draw.where not in exposed and not (exposed and chosen):
+            yield draw
 
 
 def _never_drops(module: nn.Module) -> bool:
