@@ -339,48 +339,74 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 torch.library.register_autograd("thinned::apply", _backward, setup_context=_save, lib=_library)
 
 
-def _vmap_rule(op: Any) -> Any:
-    """Return the vmap rule of an operator.
+def _for_each(op: Any, written: int | None = None) -> Any:
+    """Return the vmap rule that runs an operator once for each example.
 
-    With one key for all, the mapped axis shares the mask; with a key for each, the operator runs
-    once for each.
+    ``written``: which argument the operator writes into. The others are passed contiguous, as
+    functions of one example see them.
     """
 
-    def rule(
-        info: Any,
-        in_dims: tuple[Any, ...],
-        x: Tensor,
-        constants: Tensor,
-        key: Tensor,
-        sample_ids: Tensor | None,
-        strides: Sequence[int],
-        axis: int,
-        *rest: Any,
-    ) -> tuple[Tensor, int]:
-        x_dim, constants_dim, key_dim, ids_dim, *_ = in_dims
-        x = x.movedim(x_dim, 0) if x_dim is not None else x.expand(info.batch_size, *x.shape)
-        if constants_dim is None and key_dim is None and ids_dim is None:
-            return op(x, constants, key, sample_ids, [0, *strides], axis + (axis >= 0), *rest), 0
+    def row(value: Any, dim: Any, i: int, as_it_is: bool) -> Any:
+        if not isinstance(dim, int):
+            return value
+        return value.select(dim, i) if as_it_is else value.select(dim, i).contiguous()
 
-        def row(t: Tensor | None, dim: int | None, i: int) -> Tensor | None:
-            return t if t is None or dim is None else t.select(dim, i)
-
+    def rule(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, int | None]:
+        if written is not None and in_dims[written] is None:
+            raise RuntimeError(
+                f"vmap: {op} writes into a tensor that is not mapped, but is called with mapped "
+                "ones; map the tensor that is written into"
+            )
         rows = [
             op(
-                x[i],
-                row(constants, constants_dim, i),
-                row(key, key_dim, i),
-                row(sample_ids, ids_dim, i),
-                strides,
-                axis,
-                *rest,
+                *(
+                    row(value, dim, i, position == written)
+                    for position, (value, dim) in enumerate(zip(arguments, in_dims, strict=True))
+                )
             )
             for i in range(info.batch_size)
         ]
-        return torch.stack(rows), 0
+        return (None, None) if rows[0] is None else (torch.stack(rows), 0)
 
     return rule
 
 
-for _name, _op in (("apply", apply), ("factor", factor)):
-    torch.library.register_vmap(f"thinned::{_name}", _vmap_rule(_op), lib=_library)
+def _for_all(op: Any, tensors: int = 1, *, writes: bool = False) -> Any:
+    """Return the vmap rule of an operator of noise on ``tensors`` tensors.
+
+    With one key for all, the mapped axis shares the mask, and the operator runs once.
+    """
+    each = _for_each(op, 0 if writes else None)
+
+    def rule(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, int | None]:
+        if any(dim is not None for dim in in_dims[tensors : tensors + 3]) or (
+            writes and in_dims[0] is None
+        ):
+            result: tuple[Any, int | None] = each(info, in_dims, *arguments)
+            return result
+        mapped = [
+            x.movedim(dim, 0) if dim is not None else x.expand(info.batch_size, *x.shape)
+            for x, dim in zip(arguments[:tensors], in_dims, strict=False)
+        ]
+        noise = arguments[tensors : tensors + 3]
+        strides, axis, *rest = arguments[tensors + 3 :]
+        y = op(*mapped, *noise, [0, *strides], axis + (axis >= 0), *rest)
+        return (None, None) if y is None else (y, 0)
+
+    return rule
+
+
+for _name, _rule in {
+    "map": _for_all(map),
+    "apply": _for_all(apply),
+    "factor": _for_all(factor),
+    "map_add": _for_all(map_add, 2),
+    "map_into": _for_all(map_into, 2, writes=True),
+    "kept": _for_each(kept),
+    "blocks": _for_each(blocks, 10),
+    "masked": _for_each(masked),
+    "subset": _for_each(subset),
+    "gather_part": _for_each(gather_part),
+    "scatter_part": _for_each(scatter_part),
+}.items():
+    torch.library.register_vmap(f"thinned::{_name}", _rule, lib=_library)
