@@ -131,6 +131,13 @@ class Findings(tuple[Finding, ...]):
         """The findings of these rules only."""
         return Findings((f for f in self if f.code in codes), self.unchecked)
 
+    @property
+    def not_checked(self) -> str:
+        """What was not checked, one line each, with the reasons."""
+        from .outputs import not_checked
+
+        return "\n".join(not_checked(self))
+
     def __str__(self) -> str:
         from .outputs import text
 

@@ -42,13 +42,22 @@ def text(found: Findings, *, color: bool = False) -> str:
             + ("" if finding.code in explained else f"  ({finding.rule.url})")
         )
         explained.add(finding.code)
-    lines += not_checked(found)
+    lines += _not_checked_in_short(found)
     return "\n".join(lines if found else ["no known mistake found", *lines])
 
 
 def not_checked(found: Findings) -> list[str]:
     """One line for each file or rule that was not checked, with the reason."""
     return [f"not checked: {what}: {why}" for what, why in found.unchecked]
+
+
+def _not_checked_in_short(found: Findings) -> list[str]:
+    """The files that were not checked, with the reasons, and all rules in one line without them."""
+    codes = dict.fromkeys(what for what, _ in found.unchecked if what in RULES)
+    lines = [f"not checked: {what}: {why}" for what, why in found.unchecked if what not in RULES]
+    if codes:
+        lines.append(f"not checked: {', '.join(codes)} (print(findings.not_checked) says why)")
+    return lines
 
 
 def where(finding: Finding) -> str:

@@ -262,6 +262,84 @@ def test_chances_of_false_alarms():
         assert 0 < chance <= 1e-3
 
 
+def test_ties_in_max_pooling_are_no_stopped_gradient():
+    class Stopped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.drop, self.last = nn.Linear(10, 8), nn.Dropout(0.3), nn.Linear(8, 3)
+
+        def forward(self, x):
+            h = self.first(x)
+            return self.last(self.drop(h + h.detach()))
+
+    parts = [nn.Conv2d(1, 4, 3, padding=1), nn.MaxPool2d(2), nn.Dropout(0.3), nn.Flatten()]
+    pooled = nn.Sequential(*parts, nn.Linear(36, 3))
+    noise = torch.randn(8, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+    for model, x, why in (
+        (pooled, torch.ones(8, 1, 6, 6), "the function has a kink here"),
+        (pooled, noise, None),
+        (Stopped(), rows(), "the gradient differs without dropout too"),
+    ):
+        found = thinned.check(model, x, select="L30")
+        assert found == ()
+        assert (why is None) == ("L30" not in dict(found.unchecked))
+        assert why is None or why in dict(found.unchecked)["L30"]
+
+
+def head(*last):
+    return nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 3), *last)
+
+
+class Inside(nn.Module):
+    """Computes its loss itself, and returns it."""
+
+    def __init__(self, loss, *last):
+        super().__init__()
+        self.net, self.loss = head(*last), loss
+
+    def forward(self, x):
+        return self.loss(self.net(x), torch.arange(len(x)) % 3)
+
+
+def test_purposes_are_inferred():
+    drop = nn.Dropout(0.5)
+    target = torch.arange(16) % 3
+    # the loss says it: a function, a module, or one that the model calls
+    for loss in (F.cross_entropy, nn.CrossEntropyLoss()):
+        assert thinned.check(head(drop), rows(), loss=loss, target=target).codes == {"L14"}
+    assert thinned.check(Inside(F.cross_entropy, drop), rows()).codes == {"L14"}
+    assert thinned.check(Inside(F.cross_entropy), rows()).codes == set()
+    # a softmax on the output makes it a classification; features may be dropped
+    assert thinned.check(nn.Sequential(head(), nn.Softmax(-1), drop), rows()).codes == set()
+    found = thinned.check(head(drop), rows())
+    assert "L14" in dict(found.unchecked)
+    # a mean shift behind ReLU is that of a regression
+    shifted = nn.Sequential(nn.Dropout(0.5), nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, 1))
+    with torch.no_grad():
+        shifted[3].weight.abs_()
+    x, y = rows(64), torch.zeros(64, 1)
+    assert "L15" in dict(thinned.check(shifted, x).unchecked)
+    for loss in (F.mse_loss, nn.MSELoss()):
+        assert thinned.check(shifted, x, loss=loss, target=y).codes == {"L15"}
+    own = thinned.check(shifted, x, loss=lambda out, y: (out - y).square().mean(), target=y)
+    assert "L15" in dict(own.unchecked)
+    # sampling is active
+    quiet = head(thinned.nn.Dropout(0.0), nn.Linear(3, 3))
+    with thinned.sampling(quiet):
+        assert thinned.check(quiet, rows()).codes == {"L29"}
+    assert thinned.check(quiet, rows()).codes == set()
+
+
+def test_several_purposes():
+    model = nn.Sequential(leaky(), nn.Dropout(0.5))
+    found = thinned.check(model, rows(), purpose=["classification", "policy"])
+    assert found.codes == {"L1", "L13", "L14"}
+    found = thinned.check(model, rows(), purpose={"monte carlo", "classification"})
+    assert found.codes == {"L14"}
+    with pytest.raises(thinned.InputError, match="unknown purpose 'policies'"):
+        thinned.check(model, rows(), purpose=["regression", "policies"])
+
+
 def test_select():
     model, x = nn.Sequential(leaky(), nn.Dropout(0.5)), rows()
     all_of = thinned.check(model, x, purpose="classification")
@@ -464,9 +542,14 @@ def test_printed():
     lstm.dropout = 0.5  # given to the constructor, torch warns of it
     named = str(thinned.check(nn.Sequential(nn.Linear(10, 6), lstm), rows(), select="L11"))
     assert named.startswith("1: warning L11 recurrent-dropout-of-one-layer: LSTM has one layer")
-    assert str(thinned.check(nn.Linear(10, 3), rows())).startswith(
-        "no known mistake found\nnot checked: L13: "
+    quiet = thinned.check(nn.Linear(10, 3), rows())
+    assert str(quiet) == (
+        "no known mistake found\n"
+        "not checked: L13, L15, L29, L9 (print(findings.not_checked) says why)"
     )
+    assert quiet.not_checked.splitlines() == [
+        f"not checked: {what}: {why}" for what, why in quiet.unchecked
+    ]
     both = Finding("L1", "m", site="net.drop", file="a.py", line=3, remedy="do this")
     assert str(Findings([both])).startswith("a.py:3 (net.drop): error L1 ")
     assert "-> do this  (" in str(Findings([both]))

@@ -23,7 +23,7 @@ from ...surgery.tensor_values import (
     write_tensor,
 )
 from .preserve import float_tensors
-from .record import NormInput, PassRecord
+from .record import LOSSES, NormInput, PassRecord
 
 Rates = dict[tuple[str, str], float]
 
@@ -38,7 +38,8 @@ class CheckRun:
     ``rate_snapshots``: rates before the evaluations, after them, and after training again.
     ``changed_statistics``: running statistics that an evaluation changed. ``zeroed``: parameters
     that a pass zeroed, and the zeroed share. ``left_in_training``: the modules that are in training
-    mode after ``model.eval()``. ``has_trained``: parameters had gradients. ``needs_grad``: the
+    mode after ``model.eval()``. ``purposes``: what the model is for, as given, or else as
+    :meth:`infer_purposes` finds it. ``has_trained``: parameters had gradients. ``needs_grad``: the
     model differentiates in its forward pass.
     """
 
@@ -48,7 +49,7 @@ class CheckRun:
     samples: int
     loss: Callable[..., Tensor] | None = None
     target: Any = None
-    purpose: str | None = None
+    purposes: frozenset[str] = frozenset()
     ddp: bool = False
     has_trained: bool = False
     training_before: list[PassRecord] = field(default_factory=list)
@@ -82,6 +83,20 @@ class CheckRun:
     def training(self) -> list[PassRecord]:
         """All training passes without a gradient."""
         return [*self.training_before, *self.training_after]
+
+    def infer_purposes(self) -> None:
+        """Infer what the model is for where it is plain; what is given remains.
+
+        It is plain where one kind of loss is called or passed, or a softmax is the output.
+        """
+        if self.purposes:
+            return
+        record = self.training_before[0]
+        kinds = {kind for kind, _ in record.losses} | _kinds_of_loss(self.loss)
+        outputs = tensors_in(record.output)[:1]
+        if not kinds and any(t is record.last_softmax for t in outputs):
+            kinds = {"classification"}
+        self.purposes = frozenset(kinds if len(kinds) == 1 else ())
 
     def make_passes(self) -> None:
         """Make two training passes, two evaluations, and the remaining training passes."""
@@ -238,6 +253,12 @@ class CheckRun:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return copy.deepcopy(self.model).double()
+
+
+def _kinds_of_loss(loss: Any) -> set[str]:
+    """What a loss of torch is for, a function or a module; empty for other losses."""
+    kind = LOSSES.get(type(loss)) if isinstance(loss, nn.Module) else LOSSES.get(loss)
+    return {kind} if kind else set()
 
 
 def add_note(error: BaseException, text: str) -> None:

@@ -24,7 +24,7 @@ def policy_ratio(run: CheckRun) -> Iterator[Finding]:
     """L13: two training passes of a policy on the same input differ by more than 1e-4 in some
     output, and dropout drew.
     """
-    if run.purpose != "policy":
+    if "policy" not in run.purposes:
         run.unchecked.append(("L13", "depends on what the model is for; pass purpose='policy'"))
         return
     one, two = run.training_before
@@ -45,22 +45,29 @@ def dropped_outputs(run: CheckRun) -> Iterator[Finding]:
     """L14: the output of the model is the output of a dropout, and a loss reads it.
 
     Signal: a tensor of the output is the very result of the last dropout, or a view of it, and it
-    has exact zeros in training and none in evaluation. That a loss reads the output is known from
+    has exact zeros in training and none in evaluation. The input of a loss function that the model
+    calls counts as output too. That a loss reads the output is known from such a call, from
     ``loss`` or ``purpose``; without them the output may be features, and ``unchecked`` says so.
     """
     record = run.training_before[0]
     if record.last_dropout is None:
         return
     draw, result = record.last_dropout
-    outputs = [t for t in float_tensors(record.output) if t.numel() == result.numel() and t.numel()]
-    if not any(t is result or _same_memory(t, result) for t in outputs):
+    by_losses, outputs = ([x for _, x in record.losses], float_tensors(record.output))
+    read = [t for t in by_losses if t is result or _same_memory(t, result)]
+    if not result.numel() or not (read or any(_same_memory(t, result) for t in outputs)):
         return
-    evaluated = [t for t in float_tensors(run.evaluations[0].output) if t.numel() == result.numel()]
+    evaluation = run.evaluations[0]
+    evaluated = [
+        t
+        for t in (*float_tensors(evaluation.output), *(x for _, x in evaluation.losses))
+        if t.numel() == result.numel()
+    ]
     zeros = _zero_share(result)
     zeros_without = max((_zero_share(t) for t in evaluated), default=0.0)
     if not zeros > zeros_without:
         return
-    if run.loss is None and run.purpose in (None, "monte carlo"):
+    if run.loss is None and not read and not run.purposes - {"monte carlo"}:
         why = "the output is that of a dropout, an error if a loss reads it; pass purpose= or loss="
         run.unchecked.append(("L14", why))
         return
@@ -70,6 +77,10 @@ def dropped_outputs(run: CheckRun) -> Iterator[Finding]:
 
 
 def _same_memory(one: Tensor, other: Tensor) -> bool:
+    return one is other or (one.numel() == other.numel() and _same_start(one, other))
+
+
+def _same_start(one: Tensor, other: Tensor) -> bool:
     return is_dense(one) and is_dense(other) and one.data_ptr() == other.data_ptr()
 
 
@@ -83,10 +94,10 @@ def mean_shift(run: CheckRun) -> Iterator[Finding]:
 
     Statistic: per pass the mean of (training - evaluation) over all outputs; its mean over the
     passes is 10 standard errors from 0 and more than 1 % of the standard deviation of the outputs
-    in evaluation. Only for ``purpose="regression"``, at least 16 passes, and without batch
-    normalization, which has other statistics in training.
+    in evaluation. Only for a regression (``purpose``, or a loss such as ``F.mse_loss``), at least
+    16 passes, and without batch normalization, which has other statistics in training.
     """
-    if run.purpose != "regression":
+    if "regression" not in run.purposes:
         run.unchecked.append(("L15", "depends on what the model is for; pass purpose='regression'"))
         return
     if run.training_before[0].norms:
@@ -95,10 +106,10 @@ def mean_shift(run: CheckRun) -> Iterator[Finding]:
     if len(run.training) < 16:
         run.unchecked.append(("L15", f"needs 16 samples, but has {len(run.training)}"))
         return
-    evaluation = _flat(run.evaluations[0].output)
+    evaluation = _flat(_prediction(run.evaluations[0]))
     means = []
     for record in run.training:
-        flat = _flat(record.output)
+        flat = _flat(_prediction(record))
         if flat.shape != evaluation.shape:
             return
         means.append((flat - evaluation).mean())
@@ -108,6 +119,11 @@ def mean_shift(run: CheckRun) -> Iterator[Finding]:
     if error > 0 and abs(shift) > ERRORS * error and abs(shift) > 0.01 * spread:
         text = f"over {len(shifts)} masks the mean output is {shift:+.3g} from that of evaluation"
         yield Finding("L15", text, evidence=(("shift", shift), ("standard error", error)))
+
+
+def _prediction(record: PassRecord) -> Any:
+    """The input of the first loss that the model computes; without one, its output."""
+    return record.losses[0][1] if record.losses else record.output
 
 
 def _flat(output: Any) -> Tensor:
@@ -175,7 +191,7 @@ def nothing_to_sample(run: CheckRun) -> Iterator[Finding]:
     """L29: in a model for Monte Carlo prediction, no training pass draws, or all outputs are equal
     bit by bit.
     """
-    if run.purpose != "monte carlo":
+    if "monte carlo" not in run.purposes:
         why = "depends on what the model is for; pass purpose='monte carlo'"
         run.unchecked.append(("L29", why))
         return

@@ -32,7 +32,7 @@ def not_reached(run: CheckRun) -> Iterator[Finding]:
                 text = f"{type(layer).__name__} was added after thinned.key and has no key"
                 remedy = "call remove() of the key, and thinned.key again"
                 yield Finding("L36", text, site=name, remedy=remedy)
-    if run.purpose == "monte carlo":
+    if "monte carlo" in run.purposes:
         quiet = modules - {d.name for record in run.evaluations for d in record.draws}
         for site in _of_modules(sites.not_sampled, sites.names.values(), quiet):
             yield Finding("L36", f"sampling does not reach it: {site['what']}", **_place(site))

@@ -35,6 +35,35 @@ _FACTOR_EXPONENTS = {
     **dict.fromkeys(("div", "__truediv__", "div_", "__itruediv__", "true_divide", "divide"), -1),
 }
 
+LOSSES: dict[Any, str] = {  # what a model with this loss, a function or a module, is for
+    F.cross_entropy: "classification",
+    F.nll_loss: "classification",
+    F.binary_cross_entropy: "classification",
+    F.binary_cross_entropy_with_logits: "classification",
+    F.mse_loss: "regression",
+    F.l1_loss: "regression",
+    F.smooth_l1_loss: "regression",
+    F.huber_loss: "regression",
+    F.gaussian_nll_loss: "regression",
+    nn.CrossEntropyLoss: "classification",
+    nn.NLLLoss: "classification",
+    nn.BCELoss: "classification",
+    nn.BCEWithLogitsLoss: "classification",
+    nn.MSELoss: "regression",
+    nn.L1Loss: "regression",
+    nn.SmoothL1Loss: "regression",
+    nn.HuberLoss: "regression",
+    nn.GaussianNLLLoss: "regression",
+}
+_SOFTMAXES = {
+    F.softmax,
+    F.log_softmax,
+    torch.softmax,
+    torch.log_softmax,
+    Tensor.softmax,
+    Tensor.log_softmax,
+}
+
 
 @dataclass(kw_only=True)
 class DrawRecord:
@@ -98,7 +127,8 @@ class PassRecord(Observer):
 
     ``digests``: the digests of input and output of modules that look like dropout, by name.
     ``factors``: multiplications of a tensor by a number: (module, file and line, factor, shape).
-    ``last_dropout``: the last dropout that drew, with its output.
+    ``last_dropout``: the last dropout that drew, with its output. ``losses``: the calls of loss
+    functions, as what they are for and their input. ``last_softmax``: the result of the last one.
     """
 
     model: nn.Module
@@ -113,6 +143,8 @@ class PassRecord(Observer):
     selu_ran: bool = False
     output: Any = None
     last_dropout: tuple[DrawRecord, Tensor] | None = None
+    losses: list[tuple[str, Any]] = field(default_factory=list)
+    last_softmax: Any = None
     _selu_outputs: list[Tensor] = field(default_factory=list)
     _unregistered: list[Any] = field(default_factory=list)  # so that no id is used twice
 
@@ -163,6 +195,10 @@ class PassRecord(Observer):
         if func in (F.selu, torch.selu, torch.selu_, F.selu_):
             self.selu_ran = True
             self._selu_outputs.append(result)
+        if func in LOSSES and (tensors := [*args[:1], kwargs.get("input")]):
+            self.losses.append((LOSSES[func], next(t for t in tensors if t is not None)))
+        elif func in _SOFTMAXES:
+            self.last_softmax = result
         exponent = _FACTOR_EXPONENTS.get(getattr(func, "__name__", ""))
         if exponent and len(args) == 2:
             tensors = [a for a in args if isinstance(a, Tensor) and a.dim()]

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..._errors import InputError, unknown, whole
+from ...nn.module import dropout_modules
 from ...surgery.model_access import PARALLEL, check_not_scripted, unwrap
 from ...surgery.model_call import ModelCall
 from ..finding import Finding, Findings
@@ -59,7 +60,7 @@ def check(
     samples: int = 16,
     seed: int = 0,
     select: Iterable[str] | None = None,
-    purpose: str | None = None,
+    purpose: str | Iterable[str] | None = None,
     ddp: bool | None = None,
     forward: Callable[..., Any] | None = None,
     **named: Any,
@@ -88,7 +89,9 @@ def check(
         seed: The seed of all passes, at least 0; findings depend on nothing else.
         select: Codes or names of the rules to check; None checks all.
         purpose: What the model is for, where that decides what is right: "classification",
-            "regression", "policy" or "monte carlo".
+            "regression", "policy" or "monte carlo", one or several of them. None infers it where a
+            loss function of torch is called or passed, the output is that of a softmax, or
+            :func:`thinned.sampling` is active.
         ddp: Whether the model will be trained under DistributedDataParallel; None asks whether it
             is wrapped in it.
         forward: A function of the model and the inputs that runs it, for models that are not run
@@ -119,8 +122,9 @@ def check(
             f"model has to be a torch.nn.Module, but got {type(model).__name__}; pass the model "
             "itself"
         )
-    if purpose is not None and purpose not in PURPOSES:
-        raise unknown("purpose", purpose, PURPOSES)
+    purposes = frozenset([purpose] if isinstance(purpose, str) else purpose or ())
+    for wanted in purposes - {*PURPOSES}:
+        raise unknown("purpose", wanted, PURPOSES)
     whole(samples, "samples", 4)
     whole(seed, "seed", 0)
     if loss is not None and not callable(loss):
@@ -149,7 +153,7 @@ def check(
         samples=samples,
         loss=loss,
         target=target,
-        purpose=purpose,
+        purposes=purposes or _sampled(inner),
         ddp=parallel if ddp is None else ddp,
         has_trained=any(p.grad is not None for p in inner.parameters()),
     )
@@ -159,6 +163,12 @@ def check(
     run.unchecked.append(("L9", why))
     unchecked = [(code, why) for code, why in dict.fromkeys(run.unchecked) if code in codes]
     return Findings(findings, unchecked)
+
+
+def _sampled(model: nn.Module) -> frozenset[str]:
+    """The purpose of a model that :func:`thinned.sampling` makes draw at present."""
+    sampled = any(layer.mode_override == "sample" for _, layer in dropout_modules(model))
+    return frozenset({"monte carlo"} if sampled else ())
 
 
 def _selected_codes(select: Iterable[str] | None) -> set[str]:
@@ -204,9 +214,10 @@ def observable(model: nn.Module) -> nn.Module:
 def _findings(run: CheckRun, codes: set[str]) -> Iterator[Finding]:
     if "L21" in codes:
         yield from draws.left_in_evaluation(run)
-    if "L6" in codes and run.purpose == "monte carlo":
+    if "L6" in codes and "monte carlo" in run.purposes:
         yield from evaluation.statistics_as_given(run)
     run.make_passes()
+    run.infer_purposes()
     if "L5" in codes:
         run.make_adapted_evaluation()
     if codes & _GRADIENTS:
