@@ -85,9 +85,9 @@ class CheckRun:
         return [*self.training_before, *self.training_after]
 
     def infer_purposes(self) -> None:
-        """Infer what the model is for where it is plain; what is given remains.
+        """Infer what the model is for where it is clear; what is given remains.
 
-        It is plain where one kind of loss is called or passed, or a softmax is the output.
+        It is clear where one kind of loss is called or passed, or a softmax is the output.
         """
         if self.purposes:
             return
