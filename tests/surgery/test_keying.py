@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 import thinned
 import thinned.nn as tnn
+from thinned.algebra import Key
+from thinned.algebra.key import stream_of
 
 
 class Functional(nn.Module):
@@ -162,3 +167,109 @@ def test_a_call_that_was_not_exposed_is_listed():
     with pytest.raises(thinned.InputError, match=r"no key reaches") as raised:
         thinned.key(model)
     assert str(raised.value).count("F.dropout at") == 1
+
+
+class Branches(nn.Module):
+    """Two branches, and a layer of its own."""
+
+    def __init__(self, rate=0.5):
+        super().__init__()
+        self.text, self.image = nn.Module(), nn.Module()
+        self.text.drop, self.image.drop = tnn.Dropout(0.5), tnn.Dropout(rate)
+        self.drop = tnn.Dropout(0.5)
+
+    def forward(self, x):
+        return torch.stack((self.text.drop(x), self.image.drop(x), self.drop(x)))
+
+
+CONDITION = {"condition": ["text.drop", "image.drop"]}
+CONDITION_STREAM = stream_of("shared:condition")
+
+
+def test_layers_that_share_a_stream_draw_one_mask():
+    """The mask is that of the stream of the group; calls are counted for each layer."""
+    model, x, spec = Branches(), torch.ones(4, 50), thinned.presets.dropout(0.5)
+    key = thinned.key(model, 3, shared=CONDITION)
+    ids = torch.tensor([5, 9, 2, 7])
+    key.at(2, samples=ids)
+    for call in range(2):
+        text, image, own = model(x)
+        stream = Key(3, CONDITION_STREAM, call=call, step=2, samples=ids)
+        torch.testing.assert_close(text, thinned.functional.drop(x, spec, key=stream))
+        torch.testing.assert_close(image, text)
+        assert not torch.equal(own, text)
+        stream = Key(3, stream_of("drop"), call=call, step=2, samples=ids)
+        torch.testing.assert_close(own, thinned.functional.drop(x, spec, key=stream))
+    key.remove()
+    text, image, _ = model(x)
+    assert not torch.equal(text, image)
+
+
+def test_shared_masks_of_two_rates_are_nested():
+    model = Branches(rate=0.8)
+    thinned.key(model, shared=CONDITION).at(0)
+    text, image, _ = model(torch.ones(20, 50))
+    assert (text[image != 0] != 0).all()
+    assert (text != 0).sum() > (image != 0).sum()
+
+
+def test_shared_streams_in_compiled_and_checkpointed_models():
+    model, x = Branches(), torch.ones(4, 50)
+    key = thinned.key(model, 3, shared=CONDITION)
+
+    def run(call):
+        key.at(1)
+        return call(x)
+
+    expected = run(model)
+    torch.testing.assert_close(run(torch.compile(model, backend="aot_eager")), expected)
+    x.requires_grad_()
+    y = run(lambda x: checkpoint(model, x, use_reentrant=False))
+    torch.testing.assert_close(y, expected)
+    y.sum().backward()
+    torch.testing.assert_close(x.grad, expected.sum(0))
+
+
+def test_copies_pickles_and_states_keep_shared_streams():
+    model, x = Branches(), torch.ones(4, 50)
+    key = thinned.key(model, 3, shared=CONDITION)
+    key.at(1)
+    expected = model(x)
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301
+        thinned.key_of(copied).at(1)
+        torch.testing.assert_close(copied(x), expected)
+        assert thinned.key_of(copied).shared == key.shared
+    fresh = Branches()
+    other = thinned.key(fresh, 8)
+    other.load_state_dict(key.state_dict())
+    torch.testing.assert_close(fresh(x), expected)
+    assert other.state_dict() == key.state_dict()
+    kept = {name: value for name, value in key.state_dict().items() if name != "shared"}
+    other.load_state_dict(kept)  # of a key that was stored without groups
+    torch.testing.assert_close(fresh(x), expected)
+    unlike = nn.Sequential(tnn.Dropout(0.5))
+    with pytest.raises(thinned.InputError, match="which is no dropout layer of the model"):
+        thinned.key(unlike, 1).load_state_dict(key.state_dict())
+    assert thinned.key_of(unlike).seed == 1
+
+
+@pytest.mark.parametrize(
+    ("shared", "message"),
+    [
+        ({"a": ["text.drop", "image.dropp"]}, "'image.dropp'.*did you mean 'image.drop'"),
+        ({"a": ["text.drop"], "b": ["text.drop", "drop"]}, "'text.drop' twice, in 'a' and 'b'"),
+        ({"a": ["drop", "drop"]}, "'drop' twice, in 'a' and 'a'"),
+        ({"a": "drop"}, "got 'a': 'drop'"),
+        ({"a": []}, r"got 'a': \[\]"),
+        ({"a": [3]}, r"got 'a': \[3\]"),
+        ({"": ["drop"]}, "got ''"),
+        ({3: ["drop"]}, "got {3"),
+        ("drop", "shared has to name the layers of each stream.*got 'drop'"),
+        (["text.drop", "image.drop"], "shared has to name the layers of each stream"),
+    ],
+)
+def test_groups_that_cannot_be_shared_are_refused_before_anything_is_keyed(shared, message):
+    model = Branches()
+    with pytest.raises(thinned.InputError, match=message):
+        thinned.key(model, shared=shared)
+    assert model.drop.model_key is None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .._errors import InputError
+from .._errors import InputError, nearest
 from ..algebra.key import (
     CONTRACT,
     COPY,
@@ -44,6 +44,10 @@ class ModelKey:
         layers_by_name: The dropout modules of the model with their qualified names.
         capturable: Whether to keep seed, step and sample ids at fixed addresses, as a captured CUDA
             graph needs. Then a backward pass has to run before the next :meth:`at`.
+        shared: For each name of a shared stream the layers that draw from it.
+
+    Attributes:
+        shared: For each name of a shared stream the layers that draw from it; read only.
 
     Example:
         >>> import torch
@@ -64,7 +68,9 @@ class ModelKey:
         seed: int,
         layers_by_name: dict[str, DropoutModule],
         capturable: bool = False,
+        shared: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
+        self.shared = checked_groups(shared, layers_by_name)
         self.seed = seed
         self.step: int | Tensor | None = None
         self.capturable = capturable
@@ -249,6 +255,13 @@ class ModelKey:
             ids = torch.arange(total, device=kept.device)
         return current._replace(sample_ids=ids.to(kept.device).index_select(-1, kept))
 
+    def set_streams(self) -> None:
+        """Give every layer the stream of its name, or of the group that it is in."""
+        group_of = {layer: group for group, names in self.shared.items() for layer in names}
+        for name, layer in self._layers_by_name.items():
+            group = group_of.get(name)
+            layer.stream = to_int64(stream_of(name if group is None else f"shared:{group}"))
+
     def remove(self) -> None:
         """Remove the key from the model; its layers draw from torch's generator again."""
         for layer in self._layers_by_name.values():
@@ -256,18 +269,20 @@ class ModelKey:
         self._layers_by_name = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the seed, the step and the number of the mask contract, for a checkpoint."""
-        return {"seed": self.seed, "step": self.step, "contract": CONTRACT}
+        """Return seed, step, shared streams and the number of the mask contract."""
+        shared = {group: list(names) for group, names in self.shared.items()}
+        return {"seed": self.seed, "step": self.step, "shared": shared, "contract": CONTRACT}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the seed and the step of a checkpoint; call :meth:`at` to set sample ids.
+        """Take seed, step and shared streams of a checkpoint; :meth:`at` sets sample ids.
 
         Args:
-            state: What :meth:`state_dict` returned.
+            state: What :meth:`state_dict` returned. Without "shared", the present ones are kept.
 
         Raises:
-            InputError: Where the seed or the step is missing, of another type or out of range, or
-                the state was stored under another mask contract.
+            InputError: Where the seed or the step is missing, of another type or out of range, a
+                stream is shared by a layer that the model does not have, or the state was stored
+                under another mask contract.
         """
         missing = [name for name in ("seed", "step") if name not in state]
         if missing:
@@ -276,6 +291,7 @@ class ModelKey:
                 f"{' and '.join(missing)}; pass what key.state_dict() returned"
             )
         check_contract(state, "key")
+        shared = checked_groups(state.get("shared", self.shared), self._layers_by_name)
         before, self.seed = self.seed, checked_seed(state["seed"])
         if state["step"] is not None:
             try:
@@ -283,6 +299,8 @@ class ModelKey:
             except InputError:
                 self.seed = before
                 raise
+        self.shared = shared
+        self.set_streams()
 
     def _check_layers(self) -> None:
         if not self._layers_by_name:
@@ -308,6 +326,38 @@ class ModelKey:
                 "keep their masks"
             )
         self._children = _children(self._model)
+
+
+def checked_groups(shared: Any, layers: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return the groups of layers that share a stream, or raise :class:`thinned.InputError`."""
+    rule = (
+        "shared has to name the layers of each stream, such as "
+        '{"condition": ["encoder.drop", "decoder.drop"]}'
+    )
+    if shared is None:
+        return {}
+    if not isinstance(shared, Mapping) or not all(isinstance(name, str) for name in shared):
+        raise InputError(f"{rule}, but got {shared!r}")
+    groups: dict[str, tuple[str, ...]] = {}
+    group_of: dict[str, str] = {}
+    for group, names in shared.items():
+        is_list = isinstance(names, (list, tuple, set, frozenset))
+        if not group or not is_list or not names or not all(isinstance(n, str) for n in names):
+            raise InputError(f"{rule}, but got {group!r}: {names!r}")
+        for name in names:
+            if name not in layers:
+                raise InputError(
+                    f"shared[{group!r}] names the layer {name!r}, which is no dropout layer of "
+                    f"the model; {nearest(name, layers)}"
+                )
+            if name in group_of:
+                raise InputError(
+                    f"a layer has one stream, but shared names {name!r} twice, in "
+                    f"{group_of[name]!r} and {group!r}; name it once"
+                )
+            group_of[name] = group
+        groups[group] = tuple(sorted(names))
+    return groups
 
 
 def _children(model: nn.Module) -> list[tuple[dict[str, Any], list[tuple[str, Any]]]]:
@@ -355,7 +405,13 @@ def _integers(name: str, values: Any, bits: int, device: torch.device) -> Tensor
     return without_gradients(int64_vector(name, values, bits).to(device, copy=True))
 
 
-def key(model: nn.Module, seed: int = 0, *, capturable: bool = False) -> ModelKey:
+def key(
+    model: nn.Module,
+    seed: int = 0,
+    *,
+    capturable: bool = False,
+    shared: Mapping[str, Sequence[str]] | None = None,
+) -> ModelKey:
     """The part of :func:`thinned.key` that reaches thinned's own layers."""
     named = dict(dropout_modules(model))
     if not named:
@@ -368,10 +424,11 @@ def key(model: nn.Module, seed: int = 0, *, capturable: bool = False) -> ModelKe
                 f"layer {name!r} has a key already (seed {layer.model_key.seed}); use "
                 "thinned.key_of(model), or call its remove() first"
             )
-    model_key = ModelKey(model, checked_seed(seed), named, capturable)
-    for name, layer in named.items():
+    model_key = ModelKey(model, checked_seed(seed), named, capturable, shared)
+    for layer in named.values():
         layer.model_key = model_key
-        layer.stream, layer.calls = to_int64(stream_of(name)), CallCounter()
+        layer.calls = CallCounter()
+    model_key.set_streams()
     return model_key
 
 

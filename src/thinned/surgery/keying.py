@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -17,7 +18,12 @@ from .model_access import unwrap
 
 
 def key(
-    model: nn.Module, seed: int = 0, *, capturable: bool = False, partial: bool = False
+    model: nn.Module,
+    seed: int = 0,
+    *,
+    capturable: bool = False,
+    partial: bool = False,
+    shared: Mapping[str, Sequence[str]] | None = None,
 ) -> ModelKey:
     """Give every dropout site in ``model`` a random stream of its own under ``seed``.
 
@@ -33,14 +39,17 @@ def key(
             graph needs. Then a backward pass has to run before the next :meth:`ModelKey.at`.
         partial: Whether to go on where a site has no layer of thinned. It draws from torch's
             generator then.
+        shared: For each name of a shared stream the qualified names of the layers that draw from
+            it, such as ``{"condition": ["text.drop", "image.drop"]}``. The first calls of these
+            layers in a step draw one mask, their second calls another one, and so on.
 
     Returns:
         The key, which sets step and sample ids by :meth:`ModelKey.at`.
 
     Raises:
         InputError: Where a site that drops in training has no layer of thinned, the model has no
-            dropout module of this package or has a key already, or ``seed`` is not an integer of 64
-            bits.
+            dropout module of this package or has a key already, ``seed`` is not an integer of 64
+            bits, or ``shared`` names a layer that the model does not have, or one twice.
 
     Warns:
         UserWarning: Where recurrent layers have time first and dropout layers no ``layout``.
@@ -62,7 +71,7 @@ def key(
             "called; or write thinned.key(model, seed, partial=True) to let them draw from "
             "torch's generator"
         )
-    made = keys.key(model, seed, capturable=capturable)
+    made = keys.key(model, seed, capturable=capturable, shared=shared)
     _warn_of_time_first(inner)
     return made
 
