@@ -25,11 +25,13 @@ if TYPE_CHECKING:
         train,
     )
     from ._errors import InputError
+    from ._prediction import Prediction
     from .algebra import Drop, Key
     from .checks.live import check
     from .checks.watch import Watch, watch
     from .functional import explain
     from .nn import ModelKey, Tape, key_of, step
+    from .predictions import predict
     from .presets import CATALOG
     from .studies import study
     from .surgery import (
@@ -62,6 +64,8 @@ _HOME = {
     "CATALOG": "presets",
     "check": "checks.live",
     "ModelKey": "nn",
+    "Prediction": "_prediction",
+    "predict": "predictions",
     "key": "surgery",
     "explain": "functional",
     "replaying": "surgery",
@@ -112,6 +116,7 @@ __all__ = [
     "ModelKey",
     "Policy",
     "PolicyRule",
+    "Prediction",
     "Tape",
     "Watch",
     "algebra",
@@ -130,6 +135,7 @@ __all__ = [
     "key_of",
     "nn",
     "off",
+    "predict",
     "presets",
     "recording",
     "replace",

@@ -23,9 +23,10 @@ except ImportError as error:
         name=error.name,
     ) from None
 
+from .._prediction import Prediction
 from . import layers
 from .health import check
-from .prediction import Prediction, predict, sampling
+from .prediction import predict, sampling
 from .schedules import ScheduleCallback
 from .sites import Site, Sites, find
 from .surgery import apply

@@ -6,50 +6,22 @@ import itertools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 # Keras has no public way to read what predict takes
 from keras.src.trainers import data_adapters
-from numpy.typing import NDArray
 
 import keras
 
 from .._errors import InputError
+from .._prediction import Array, Prediction
 from . import arguments, calls, traversal
 from .sites import check_model
 
-Array = NDArray[np.float64]
 Outputs = Literal["auto", "probabilities", "logits", "binary", "values"]
 KINDS: tuple[str, ...] = get_args(Outputs)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What :func:`predict` returns: statistics over the passes, as float64 arrays.
-
-    Args:
-        mean: The mean over the passes, in the shape of the output of the model; for logits, of the
-            probabilities.
-        std: The standard deviation over the passes, with the divisor n - 1, in the same shape.
-        entropy: The entropy of the mean probabilities, in nats, [b, ...]; None for values.
-        mutual_information: ``entropy`` minus the mean entropy of the single passes, in nats: how
-            much the passes disagree. None for values.
-        samples: The outputs of all passes, [samples, b, ...]; None without ``keep``.
-
-    Example:
-        >>> import numpy as np
-        >>> Prediction(mean=np.ones(3), std=np.zeros(3)).std.tolist()
-        [0.0, 0.0, 0.0]
-    """
-
-    mean: Array
-    std: Array
-    entropy: Array | None = None
-    mutual_information: Array | None = None
-    samples: Array | None = None
 
 
 def predict(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +39,25 @@ def _with_mode(model: nn.Module, mode: Mode) -> Context:
 def sampling(model: nn.Module) -> AbstractContextManager[None]:
     """The part of :func:`thinned.sampling` that reaches thinned's own layers."""
     return entered(_with_mode(model, "sample"))
+
+
+def averaging(model: nn.Module) -> AbstractContextManager[None]:
+    """Make thinned's own layers return their result of evaluation, whatever their mode is."""
+    return entered(_with_mode(model, "mean"))
+
+
+def drawing_by(model: nn.Module, turn: Callable[[str, DropoutModule], TensorKey]) -> Context:
+    """A context in which thinned's own layers draw under the keys of ``turn``, by their names."""
+    tapes = {name: _Turns(turn, name) for name, _ in dropout_modules(model)}
+    return _over_layers(model, "tape", tapes)
+
+
+class _Turns:
+    def __init__(self, turn: Callable[[str, DropoutModule], TensorKey], name: str) -> None:
+        self.of_name, self.name = turn, name
+
+    def turn(self, module: DropoutModule) -> TensorKey:
+        return self.of_name(self.name, module)
 
 
 def off(model: nn.Module) -> AbstractContextManager[None]:

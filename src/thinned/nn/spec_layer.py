@@ -21,6 +21,7 @@ from ..algebra.scale import Classic
 from ..algebra.schedule import SCHEDULES, Schedule
 from ..engines.torch import dispatch, exported, ops, sharded
 from ..engines.torch.dispatch import Impl, PreparedPlan, plan_constants
+from ..engines.torch.tensor_key import MaskKey
 from ..functional import core, maps, torch_functions
 from ..functional.inputs import check_dense, is_dense, wrong_type
 from . import layouts
@@ -151,6 +152,10 @@ class SpecLayer(RatedModule, _DropoutNd):
             if len(self._prepared) > _SHAPES:
                 self._prepared = {shape: prepared}
         key = self.call_key()
+        if isinstance(key, MaskKey) and prepared.small and prepared.plan.law == "bernoulli":
+            kept = key.mask(prepared.plan, x.device)
+            y = torch.where(kept, x * prepared.plan.gain, 0.0).view_as(input)
+            return input.copy_(y) if self.inplace else y
         checked = key.sample_ids is None and x.dtype.is_floating_point
         if checked and not prepared.plan.is_identity:
             y = dispatch.sample(x, prepared, key, self.inplace, self.impl)

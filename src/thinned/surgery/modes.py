@@ -252,6 +252,11 @@ def off(model: nn.Module, *, partial: bool = False) -> AbstractContextManager[No
     return _over_model(model, "thinned.off", "off", partial, modes.off)
 
 
+def averaging(model: nn.Module, *, partial: bool = False) -> AbstractContextManager[None]:
+    """Make every site return its result of evaluation, scaled weights included, without noise."""
+    return _over_model(model, "thinned.predict", "off", partial, modes.averaging)
+
+
 def frozen(model: nn.Module, *, partial: bool = False) -> AbstractContextManager[None]:
     """Make every site draw the same noise in all its calls: one fixed sub-network.
 

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from ..._errors import InputError
 from ...algebra.key import Key
+from ...algebra.plan import Plan
 
 _SIGN = 1 << 63
 _ONE = (1,)
@@ -266,6 +267,14 @@ def mapped_levels(t: Tensor | None) -> set[int]:
 
 class ModelTensorKey(TensorKey):
     """The key of a keyed model inside a transform of torch.func; see :func:`check_mapped`."""
+
+
+class MaskKey(TensorKey):
+    """A key that draws masks itself, for draws that depend on one another."""
+
+    def mask(self, planned: Plan, device: torch.device) -> Tensor:
+        """Return the mask of a plan, True where kept; it broadcasts to the shape of the plan."""
+        raise NotImplementedError
 
 
 def check_mapped(x: Tensor, tensor_key: TensorKey) -> TensorKey:
