@@ -118,9 +118,7 @@ def _converted(inputs: Inputs, parameter: Tensor | None) -> Inputs:
         if isinstance(value, np.ndarray):
             value = torch.from_numpy(np.ascontiguousarray(value))
             if value.is_floating_point():
-                value = value.to(
-                    torch.get_default_dtype() if parameter is None else parameter.dtype
-                )
+                value = value.to(dtype)
         return value.to(device) if isinstance(value, Tensor) else value
 
     mapped: Inputs = torch.utils._pytree.tree_map(convert, inputs)
