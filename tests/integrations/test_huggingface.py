@@ -109,6 +109,7 @@ def test_watched_is_the_same_and_is_logged(tmp_path, accumulate):
     samples = [r for r in callback.watch.history if r["what"] == "sample"]
     assert len(samples) == 4
     assert [r["step"] for r in callback.watch.history if r["what"] == "validation"] == [4, 8]
+    assert not callback.watch.findings.of("L25")
     assert {r["nominal"] for r in samples[0]["rates"].values()} >= {0.2}
     assert 0.3 < samples[0]["eval"] < 1.5
     assert samples[0]["gradients"]

@@ -89,6 +89,7 @@ def test_watched_is_the_same_and_is_logged():
     samples = [r for r in watch.history if r["what"] == "sample"]
     assert len(samples) == 6
     assert sum(r["what"] == "validation" for r in watch.history) == 3
+    assert not watch.findings.of("L25")
     assert samples[0]["rates"]["layers.3"]["nominal"] == 0.5
     assert set(samples[0]["gradients"]) == {"layers.0", "layers.1", "layers.4"}
     assert samples[0]["loss"] > 0

@@ -68,6 +68,7 @@ def test_watched_is_the_same():
     samples = [r for r in watch.history if r["what"] == "sample"]
     assert [r["step"] for r in samples] == [1, 3, 5, 7]  # 64 of 80 rows train, in 4 batches
     assert [r["step"] for r in watch.history if r["what"] == "validation"] == [4, 8]
+    assert not watch.findings.of("L25")
     assert watch.history[-1]["loss"] == watched.history[-1, "valid_loss"]
     assert samples[0]["rates"]["drop"]["nominal"] == 0.5
     assert set(samples[0]["gradients"]) == {"first", "last"}

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import thinned
+from thinned.checks.watch import judging
 from thinned.checks.watch.judging import judge
 from thinned.checks.watch.units import DropCounts
 
@@ -209,6 +210,94 @@ def test_underfitting_by_too_much_dropout():
 def test_dropout_without_effect():
     watch = train(network(0.001), 30)
     assert "no-effect" in names(watch)
+
+
+def record(step, eval_loss, train=None, **rates):
+    losses = {"train": eval_loss if train is None else train, "eval": eval_loss}
+    sites = {
+        name: {"kind": "dropout", "nominal": 0.5, "measured": 0.5, "in_train": True, "in_eval": on}
+        for name, on in (rates or {"drop": False}).items()
+    }
+    empty = {"masks": {}, "dead": {}, "shift": {}, "gradients": {}, "inactive": []}
+    return {"what": "sample", "step": step, "loss": None, "without": eval_loss, "rates": sites} | (
+        losses | empty | {"training": True}
+    )
+
+
+def validation(step, loss, training=False):
+    return {"what": "validation", "step": step, "loss": loss, "training": training}
+
+
+def test_like_is_compared_with_like():
+    """The loss halves every 10 steps; validation equals the loss of that moment in training."""
+    samples = [record(s, 4.0 * 0.5 ** (s / 10), 4.2 * 0.5 ** (s / 10)) for s in range(0, 80, 2)]
+    for at in (20, 40, 60):
+        before = [r for r in samples if r["step"] <= at]
+        after = [r for r in samples if r["step"] > at]
+        for history in (
+            [*before, validation(at, before[-1]["eval"])],
+            [*before, validation(at, before[-1]["eval"]), *after],
+        ):
+            found = {v.name for v in judge(history, 8)[0]}
+            assert not found & {"overfitting", "gap-is-dropout"}, (at, found)
+        losses = judging.losses_of([*before, validation(at, 1.0), *after], 8)
+        assert losses.step == at
+        assert losses.samples == 4
+        assert losses.eval == pytest.approx(np.mean([r["eval"] for r in before[-4:]]))
+    flat = [record(s, 0.5 + 0.001 * (s % 3), 0.7) for s in range(30)]
+    assert {v.name for v in judge([*flat, validation(29, 0.9)], 8)[0]} == {"overfitting"}
+    assert judging.losses_of(flat, 8).samples == 8
+
+
+def test_no_verdict_where_evaluation_draws():
+    history = [record(s, 0.5 + 0.001 * (s % 3), 0.5, a=True, b=False) for s in range(10)]
+    history.append(validation(9, 0.9))
+    (verdict,), findings = judge(history, 8)
+    assert verdict.name == "not-comparable"
+    assert "a draws in evaluation too" in verdict.text
+    assert findings.codes == {"L1"}
+    quiet = [r | {"rates": record(0, 0.0)["rates"]} if "rates" in r else r for r in history]
+    assert "not-comparable" not in {v.name for v in judge(quiet, 8)[0]}
+
+
+@pytest.mark.parametrize("p", [0.001, 0.3, 0.5])
+def test_the_header_and_the_sentences_name_the_same_numbers(p):
+    net = network(p)
+    watch = train(net, 40, every=2)
+    validate(net, watch, rows(64, 2))
+    losses = judging.losses_of(watch.history, watch.window)
+    header = str(watch).splitlines()[0]
+    assert str(losses) in header
+    assert f"validation loss {losses.valid:.4g} (step 40)" in header
+    said = re.findall(r"\d+\.\d+(?:e-\d+)?", " ".join(v.text for v in watch.verdicts))
+    assert said
+    lowest = min(r["loss"] for r in watch.history if r["what"] == "validation")
+    known = {f"{x:.4g}" for x in (losses.train, losses.without, losses.eval, losses.valid, lowest)}
+    assert set(said) <= known
+    assert set(said) <= set(re.findall(r"\d+\.\d+(?:e-\d+)?", header))
+
+
+def test_four_samples_of_any_run():
+    watch = train(network(), 8, every=None, budget=1e-9)
+    assert [r["step"] for r in watch.history] == [1, 2, 4, 8]
+    assert "too-early" not in names(watch)
+    assert re.search(r"overhead [\d.]+% \([\d.e-]+ s a sample\)", str(watch))
+
+
+def test_a_validation_in_training_mode():
+    net = network()
+    watch = train(net, 20)
+    watch.validated(50.0)
+    (found,) = watch.findings.of("L25")
+    assert found.rule.name == "validation-in-training-mode"
+    assert "last at step 20" in found.message
+    assert not names(watch) & {"overfitting", "validation-easier"}
+    assert "validation loss" not in str(watch).splitlines()[0]
+    validate(net, watch, rows(64, 2))
+    assert watch.findings.of("L25")
+    right = train(network(), 20)
+    validate(right._model, right, rows(64, 2))
+    assert not right.findings.of("L25")
 
 
 def test_dead_units():

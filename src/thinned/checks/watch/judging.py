@@ -50,12 +50,16 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
-    """Mean losses of the last samples.
+    """Mean losses of the last samples before the last validation, or of the last samples.
+
+    While the loss decreases they are those of the last :data:`LEAST` samples, because means over
+    more would compare earlier networks with the one that was validated.
 
     ``train``, ``eval``: on the same batches in both modes. ``without``: with dropout off and batch
-    normalization as in training. ``valid``: None without validation. ``error``: the standard error
-    of ``eval``; ``noise``: that of ``train - without``. ``decreasing``: whether ``eval`` still
-    decreases. ``scale``: the largest of the losses.
+    normalization as in training. ``valid``: None without validation in evaluation mode. ``error``:
+    the standard error of ``eval``; ``noise``: that of ``train - without``. ``decreasing``: whether
+    ``eval`` still decreases. ``scale``: the largest of the losses. ``samples``: how many there are;
+    ``step``: that of the last one.
     """
 
     train: float
@@ -66,6 +70,15 @@ class Losses:
     valid: float | None
     decreasing: bool
     scale: float
+    samples: int
+    step: int
+
+    def __str__(self) -> str:
+        """The losses that verdicts name, and where they are from."""
+        parts = [f"loss {self.train:.4g} with dropout", f"{self.without:.4g} without"]
+        if f"{self.eval:.4g}" != f"{self.without:.4g}":
+            parts.append(f"{self.eval:.4g} in evaluation mode")
+        return f"{', '.join(parts)} (mean of {self.samples} samples, to step {self.step:,})"
 
 
 def judge(history: Sequence[WatchRecord], window: int) -> tuple[tuple[Verdict, ...], Findings]:
@@ -77,6 +90,7 @@ def judge(history: Sequence[WatchRecord], window: int) -> tuple[tuple[Verdict, .
     findings = [
         *_wrong_rates(samples),
         *_inactive(samples[-1]),
+        *_validated_in_training(history),
         *_unmoved(history, samples[-1]),
         *_draws_in_evaluation(samples[-1]),
         *_repeated_masks(samples[-1]),
@@ -88,9 +102,14 @@ def judge(history: Sequence[WatchRecord], window: int) -> tuple[tuple[Verdict, .
         assert losses.valid is not None
         message = (
             f"the training loss is {losses.train:.4g} and the validation loss {losses.valid:.4g}, "
-            f"but without dropout the training batches have {losses.eval:.4g}"
+            f"but without dropout the training batches have {losses.without:.4g}"
         )
-        evidence = (("train", losses.train), ("eval", losses.eval), ("validation", losses.valid))
+        evidence = (
+            ("train", losses.train),
+            ("without", losses.without),
+            ("eval", losses.eval),
+            ("validation", losses.valid),
+        )
         findings.append(Finding("L16", message, evidence=evidence))
     return tuple(verdicts), Findings(findings)
 
@@ -99,28 +118,46 @@ def losses_of(history: Sequence[WatchRecord], window: int) -> Losses | None:
     """The losses of the last ``window`` samples; None before there are :data:`LEAST` of them."""
     known = [
         r for r in history if r["what"] == "sample" and _finite(r["train"]) and _finite(r["eval"])
-    ][-window:]
+    ]
+    validations = validations_of(history)
+    valid = validations[-1]["loss"] if validations else None
+    before = [r for r in known if validations and r["step"] <= validations[-1]["step"]]
+    known = (before if len(before) >= LEAST else known)[-window:]
     if len(known) < LEAST:
         return None
-    validations = [r["loss"] for r in history if r["what"] == "validation"]
-    valid = validations[-1] if validations and _finite(validations[-1]) else None
-    train, evaluation = fmean(r["train"] for r in known), [r["eval"] for r in known]
-    mean = fmean(evaluation)
-    scale = max(abs(train), abs(mean), abs(valid or 0.0), 1e-12)
-    root = math.sqrt(len(known))
-    error = stdev(evaluation) / root
+    evaluation = [r["eval"] for r in known]
     half = len(known) // 2
     decrease = fmean(evaluation[:half]) - fmean(evaluation[-half:])
+    size = max(abs(fmean(evaluation)), abs(fmean(r["train"] for r in known)), 1e-12)
+    error = stdev(evaluation) / math.sqrt(len(known))
+    decreasing = decrease > max(MOVING * size, 2 * error)
+    if decreasing:
+        known = known[-LEAST:]
+        evaluation = [r["eval"] for r in known]
+        error = stdev(evaluation) / math.sqrt(len(known))
+    train, mean = fmean(r["train"] for r in known), fmean(evaluation)
+    scale = max(abs(train), abs(mean), abs(valid or 0.0), 1e-12)
     return Losses(
         train=train,
         eval=mean,
         without=fmean(r["without"] for r in known),
         error=error,
-        noise=stdev([r["train"] - r["without"] for r in known]) / root,
+        noise=stdev([r["train"] - r["without"] for r in known]) / math.sqrt(len(known)),
         valid=valid,
-        decreasing=decrease > max(MOVING * scale, 2 * error),
+        decreasing=decreasing,
         scale=scale,
+        samples=len(known),
+        step=known[-1]["step"],
     )
+
+
+def validations_of(history: Sequence[WatchRecord]) -> list[WatchRecord]:
+    """The validations that can be compared: finite, and in evaluation mode."""
+    return [
+        r
+        for r in history
+        if r["what"] == "validation" and _finite(r["loss"]) and not r.get("training")
+    ]
 
 
 def _finite(x: float | None) -> bool:
@@ -139,15 +176,22 @@ def _fit(history: Sequence[WatchRecord], last: Sequence[WatchRecord]) -> list[Ve
         if last[-1]["train"] is None:
             why = "no loss is known (pass loss=)"
         return [Verdict("too-early", f"It is too early to judge the fit: {why}.")]
+    drawing = [name for name, r in last[-1]["rates"].items() if r["in_eval"]]
+    if drawing:
+        text = (
+            f"Losses with and without dropout cannot be compared: {_names(drawing)} draws in "
+            "evaluation too."
+        )
+        return [Verdict("not-comparable", text, "Correct that first (L1), or watch another loss.")]
     verdicts = _dropout_strength(losses, last, history)
     if losses.valid is not None:
         verdicts += _gap(losses, losses.valid, history)
     if verdicts:
         return verdicts
-    end = "" if losses.valid is None else f" and {losses.valid:.4g} on validation data"
+    end = "" if losses.valid is None else f", and {losses.valid:.4g} on validation data"
     text = (
-        f"No problem was found: the loss is {losses.train:.4g} with dropout, {losses.eval:.4g} "
-        f"without{end}."
+        f"No problem was found: the loss is {losses.train:.4g} with dropout and "
+        f"{losses.without:.4g} without{end}."
     )
     return [Verdict("fine", text)]
 
@@ -195,13 +239,13 @@ def _learned(losses: Losses, history: Sequence[WatchRecord]) -> bool:
 
 def _gap(losses: Losses, valid: float, history: Sequence[WatchRecord]) -> list[Verdict]:
     train, evaluation = losses.train, losses.eval
-    validations = [r for r in history if r["what"] == "validation" and _finite(r["loss"])]
+    validations = validations_of(history)
     best = min(validations, key=lambda r: r["loss"])
     tolerance = max(GAP * losses.scale, 3 * losses.error)
     if valid - evaluation > tolerance:
         text = (
-            f"The model overfits: without dropout the loss is {evaluation:.4g} on training batches "
-            f"and {valid:.4g} on validation data."
+            f"The model overfits: in evaluation mode the loss is {evaluation:.4g} on training "
+            f"batches and {valid:.4g} on validation data."
         )
         advice = "Raise the rates"
         if best["loss"] > 0 and valid > RISEN * best["loss"]:
@@ -213,13 +257,13 @@ def _gap(losses: Losses, valid: float, history: Sequence[WatchRecord]) -> list[V
     if train - valid > tolerance / 2 and valid >= evaluation - tolerance and by_dropout:
         text = (
             f"The training loss of {train:.4g} exceeds the validation loss of {valid:.4g} because "
-            f"of dropout: without it, the training loss is {evaluation:.4g}."
+            f"of dropout: without it, the training loss is {losses.without:.4g}."
         )
         advice = "Nothing is wrong; compare both in evaluation mode."
         return [Verdict("gap-is-dropout", text, advice)]
     if valid < evaluation - tolerance:
         text = (
-            "The validation data is easier than the training data: without dropout the loss is "
+            "The validation data is easier than the training data: in evaluation mode the loss is "
             f"{valid:.4g} on validation data and {evaluation:.4g} on training batches."
         )
         advice = "Check whether only the training data is augmented, or whether rows have leaked."
@@ -311,6 +355,17 @@ def _inactive(last: WatchRecord) -> list[Finding]:
         return [Finding("L21", "the model is in evaluation mode while it trains")]
     message = "has a rate, but is in evaluation mode or switched off while the model trains"
     return [Finding("L21", message, name or "(the model)") for name in last["inactive"]]
+
+
+def _validated_in_training(history: Sequence[WatchRecord]) -> list[Finding]:
+    wrong = [r["step"] for r in history if r["what"] == "validation" and r.get("training")]
+    if not wrong:
+        return []
+    message = (
+        f"the model was in training mode when its validation loss was recorded, last at step "
+        f"{wrong[-1]}; such losses are left out of the verdicts"
+    )
+    return [Finding("L25", message)]
 
 
 def _unmoved(history: Sequence[WatchRecord], last: WatchRecord) -> list[Finding]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .judging import losses_of, validations_of
+
 HEADER = ("site", "kind", "nominal rate", "measured rate", "mean measured", "draws in")
 
 
@@ -33,13 +35,18 @@ def summary(watch: Any) -> str:
     """Steps, samples, losses and overhead, in one line."""
     samples = [r for r in watch.history if r["what"] == "sample"]
     parts = [f"step {watch.steps:,}", f"{len(samples)} samples"]
-    if samples and samples[-1]["train"] is not None:
-        train, evaluation = samples[-1]["train"], samples[-1]["eval"]
-        parts.append(f"loss {train:.4g} with dropout, {evaluation:.4g} without")
-    validations = [r["loss"] for r in watch.history if r["what"] == "validation"]
-    if validations:
-        parts.append(f"validation loss {validations[-1]:.4g}")
-    return "; ".join([*parts, f"overhead {watch.overhead:.1%}"])
+    losses = losses_of(watch.history, watch.window)
+    if losses is not None:
+        parts.append(str(losses))
+    elif samples and samples[-1]["train"] is not None:
+        train, without = samples[-1]["train"], samples[-1]["without"]
+        parts.append(f"loss {train:.4g} with dropout, {without:.4g} without (last sample)")
+    if validations := validations_of(watch.history):
+        last = validations[-1]
+        parts.append(f"validation loss {last['loss']:.4g} (step {last['step']:,})")
+    seconds = [r["seconds"] for r in samples if "seconds" in r]
+    cost = f" ({sum(seconds) / len(seconds):.3g} s a sample)" if seconds else ""
+    return "; ".join([*parts, f"overhead {watch.overhead:.1%}{cost}"])
 
 
 def log_line(watch: Any) -> str:

@@ -18,11 +18,12 @@ from ...surgery.model_access import check_not_scripted, unwrap
 from ...surgery.model_call import copy_inputs, nothing_logged, own_step
 from ..finding import Findings
 from .isolation import requires_collectives
-from .judging import Verdict, judge
+from .judging import LEAST, Verdict, judge
 from .passes import measure
 from .sinks import Sinks
 from .units import Units
 
+FIRST = tuple(2**n for n in range(LEAST))  # steps that are sampled whatever the budget is
 _LONGEST_STEP = 5.0  # times the mean step; a longer pause, such as a validation, counts as this
 
 
@@ -125,13 +126,20 @@ class Watch:
         return True
 
     def validated(self, loss: Tensor | float) -> None:
-        """Record a validation loss, measured in evaluation mode by the same loss function."""
+        """Record a validation loss, measured in evaluation mode by the same loss function.
+
+        Call it while the model is still in evaluation mode; in training mode it is a finding (L25),
+        and the loss is in no verdict.
+        """
         if self._active:
-            self._add({"what": "validation", "step": self.steps, "loss": _number(loss)})
+            record = {"what": "validation", "step": self.steps, "loss": _number(loss)}
+            self._add(record | {"training": self._model.training})
 
     def _due(self) -> bool:
         if self.every is not None:
             return (self.steps - 1) % self.every == 0
+        if self.steps in FIRST:
+            return True
         return self.spent + self._last_cost <= self.budget * self.elapsed or not self._last_cost
 
     def _run(self, model: nn.Module, batch: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -289,7 +297,8 @@ def watch(
         forward: In place of ``loss``, a function that gets the model and the arguments of
             ``step`` and returns the loss, or an output that holds it. By default a LightningModule
             without ``forward`` is run by its ``training_step``.
-        every: Sample every so many steps, at least 1; None samples as often as ``budget`` allows.
+        every: Sample every so many steps, at least 1; None samples steps 1, 2, 4 and 8, and then
+            as often as ``budget`` allows.
         budget: The share of the training time that watching may take, in (0, 1].
         window: How many samples a verdict is based on, at least 4.
         log: Where values are sent, one or a list of: a TensorBoard writer or another object with
