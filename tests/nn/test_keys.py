@@ -636,6 +636,45 @@ def test_compiled_transforms_that_map_no_examples_take_fixed_ids():
         torch.testing.assert_close(each[i], torch.func.grad(loss)(x[i]))
 
 
+@ignore_jit
+@pytest.mark.parametrize("randomness", ["error", "different", "same"])
+def test_an_ensemble_under_vmap_equals_its_members_alone(randomness):
+    """Outputs and gradients; the number of the member is the copy number of its examples."""
+    torch.manual_seed(0)
+    models = [Rows(nn.Dropout(0.5)) for _ in range(3)]
+    base = Rows(nn.Dropout(0.5))
+    key = thinned.key(base, 7)
+    x, ids = torch.randn(4, 8), torch.tensor([7, 3, 11, 2])
+    parameters, buffers = torch.func.stack_module_state(models)
+
+    def loss(parameters, buffers, member):
+        key.at(2, samples=ids, copies=member.expand(len(ids)))
+        y = torch.func.functional_call(base, (parameters, buffers), (x,))
+        return y.square().sum(), y
+
+    grads, outputs = torch.func.vmap(torch.func.grad(loss, has_aux=True), randomness=randomness)(
+        parameters, buffers, torch.arange(3)
+    )
+    kept = []
+    for i, model in enumerate(models):
+        thinned.key(model, 7).at(2, samples=ids, copies=[i] * 4)
+        y = model(x)
+        torch.testing.assert_close(outputs[i], y)
+        y.square().sum().backward()
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(grads[name][i], parameter.grad)
+        thinned.key_of(model).at(2, samples=ids, copies=[i] * 4)
+        kept.append(model.drop(torch.ones(4, 8)) != 0)
+    assert not torch.equal(kept[0], kept[1])
+    assert not torch.equal(kept[1], kept[2])
+    key.at(2, samples=ids)
+    if randomness != "same":  # without the copy numbers all members would share masks
+        with pytest.raises(InputError, match="would share one mask"):
+            torch.func.vmap(
+                lambda *state: torch.func.functional_call(base, state, (x,)), randomness=randomness
+            )(parameters, buffers)
+
+
 def test_mapped_ids_that_cannot_be_used_are_refused():
     model = Rows(nn.Dropout(0.5))
     key = thinned.key(model, 7)
