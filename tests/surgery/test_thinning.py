@@ -615,3 +615,48 @@ def test_refusals_of_numbers_and_of_models_changed_since():
     ).double()  # nothing before it shrinks any more, and what is behind still may
     model(X).sum().backward()
     assert (model[3].weight.grad == 0).any()
+
+
+class Remembers(torch.nn.Module):
+    """Keeps what it saw, in attributes, containers and buffers, and counts its passes."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.drop = torch.nn.Linear(9, 16), torch.nn.Dropout(0.5)
+        self.last, self.hidden, self.seen = torch.nn.Linear(16, 3), None, []
+        self.config = {"passes": 0}
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x):
+        self.count += 1
+        self.hidden = self.first(x).relu()
+        self.seen.append(self.hidden)
+        self.config["last"] = x
+        self.config["passes"] += 1
+        return self.last(self.drop(self.hidden))
+
+
+@pytest.mark.parametrize("change", ["thin", "rescale"])
+def test_reading_a_forward_leaves_no_trace(change, tmp_path):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(Remembers()).double()
+    part = model[0]
+    model(X)
+    hidden, before = part.hidden, copy.deepcopy(part.count)
+    passes = dict(part.config)
+    seen = list(part.seen)
+    if change == "thin":
+        edits = thinned.thin(model)
+        assert part.first.forward.behind is part.drop
+    else:
+        thinned.replace(model)
+        edits = thinned.rescale(model, "classic")
+    assert part.hidden is hidden
+    assert torch.equal(part.count, before)
+    assert part.config == passes
+    assert [id(t) for t in part.seen] == [id(t) for t in seen]
+    part.hidden, part.seen[:], part.config = None, [], {"passes": 1}  # non-leaf tensors
+    edits.undo()
+    torch.save(model, tmp_path / "model.pt")
+    again = torch.load(tmp_path / "model.pt", weights_only=False).eval()
+    assert torch.equal(again(X), model.eval()(X))

@@ -14,6 +14,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from ..nn import Dropout, Thinned
+from .preserve import restoring_attributes
 
 # Between a dropout and the layer behind it, a dropped unit has to remain 0, since that layer leaves
 # it out. So only functions of each element with f(0) = 0 may be there. Between the layer before and
@@ -126,17 +127,21 @@ class Tracer(fx.Tracer):
 def trace(root: nn.Module) -> fx.Graph:
     """Return the graph of the forward of ``root``; raise where torch.fx cannot trace it.
 
+    The forward runs on proxies, and what it sets on ``root`` is restored.
+
     Arguments that are None by default, such as masks of transformer layers, are None where the code
     asks for their value.
     """
     try:
-        return Tracer().trace(root)
+        with restoring_attributes(root):
+            return Tracer().trace(root)
     except Exception:
         parameters = inspect.signature(type(root).forward).parameters.values()
         defaults = {p.name: None for p in parameters if p.default is None}
         if not defaults:
             raise
-        return Tracer().trace(root, defaults)
+        with restoring_attributes(root):
+            return Tracer().trace(root, defaults)
 
 
 def spatial_dims(module: object) -> int | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..nn.module import DropoutModule
 from .model_access import preserve_generators, tensors_in
@@ -20,15 +21,16 @@ Restore = Callable[[], None]
 
 
 @contextmanager
-def restoring(model: nn.Module, inputs: Any) -> Iterator[None]:
+def restoring(model: nn.Module, inputs: Any, parameters: bool = True) -> Iterator[None]:
     """Restore ``model``, the tensors of ``inputs`` and all generators on exit.
 
     Of the model these are parameters and buffers, their gradients and ``requires_grad``, hooks,
     attributes, the content of lists, dicts and objects that attributes hold, and generators of its
     own. An interrupt that comes while it restores is raised when everything is restored.
+    ``parameters``: whether their values are restored too, which takes a copy of them.
     """
     tensors = [*model.parameters(), *model.buffers(), *tensors_in(inputs)]
-    snapshot = _Snapshot()
+    snapshot = _Snapshot(lambda tensor: parameters or not isinstance(tensor, nn.Parameter))
     for module in model.modules():
         snapshot.add_attributes(module)
         if isinstance(module, DropoutModule) and module.model_key is not None:
@@ -42,10 +44,25 @@ def restoring(model: nn.Module, inputs: Any) -> Iterator[None]:
         snapshot.restore()
 
 
+@contextmanager
+def restoring_attributes(module: nn.Module) -> Iterator[None]:
+    """Restore the attributes of ``module`` itself on exit, and the content of containers in them.
+
+    Values of tensors are not restored.
+    """
+    snapshot = _Snapshot(lambda tensor: False)
+    snapshot.add_attributes(module)
+    try:
+        yield
+    finally:
+        snapshot.restore()
+
+
 class _Snapshot:
     """What was found, as functions that restore it."""
 
-    def __init__(self) -> None:
+    def __init__(self, restores_values: Callable[[Tensor], bool]) -> None:
+        self.restores_values = restores_values
         self.restores: list[Restore] = []
         self.visited: dict[int, Any] = {}  # holds the objects, so that no id is used twice
 
@@ -76,6 +93,8 @@ class _Snapshot:
         ``objects``: the value is in an object already; objects within it are not searched.
         """
         if id(value) in self.visited:
+            return
+        if isinstance(value, Tensor) and (is_lazy(value) or not self.restores_values(value)):
             return
         restore = _restore_of(value)
         if restore is not None:

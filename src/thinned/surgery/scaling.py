@@ -19,6 +19,7 @@ from ..algebra.scale import Classic, Inverted, Scale
 from ..nn.module import DropoutModule
 from ..nn.spec_layer import SpecLayer
 from .edits import Edit, Edits, SpecChange, WeightScaling
+from .preserve import restoring
 
 _SCALES: dict[str, Scale] = {"classic": Classic(), "inverted": Inverted()}
 _WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
@@ -252,7 +253,8 @@ def _followers(model: nn.Module, factors: dict[str, float]) -> dict[str, float]:
     homogeneous operations pass a factor on, weights make up for it.
     """
     try:
-        graph = _Tracer().trace(model)
+        with restoring(model, (), parameters=False):  # its code runs, with proxies for parameters
+            graph = _Tracer().trace(model)
     except Exception as error:
         raise InputError(
             f"the graph of this model cannot be read ({type(error).__name__}: {error}); pass "

@@ -18,6 +18,7 @@ from .branches import Start, drops_examples, find_start
 from .chains import Chain, find_chain, is_elementwise, spatial_dims, trace
 from .edits import AttributeChange, Edits, ForwardChange, Swap, apply_edits
 from .model_access import unwrap_compiled
+from .preserve import restoring
 from .replacing import HOOKS, PATH_NAMES, replacement
 
 # torch's dropout layers that thinning can replace, with the spatial axes of their units
@@ -96,7 +97,8 @@ def thin(model: nn.Module, groups: int = 1, always: bool = False) -> Edits:
             "this model has no dropout layer to thin; thinned.expose(model, x) makes layers of "
             "F.dropout in a forward pass"
         )
-    results = _results(model, places, groups)
+    with restoring(model, (), parameters=False):  # its code runs, with proxies for parameters
+        results = _results(model, places, groups)
     chains = _complete(results, Chain)
     branches = _complete(results, Start)
     notes = []
