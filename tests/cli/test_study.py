@@ -17,7 +17,7 @@ def test_help_names_every_option(capsys, monkeypatch):
     code, out, _ = call(capsys, monkeypatch, "study", "--help")
     assert code == 0
     options = (
-        "data target task model quick full methods folds repeats metric class-weight groups "
+        "data target test drop keep sep decimal encoding na task model quick full methods folds repeats metric class-weight groups "
         "time epochs seed rows budget jobs out resume "
         "report-only"
     )
@@ -34,6 +34,15 @@ def test_help_names_every_option(capsys, monkeypatch):
         (["--model", "no_such_thing:net"], "raised ModuleNotFoundError"),
         (["--model", "cnn", "--data", "{table}", "--target", "y"], "model 'cnn' needs images"),
         (["--data", "{table}", "--target", "yy"], "target 'yy' is not a column"),
+        (["--data", "{table}", "--target", "y", "--drop", "b"], "--drop 'b' is not a column"),
+        (["--data", "{table}", "--target", "y", "--drop", "a"], "no column besides the target"),
+        (["--data", "{table}", "--target", "y", "--keep", "c"], "--keep 'c' is not a column"),
+        (["--data", "{table}", "--target", "y", "--test", "no.csv"], "--test 'no.csv' has to be"),
+        (["--data", "{table}", "--target", "y", "--decimal", "x"], "--decimal has to be . or ,"),
+        (["--data", "{table}", "--target", "y", "--sep", "ab"], "--sep has to be one character"),
+        (["--data", "{table}", "--target", "y", "--encoding", "u9"], "--encoding 'u9' is not"),
+        (["--sep", ";"], "--sep is for text files such as .csv, but the data are"),
+        (["--drop", "a"], "--drop is for tables, but the data are the handwritten digits"),
         (["--task", "clustering"], "--task has to be classification or regression"),
         (["--folds", "1"], "--folds has to be at least 2"),
         (["--folds", "900"], "900 folds need at least 9000 rows"),
@@ -60,7 +69,7 @@ def test_help_names_every_option(capsys, monkeypatch):
 )
 def test_bad_input(capsys, monkeypatch, tmp_path, arguments, message):
     table = tmp_path / "t.csv"
-    table.write_text("a,y\n" + "\n".join(f"{i},{i % 2}" for i in range(100)))
+    table.write_text("a,y\n" + "\n".join(f"{i / 2},{i % 2}" for i in range(100)))
     monkeypatch.chdir(tmp_path)
     code, out, err = call(capsys, monkeypatch, "study", *(a.format(table=table) for a in arguments))
     import re
@@ -156,6 +165,11 @@ def test_python_api(tmp_path):
         ({"task": "bad"}, "task has to be 'classification', 'regression' or None"),
         ({"target": 3}, "target has to be the name of a column, but got 3"),
         ({"target": "y", "data": ([[1], [2]], [0, 1])}, "target is for tables"),
+        ({"drop": "a"}, "drop has to be a list"),
+        ({"na": 3}, "na has to be a list"),
+        ({"test": 3}, "test has to be a path, a DataFrame or None"),
+        ({"drop": ["a"], "data": ([[1], [2]], [0, 1])}, "drop is for tables"),
+        ({"decimal": ",", "data": ([[1], [2]], [0, 1])}, "--decimal is for text files"),
         ({"data": ([[1, 2], [3]], [0, 1])}, "x cannot be converted to an array"),
     ],
 )
@@ -187,3 +201,58 @@ def test_python_api_takes_numpy_numbers_and_columns(tmp_path):
         **numbers,
     )
     assert result.analysis.header["settings"]["seed"] == 3
+
+
+def test_what_was_decided_about_a_table_is_printed_before_training(tmp_path, capsys, monkeypatch):
+    rows = [
+        f"{i},w{i % 9} is a word{i % 7},{'' if i == 3 else i % 2 + 3},{i % 2}" for i in range(90)
+    ]
+    (tmp_path / "t.csv").write_text("id,text,y,copy\n" + "\n".join(rows))
+    monkeypatch.chdir(tmp_path)
+    arguments = "--data t.csv --target y --quick --methods dropout --folds 2 --repeats 1 --epochs 1"
+    code, _, err = call(capsys, monkeypatch, "study", *arguments.split(), "--jobs", "1")
+    assert code == 0, err
+    before, _ = err.split("networks to train")
+    for text in (
+        "t: 89 rows, ",
+        "classification of y.",
+        "1 rows without a value of y were left out.",
+        "y holds 2 distinct values, so this is classification; --task regression overrides that.",
+        "Column id was left out: it looks like an index or identifier",
+        "Texts (text) became TF-IDF features",
+        "warning: Column copy alone determines y in all 89 rows",
+    ):
+        assert text in before
+    from thinned.studies.outputs import finish
+
+    result = finish(tmp_path / "thinned-study")
+    assert "1 rows without a value of y were left out." in result.notes
+    assert "Column copy alone determines y" in result.warnings[0]
+    assert result.columns.to_numpy()[:, :2].tolist() == [
+        ["id", "key"],
+        ["text", "text"],
+        ["copy", "number"],
+    ]
+    report = result.report.read_text("utf-8")
+    for text in (*result.notes, *result.warnings, "left out: index or identifier"):
+        assert text.replace("'", "&#39;") in report
+
+
+def test_warnings_about_the_data_are_python_warnings_without_a_display(tmp_path):
+    import numpy as np
+    import pandas as pd
+
+    y = np.arange(80) % 2
+    table = pd.DataFrame({"a": np.random.default_rng(0).normal(size=80), "b": y, "y": y})
+    with pytest.warns(UserWarning, match="Column b alone determines y in all 80 rows"):
+        thinned.study(
+            table,
+            target="y",
+            level="quick",
+            methods=["dropout"],
+            folds=2,
+            repeats=1,
+            epochs=1,
+            jobs=1,
+            out=tmp_path / "o",
+        )

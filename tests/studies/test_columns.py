@@ -134,6 +134,12 @@ def test_the_decimal_mark_of_ambiguous_columns_is_that_of_the_table():
     assert fixed.kind == "name"  # with --decimal . these are no numbers
 
 
+def test_a_frequent_text_among_many_numbers_is_a_missing_value():
+    found, frame, texts = read([*map(str, range(70)), *["refused"] * 30])
+    assert (found.kind, texts, frame["c"].notna().sum()) == ("number", {"refused": 30}, 70)
+    assert read([*map(str, range(30)), *[f"code {i}" for i in range(60)]])[0].kind == "name"
+
+
 def test_few_numbers_with_other_texts_are_categories():
     for values in (["0", "1", "2", "3+"] * 10, ["A", "B", "7"] * 9, ["1", "x"] * 20):
         assert read(values)[0].kind == "category"

@@ -490,6 +490,7 @@ def test_columns_of_lists_are_refused(value):
     ("y", "message"),
     [
         (np.array(["a", None] * 60, dtype=object), "y holds 60 missing values"),
+        (np.array(["a", "b", " "] * 40), "y holds 40 empty or unknown values"),
         (np.where(np.arange(120) == 3, np.nan, np.arange(120) % 2), "y holds 1 missing values"),
         (np.linspace(-1e300, 1e300, 120), "standard deviation of inf, too far from 1"),
         (np.linspace(-1e35, 1e35, 120), r"standard deviation of 5.*e\+34, too far from 1"),

@@ -61,6 +61,14 @@ def test_delimiters(tmp_path, ending, sep):
     assert frame.to_numpy().tolist() == [list(r) for r in rows]
 
 
+@pytest.mark.parametrize("sep", ["\t", ";", ","])
+def test_empty_cells_remain_in_their_columns(tmp_path, sep):
+    path = tmp_path / "t.csv"
+    path.write_text(sep.join("abcd") + "\n" + (sep.join(["1", "", "x y", ""]) + "\n") * 30)
+    frame, _ = read(path)
+    assert frame.fillna("").iloc[29].tolist() == ["1", "", "x y", ""]
+
+
 def test_the_delimiter_of_excel_and_of_the_option(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("sep=;\n" + "a;b\n" + "1,0;2\n" * 20)
@@ -168,7 +176,9 @@ def test_spreadsheets_without_openpyxl_say_what_to_install(tmp_path, monkeypatch
     monkeypatch.setattr(pd, "ExcelFile", missing)
     path = tmp_path / "t.xlsx"
     path.write_bytes(b"PK")
-    with pytest.raises(InputError, match=r"needs openpyxl: pip install openpyxl; or save it as"):
+    with pytest.raises(
+        InputError, match=r"needs openpyxl: pip install 'thinned\[excel\]'; or save it as"
+    ):
         load(str(path), "y")
 
 

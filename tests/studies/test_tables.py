@@ -188,6 +188,12 @@ def test_separate_test_tables(tmp_path):
         load(None, test=str(path))
 
 
+def test_test_targets_have_the_decimal_mark_of_the_data():
+    train = frame().assign(price=[f"{i},5" for i in range(60)])
+    test = frame(5).assign(price=["1,250", "2,125", "3,000", "4,000", "5,000"])
+    assert from_frame(train, "price", None, test=test).extra[1].tolist() == [1.25, 2.125, 3, 4, 5]
+
+
 def test_texts_become_tfidf_features_of_the_training_rows():
     words = [f"w{i}" for i in range(30)]
     rng = np.random.default_rng(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -155,6 +156,9 @@ def study(
     dataset = _dataset(
         data, target, task, rows, settings.seed, options, reading, test, groups, time
     )
+    if progress is None:  # a display shows them before training
+        for text in dataset.warnings:
+            warnings.warn(text, stacklevel=2)
     outcome = run(
         dataset,
         settings,

@@ -382,9 +382,13 @@ def _fits(present: pd.Series, parsed: pd.Series) -> bool:
     known = parsed.dropna()
     if known.empty or len(known) < 0.2 * len(present):
         return False
+    if not strange:
+        return True
     # with few distinct values, such as 0, 1, 2 and 3+, other texts are categories
-    few = known.nunique() <= 20
-    return not strange or len(strange) <= (0 if few else OTHER_TEXTS * len(present))
+    if known.nunique() <= 20:
+        return False
+    rare = len(strange) <= OTHER_TEXTS * len(present)
+    return rare or (len(set(strange)) <= 5 and len(known) >= 0.5 * len(present))
 
 
 def _as_number(present: pd.Series, mark: str, texts: bool, own: str | None) -> ColumnType | None:

@@ -394,6 +394,10 @@ def _labels(y: Array, kind: Kind | None, n: int, notes: list[str]) -> tuple[Arra
     if missing:
         raise InputError(f"y holds {missing:,} missing values; remove those rows")
     found = read_target(column, kind, "y", notes)
+    if len(found.rows) < n:
+        raise InputError(
+            f"y holds {n - len(found.rows):,} empty or unknown values; remove those rows"
+        )
     return found.y, found.kind, found.classes
 
 

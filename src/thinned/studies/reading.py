@@ -189,11 +189,11 @@ def _spreadsheet(raw: bytes, path: Path, notes: list[str]) -> tuple[pd.DataFrame
     try:
         with pd.ExcelFile(io.BytesIO(raw), engine="openpyxl") as book:
             sheets = [str(s) for s in book.sheet_names]
-            cells = book.parse(sheets[0], header=None, dtype=object, keep_default_na=False)
+            cells = pd.read_excel(book, header=None, dtype=object, keep_default_na=False)
     except ImportError:
         raise InputError(
-            f"{path} is an Excel file, which needs openpyxl: pip install openpyxl; or save it as "
-            ".csv"
+            f"{path} is an Excel file, which needs openpyxl: pip install 'thinned[excel]'; or save "
+            "it as .csv"
         ) from None
     if len(sheets) > 1:
         notes.append(
@@ -311,12 +311,14 @@ def delimiter(text: str, usual: str) -> str:
     """
     scores = {}
     for sep in sorted(DELIMITERS, key=lambda s: s != usual):
-        widths = [
-            len(row) - (len(row) > 1 and not row[-1])  # a delimiter at the end adds no column
-            for row in itertools.islice(_records(text, sep), SAMPLE)
-        ]
-        if widths and widths[0] > 1:
-            scores[sep] = (round(widths.count(widths[0]) / len(widths), 1), widths[0])
+        records = list(itertools.islice(_records(text, sep), SAMPLE))
+        width = len(records[0]) if records else 0
+        if width > 1:
+            # a delimiter at the end of a line adds no column
+            fit = sum(
+                len(row) == width or (len(row) == width + 1 and not row[-1]) for row in records
+            )
+            scores[sep] = (round(fit / len(records), 1), width)
     good = {sep: score for sep, score in scores.items() if score[0] >= 0.5}
     if good:
         return max(good, key=lambda sep: good[sep])

@@ -134,7 +134,7 @@ def table(
         data.warnings += [order_warning(in_order)] if in_order else []
     data.x = _features(features.iloc[rows].reset_index(drop=True), types, said)
     if test is not None:
-        data.extra = _test_set(data, test, known, types, options)
+        data.extra = _test_set(data, test, known, types, options, found.mark)
     _warn(data)
     return data
 
@@ -281,7 +281,8 @@ def _is_key(name: str, column: pd.Series, found: ColumnType) -> bool:
 def _features(
     features: pd.DataFrame, types: dict[str, ColumnType], said: list[str]
 ) -> pd.DataFrame:
-    parts, missing = [], 0
+    parts: list[pd.DataFrame] = []
+    missing: Counter[str] = Counter()
     for name, found in types.items():
         part, lost = found.read(name, features[name])
         if lost:
@@ -291,7 +292,7 @@ def _features(
                 f"{sum(lost.values()):,} values of {name} count as missing: {listed}{more}."
             )
         if found.kind not in ("text", "name", "key", "empty", "constant") and len(part.columns):
-            missing += int(part.iloc[:, 0].isna().sum())
+            missing[name] += int(part.iloc[:, 0].isna().sum())
         parts.append(part)
     by_kind: dict[str, list[str]] = {}
     for name, found in types.items():
@@ -301,10 +302,12 @@ def _features(
     for name, found in types.items():
         if found.kind == "number" and found.remark:
             said.append(f"{name}: {found.remark}.")
-    if missing:
+    if missing := +missing:
+        where = _listed([f"{name} {count:,}" for name, count in missing.most_common(6)], 5)
         said.append(
-            f"{missing:,} missing values: numbers are replaced by the median of the training rows, "
-            "with a column that marks them; in categories, missing is a category of its own."
+            f"{missing.total():,} missing values ({where}): numbers are replaced by the "
+            "median of the training rows, with a column that marks them; in categories, missing "
+            "is a category of its own."
         )
     if "category" in by_kind:
         said.append(
@@ -329,6 +332,7 @@ def _test_set(
     known: list[str],
     types: dict[str, ColumnType],
     options: TableOptions,
+    mark: str,
 ) -> tuple[pd.DataFrame, Array]:
     test = _with_text_names(test)
     needed = [*types, data.target]
@@ -348,7 +352,7 @@ def _test_set(
     x = _features(test.drop(columns=data.target), types, notes)
     data.notes += [f"Test table: {n}" for n in notes if "count as missing" in n]
     if data.kind == "regression":
-        y = read_values(test[data.target], data.target, options.mark)
+        y = read_values(test[data.target], data.target, mark)
         return x, y
     index = {canonical_name(c): i for i, c in enumerate(data.classes)}
     name_of = canonical_name if len(index) == len(data.classes) else str
@@ -361,9 +365,9 @@ def _test_set(
     return x, np.array([index[name_of(v)] for v in test[data.target]], np.int64)
 
 
-def read_values(column: pd.Series, name: str, mark: str | None) -> Array:
+def read_values(column: pd.Series, name: str, mark: str) -> Array:
     """The numbers of a regression target; :class:`thinned.InputError` where one is none."""
-    values = numbers(column, mark or decimal_mark(column) or ".")
+    values = numbers(column, mark)
     if not np.isfinite(values).all():
         bad = column[~np.isfinite(values)].iloc[0]
         raise InputError(

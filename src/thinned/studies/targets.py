@@ -25,12 +25,14 @@ class Target:
         kind: "classification" or "regression".
         classes: The names of the classes, by number.
         rows: The positions of the rows that have a value.
+        mark: The decimal mark of its numbers.
     """
 
     y: Array
     kind: Kind
     classes: list[str]
     rows: Array
+    mark: str
 
 
 def read_target(
@@ -109,7 +111,7 @@ def read_target(
                 "that."
             )
         _check_values(y, name)
-        return Target(y, kind, [], rows)
+        return Target(y, kind, [], rows, mark)
     labels, order = _labels(values, parsed if all_numbers and not was_number else None, name, notes)
     if len(order) < 2:
         raise InputError(f"target {name!r} is constant ({order[0]!r}); there is nothing to predict")
@@ -127,7 +129,7 @@ def read_target(
     counts = np.bincount(codes, minlength=len(order))
     named = [f"{c} ({n:,})" for c, n in zip(map(str, order), counts, strict=True)]
     notes.append(f"Classes: {', '.join(named[:12])}{' ...' if len(named) > 12 else ''}.")
-    return Target(codes, kind, [str(v) for v in order], rows)
+    return Target(codes, kind, [str(v) for v in order], rows, mark)
 
 
 def _note_merged(column: pd.Series[Any], name: str, notes: list[str]) -> None:
