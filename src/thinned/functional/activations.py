@@ -83,7 +83,8 @@ def jumpout(
     )
     active = (x.detach() > 0).double().mean().clamp_min(torch.finfo(torch.float32).tiny)
     p = (drawn.double() / active).clamp(max=max_rate).reshape(())
-    gain = bernoulli_mask(tuple(x.shape), p.cpu(), key, x) * (1.0 - p) ** -power
+    rate = p if x.is_meta else p.cpu()
+    gain = bernoulli_mask(tuple(x.shape), rate, key, x) * (1.0 - p) ** -power
     return (x * gain.to(reference.wide(x))).to(x.dtype)
 
 

@@ -66,6 +66,7 @@ def embedding_dropout(
     if (
         not torch.compiler.is_compiling()
         and ids.numel()
+        and not ids.is_meta
         and (int(ids.min()) < 0 or int(ids.max()) >= len(weight))
     ):
         wrong = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())

@@ -39,6 +39,7 @@ def is_supported(x: Tensor, noise: StateFactors) -> bool:
     eager = (
         not torch.compiler.is_compiling()
         and not dispatch.under_transform()
+        and not x.is_meta
         and not torch.is_autocast_enabled(x.device.type)
     )
     return tensors and eager and x.dtype in (torch.float32, torch.float64)

@@ -196,7 +196,8 @@ def max_pool_dropout(
     windows = _extent(kernel_size, shape, "kernel_size")
     steps = windows if stride is None else _per_axis(stride, len(shape), "stride")
     check_rate(p)
-    if not torch.compiler.is_compiling() and x.numel() and bool((x < 0).any()):
+    has_values = x.numel() and not x.is_meta and not torch.compiler.is_compiling()
+    if has_values and bool((x < 0).any()):
         raise InputError(
             f"max-pooling dropout needs inputs of at least 0, but got {x.min():g}; put it after a "
             "ReLU"

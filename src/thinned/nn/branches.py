@@ -158,8 +158,9 @@ class LayerDrop(RatedModule, nn.ModuleList):
             for layer in self:
                 x = layer(x, *args, **kwargs)
             return x
+        like = torch.empty(0) if x.is_meta else x  # which layers run is read
         kept = core.bernoulli_mask(
-            (len(self),), self.current_rate(), self.call_key(), x, per="l", of="l"
+            (len(self),), self.current_rate(), self.call_key(), like, per="l", of="l"
         )
         if compiling:
             for i, layer in enumerate(self):

@@ -143,7 +143,9 @@ class ModelKey:
             )
         if not getattr(step, "ndim", 0) and not isinstance(step, (list, tuple, range)):
             step = checked_number("step", step)
-        device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
+        # keys are read, so those of a model on the meta device have values all the same
+        devices = (p.device for p in self._model.parameters() if not p.is_meta)
+        device = next(devices, torch.device("cpu"))
         # The tensors are used after the modes that surround this call have ended, such as
         # inference mode or a dispatch mode.
         with ops.ordinary_tensors():

@@ -96,7 +96,8 @@ class SparseVariationalDropout(Learned, nn.Module):
         wide = reference.wide(mean)
         variance = self.log_alpha.exp() * self.weight.to(wide).square()
         zeros = None if self.bias is None else torch.zeros_like(self.bias, dtype=wide)
-        with torch.autocast(x.device.type, enabled=False):  # squares overflow in half precision
+        device = "cpu" if x.is_meta else x.device.type
+        with torch.autocast(device, enabled=False):  # squares overflow in half precision
             var = self._run(x.to(wide).square(), variance, zeros)
         eps = core.normal(tuple(mean.shape), self.call_key(), mean)
         return mean + ((var.clamp_min(0.0) + 1e-8).sqrt() * eps).to(mean.dtype)

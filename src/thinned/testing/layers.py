@@ -400,6 +400,25 @@ def check_layouts(case: LayerCase) -> None:
         assert _tensors(empty)[0].shape[case.examples] == 0
 
 
+def check_meta(case: LayerCase) -> None:
+    """Tensors of the meta device give those of the shapes and dtypes of real ones, keyed or not."""
+    if not case.compiles:
+        return
+    inputs = [x.to("meta") if isinstance(x, Tensor) else x for x in case.copy_inputs()]
+    real, model = case.model(), case.model().to("meta")
+    for keyed in (False, True):
+        if keyed:
+            ids = None if case.examples is None else range(case.example_count)
+            assign_key(model, seed=13).at(0, samples=ids)
+        for training in (True, False):
+            results = _tensors(model.train(training)(*inputs))
+            expected = _tensors(real.train(training)(*case.copy_inputs()))
+            assert all(t.is_meta for t in results), "a meta tensor gives one with values"
+            assert [(t.shape, t.dtype) for t in results] == [
+                (t.shape, t.dtype) for t in expected
+            ], "a meta tensor gives another shape or dtype"
+
+
 def check_is_found(case: LayerCase) -> None:
     """Tools that search a model for dropout layers find this one, by its base class."""
     found = [name for name, _ in dropout_modules(case.model())]
@@ -422,5 +441,6 @@ LAYER_CHECKS: tuple[Callable[[LayerCase], None], ...] = (
     check_export,
     check_autocast,
     check_layouts,
+    check_meta,
     check_is_found,
 )
