@@ -123,7 +123,8 @@ def main() -> None:
     found = {key(options.folder, finding): finding for finding in findings}
     labels = table(options.labels)
     precision(found, labels)
-    instances = table(options.instances)
+    present = {p.name for p in repositories}
+    instances = {k: v for k, v in table(options.instances).items() if k[0] in present}
     if options.rule:
         instances = {k: v for k, v in instances.items() if k[3] == options.rule}
     recall(found, instances, options.missed)
