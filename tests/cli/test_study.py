@@ -17,7 +17,8 @@ def test_help_names_every_option(capsys, monkeypatch):
     code, out, _ = call(capsys, monkeypatch, "study", "--help")
     assert code == 0
     options = (
-        "data target test drop keep sep decimal encoding na task model quick full methods folds repeats metric class-weight groups "
+        "data target test drop keep sep decimal encoding na task model quick full methods folds "
+        "repeats metric class-weight groups "
         "time epochs seed rows budget jobs out resume "
         "report-only"
     )
