@@ -45,13 +45,16 @@ def restoring(model: nn.Module, inputs: Any, parameters: bool = True) -> Iterato
 
 
 @contextmanager
-def restoring_attributes(module: nn.Module) -> Iterator[None]:
-    """Restore the attributes of ``module`` itself on exit, and the content of containers in them.
+def restoring_attributes(*modules: nn.Module) -> Iterator[None]:
+    """Restore the attributes of ``modules`` themselves on exit, hooks and modes too, the content of
+    containers and objects in them, and their generators.
 
-    Values of tensors are not restored.
+    Values of tensors are not restored. An interrupt that comes while it restores is raised when
+    everything is restored.
     """
     snapshot = _Snapshot(lambda tensor: False)
-    snapshot.add_attributes(module)
+    for module in modules:
+        snapshot.add_attributes(module)
     try:
         yield
     finally:

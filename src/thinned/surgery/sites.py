@@ -194,7 +194,8 @@ def find(
 
     Each pass gets copies of the inputs. The model is left as it was: its modes, its buffers (of
     batch normalization too) and the generators of torch, Python and NumPy; no gradients are
-    computed. A compiled model is read through its wrapper. Exceptions of the model are passed on.
+    computed. For this, parameters and buffers are copied once, for the length of the call. A
+    compiled model is read through its wrapper. Exceptions of the model are passed on.
 
     Args:
         model: The model to search.

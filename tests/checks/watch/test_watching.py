@@ -107,6 +107,47 @@ def test_a_watched_run_is_the_same_bit_by_bit(build):
     assert getattr(first, "calls", 0) == getattr(second, "calls", 0)
 
 
+class Keeps(nn.Module):
+    """Keeps what it saw in containers, adds a hook to itself, and draws from its own generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.seen, self.table = network(), [], {"calls": 0}
+        self.noise = torch.Generator().manual_seed(1)
+
+    def forward(self, x):
+        self.seen.append(len(x))
+        self.table["calls"] += 1
+        self.net[0].register_forward_hook(lambda *_: None)
+        return self.net(x + torch.rand(x.shape, generator=self.noise))
+
+
+def test_containers_hooks_and_generators_of_the_model_are_restored():
+    net, (x, y) = Keeps(), rows(8)
+    state = net.noise.get_state()
+    watch = thinned.watch(net, loss=F.cross_entropy, every=1)
+    watch.step(x, y)
+
+    def unchanged():
+        assert net.seen == []
+        assert net.table == {"calls": 0}
+        assert torch.equal(net.noise.get_state(), state)
+        assert not net.net[0]._forward_hooks
+        assert not any(m._forward_pre_hooks for m in net.modules())
+        assert all(m.training for m in net.modules())
+
+    unchanged()
+
+    class Interrupts(nn.Module):
+        def forward(self, x):
+            raise KeyboardInterrupt
+
+    net.net.append(Interrupts())
+    with pytest.raises(KeyboardInterrupt):
+        watch.step(x, y)
+    unchanged()
+
+
 def test_a_keyed_model_goes_on_where_it_was():
     net = network(drop=thinned.nn.Dropout)
     key = thinned.key(net, 0)

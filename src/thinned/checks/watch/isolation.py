@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ...surgery.model_access import force_eager, preserve_generators
+from ...surgery.preserve import restoring_attributes
 
 
 def requires_collectives(model: nn.Module) -> str:
@@ -32,25 +33,18 @@ def preserve_state(model: nn.Module) -> Iterator[None]:
 
     Generators are those of torch on all devices of the model, of Python and of NumPy. Within,
     buffers are copies, so that a backward pass that comes later finds the originals unchanged.
-    Attributes that a pass sets (hidden states, call counters) are restored; an object that it
-    changes in place is not.
+    Attributes that a pass sets (hidden states, call counters) are restored, and so are hooks and
+    the content of lists, dicts and objects in attributes; a tensor that a pass changes in place is
+    not, unless it is a buffer.
     """
     modules = list(model.modules())
-    before = [(m, dict(m.__dict__)) for m in modules]
-    try:
-        with ExitStack() as stack:
-            stack.enter_context(preserve_generators(model.parameters()))
-            stack.enter_context(torch.no_grad())
-            force_eager(stack)
-            _copy_buffers(modules)
-            yield
-    finally:
-        for module, attributes in before:
-            if module.__dict__.keys() != attributes.keys() or any(
-                module.__dict__[k] is not v for k, v in attributes.items()
-            ):
-                module.__dict__.clear()
-                module.__dict__.update(attributes)
+    with ExitStack() as stack:
+        stack.enter_context(restoring_attributes(*modules))
+        stack.enter_context(preserve_generators(model.parameters()))
+        stack.enter_context(torch.no_grad())
+        force_eager(stack)
+        _copy_buffers(modules)
+        yield
 
 
 def _copy_buffers(modules: list[nn.Module]) -> None:

@@ -286,8 +286,8 @@ def watch(
     gradients: in its present mode, in evaluation mode, and, where batch normalization trains, with
     only dropout switched off. Generators, buffers, modes, gradients and the attributes of modules
     are restored, so a watched run equals an unwatched one bit by bit; but hooks of the model run in
-    these passes too, and objects that a pass changes in place are not restored. Compiled models are
-    watched without compilation.
+    these passes too, and tensors other than buffers that a pass changes in place are not restored.
+    Compiled models are watched without compilation.
 
     Args:
         model: The model that trains.
