@@ -134,6 +134,11 @@ def _handled(handler: CallHandler, call: Any, func: Any, *args: Any, **kwargs: A
     return handler(call, func, args, kwargs)
 
 
+def any_active() -> bool:
+    """Whether a context is active anywhere in the process."""
+    return _any_active
+
+
 def value_of(kind: Kind, module: object) -> Any:
     """Return what the innermost active context sets for ``module``, or None."""
     if not _any_active:

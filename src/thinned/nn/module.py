@@ -12,12 +12,19 @@ from torch import nn
 from .._errors import ArgumentError, InputError, learned_rate, nearest_argument, probability
 from ..algebra.schedule import SCHEDULES, Schedule
 from ..engines.torch import exported
-from ..engines.torch.tensor_key import ModelTensorKey, TensorKey, mapped_levels, random_key
+from ..engines.torch.tensor_key import (
+    ModelTensorKey,
+    TensorKey,
+    eager_random_key,
+    mapped_levels,
+    random_key,
+)
 from ..functional import Mode
 from ..functional.core import Rate
-from .contexts import value_of
+from .contexts import any_active, value_of
 from .recompute import (
     CallCounter,
+    modes_kept,
     recomputed_key,
     recomputed_mode,
     remember_key,
@@ -162,6 +169,8 @@ class DropoutModule(CheckedArguments):
             without drawing. "off": return the result without any noise, not even scaled. A context
             manager such as :func:`thinned.sampling` decides instead of ``training`` while active.
         """
+        if not any_active() and not modes_kept():
+            return "sample" if self.training else "mean"
         override: Mode | None = value_of("mode", self)
         if not torch.compiler.is_compiling():
             recomputing, kept = recomputed_mode(self)
@@ -187,6 +196,8 @@ class DropoutModule(CheckedArguments):
             InputError: In a keyed model before the first ``key.at``, and where
                 ``torch.onnx.export`` or ``torch.jit.trace`` would store one key in its graph.
         """
+        if self.model_key is None and not any_active() and exported.runs_eagerly():
+            return recomputed_key(self) or eager_random_key()
         if recorder := exported.recorder():
             if not self.draws_unkeyed():
                 raise exported.keyed(recorder)

@@ -158,12 +158,22 @@ def remember_key(module: object, tensor_key: _Kept) -> _Kept:
     return _write(module, tensor_key, _running_segments()[0])
 
 
+_modes_kept = False  # by any segment of the process
+
+
+def modes_kept() -> bool:
+    """Whether a segment has kept the mode of a context, so that recomputations have to look."""
+    return _modes_kept
+
+
 def remember_mode(module: object, mode: str) -> None:
     """Keep the mode that a context sets for ``module`` on the segments that run now."""
+    global _modes_kept
     hooked = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
     if hooked or not torch.is_grad_enabled():
         for segment in _running_segments()[0]:
             segment.__dict__.setdefault(_ATTRIBUTE + "_modes", {})[id(module)] = mode
+            _modes_kept = True
 
 
 def recomputed_mode(module: object) -> tuple[bool, Any]:

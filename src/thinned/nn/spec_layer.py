@@ -126,17 +126,8 @@ class SpecLayer(RatedModule, _DropoutNd):
             return core.drop(input, self.spec, mode=mode, inplace=self.inplace)
         if not is_dense(input):
             return self._forward_structured(input)
-        if exported.recorder():
-            return self._sample_exported(input)
-        if torch.compiler.is_compiling() and sharded.is_distributed(input):
-            return self._sample_outside(input)
-        if torch.compiler.is_compiling() and self.layout is None and self.shard is None:
-            if self._constants is not None:
-                return self._sample_in_graph(input, self._constants)
-            if self._block_size is not None and input.dim() > 2:
-                return self._blocks_in_graph(input, self._rate_tensor)
-        if self._block_size is not None and input.dim() > 2 and exported.traced():
-            return self._blocks_in_graph(input, torch.tensor(self._rate, dtype=torch.float64))
+        if not exported.runs_eagerly() and (y := self._sample_traced(input)) is not None:
+            return y
         if self._rate == 0.0:
             return input
         x = input
@@ -162,6 +153,21 @@ class SpecLayer(RatedModule, _DropoutNd):
         else:
             y = core.sample(x, prepared, key, None, self.inplace, self.impl)
         return y if x is input else y.view_as(input)
+
+    def _sample_traced(self, input: Tensor) -> Tensor | None:
+        """The training output for what records this call; None where the eager way serves it."""
+        if exported.recorder():
+            return self._sample_exported(input)
+        if torch.compiler.is_compiling() and sharded.is_distributed(input):
+            return self._sample_outside(input)
+        if torch.compiler.is_compiling() and self.layout is None and self.shard is None:
+            if self._constants is not None:
+                return self._sample_in_graph(input, self._constants)
+            if self._block_size is not None and input.dim() > 2:
+                return self._blocks_in_graph(input, self._rate_tensor)
+        if self._block_size is not None and input.dim() > 2 and exported.traced():
+            return self._blocks_in_graph(input, torch.tensor(self._rate, dtype=torch.float64))
+        return None
 
     def _blocks_in_graph(self, x: Tensor, rate: Tensor) -> Tensor:
         return maps.disout(x, rate, self._block_size, 0.0, key=self.call_key())  # type: ignore[arg-type]

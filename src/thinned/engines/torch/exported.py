@@ -22,6 +22,15 @@ UNDO = (
 )
 
 
+def runs_eagerly() -> bool:
+    """Return whether the present call is neither traced nor seen by a dispatch mode."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._is_tracing()
+        or torch._C._len_torch_dispatch_stack()
+    )
+
+
 @torch._dynamo.assume_constant_result
 def recorder() -> str:
     """Return what records the present call for a graph without this package, or "" for nothing."""

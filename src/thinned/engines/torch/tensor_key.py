@@ -96,6 +96,11 @@ def random_key(generator: torch.Generator | None = None) -> TensorKey:
     return TensorKey(seed)
 
 
+def eager_random_key() -> TensorKey:
+    """:func:`random_key` where nothing traces the call."""
+    return TensorKey(torch.randint(-_SIGN, _SIGN - 1, _ONE, device="cpu"))
+
+
 @torch.compiler.disable
 def _drawn_from(generator: torch.Generator) -> Tensor:
     """Draw a seed; not within a graph, where it could be repeated in the backward pass."""
