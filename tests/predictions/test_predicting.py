@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import numpy as np
 import pytest
@@ -334,6 +335,21 @@ def test_inputs_that_the_model_overwrites_after_the_draw_are_fresh_in_each_pass(
     assert (x == 1).all()
 
 
+def test_draws_in_python_before_the_first_mask_differ_between_passes():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.drop = tnn.Dropout(0.5)
+
+        def forward(self, x):
+            torch.linalg.matrix_exp(torch.zeros(60, 60))
+            return self.drop(x * random.random())
+
+    for model in (Scaled(), nn.Sequential(Scaled()), nn.Sequential(Scaled(), tnn.Dropout(0.1))):
+        found = thinned.predict(model.eval(), torch.ones(2, 40), 6, keep=True, outputs="values")
+        assert len({round(y.max(), 5) for y in found.samples}) == 6
+
+
 def test_the_model_and_the_generators_are_left_as_they_were():
     model = nn.Sequential(
         nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), tnn.Dropout(0.5), nn.Dropout(0.5)
@@ -434,6 +450,7 @@ class Counts(nn.Module):
         ),
         (network, (X, X[:3]), {}, "one row for each example"),
         (network, 3, {}, "but got int"),
+        (lambda: nn.Sequential(tnn.Dropout2d(0.5)).eval(), torch.ones(2, 3, 3), {}, "one example"),
     ],
 )
 def test_bad_input(model, data, settings, message):

@@ -21,7 +21,7 @@ from ..surgery.model_access import preserve_generators, seed_all, tensors_in
 from ..surgery.switching import original_class
 from .batches import Inputs
 from .draws import BLOCK, Draws
-from .replay import Recorder, Recording, Replayer, ReplayError
+from .replay import Recorder, Recording, Replayer, ReplayError, equal, generator_states
 
 _NUMBERS = 1 << 18  # the size of the inputs of the layers that run for several draws at once
 # layers that treat each row by itself in evaluation, whatever the number of rows
@@ -94,29 +94,25 @@ class Passes:
         if named or not isinstance(x, Tensor):
             self.split, self.replays = None, True
             return
+        before = generator_states(self.ids.device)
         x = x.clone()
         for layer in self.split[0]:
             x = layer(x)
-        if not isinstance(x, Tensor) or not x.dim() or len(x) != len(self.ids):
+        has_rows = isinstance(x, Tensor) and x.dim() and len(x) == len(self.ids)
+        if has_rows and equal(before, generator_states(self.ids.device)):
+            self.hidden = x
+        else:
             self.split, self.replays = None, True
-            return
-        self.hidden = x
 
     def run(self, steps: range) -> list[NDArray[Any]]:
         """The leaves of the output for the draws ``steps``, each [draws, b, ...]."""
         self.draws.begin(self.ids, steps)
         self.seed_pass(steps[0])
-        before = None if self.has_drawn else _generators(self.ids.device)
-        if self.split is not None:
-            assert self.hidden is not None
-            x = self.hidden.repeat(len(steps), *[1] * (self.hidden.dim() - 1))
-            for layer in self.split[1]:
-                x = layer(x)
-            output: Any = x
-        else:
-            output = self._run_model(steps)
+        before = None if self.has_drawn else generator_states(self.ids.device)
+        output = self._run_model(steps) if self.split is None else self._run_rest(len(steps))
         if before is not None:
-            self.has_drawn = self.draws.asked or before != _generators(self.ids.device)
+            after = generator_states(self.ids.device)
+            self.has_drawn = self.draws.asked or not equal(before, after)
             if not self.has_drawn:
                 raise InputError(
                     "no site of this model drew in the first pass, so all passes would be equal: "
@@ -138,6 +134,20 @@ class Passes:
     def seed_pass(self, draw: int) -> None:
         """Seed the generators that other sites draw from."""
         seed_all(stream_of(f"{self.seed} {draw} {self.number}") & (2**63 - 1))
+
+    def _run_rest(self, draws: int) -> Any:
+        assert self.split is not None
+        assert self.hidden is not None
+        x: Any = self.hidden.repeat(draws, *[1] * (self.hidden.dim() - 1))
+        for layer in self.split[1]:
+            dims = getattr(layer, "dims", None)
+            if dims is not None and x.dim() != dims + 2:
+                raise InputError(
+                    f"{type(layer).__name__} got a tensor of shape {list(x.shape)}, which it reads "
+                    f"as one example; pass it {dims + 2} axes, with the examples first"
+                )
+            x = layer(x)
+        return x
 
     def _run_model(self, steps: range) -> Any:
         recording = self.recording
@@ -168,7 +178,7 @@ class Passes:
     def _record(self) -> Any:
         self.working = _cloned(self.inputs)
         self.recordings += 1
-        recording = Recording(self.working)
+        recording = Recording(self.working, self.ids.device)
         recorder = Recorder(recording)
         self.on_draw = recorder.close
         args, named = self.working
@@ -231,13 +241,6 @@ def _cloned(inputs: Inputs) -> Inputs:
         lambda v: v.clone() if isinstance(v, Tensor) else v, inputs
     )
     return cloned
-
-
-def _generators(device: torch.device) -> list[bytes]:
-    states = [torch.get_rng_state()]
-    if device.type not in ("cpu", "meta"):
-        states.append(torch.get_device_module(device).get_rng_state(device))
-    return [bytes(state.tolist()) for state in states]
 
 
 def flatten(output: Any) -> list[Tensor]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import time
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -16,6 +18,28 @@ from ..surgery.model_access import tensors_in
 _COST = 4e-6  # seconds that a function mode adds to each call of a torch function, at most
 
 
+def generator_states(device: torch.device) -> list[Any]:
+    """The states of the generators of torch, Python and NumPy, to be compared by :func:`equal`."""
+    with torch._C.DisableTorchFunction():
+        states: list[Any] = [torch.get_rng_state(), random.getstate(), np.random.get_state()]
+        if device.type not in ("cpu", "meta"):
+            states.append(torch.get_device_module(device).get_rng_state(device))
+    return states
+
+
+def equal(first: list[Any], second: list[Any]) -> bool:
+    """Whether nothing was drawn between two states."""
+    with torch._C.DisableTorchFunction():
+        return first[1] == second[1] and all(
+            np.array_equal(a, b) for a, b in zip(_arrays(first), _arrays(second), strict=True)
+        )
+
+
+def _arrays(states: list[Any]) -> list[Any]:
+    tensors = [state.numpy() for state in states if isinstance(state, Tensor)]
+    return [*tensors, states[2][1], states[2][2:]]
+
+
 class ReplayError(Exception):
     """The recorded beginning does not fit this pass, which has to be run in full."""
 
@@ -25,16 +49,17 @@ class Recording:
 
     Args:
         inputs: The inputs of the pass, which every replayed pass gets too.
+        device: The device of the model.
     """
 
-    def __init__(self, inputs: Any) -> None:
-        self.inputs = inputs
+    def __init__(self, inputs: Any, device: torch.device) -> None:
+        self.inputs, self.device = inputs, device
         self.calls: list[tuple[Any, Any]] = []
         self.tensors: dict[int, tuple[Tensor, int]] = {}
         self.seconds = 0.0
         self.live_calls = 0  # after the first draw
         self.open = True
-        self.state = torch.get_rng_state()
+        self.state = generator_states(device)
         self.usable = True
 
     def close(self, started: float) -> None:
@@ -43,9 +68,9 @@ class Recording:
             return
         self.open = False
         self.seconds = time.perf_counter() - started
+        # a draw that was not foreseen, within a recorded function or in Python
+        self.usable = equal(self.state, generator_states(self.device))
         with torch._C.DisableTorchFunction():
-            # a draw that was not foreseen, within one of the recorded functions
-            self.usable = torch.equal(self.state, torch.get_rng_state())
             for tensor in tensors_in([self.inputs, *(result for _, result in self.calls)]):
                 self.tensors[id(tensor)] = (tensor, tensor._version)
 
