@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from ..engines.torch.tensor_key import MaskKey, TensorKey, to_int64
 from ..functional.core import fold_in, uniform
 from ..nn.module import DropoutModule
 
-BLOCK = 32  # draws that are stratified together: the bits of one word
+_LENGTHS = (17, 19, 23, 29, 31)  # of blocks: primes that fit into a word
 MOST_UNITS = 16  # of exact enumeration
 
 
@@ -27,7 +28,8 @@ class Draws:
         seed: The seed.
     """
 
-    limit = BLOCK  # how many draws may run in one call of the model
+    limit = 32  # how many draws may run in one call of the model
+    length = 32  # a call does not cross the multiples of this
 
     def __init__(self, seed: int) -> None:
         self.seed = to_int64(seed)
@@ -63,23 +65,30 @@ class Draws:
 
 
 class StratifiedDraws(Draws):
-    """Draws in blocks of 32: in each block a unit is kept exactly k times, at random places.
+    """Draws in blocks of a prime length n: in each, a unit is kept k times, at random places.
 
-    With q the probability of keeping and u uniform, k is the floor of 32 q + u, so that each draw
-    alone has the mask distribution of its layer. Noise other than inverted and classic Bernoulli
-    dropout is drawn independently.
+    With q the probability of keeping and u uniform, k is the floor of n q + u, so that each draw
+    alone has the mask distribution of its layer. Draw t keeps the unit where (a t + b) mod n < k,
+    with a and b uniform, a > 0: any two draws are then at two different places of the n, all pairs
+    equally likely, as for a uniform permutation. The variance of a mean depends on pairs alone.
+    Noise other than inverted and classic Bernoulli dropout is drawn independently.
+
+    Args:
+        seed: The seed.
+        samples: The number of draws; None where it is not known.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, samples: int | None = None) -> None:
         super().__init__(seed)
+        self.length = _LENGTHS[-1] if samples is None else _best_length(samples)
         self.words: dict[tuple[Any, ...], Tensor] = {}
         self.block = -1
 
     def begin(self, ids: Tensor, steps: range) -> None:
         """See :meth:`Draws.begin`; the words of another block are not kept."""
         super().begin(ids, steps)
-        if steps[0] // BLOCK != self.block:
-            self.block = steps[0] // BLOCK
+        if steps[0] // self.length != self.block:
+            self.block = steps[0] // self.length
             self.words.clear()
 
     def end_batch(self) -> None:
@@ -102,7 +111,7 @@ class StratifiedDraws(Draws):
             own = planned.sample_axis is not None
             step = torch.tensor([self.seed, self.block], device=device)
             key = TensorKey(step, self.ids if own else None, stream, call)
-            self.words[place] = _words(key, count, planned, device)
+            self.words[place] = _words(key, count, planned, self.length, device)
         return self.words[place]
 
 
@@ -115,7 +124,7 @@ class _StratifiedKey(MaskKey):
         axis = planned.sample_axis
         count = 1 if axis is None else _examples(planned, len(self.draws.ids), len(steps))
         words = self.draws.words_of(self.stream, self.call, planned, count, device)
-        places = [_bit(step % BLOCK) for step in steps]
+        places = [1 << step % self.draws.length for step in steps]
         bits = torch.tensor(places, dtype=torch.int32, device=device)
         kept = words.bitwise_and(bits.reshape(-1, 1, 1)) != 0  # [draws, count, elements]
         return _laid_out(kept.reshape(-1, planned.elements), planned)
@@ -131,23 +140,42 @@ def _examples(planned: Plan, ids: int, draws: int) -> int:
     return ids
 
 
-def _words(key: TensorKey, count: int, planned: Plan, device: torch.device) -> Tensor:
-    """Subsets of 32 draws for each unit, by selection sampling."""
-    keep = 1.0 - planned.threshold / WORDS
+def _words(key: TensorKey, count: int, planned: Plan, length: int, device: torch.device) -> Tensor:
+    """The mask entries of each unit in all draws of a block, as bits."""
+    expected = length * (1.0 - planned.threshold / WORDS)
+    fewer = int(expected)
     shape, like = (count, planned.elements), torch.empty(0, device=device, dtype=torch.float64)
-    left = torch.floor(BLOCK * keep + uniform(shape, key, like)).clamp(max=BLOCK)
-    words = torch.zeros(shape, dtype=torch.int32, device=device)
-    left, like = left.float(), like.float()
-    for t in range(BLOCK):
-        chosen = uniform(shape, fold_in(key, t + 1), like).mul_(BLOCK - t) < left
-        words.add_(chosen, alpha=_bit(t))
-        left.sub_(chosen.float())
-    return words
+    number = length * (length - 1)  # of pairs (a, b)
+    index = (uniform(shape, key, like) * number).long()
+    more = uniform(shape, fold_in(key, 1), like) < expected - fewer
+    table = _table(length, fewer).to(device)
+    return table[index.add_(more, alpha=number)]
 
 
-def _bit(t: int) -> int:
-    """2^t as a signed number of 32 bits."""
-    return (1 << t) if t < BLOCK - 1 else -(1 << t)
+@lru_cache(maxsize=256)
+def _table(length: int, fewer: int) -> Tensor:
+    """The words of all pairs (a, b) for k = ``fewer``, then for one more, int32."""
+    words = [
+        sum(1 << t for t in range(length) if (a * t + b) % length < k)
+        for k in (fewer, fewer + 1)
+        for a in range(1, length)
+        for b in range(length)
+    ]
+    return torch.tensor(words, dtype=torch.int32)
+
+
+def _best_length(samples: int) -> int:
+    """The block length with the smallest variance of a linear mean over ``samples`` draws.
+
+    In units of the variance of one draw: rounding of n q to k leaves about 0.8 in each full block,
+    and r draws of the last block leave r (1 - (r - 1) / (n - 1)).
+    """
+
+    def left(length: int) -> float:
+        full, rest = divmod(samples, length)
+        return 0.8 * full + rest * (1 - (rest - 1) / (length - 1))
+
+    return min(reversed(_LENGTHS), key=left)
 
 
 def _laid_out(kept: Tensor, planned: Plan) -> Tensor:

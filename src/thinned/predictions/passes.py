@@ -20,7 +20,7 @@ from ..surgery.foreign import ForeignSites
 from ..surgery.model_access import preserve_generators, seed_all, tensors_in
 from ..surgery.switching import original_class
 from .batches import Inputs
-from .draws import BLOCK, Draws
+from .draws import Draws
 from .replay import Recorder, Recording, Replayer, ReplayError, equal, generator_states
 
 _NUMBERS = 1 << 18  # the size of the inputs of the layers that run for several draws at once
@@ -84,7 +84,7 @@ class Passes:
             return 1
         numbers = self.hidden.numel() if self.hidden is not None else 1
         together = max(1, min(_NUMBERS // max(numbers, 1), self.draws.limit))
-        return min(together, end - first, BLOCK - first % BLOCK)
+        return min(together, end - first, self.draws.length - first % self.draws.length)
 
     def prepare(self) -> None:
         """Run the part of the model before its first site, where it is a chain of layers."""

@@ -142,7 +142,7 @@ def error_bound(values: Array) -> float:
     with the error rate 0.05 spent over the looks k = 1, 2, ... as 0.05 / (k (k + 1)). So for each
     element all intervals together miss with a probability of at most 0.05, as far as the mean of 32
     draws is normal. With stratified draws the true error is smaller than that of independent ones,
-    from which it is computed, or at most larger by 1/31 in variance.
+    from which it is computed, or larger by at most 1/30 in variance.
     """
     n = len(values)
     look = max(1, round(math.log2(n / FIRST_LOOK)) + 1)
