@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # the blocks of a page, each going on from the one before
-PAGES = ("surgery.md", "thinning.md", "extending.md", "programs.md")
+PAGES = ("surgery.md", "thinning.md", "extending.md", "predict.md", "programs.md")
 COUNTS = {"README.md": 6, "docs/checks-live.md": 1, "docs/integrations.md": 7, "docs/watch.md": 4}
 BLOCKS = {
     f"{page} block {number + 1}": block
