@@ -33,7 +33,10 @@ def test_help_names_every_option(capsys, monkeypatch):
         (["--methods", "dropuot"], "unknown method 'dropuot'; did you mean"),
         (["--model", "mpl"], "unknown model 'mpl'; did you mean 'mlp'"),
         (["--model", "no_such_thing:net"], "raised ModuleNotFoundError"),
-        (["--model", "cnn", "--data", "{table}", "--target", "y"], "model 'cnn' needs images"),
+        (
+            ["--model", "cnn", "--data", "{table}", "--target", "y", "--keep", "a"],
+            "model 'cnn' needs images",
+        ),
         (["--data", "{table}", "--target", "yy"], "target 'yy' is not a column"),
         (["--data", "{table}", "--target", "y", "--drop", "b"], "--drop 'b' is not a column"),
         (["--data", "{table}", "--target", "y", "--drop", "a"], "no column besides the target"),

@@ -429,3 +429,62 @@ def test_results_without_pyarrow_are_csv(tiny, tmp_path, monkeypatch):
     path = outputs.write_table(tmp_path, copy.deepcopy(tiny.analysis.records), tiny.analysis.header)
     assert path.name == "results.csv"
     assert len(pd.read_csv(path)) == len(tiny.analysis.records)
+
+
+def learning(pairs, spread=0.02, **data):
+    """Three folds, (none, dropout) with the same ROC AUC in all, and errors over the test rows."""
+    scores = {"none": [(0.6, x) for x, _ in pairs], "dropout": [(0.6, x) for _, x in pairs]}
+    found = analysis_of(scores, len(pairs), metric="balanced-accuracy", constant=(0.69, 0.5))
+    found.header["data"] |= data
+    for c in (found.baseline, *found.families.values()):
+        for r in c.chosen:
+            change = [s - k for s, k in zip(r["scores"]["test"], (0.69, 0.5), strict=True)]
+            r["against_constant"] = [[change[0], spread], [change[1], spread]]
+    return found
+
+
+PAIRS = [(0.78, 0.80), (0.83, 0.81), (0.80, 0.83)]
+
+
+def test_three_folds_suffice_to_show_that_something_was_learned():
+    found = learning(PAIRS, test=200)
+    d = found.against_constant(found.baseline)
+    assert d.p < 1e-6
+    assert verdict(found).headline.startswith("No difference is shown: ")
+
+
+def test_wide_errors_over_the_rows_show_nothing():
+    assert verdict(learning(PAIRS, spread=0.5, test=200)).tone == "nothing"
+    few = verdict(learning(PAIRS, spread=0.5, test=8))
+    assert few.tone == "unclear"
+    assert few.headline.startswith("Not enough rows to say whether anything was learned")
+
+
+@pytest.mark.parametrize("data", [{"grouped": True}, {"ordered": True}])
+def test_rows_that_depend_on_each_other_leave_only_the_folds(data):
+    pairs = [(0.6, 0.62), (0.9, 0.88), (0.8, 0.83)]
+    found = learning(pairs, test=200, **data)
+    assert not found.by_test_rows(found.baseline)
+    text = verdict(found)
+    assert text.tone == "unclear"
+    assert text.headline.startswith("Not enough folds to say whether anything was learned")
+
+
+def test_nothing_is_better_than_the_constant_prediction():
+    text = verdict(learning([(0.49, 0.48)] * 3, test=200))
+    assert text.tone == "nothing"
+    assert text.headline.startswith("Nothing was learned: no method is better")
+
+
+def test_a_better_loss_and_a_worse_metric_are_mixed():
+    rng = random.Random(0)
+
+    def around_both(loss, error):
+        return [(loss + rng.gauss(0, 1e-3), error + rng.gauss(0, 1e-3)) for _ in range(5)]
+
+    found = analysis_of(
+        {"none": around_both(0.2, 0.03), "dropout": around_both(0.1, 0.06)}, metric="log-loss"
+    )
+    text = verdict(found)
+    assert text.tone == "mixed"
+    assert text.headline.startswith("Mixed: with dropout the log-loss is better and the error")

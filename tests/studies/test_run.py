@@ -218,10 +218,10 @@ def test_a_folder_is_not_overwritten(data, whole, tmp_path):
         (
             "study.json",
             '{"format": 1}',
-            "format 1, but this version of thinned reads format 3; run the study again in another",
+            "format 1, but this version of thinned reads format 4; run the study again in another",
         ),
-        ("study.json", '{"format": 3}', "study.json does not have the content .*; choose another"),
-        ("study.json", '{"format": 99}', "format 99, but .* format 3; run the study again"),
+        ("study.json", '{"format": 4}', "study.json does not have the content .*; choose another"),
+        ("study.json", '{"format": 99}', "format 99, but .* format 4; run the study again"),
         ("study.json", None, "holds records without study.json, .*; choose another folder"),
     ],
 )

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from thinned.studies.stats import holm, interval, paired
+from thinned.studies.stats import (
+    holm,
+    holm_levels,
+    interval,
+    paired,
+    pooled,
+    repeats_to_decide,
+    rows_to_decide,
+)
 
 
 def test_without_correction_it_is_the_paired_t_test():
@@ -78,3 +86,68 @@ def test_holm_by_hand():
     assert math.isnan(corrected[0])
     assert corrected[1] == 0.01
     assert holm([]) == []
+
+
+def test_pooled_folds_by_hand():
+    """Two folds with errors 0.3 and 0.4: the mean has error 0.5 / 2. Repetitions of the same rows
+    leave it.
+    """
+    one = pooled([1.0, 2.0], [0.3, 0.4], 1, 52)
+    assert one.mean == 1.5
+    assert one.high - one.mean == pytest.approx(stats.t.ppf(0.975, 50) * 0.25)
+    assert one.p == pytest.approx(2 * stats.t.sf(6, 50))
+    twice = pooled([1.0, 2.0] * 2, [0.3, 0.4] * 2, 2, 52)
+    assert (twice.mean, twice.high, twice.p) == pytest.approx((one.mean, one.high, one.p))
+
+
+def test_level_of_pooled_folds():
+    """3,000 studies of three folds without a difference, rows that are far from normal: a binomial
+    z test at alpha 1e-6 for 5 %, which skew raises a little.
+    """
+    rng = np.random.default_rng(0)
+    d = rng.exponential(size=(3000, 3, 100)) - rng.exponential(size=(3000, 3, 100))
+    means, errors = d.mean(2), d.std(2, ddof=1) / 10
+    found = np.mean([pooled(m, e, 1, 300).p < 0.05 for m, e in zip(means, errors, strict=True)])
+    assert abs(found - 0.05) < 4.9 * math.sqrt(0.05 * 0.95 / 3000)
+
+
+def test_scores_that_differ_by_rounding_are_no_difference():
+    """Errors of 32-bit sums: the differences are 1e-9, so all intervals contain 0."""
+    d = paired([0.5 + 2e-9, 0.5 + 2.0001e-9], [0.5, 0.5], 1.0)
+    assert d.direction() == 0
+    assert d.low < 0 < d.high
+
+
+def test_floor_of_scores_that_count_rows():
+    """One row of 100 more in each of two folds has no sample variance; p is not 0."""
+    d = paired([0.11, 0.11], [0.10, 0.10], 1.0, row=0.01)
+    assert d.p > 0.05
+    # the mean of |D| is one row, so the variance is one row squared
+    assert d.spread == pytest.approx(0.01)
+    assert paired([0.1, 0.1], [0.1, 0.1], 1.0, row=0.01).high > 0
+
+
+def test_holm_levels_agree_with_holm():
+    """The interval of each level leaves out 0 exactly where the corrected p is below 0.05."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        scores = rng.normal(rng.choice([0.0, 1.0, 2.0], 6)[:, None], 1, (6, 8))
+        ds = [paired(row, np.zeros(8), 1 / 7) for row in scores]
+        ps = [d.p for d in ds]
+        for d, p, level in zip(ds, holm(ps), holm_levels(ps), strict=True):
+            low, high = d.at_level(level)
+            assert (low > 0 or high < 0) == (p < 0.05)
+
+
+def test_repeats_and_rows_to_decide():
+    d = paired([1.5, 2.0, 0.6, 1.8, 0.1], [0.0] * 5, 0.25)
+    assert d.direction() == 0
+    repeats = repeats_to_decide(d, 5)
+    assert repeats is not None
+    shown = [
+        abs(d.mean) / (d.spread * math.sqrt(1 / (5 * r) + 0.25)) > stats.t.ppf(0.975, 5 * r - 1)
+        for r in (repeats - 1, repeats)
+    ]
+    assert shown == [False, True]
+    assert repeats_to_decide(paired([1, -1, 0.1], [0, 0, 0], 0.5), 3) is None
+    assert rows_to_decide(d) == pytest.approx(((d.high - d.mean) / d.mean) ** 2)

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from .records import Record
-from .stats import LEVEL, Difference, holm, holm_levels, interval, paired
+from .stats import LEVEL, Difference, holm, holm_levels, interval, paired, pooled
 
 POLICY_FORMAT = 2  # of policy.json
 CONSTANT = "constant"
@@ -210,6 +210,40 @@ class Analysis:
             self.test_share,
             self.row(which),
         )
+
+    def by_test_rows(self, c: Choice) -> bool:
+        """Whether test rows can show that a choice is better than the constant prediction.
+
+        They have to be independent, which rows of groups and of ordered times are not, and the
+        measure has to have a standard error over rows in every fold.
+        """
+        independent = not (self.data["grouped"] or self.data["ordered"])
+        return independent and all(
+            math.isfinite(error)
+            for r in c.chosen
+            for _, error in (r.get("against_constant", ((0, math.nan),) * 2)[self.primary],)
+        )
+
+    def against_constant(self, c: Choice) -> Difference:
+        """The primary measure of a choice minus that of the constant prediction.
+
+        Tested on the test rows where that is possible, otherwise on the folds.
+        """
+        assert self.constant is not None
+        if not self.by_test_rows(c):
+            return self.compare(c, self.constant)
+        pairs = [r["against_constant"][self.primary] for r in c.chosen]
+        return pooled(
+            [mean for mean, _ in pairs],
+            [error for _, error in pairs],
+            self.header["settings"]["repeats"],
+            self.test_rows,
+        )
+
+    @property
+    def test_rows(self) -> int:
+        """The number of test rows of one repetition."""
+        return len(self.folds) * int(self.data["test"]) // int(self.header["settings"]["repeats"])
 
     def best(self) -> Choice:
         """The method with the best mean validation of its chosen candidates."""

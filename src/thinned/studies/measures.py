@@ -12,12 +12,15 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .._errors import InputError, unknown
-from ..train import Split, Task
+from ..train import Rows, Split, Task
 from ..train.fit import mean_losses
 
 LOSS_NAMES = {"classification": "log-loss", "regression": "squared error"}
+ROUNDING = 1e-6  # as in stats, which would load SciPy in every worker
+GROUPS = 20  # of rows, in the jackknife of a score that is not a mean over rows
 # name -> (kind, scorer of scikit-learn for two classes, for more classes)
 NAMES = {
     "log-loss": ("classification", None, None),
@@ -174,3 +177,89 @@ def constant_scores(split: Split, measure: Measure, fold: int) -> dict[str, tupl
             metric = (outputs.argmax(1) != rows.y).double().mean().item()
         scores[name] = (loss, metric)
     return scores
+
+
+Comparison = tuple[tuple[float, float], tuple[float, float]]
+
+
+def against_constant(outputs: Tensor, split: Split, measure: Measure) -> Comparison:
+    """The test scores of a network minus those of the constant prediction, with standard errors.
+
+    A (difference, standard error) pair for the loss and one for the metric. The standard error is
+    that over the test rows: from the differences of each row where the score is a mean over rows,
+    and by the delete-a-group jackknife for scorers of scikit-learn. It is NaN where the scorer is
+    not defined on a part of the rows. It has a floor, as differences between folds have.
+
+    Args:
+        outputs: The outputs of the network for the test rows, [n, outputs].
+        split: The rows of the fold.
+        measure: The measure of the study.
+
+    Returns:
+        The two pairs.
+    """
+    assert split.test is not None
+    rows, task = split.test, split.task
+    outputs = outputs.double()
+    constant = constant_outputs(split).double().expand(len(rows), -1)
+    loss = _of_rows(_losses(outputs, rows, task), _losses(constant, rows, task))
+    if measure.scorer is not None:
+        return loss, _jackknife(outputs, constant, rows, task, measure)
+    if task.kind == "regression":
+        # (a^2 - b^2) / (a + b) = a - b: the RMSE is better exactly where the squared error is
+        total = sum(_losses(o, rows, task).mean().sqrt().item() for o in (outputs, constant))
+        factor = task.scale / total if total else 0.0
+        return loss, (loss[0] * factor, loss[1] * factor)
+    wrong = [(o.argmax(1) != rows.y).double() for o in (outputs, constant)]
+    mean, error = _of_rows(*wrong)
+    return loss, (mean, max(error, 1 / len(rows)))
+
+
+def _losses(outputs: Tensor, rows: Rows, task: Task) -> Tensor:
+    if task.kind == "regression":
+        return (outputs[:, 0] - rows.y).square()
+    losses = F.cross_entropy(outputs, rows.y, reduction="none")
+    return (
+        losses
+        if task.class_weights is None
+        else losses * torch.tensor(task.class_weights, dtype=torch.float64)[rows.y]
+    )
+
+
+def _of_rows(first: Tensor, second: Tensor) -> tuple[float, float]:
+    d = first - second
+    floor = max(ROUNDING * torch.maximum(first, second).abs().max().item(), 1e-150)
+    error = d.std().item() / math.sqrt(len(d)) if len(d) > 1 else math.nan
+    return d.mean().item(), max(error, floor)
+
+
+def _jackknife(
+    outputs: Tensor, constant: Tensor, rows: Rows, task: Task, measure: Measure
+) -> tuple[float, float]:
+    """The difference of a score, and its standard error from the score without each group of rows.
+
+    Rows are assigned to the groups at random. Folds have the same share of each class, and so have
+    the groups.
+    """
+    n = len(rows)
+    count = min(GROUPS, n // 2)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    if task.kind == "classification":
+        order = order[rows.y[order].argsort(stable=True)]
+    group = torch.empty(n, dtype=torch.long)
+    group[order] = torch.arange(n) % max(count, 1)
+
+    def difference(kept: Tensor) -> float:
+        try:
+            a, b = (measure(o[kept], rows.y[kept], task) for o in (outputs, constant))
+        except ValueError:  # a class without rows
+            return math.nan
+        return a - b
+
+    every = torch.ones(n, dtype=torch.bool)
+    mean = difference(every)
+    without = torch.tensor([difference(group != g) for g in range(count)], dtype=torch.float64)
+    if count < 2 or not without.isfinite().all():
+        return mean, math.nan
+    error = math.sqrt((count - 1) * without.var(correction=0).item())
+    return mean, max(error, 1 / n if measure.by_rows else ROUNDING * abs(mean), 1e-150)

@@ -21,7 +21,7 @@ from .._errors import InputError
 Record = dict[str, Any]
 LOCK = ".lock"  # a file that the running study holds
 TEMPORARY = ".tmp"  # the ending of temporary files; what a kill leaves is removed at the next start
-FORMAT = 3  # of the records; a folder with another one is not read
+FORMAT = 4  # of the records; a folder with another one is not read
 
 
 def write(path: Path, text: str | bytes) -> None:
@@ -263,7 +263,8 @@ class StudyFolder:
         if name == "costs":
             return read(path, remedy, lambda data: _rows(data, COST))
         rows = read(path, remedy, lambda data: _rows(data, (*NETWORK, *NUMBERS)))
-        return [row | {k: numbers(row[k]) for k in NUMBERS} for row in rows]
+        keys = (*NUMBERS, "against_constant")
+        return [row | {k: numbers(row[k]) for k in keys if k in row} for row in rows]
 
     def records(self) -> list[Record]:
         """The records of all networks, in the order of the chunks."""

@@ -95,6 +95,24 @@ def paired(
     return Difference(mean, mean - half, mean + half, p, spread, n, test_share)
 
 
+def pooled(means: Sequence[float], errors: Sequence[float], repeats: int, rows: int) -> Difference:
+    """A mean of fold differences, with a standard error from the test rows within the folds.
+
+    ``means`` and ``errors``: the difference in each fold and its standard error over the rows of
+    the fold. The networks are taken as they are, so the claim is about them, not about networks
+    that are trained on other rows; in return it needs no number of folds. Folds of one repetition
+    have different test rows, so their variances add up. Repetitions have the same rows, so they do
+    not reduce the variance. ``rows``: the number of test rows of one repetition.
+    """
+    n = len(means)
+    mean = float(np.mean(means))
+    error = math.sqrt(repeats * float(np.square(errors).sum())) / n
+    degrees = max(rows - n // repeats, 1)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, degrees)) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, degrees))
+    return Difference(mean, mean - half, mean + half, p)
+
+
 def interval(values: Sequence[float], test_share: float, row: float = 0.0) -> Difference:
     """The mean of fold scores with the interval of the same corrected variance."""
     return paired(values, [0.0] * len(values), test_share, row)

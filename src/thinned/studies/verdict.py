@@ -11,6 +11,9 @@ from .analysis import Analysis, is_sound
 from .records import Record
 from .stats import LEVEL, Difference, holm, repeats_to_decide, rows_to_decide
 
+MIN_ROWS = 30  # below which a study that shows nothing says that its rows are too few
+MIN_FOLDS = 10  # the same for folds, where they and not the rows decide
+
 
 @dataclass
 class Verdict:
@@ -137,13 +140,30 @@ def learned(a: Analysis) -> dict[str, float]:
     """
     assert a.constant is not None
     families = {"none": a.baseline, **a.families}
-    changes = [a.compare(c, a.constant) for c in families.values()]
+    changes = [a.against_constant(c) for c in families.values()]
     corrected = holm([d.p for d in changes])
     better = [(d.mean < 0) == (not a.primary or a.measure["lower"]) for d in changes]
     return {
         name: p if good and not math.isnan(p) else 1.0
         for name, p, good in zip(families, corrected, better, strict=True)
     }
+
+
+def _too_few(a: Analysis) -> str | None:
+    """What a study has too few of to distinguish its methods from the constant prediction."""
+    if a.test_rows < MIN_ROWS:
+        return "rows"
+    assert a.constant is not None
+    sign = 1 if not a.primary or a.measure["lower"] else -1
+    for c in (a.baseline, *a.families.values()):
+        d = a.against_constant(c)
+        every = all(
+            sign * (r["scores"]["test"][a.primary] - s["scores"]["test"][a.primary]) < 0
+            for r, s in zip(c.chosen, a.constant.chosen, strict=True)
+        )
+        if not a.by_test_rows(c) and every and d.count < MIN_FOLDS:
+            return "folds"
+    return None
 
 
 def _headline(a: Analysis, formatter: MetricFormatter) -> tuple[str, str]:
@@ -175,6 +195,13 @@ def _headline(a: Analysis, formatter: MetricFormatter) -> tuple[str, str]:
         families = [none, *a.families.values()]
         direction = 1 if not which or a.measure["lower"] else -1
         some = any(direction * (c.value.mean - constant.value.mean) < 0 for c in families)
+        few = _too_few(a) if some else None
+        if few:
+            return (
+                f"Not enough {few} to say whether anything was learned: {numbers}, {values[2]} for "
+                f"the constant prediction ({constant.label}).",
+                "unclear",
+            )
         claim = (
             "Nothing is shown to be learned: no difference from the constant prediction "
             f"({constant.label}) is shown"
@@ -200,7 +227,7 @@ def _headline(a: Analysis, formatter: MetricFormatter) -> tuple[str, str]:
         return f"Dropout hurts here: {numbers} ({interval}).", "hurts"
     if direction > 0:
         # not corrected: "helps" needs both this comparison and the one with no regularizer
-        change = a.compare(dropout, constant)
+        change = a.against_constant(dropout)
         if a.better(change) <= 0:
             return (
                 f"Dropout is better than no regularizer, but not shown to be better than the "

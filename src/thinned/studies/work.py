@@ -23,7 +23,7 @@ from .._errors import InputError
 from ..train import Rows, Split, Trained, fit_population
 from . import ensemble
 from .design import Chunk, Settings
-from .measures import Measure
+from .measures import Measure, against_constant
 from .records import Record
 
 DIGITS = 6  # significant digits of the curves in records
@@ -96,11 +96,22 @@ def run_task(task: ChunkTask, split: Split, advance: Callable[[float], None]) ->
             lambda networks, epochs: advance(networks * epochs * step),
             None if task.measure.scorer is None else task.measure,
         )
-        return [
-            to_record(network, chunk.fold, tag)
-            for job, network in zip(chunk.jobs, trained, strict=True)
-            for tag in job.tags
-        ]
+        out = []
+        for job, network in zip(chunk.jobs, trained, strict=True):
+            of_methods = any(tag["experiment"] == "methods" for tag in job.tags)
+            extra = _comparison(network, split, task.measure) if of_methods else {}
+            out += [to_record(network, chunk.fold, tag) | extra for tag in job.tags]
+        return out
+
+
+def _comparison(network: Trained, split: Split, measure: Measure) -> Record:
+    """The test scores against those of the constant prediction; none for a diverged network."""
+    if network.diverged is not None or split.test is None:
+        return {}
+    module, x = network.module(), split.test.x
+    with torch.no_grad():
+        outputs = torch.cat([module(x[i : i + 1024]) for i in range(0, len(x), 1024)])
+    return {"against_constant": against_constant(outputs, split, measure)}
 
 
 def tile_rows(train: Rows, size: int) -> Rows:
