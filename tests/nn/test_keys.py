@@ -849,3 +849,20 @@ def test_the_number_of_the_mask_contract_is_stored_and_checked():
     old = thinned.Tape.from_state_dict(state["drawn"])  # before the contract had a number
     assert old.drawn.keys() == tape.drawn.keys()
     key.load_state_dict({"seed": 3, "step": 0})
+
+
+def test_repr_names_what_the_key_covers():
+    model = torch.nn.ModuleDict(
+        {"a": nn.Dropout(0.25), "b": nn.Dropout(0.5), "out": torch.nn.Linear(2, 2)}
+    )
+    key = thinned.key(model, seed=7, shared={"both": ["a", "b"]})
+    head, *rest = repr(key).splitlines()
+    assert head == "ModelKey(seed=7, step=not set, layers=2)"
+    assert [line.split(":")[0].strip() for line in rest] == ["a", "b"]
+    assert "0.25" in rest[0]
+    assert "0.5" in rest[1]
+    assert all(line.endswith("stream 'both'") for line in rest)
+    key.at(step=3, samples=[10])
+    assert repr(key).startswith("ModelKey(seed=7, step=3, ")
+    key.at(step=torch.tensor([3, 4]), samples=[10, 11])
+    assert "step=one for each example" in repr(key)

@@ -88,6 +88,18 @@ class ModelKey:
         state = {**self.__dict__, "_is_copy": True, "kept_examples": None}
         return {**state, "_current": None, "_vmap_level": 0} if self._vmap_level else state
 
+    def __repr__(self) -> str:
+        """Show the seed, the step and each keyed layer, with its shared stream if it has one."""
+        stream_of = {name: stream for stream, names in self.shared.items() for name in names}
+        step = "not set" if self.step is None else self.step
+        if isinstance(step, Tensor):
+            step = "one for each example" if step.ndim else int(step)
+        lines = [f"ModelKey(seed={self.seed}, step={step}, layers={len(self._layers_by_name)})"]
+        for name, layer in self._layers_by_name.items():
+            stream = f", stream {stream_of[name]!r}" if name in stream_of else ""
+            lines.append(f"  {name or '(the model)'}: {layer!r}{stream}")
+        return "\n".join(lines)
+
     @property
     def layers(self) -> tuple[str, ...]:
         """The qualified names of the keyed layers; the masks are a function of them."""
