@@ -302,7 +302,7 @@ def test_convolutions_move_between_torch_and_keras():
 
 
 OTHERS = (
-    "of_every_backend or enumerated or all_masks or schedules_reach "
+    "of_every_backend or round_trip or enumerated or all_masks or schedules_reach "
     "or (learn_digits and (784 or normalization))"
 )
 

@@ -1,8 +1,9 @@
 """The Keras 3 API: dropout layers, and tools for models, on TensorFlow, JAX and torch.
 
 ``layers``: the layers. ``find``: where a model draws. ``check``: the known mistakes. ``apply``: a
-copy of a model with dropout added. ``predict`` and ``sampling``: Monte Carlo dropout, with batch
-normalization in inference. ``ScheduleCallback``: rates that change while training.
+copy of a model with dropout added. ``set_rate``: the rates set in place. ``predict`` and
+``sampling``: Monte Carlo dropout, with batch normalization in inference. ``ScheduleCallback``:
+rates that change while training.
 
 Noise has the same distribution as in the torch API, but other random bits. Needs ``pip install
 'thinned[keras]'`` and a backend, chosen by ``KERAS_BACKEND`` as always in Keras.
@@ -27,12 +28,15 @@ from .._prediction import Prediction
 from . import layers
 from .health import check
 from .prediction import predict, sampling
+from .rates import RateChange, RateChanges, set_rate
 from .schedules import ScheduleCallback
 from .sites import Site, Sites, find
 from .surgery import apply
 
 __all__ = [
     "Prediction",
+    "RateChange",
+    "RateChanges",
     "ScheduleCallback",
     "Site",
     "Sites",
@@ -42,6 +46,7 @@ __all__ = [
     "layers",
     "predict",
     "sampling",
+    "set_rate",
 ]
 
 del _keras

@@ -47,8 +47,9 @@ def apply(
         The copy.
 
     Raises:
-        InputError: For subclassed models, since a ``call`` of their own cannot be rewritten, and
-            where no layer is selected.
+        InputError: For subclassed models, since a ``call`` of their own cannot be rewritten, where
+            no layer is selected, and where a layer has no ``get_config`` to copy it by;
+            :func:`thinned.keras.set_rate` sets rates in place and needs none.
 
     Example:
         >>> dense = keras.layers.Dense
@@ -211,7 +212,7 @@ def _copied(model: keras.Model, selected: set[int], make_layer: _MakeAfter) -> k
             new = named(layer)
             new.name = layer.name
             return new
-        new = type(layer).from_config(layer.get_config())
+        new = _cloned(layer)
         if id(layer) in selected:
             added[layer.name] = named(layer)
         return new
@@ -233,6 +234,20 @@ def _copied(model: keras.Model, selected: set[int], make_layer: _MakeAfter) -> k
         if new.name in added:
             copy.add(added[new.name])
     return copy
+
+
+def _cloned(layer: keras.Layer) -> keras.Layer:
+    kind = type(layer).__name__
+    try:
+        config = layer.get_config()
+        return type(layer).from_config(config)
+    except (NotImplementedError, TypeError) as error:
+        raise InputError(
+            f"the layer {layer.name!r} cannot be copied, since {kind} cannot be made from its "
+            "configuration; write in the class: def get_config(self): return "
+            "{**super().get_config(), 'units': self.units}, with all arguments of its __init__, "
+            "or set rates in place by thinned.keras.set_rate"
+        ) from error
 
 
 def _inputs(model: keras.Model) -> Any:
