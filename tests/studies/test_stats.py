@@ -102,7 +102,7 @@ def test_pooled_folds_by_hand():
 
 def test_level_of_pooled_folds():
     """3,000 studies of three folds without a difference, rows that are far from normal: a binomial
-    z test at alpha 1e-6 for 5 %, which skew raises a little.
+    z test at alpha 1e-6 for 5 %, which heavy tails change a little.
     """
     rng = np.random.default_rng(0)
     d = rng.exponential(size=(3000, 3, 100)) - rng.exponential(size=(3000, 3, 100))

@@ -31,7 +31,8 @@ class RateChange:
         layer: The layer.
 
     Example:
-        >>> print(RateChange(name="drop", argument="rate", old=0.5, new=0.1, layer=None))
+        >>> layer = keras.layers.Dropout(0.1)
+        >>> print(RateChange(name="drop", argument="rate", old=0.5, new=0.1, layer=layer))
         drop.rate: 0.5 -> 0.1
     """
 
@@ -39,7 +40,7 @@ class RateChange:
     argument: str
     old: float
     new: float
-    layer: Any = field(repr=False)
+    layer: keras.Layer = field(repr=False)
 
     def __str__(self) -> str:
         return f"{self.name}.{self.argument}: {self.old:g} -> {self.new:g}"
