@@ -168,7 +168,7 @@ def test_losses_against_the_constant_prediction_are_a_paired_t_test(task):
     [("roc-auc", TWO), ("f1", CLASSES), ("balanced-accuracy", CLASSES), ("mae", VALUES)],
 )
 def test_errors_of_scorers_are_those_of_a_bootstrap(name, task):
-    """100 resamples of 300 rows within classes; both estimate one error, to a factor of 0.6 to 1.6."""
+    """100 resamples of 300 rows within classes; the errors agree to a factor of 0.6 to 1.6."""
     split, outputs = made(task, 300)
     measure = resolve(name, task.kind, task.outputs)
     y = split.test.y
