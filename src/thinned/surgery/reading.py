@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import BuiltinMethodType, FunctionType, MethodType
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -48,7 +49,7 @@ def source_draws(module: nn.Module) -> Iterator[SourceDraw]:
     """
     for source in _sources(module):
         owner = module if source.is_method else None
-        parents = _parents(source.tree)
+        parents = source.parsed.parents
         for call, target in source.calls:
             if (found := _classify(target, call, owner)) is not None:
                 kind, rate, in_train, in_eval = found
@@ -61,10 +62,6 @@ def source_draws(module: nn.Module) -> Iterator[SourceDraw]:
                     in_train=in_train,
                     in_eval=in_eval and not _only_in_training(call, parents),
                 )
-
-
-def _parents(tree: ast.AST) -> dict[ast.AST, ast.AST]:
-    return {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
 
 
 def _only_in_training(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
@@ -87,18 +84,47 @@ def _name(call: ast.Call, target: Any, python: bool) -> str:
 
 
 @dataclass
+class _Parsed:
+    """The syntax tree of a function; all modules of a class share it."""
+
+    nodes: list[ast.AST]
+    parents: dict[ast.AST, ast.AST]
+    start: int  # the first line
+    calls: list[ast.Call]  # in order
+
+
+_PARSED: WeakKeyDictionary[FunctionType, _Parsed | None] = WeakKeyDictionary()
+
+
+def _parsed(function: FunctionType) -> _Parsed | None:
+    """Parse the source of a function once; None where there is none."""
+    if function not in _PARSED:
+        try:
+            lines, start = inspect.getsourcelines(function)
+            tree = ast.parse(textwrap.dedent("".join(lines)))
+        except (OSError, TypeError, SyntaxError):
+            _PARSED[function] = None
+        else:
+            nodes = list(ast.walk(tree))
+            calls = [node for node in nodes if isinstance(node, ast.Call)]
+            calls.sort(key=lambda node: (node.lineno, node.col_offset))
+            parents = {child: node for node in nodes for child in ast.iter_child_nodes(node)}
+            _PARSED[function] = _Parsed(nodes, parents, start, calls)
+    return _PARSED[function]
+
+
+@dataclass
 class _Source:
     """The source of one function that a module runs."""
 
     function: FunctionType
     is_method: bool  # ``self`` is the module, so its attributes are known
-    tree: ast.AST
-    start: int
+    parsed: _Parsed
     calls: list[tuple[ast.Call, Any]]  # in order, with what is called where that is known
 
     def line(self, node: ast.expr | ast.stmt) -> int:
         """The line of a node in its file."""
-        return self.start + node.lineno - 1
+        return self.parsed.start + node.lineno - 1
 
 
 def _sources(module: nn.Module) -> Iterator[_Source]:
@@ -119,15 +145,11 @@ def _sources(module: nn.Module) -> Iterator[_Source]:
         # In a method, ``self`` is the module, so its attributes are known. In any other function a
         # parameter of that name can be another object.
         is_method = len(visited) == 1 or hasattr(type(module), function.__name__)
-        try:
-            lines, start = inspect.getsourcelines(function)
-            tree = ast.parse(textwrap.dedent("".join(lines)))
-        except (OSError, TypeError, SyntaxError):
+        parsed = _parsed(function)
+        if parsed is None:
             continue
-        found = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-        found.sort(key=lambda node: (node.lineno, node.col_offset))
-        calls = [(call, _resolve(call.func, function, module)) for call in found]
-        yield _Source(function, is_method, tree, start, calls)
+        calls = [(call, _resolve(call.func, function, module)) for call in parsed.calls]
+        yield _Source(function, is_method, parsed, calls)
         for _, target in calls:
             if _is_function(target):
                 queue.append(getattr(target, "__func__", target))
@@ -164,10 +186,10 @@ def mode_use(module: nn.Module) -> ModeUse:
     drawing = _drawing_functions(sources)
     only_dropout, reads_mode, hidden = True, False, []
     for source in sources:
-        parents = _parents(source.tree)
+        parents = source.parsed.parents
         draws = {id(call) for call, target in source.calls if _draws(target, drawing)}
         owner = module if source.is_method else None
-        for node in ast.walk(source.tree):
+        for node in source.parsed.nodes:
             if isinstance(node, ast.Attribute) and node.attr == "training":
                 if _is_dead(node, parents, owner):
                     continue
